@@ -1,0 +1,1 @@
+"""What a workspace should look like. Where it runs is `workspaces`."""

@@ -1,0 +1,247 @@
+"""Every failure that has a name, and what each of three audiences hears of it.
+
+    FairleadError                code · user_message · exit_status · retryable
+    ├─ LoginError                no channel yet: said by banner or disconnect, then no login
+    │  ├─ UserStringInvalid(position)
+    │  └─ LoginRefused
+    ├─ Refused                   policy after login: exit 254, or open refusal 1
+    ├─ OpenFailed(kind)          a forward that could not be connected or bound
+    ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
+    ├─ BlueprintError
+    │  ├─ BlueprintNotFound
+    │  └─ BlueprintInvalid(path)
+    ├─ WorkspaceError
+    │  ├─ WorkspaceNotFound
+    │  ├─ WorkspaceStartFailed   (retryable)
+    │  └─ ReadyTimeout           (retryable)
+    ├─ UpstreamError
+    │  ├─ Unreachable            (retryable)
+    │  ├─ Incompatible
+    │  └─ UpstreamLost           (retryable)
+    ├─ StoreError                the identity store cannot answer
+    └─ SettingsError             start-up only; process exit 78
+
+`str(exc)` is for the operator's log. `user_message` is for the person at the terminal and never
+holds a secret, a path of ours or a traceback. Whatever is not a FairleadError is a bug.
+"""
+
+from enum import Enum
+from typing import ClassVar
+
+EXIT_LINK = 255
+"""The SSH link, the workspace or Fairlead itself failed; the same number `ssh` uses for its own errors."""
+
+EXIT_REFUSED = 254
+"""Policy refused after login."""
+
+EXIT_NOT_FOUND = 127
+EXIT_NOT_EXECUTABLE = 126
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: the process was given bad settings."""
+
+
+class FairleadError(Exception):
+    """Name a failure; `code` is stable, dotted, unique, and doubles as a metric label."""
+
+    code: ClassVar[str] = "internal"
+    exit_status: ClassVar[int] = EXIT_LINK
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, user_message: str | None = None) -> None:
+        super().__init__(message)
+        self._user_message = user_message
+
+    @property
+    def user_message(self) -> str:
+        """One sentence for the person, without trailing newline."""
+        return self._user_message or str(self)
+
+
+class LoginError(FairleadError):
+    """The connection ends before any channel exists."""
+
+    code = "login"
+
+
+class UserStringInvalid(LoginError):
+    """What was typed before `@` cannot be parsed; `position` counts characters from 0."""
+
+    code = "login.user_string_invalid"
+
+    def __init__(self, reason: str, *, text: str, position: int) -> None:
+        self.reason = reason
+        self.text = text
+        self.position = position
+        super().__init__(f"user string {text!r}: {reason} (at character {position + 1})")
+
+
+class LoginRefused(LoginError):
+    """Nobody is told whether the user, the key or a rule was the reason; the log is."""
+
+    code = "login.refused"
+
+
+class Refused(FairleadError):
+    """A rule forbids what a logged-in user asked for."""
+
+    code = "refused"
+    exit_status = EXIT_REFUSED
+
+
+class OpenFailedKind(Enum):
+    """Why a connection or a listener could not be had in the workspace."""
+
+    PROHIBITED = "prohibited"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "timed out"
+    NOT_FOUND = "not found"
+    PERMISSION = "permission denied"
+    RESOURCES = "out of resources"
+    ADDRESS_IN_USE = "address in use"
+    INVALID = "invalid"
+
+
+class OpenFailed(FairleadError):
+    """A dial or a bind failed in the workspace, for the reason that the workspace gave."""
+
+    code = "forward.open_failed"
+
+    def __init__(self, kind: OpenFailedKind, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason or kind.value)
+
+
+class ProgramNotStartedKind(Enum):
+    """Why shelld could not start a program."""
+
+    NOT_FOUND = "not found"
+    NOT_EXECUTABLE = "not executable"
+    NO_SUCH_ACCOUNT = "no such account"
+    ACCOUNT_DENIED = "account denied"
+    NO_PTY = "no pty"
+    RESOURCES = "out of resources"
+    INVALID = "invalid"
+
+
+class ProgramNotStarted(FairleadError):
+    """The workspace runs, but not this program."""
+
+    code = "program.not_started"
+    _statuses: ClassVar[dict[ProgramNotStartedKind, int]] = {
+        ProgramNotStartedKind.NOT_FOUND: EXIT_NOT_FOUND,
+        ProgramNotStartedKind.NOT_EXECUTABLE: EXIT_NOT_EXECUTABLE,
+        ProgramNotStartedKind.ACCOUNT_DENIED: EXIT_REFUSED,
+    }
+
+    def __init__(self, kind: ProgramNotStartedKind, reason: str) -> None:
+        self.kind = kind
+        super().__init__(reason or kind.value)
+
+
+class BlueprintError(FairleadError):
+    """A blueprint is missing or wrong."""
+
+    code = "blueprint"
+
+
+class BlueprintNotFound(BlueprintError):
+    """No blueprint of that name can be used by this user."""
+
+    code = "blueprint.not_found"
+
+
+class BlueprintInvalid(BlueprintError):
+    """A blueprint file cannot be used; `where` is file, line and path of the first problem."""
+
+    code = "blueprint.invalid"
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where = where
+        self.reason = reason
+        super().__init__(f"{where}: {reason}", user_message="this blueprint is broken; its owner can see why in the log")
+
+
+class WorkspaceError(FairleadError):
+    """A workspace cannot be had."""
+
+    code = "workspace"
+
+
+class WorkspaceNotFound(WorkspaceError):
+    """A named workspace does not exist; the named form never provisions."""
+
+    code = "workspace.not_found"
+
+
+class WorkspaceStartFailed(WorkspaceError):
+    """The workspace did not start; the message says why in words."""
+
+    code = "workspace.start_failed"
+    retryable = True
+
+
+class ReadyTimeout(WorkspaceError):
+    """The workspace did not become ready in time."""
+
+    code = "workspace.ready_timeout"
+    retryable = True
+
+
+class UpstreamError(FairleadError):
+    """Something between the proxy and shelld."""
+
+    code = "upstream"
+
+
+class Unreachable(UpstreamError):
+    """Nobody answers at the workspace's address within the deadline."""
+
+    code = "upstream.unreachable"
+    retryable = True
+
+
+class Incompatible(UpstreamError):
+    """shelld speaks another major version, or is another workspace's."""
+
+    code = "upstream.incompatible"
+
+
+class UpstreamLost(UpstreamError):
+    """The link broke while in use."""
+
+    code = "upstream.lost"
+    retryable = True
+
+
+class StoreError(FairleadError):
+    """The identity store cannot answer."""
+
+    code = "store"
+    retryable = True
+
+
+class SettingsError(FairleadError):
+    """Settings that cannot be used; the message lists every problem with its path."""
+
+    code = "settings"
+    exit_status = EXIT_CONFIG
+
+
+def exit_status_of(exc: BaseException) -> int:
+    """Choose the exit status that tells a script what failed: 126, 127, 254, or 255 for the rest."""
+    if isinstance(exc, ProgramNotStarted):
+        return exc._statuses.get(exc.kind, EXIT_LINK)
+    return exc.exit_status if isinstance(exc, FairleadError) else EXIT_LINK
+
+
+def user_sentence(exc: BaseException, reference: str) -> str:
+    """Say to the person what failed; `reference` finds the rest in the log.
+
+    A bug (anything that is not a FairleadError) is called an internal error and nothing else.
+    """
+    if not isinstance(exc, FairleadError):
+        return f"internal error (reference {reference})"
+    hint = "; trying again may help" if exc.retryable else ""
+    return f"{exc.user_message}{hint} (reference {reference})"

@@ -1,0 +1,197 @@
+"""Values that travel between modules: frozen, without behaviour that needs a library.
+
+The stages of a login are types, so that a signature says how far the user has come:
+Peer → LoginAttempt → Principal → (workspace) Endpoint.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType
+
+from proxy.userstring import UserString
+
+ConnId = NewType("ConnId", str)
+"""Ours, random, in every log line of one SSH connection; what a person quotes as reference."""
+
+WorkspaceName = NewType("WorkspaceName", str)
+"""A DNS label: `<user>-<10 hex>`; the same on every replica."""
+
+
+# ------------------------------------------------------------------------------------ the stages
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One TCP connection from a client."""
+
+    conn_id: ConnId
+    host: str
+    port: int
+    server_host: str
+    server_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAttempt:
+    """A peer that said who it wants to be; nothing is proved."""
+
+    peer: Peer
+    user_string: UserString
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Our record of a person."""
+
+    name: str
+    full_name: str = ""
+    locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """A user whose key was proved: the signature was verified, not merely the key offered."""
+
+    attempt: LoginAttempt
+    user: User
+    fingerprint: str
+    """`SHA256:…` of the proved key, as ssh-keygen prints it."""
+
+
+# ------------------------------------------------------------------------------ what is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSize:
+    """A terminal's size in characters, then pixels; 0 means unknown."""
+
+    columns: int
+    rows: int
+    width_px: int = 0
+    height_px: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pty:
+    """RFC 4254 §6.2; `modes` maps opcodes of §8 to values."""
+
+    term: str
+    window: WindowSize
+    modes: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """The account's login shell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """One command line for the account's shell."""
+
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subsystem:
+    """A program known by name, such as `sftp`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """All that a session channel said before its program was asked for."""
+
+    kind: Shell | Exec | Subsystem
+    env: Mapping[str, str] = field(default_factory=dict)
+    pty: Pty | None = None
+    ssh_agent: str = ""
+    """Id of the listener whose socket becomes SSH_AUTH_SOCK; empty for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpTarget:
+    """A host and port as seen from the workspace."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixTarget:
+    """A socket path in the workspace."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class SshAgentBind:
+    """A socket for ssh-agent clients, in the runtime directory of the workspace, by file name."""
+
+    file_name: str
+
+    def __str__(self) -> str:
+        return self.file_name
+
+
+Target = TcpTarget | UnixTarget
+Bind = TcpTarget | UnixTarget | SshAgentBind
+
+
+# --------------------------------------------------------------------------------- how it ends
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """A program ended by itself, 0 to 255."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSignal:
+    """A program was ended by a signal; `name` without SIG (RFC 4254 §6.10)."""
+
+    name: str
+    core_dumped: bool = False
+
+
+Exit = ExitStatus | ExitSignal
+
+
+# ------------------------------------------------------------------------------------ workspaces
+
+
+class Phase(Enum):
+    """Where a workspace is on its way, in the words the person reads."""
+
+    PREPARING = "preparing"
+    STARTING = "starting"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One thing worth telling somebody who waits for a workspace."""
+
+    phase: Phase
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a workspace's shelld listens, and what proves that a caller may talk to it."""
+
+    workspace: WorkspaceName
+    address: str
+    """A gRPC target: `unix:///path` or `dns:///host:2822`."""
+    generation: str
+    """Changes whenever another shelld process answers there; links of an older one are dead."""

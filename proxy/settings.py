@@ -1,0 +1,274 @@
+"""Every setting: unit in the name, range, default, and why. The only reader of the environment.
+
+Precedence: command line > `FAIRLEAD_…` environment > file > default. Sections nest with `__`:
+`FAIRLEAD_RELAY__BUFFER_BYTES=524288`. A component receives its own section, never the whole.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from proxy.errors import SettingsError
+
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)]
+
+_PREFIX = "FAIRLEAD_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenSettings(_Section):
+    """Where and how SSH is spoken."""
+
+    host_key_dir: Path | None = None
+    """Holds ssh_host_{ed25519,ecdsa,rsa}_key; default `<home>/host_keys`, made on the first start."""
+    backlog: Count = 1_024
+    ciphers: tuple[str, ...] = (
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+        "chacha20-poly1305@openssh.com",
+        "aes256-ctr",
+        "aes192-ctr",
+        "aes128-ctr",
+    )
+    """Offered to clients. A stock OpenSSH asks for ChaCha20 first and takes the first of its own list that
+    is offered; see `prefer_aes_gcm`."""
+    prefer_aes_gcm: bool = True
+    """Offer the others only to clients that know no AES-GCM: with AES instructions it is twice as fast
+    at both ends."""
+    version: str = "Fairlead"
+    """Shown in the version exchange after `SSH-2.0-`; letters, digits, `.` and `_`."""
+
+
+class LoginSettings(_Section):
+    """Budgets of one login."""
+
+    key_exchange_timeout_s: Seconds = 20
+    """From accept to the end of the first key exchange: no human is involved."""
+    timeout_s: Seconds = 120
+    """From the end of key exchange to success: passphrases and hardware keys need a person."""
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 20
+    """Keys that may be refused on one connection; an ssh-agent may hold many before the right one."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "LoginSettings":
+        if self.key_exchange_timeout_s > self.timeout_s:
+            raise ValueError("key_exchange_timeout_s must not exceed timeout_s")
+        return self
+
+
+class ConnectionSettings(_Section):
+    """Limits of one SSH connection."""
+
+    keepalive_interval_s: Seconds = 30
+    """A request is sent after this much silence, so that address translation does not forget us."""
+    keepalive_count_max: Annotated[int, Field(ge=1, le=100)] = 4
+    """Unanswered requests after which the client counts as gone."""
+    max_channels: Count = 512
+    """Open channels of one connection; JetBrains opens hundreds."""
+    max_listeners: Count = 64
+    """`-R` listeners of one connection."""
+    max_env_bytes: Bytes = 64 * 1024
+    """Names and values of the `env` requests of one channel, together."""
+
+
+class RelaySettings(_Section):
+    """The road of the bytes."""
+
+    buffer_bytes: Bytes = 1024 * 1024
+    """Held per direction of a channel before the writer is stopped."""
+    window_bytes: Bytes = 2 * 1024 * 1024
+    """SSH receive window of a channel: the most a client may have in flight (RFC 4254 §5.2)."""
+    join_bytes: Bytes = 256 * 1024
+    """SSH packets of one turn of the event loop leave in writes of up to this size."""
+
+
+class UpstreamSettings(_Section):
+    """The gRPC link to a workspace."""
+
+    connect_timeout_s: Seconds = 15
+    """From a workspace that says it is ready to its answer."""
+    rpc_timeout_s: Seconds = 30
+    """One unary call, and the first frame of a stream."""
+    keepalive_interval_s: Seconds = 30
+    keepalive_timeout_s: Seconds = 20
+    linger_s: Seconds = 60
+    """A link that nobody uses is kept this long for the next login."""
+
+
+class WorkspaceSettings(_Section):
+    """Starting and ending workspaces."""
+
+    backend: Literal["local"] = "local"
+    start_timeout_s: Seconds = 120
+    """From the first channel to readiness; image pulls are the reason that it is long."""
+    idle_stop_s: Annotated[float, Field(ge=0)] = 8 * 3600
+    """Stop after this long without payload or CPU use; 0 means never. A blueprint may say otherwise."""
+    namespaces: Literal["auto", "bwrap", "unshare", "none"] = "auto"
+    """How the local backend separates workspaces; `auto` takes what this machine can do."""
+
+
+class BlueprintSettings(_Section):
+    """Where blueprints come from."""
+
+    directory: Path | None = None
+    """Default `<home>/blueprints`, where the quick start writes `dev`."""
+    default: str = "dev"
+    """Used when the user string names none."""
+
+
+class IdentitySettings(_Section):
+    """Where identities are kept."""
+
+    database_url: str = ""
+    """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
+    query_timeout_s: Seconds = 10
+
+
+class ShutdownSettings(_Section):
+    """How the process ends."""
+
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 5
+    """Live sessions may end by themselves for this long after SIGTERM."""
+
+
+class LogSettings(_Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+class Settings(_Section):
+    """The whole; see each section."""
+
+    home: Path = Path(".fairlead")
+    """State of this installation: identities, host keys, workspaces of the local backend."""
+    listen: str = "127.0.0.1:2222"
+    """`host:port` of the SSH listener; `[::]:22` for every address; port 0 for any free one."""
+    proxy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = "local"
+    """Names this replica in logs and socket names."""
+    ssh: ListenSettings = ListenSettings()
+    login: LoginSettings = LoginSettings()
+    connection: ConnectionSettings = ConnectionSettings()
+    relay: RelaySettings = RelaySettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    workspace: WorkspaceSettings = WorkspaceSettings()
+    blueprint: BlueprintSettings = BlueprintSettings()
+    identity: IdentitySettings = IdentitySettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @property
+    def state_dir(self) -> Path:
+        """`home`, absolute: workspaces outlive the directory a process was started from."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def host_key_dir(self) -> Path:
+        return self.ssh.host_key_dir or self.state_dir / "host_keys"
+
+    @property
+    def blueprint_dir(self) -> Path:
+        return self.blueprint.directory or self.state_dir / "blueprints"
+
+    @property
+    def database_url(self) -> str:
+        return self.identity.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'fairlead.db'}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split `host:port` or `[v6]:port`; an empty host or `*` means every address.
+
+    Raises: ValueError naming the text.
+    """
+    host, colon, port = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not port.isdecimal() or int(port) > 65_535 or (":" in bare and bare == host):
+        raise ValueError(f"{text!r} is not host:port (an IPv6 address goes in brackets)")
+    return ("" if bare == "*" else bare), int(port)
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Join the sources into one value; `file` is YAML, `overrides` come from the command line.
+
+    Raises: SettingsError listing every problem with its path.
+    """
+    environ = os.environ if environ is None else environ
+    merged: dict[str, Any] = {}
+    for layer in (_from_file(file or _file_of(environ)), _from_environ(environ), dict(overrides or {})):
+        _merge(merged, layer)
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as exc:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in error['loc']) or 'settings'}: {error['msg']}" for error in exc.errors()
+        )
+        raise SettingsError(problems) from None
+
+
+def _file_of(environ: Mapping[str, str]) -> Path | None:
+    return Path(environ["FAIRLEAD_CONFIG"]) if environ.get("FAIRLEAD_CONFIG") else None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise SettingsError(f"{file}: {exc}") from exc
+    if not isinstance(content, dict):
+        raise SettingsError(f"{file}: expected a mapping of settings")
+    return content
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, text in environ.items():
+        if not name.startswith(_PREFIX) or name == "FAIRLEAD_CONFIG":
+            continue
+        *sections, leaf = name.removeprefix(_PREFIX).lower().split("__")
+        node = tree
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise SettingsError(f"{name}: {section} is a value, not a section")
+        node[leaf] = _value_of(text)
+    return tree
+
+
+def _value_of(text: str) -> Any:
+    """Read lists and mappings as JSON; everything else stays text, which the model converts."""
+    if text.startswith(("[", "{")):
+        with suppress(ValueError):
+            return json.loads(text)
+    return text
+
+
+def _merge(base: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
