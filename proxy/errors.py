@@ -18,6 +18,11 @@
     │  ├─ Unreachable            (retryable)
     │  ├─ Incompatible
     │  └─ UpstreamLost           (retryable)
+    ├─ IdentityError             what was asked of the directory cannot be done
+    │  ├─ UserNotFound
+    │  ├─ UserExists
+    │  ├─ KeyNotFound
+    │  └─ KeyInvalid
     ├─ StoreError                the identity store cannot answer
     └─ SettingsError             start-up only; process exit 78
 
@@ -213,6 +218,36 @@ class UpstreamLost(UpstreamError):
 
     code = "upstream.lost"
     retryable = True
+
+
+class IdentityError(FairleadError):
+    """What was asked of the directory cannot be done; said to the operator, never to somebody who logs in."""
+
+    code = "identity"
+
+
+class UserNotFound(IdentityError):
+    """The directory has no such user."""
+
+    code = "identity.user_not_found"
+
+
+class UserExists(IdentityError):
+    """The directory has that user already."""
+
+    code = "identity.user_exists"
+
+
+class KeyNotFound(IdentityError):
+    """The user has no such key."""
+
+    code = "identity.key_not_found"
+
+
+class KeyInvalid(IdentityError):
+    """A public key cannot be used: damaged, weak, or of another kind than it says."""
+
+    code = "identity.key_invalid"
 
 
 class StoreError(FairleadError):

@@ -1,0 +1,184 @@
+"""Public keys as people have them: one line of OpenSSH text in, a checked value out.
+
+Pure. Private keys, certificates, options and weak keys are refused with a sentence that says what to
+do instead. Verifying a signature is not done here.
+
+Source: RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4, OpenSSH PROTOCOL.u2f.
+"""
+
+import base64
+import binascii
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from proxy.errors import KeyInvalid
+
+MIN_RSA_BITS = 2_048
+MAX_RSA_BITS = 16_384  # as OpenSSH: verifying a larger one costs us more than the one who offers it
+MAX_LINE_CHARACTERS = 16_384
+
+_CURVES: dict[str, tuple[bytes, Callable[[], ec.EllipticCurve]]] = {
+    "ecdsa-sha2-nistp256": (b"nistp256", ec.SECP256R1),
+    "ecdsa-sha2-nistp384": (b"nistp384", ec.SECP384R1),
+    "ecdsa-sha2-nistp521": (b"nistp521", ec.SECP521R1),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", ec.SECP256R1),
+}
+_ED25519 = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
+
+ALGORITHMS = ("ssh-rsa", *_ED25519, *_CURVES)
+"""Names by which a public key may call itself; signature algorithms of RSA are another matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key that passed every check here."""
+
+    algorithm: str
+    blob: bytes
+    """The key as the wire carries it (RFC 4253 §6.6), algorithm name included."""
+    comment: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.blob)
+
+    def __str__(self) -> str:
+        encoded = base64.b64encode(self.blob).decode()
+        return f"{self.algorithm} {encoded} {self.comment}".rstrip()
+
+
+def fingerprint(blob: bytes) -> str:
+    """Give `SHA256:` and unpadded base64, as ssh-keygen prints it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def parse_public_keys(text: str) -> list[PublicKey]:
+    """Read a `.pub` or `authorized_keys` file without options: one key a line, `#` begins a comment line.
+
+    Raises: KeyInvalid naming the line of the first one that cannot be used, or when there is none.
+    """
+    _refuse_other_files(text)
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if (stripped := line.strip()) and not stripped.startswith("#"):
+            try:
+                keys.append(parse_public_key(stripped))
+            except KeyInvalid as exc:
+                raise KeyInvalid(f"line {number}: {exc}") from None
+    if not keys:
+        raise KeyInvalid("there is no public key in it")
+    return keys
+
+
+def parse_public_key(line: str) -> PublicKey:
+    """Read `algorithm base64 [comment]`.
+
+    Raises: KeyInvalid with a sentence for the person.
+    """
+    _refuse_other_files(line)
+    if len(line) > MAX_LINE_CHARACTERS:
+        raise KeyInvalid(f"longer than {MAX_LINE_CHARACTERS} characters")
+    algorithm, _, rest = line.strip().partition(" ")
+    encoded, _, comment = rest.strip().partition(" ")
+    _refuse_algorithm(algorithm)
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyInvalid("the key is not base64; was it cut when it was copied?") from None
+    check_blob(algorithm, blob)
+    shown = "".join(character for character in comment.strip() if character.isprintable())
+    return PublicKey(algorithm, blob, shown[:200])
+
+
+def check_blob(algorithm: str, blob: bytes) -> None:
+    """Make sure that `blob` is one strong key of `algorithm` and nothing besides.
+
+    Raises: KeyInvalid.
+    """
+    reader = _Reader(blob)
+    if reader.string() != algorithm.encode():
+        raise KeyInvalid(f"the key does not hold what its line says ({algorithm})")
+    if algorithm == "ssh-rsa":
+        _check_rsa(reader)
+    elif algorithm in _ED25519:
+        _check_ed25519(reader)
+    else:
+        _check_ecdsa(algorithm, reader)
+    if algorithm.startswith("sk-"):
+        reader.string()  # the application, "ssh:" as a rule
+    reader.end()
+
+
+def _refuse_other_files(text: str) -> None:
+    head = text.lstrip()[:200]
+    if "PRIVATE KEY-----" in head or head.startswith("PuTTY-User-Key-File"):
+        raise KeyInvalid("this is a private key: keep it to yourself, and give the .pub file beside it")
+    if head.startswith(("---- BEGIN SSH2", "-----BEGIN")):
+        raise KeyInvalid("not an OpenSSH public key; ssh-keygen -i -f FILE converts it")
+
+
+def _refuse_algorithm(algorithm: str) -> None:
+    if algorithm in ALGORITHMS:
+        return
+    if "-cert-v0" in algorithm:
+        raise KeyInvalid("this is a certificate, which cannot be added; give the plain public key")
+    if algorithm == "ssh-dss":
+        raise KeyInvalid("DSA keys are too weak; make another with: ssh-keygen -t ed25519")
+    if "=" in algorithm or "," in algorithm or algorithm in ("no-pty", "restrict", "cert-authority"):
+        raise KeyInvalid("options before a key are not supported; give the key alone")
+    raise KeyInvalid(f"{algorithm[:40]!r} is no key algorithm that is known here")
+
+
+def _check_rsa(reader: "_Reader") -> None:
+    exponent, modulus = reader.mpint(), reader.mpint()
+    bits = modulus.bit_length()
+    if bits < MIN_RSA_BITS:
+        raise KeyInvalid(f"an RSA key of {bits} bits is too weak; {MIN_RSA_BITS} are the least")
+    if bits > MAX_RSA_BITS:
+        raise KeyInvalid(f"an RSA key of {bits} bits is too large; {MAX_RSA_BITS} are the most")
+    if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64 or modulus % 2 == 0:
+        raise KeyInvalid("this RSA key is damaged")
+
+
+def _check_ed25519(reader: "_Reader") -> None:
+    try:
+        ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
+    except ValueError:
+        raise KeyInvalid("this Ed25519 key is damaged") from None
+
+
+def _check_ecdsa(algorithm: str, reader: "_Reader") -> None:
+    name, curve = _CURVES[algorithm]
+    if reader.string() != name:
+        raise KeyInvalid("this ECDSA key names another curve than its algorithm")
+    try:
+        ec.EllipticCurvePublicKey.from_encoded_point(curve(), reader.string())
+    except ValueError:
+        raise KeyInvalid("this ECDSA key is damaged: its point is not on the curve") from None
+
+
+class _Reader:
+    """The data types of RFC 4251 §5, taken from the front."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def string(self) -> bytes:
+        if len(self._data) < 4:
+            raise KeyInvalid("the key is cut short")
+        (length,) = struct.unpack_from(">I", self._data)
+        if len(self._data) < 4 + length:
+            raise KeyInvalid("the key is cut short")
+        value, self._data = self._data[4 : 4 + length], self._data[4 + length :]
+        return value
+
+    def mpint(self) -> int:
+        return int.from_bytes(self.string(), "big", signed=True)
+
+    def end(self) -> None:
+        if self._data:
+            raise KeyInvalid("there is something after the end of the key")
