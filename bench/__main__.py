@@ -1,0 +1,156 @@
+"""`python -m bench`: what to measure, on what, and where the report goes."""
+
+import shutil
+import sys
+import tempfile
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import Any
+
+from rich.console import Console
+
+from bench import machine, report
+from bench.fairlead import fairlead_target
+from bench.pairs import CANDIDATE, YARDSTICK, Metric
+from bench.plan import MIB, QUICK, Bench, Plan
+from bench.rows import crowds, execs, files, forwards, latency
+from bench.sshd import HOW_TO_INSTALL, find_sshd, sshd_target
+from bench.targets import BenchError, make_key
+
+ROWS: dict[str, Callable[[Bench], list[Metric]]] = {
+    "download": execs.download,
+    "upload": execs.upload,
+    "download-gcm": execs.download_gcm,
+    "upload-gcm": execs.upload_gcm,
+    "sftp-get": files.get,
+    "sftp-put": files.put,
+    "forward-get": forwards.get,
+    "forward-put": forwards.put,
+    "parallel": execs.parallel,
+    "true": latency.new_connection,
+    "true-mux": latency.shared_connection,
+    "echo": latency.echo,
+    "rate": crowds.rate,
+    "idle": crowds.idle,
+}
+
+
+def main() -> int:
+    """Measure; 0 when every chosen row could be measured, 1 when one could not, 2 for bad arguments."""
+    arguments = _arguments()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    if shutil.which("ssh") is None:
+        console.print(
+            "no ssh found: the benchmark drives OpenSSH's own client (Debian: apt install openssh-client)"
+        )
+        return 2
+    facts = machine.facts()
+    for sentence in machine.warnings_of(facts):
+        console.print(f"[yellow]note:[/] {sentence}")
+    with _targets(arguments, console) as bench:
+        facts["servers"] = {target.label: target.product for target in bench.targets}
+        facts["shells"] = {
+            target.label: target.run("readlink /proc/$$/exe").strip() for target in bench.targets
+        }
+        _introduce(console, facts)
+        lines, failed = _measure(bench, arguments.rows, console)
+    report.show(console, lines, {t.label: _heading(t.label, arguments.self_check) for t in bench.targets})
+    path = arguments.json or Path(__file__).parent / "results" / f"{facts['date'].replace(':', '')}.json"
+    report.write(path, facts, asdict(bench.plan) | {"self_check": arguments.self_check}, lines)
+    console.print(f"every sample: {path}")
+    return 1 if failed else 0
+
+
+def _introduce(console: Console, facts: dict[str, Any]) -> None:
+    where = f"{facts['processor']}, Linux {facts['kernel']}, load {facts['load_1min']}"
+    console.print(f"{facts['cores_allowed']} cores, {where}")
+    console.print(f"client {facts['client']}; servers {facts['servers']}; commit {facts['commit']}")
+    if len(set(facts["shells"].values())) > 1:
+        console.print(f"[yellow]note:[/] the targets use different shells: {facts['shells']}")
+
+
+def _heading(label: str, self_check: bool) -> str:
+    return f"{label} (a second sshd)" if self_check and label == CANDIDATE else label
+
+
+@contextmanager
+def _targets(arguments: Namespace, console: Console) -> Iterator[Bench]:
+    """Start what is measured, in a directory that goes away with it."""
+    with ExitStack() as stack:
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
+        )
+        identity = make_key(folder / "id")
+        targets = []
+        if find_sshd() is None:
+            console.print(f"[yellow]note:[/] {HOW_TO_INSTALL}; measuring Fairlead alone")
+        else:
+            targets.append(stack.enter_context(sshd_target(YARDSTICK, folder / "sshd", identity)))
+        second = sshd_target if arguments.self_check else fairlead_target
+        targets.append(stack.enter_context(second(CANDIDATE, folder / "candidate", identity)))
+        for target in targets:
+            target.run("true")
+        yield Bench(_plan(arguments), targets, folder, lambda words: console.print(f"[dim]  {words}[/]"))
+
+
+def _measure(bench: Bench, rows: list[str], console: Console) -> tuple[list[Metric], list[str]]:
+    """Measure row by row; one that cannot be measured costs the others nothing."""
+    lines: list[Metric] = []
+    failed = []
+    for row in rows:
+        bench.say(row)
+        try:
+            lines += ROWS[row](bench)
+        except (BenchError, OSError, TimeoutExpired) as exc:
+            failed.append(row)
+            console.print(f"[red]{row} could not be measured:[/] {exc}", markup=True)
+    return lines, failed
+
+
+def _plan(arguments: Namespace) -> Plan:
+    plan = QUICK if arguments.quick else Plan()
+    if arguments.size_mib:
+        plan = replace(plan, exec_bytes=arguments.size_mib * MIB)
+    if arguments.runs:
+        plan = replace(plan, runs=arguments.runs)
+    return plan
+
+
+def _arguments() -> Namespace:
+    parser = ArgumentParser(prog="python -m bench", description="Measure Fairlead beside a direct sshd.")
+    parser.add_argument(
+        "--rows", type=_row_names, default=list(ROWS), metavar="A,B", help=f"of {', '.join(ROWS)}"
+    )
+    parser.add_argument(
+        "--size-mib", type=_positive, metavar="N", help="bytes through exec; files and forwards: half"
+    )
+    parser.add_argument("--runs", type=_positive, metavar="N", help="samples of each transfer and target")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="where the samples go (bench/results/DATE.json)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small amounts: a look, not a verdict")
+    parser.add_argument(
+        "--self-check", action="store_true", help="compare sshd with sshd: every ratio should be 1"
+    )
+    return parser.parse_args()
+
+
+def _row_names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in ROWS]:
+        raise ArgumentTypeError(f"unknown {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

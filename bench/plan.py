@@ -1,0 +1,76 @@
+"""How much of everything one run measures, and what the rows work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.pairs import CANDIDATE
+from bench.targets import BenchError, Target
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Amounts. The defaults take several minutes on two cores."""
+
+    runs: int = 5
+    """Samples of each transfer and each target; one more, small, goes before and is not counted."""
+    exec_bytes: int = 1024 * MIB
+    login_runs: int = 20
+    """Samples of each `ssh host true`."""
+    keystrokes: int = 500
+    rungs: tuple[int, ...] = (10, 100, 1000)
+    """Numbers of idle connections at which memory is read."""
+    sshd_rung_limit: int = 100
+    """`sshd` is not taken further: it needs a process or two for each connection."""
+    program_rung_limit: int = 100
+    """Nor are connections with a running program: each costs a process of the workspace."""
+    handshakes: int = 200
+    """Connections of one sample of the connection rate."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of an sftp or forwarded transfer."""
+        return self.exec_bytes // 2
+
+    @property
+    def warm_bytes(self) -> int:
+        """Size of a transfer that is not counted."""
+        return min(32 * MIB, self.exec_bytes)
+
+
+QUICK = Plan(
+    runs=3,
+    exec_bytes=128 * MIB,
+    login_runs=6,
+    keystrokes=150,
+    rungs=(10, 100),
+    program_rung_limit=10,
+    handshakes=60,
+)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a row is given."""
+
+    plan: Plan
+    targets: list[Target]
+    folder: Path
+    """For sockets and files of this run; short enough for a Unix socket."""
+    say: Callable[[str], None]
+    """Tells the person who waits what is going on."""
+
+    def candidate(self) -> Target | None:
+        return next((target for target in self.targets if target.label == CANDIDATE), None)
+
+    def chosen(self, rung: int) -> list[Target]:
+        """Give the targets that take part in `rung` idle connections."""
+        return [t for t in self.targets if t.label == CANDIDATE or rung <= self.plan.sshd_rung_limit]
+
+
+def require(holds: bool, sentence: str) -> None:
+    """Raise BenchError with the sentence unless `holds`: a figure of a broken transfer is worth nothing."""
+    if not holds:
+        raise BenchError(sentence)
