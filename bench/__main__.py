@@ -12,8 +12,9 @@ from subprocess import TimeoutExpired
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
-from bench import machine, report
+from bench import machine, profile, report
 from bench.fairlead import fairlead_target
 from bench.pairs import CANDIDATE, YARDSTICK, Metric
 from bench.plan import MIB, QUICK, Bench, Plan
@@ -57,7 +58,7 @@ def main() -> int:
             target.label: target.run("readlink /proc/$$/exe").strip() for target in bench.targets
         }
         _introduce(console, facts)
-        lines, failed = _measure(bench, arguments.rows, console)
+        lines, failed = _measure(bench, arguments, console)
     report.show(console, lines, {t.label: _heading(t.label, arguments.self_check) for t in bench.targets})
     path = arguments.json or Path(__file__).parent / "results" / f"{facts['date'].replace(':', '')}.json"
     report.write(path, facts, asdict(bench.plan) | {"self_check": arguments.self_check}, lines)
@@ -90,25 +91,41 @@ def _targets(arguments: Namespace, console: Console) -> Iterator[Bench]:
             console.print(f"[yellow]note:[/] {HOW_TO_INSTALL}; measuring Fairlead alone")
         else:
             targets.append(stack.enter_context(sshd_target(YARDSTICK, folder / "sshd", identity)))
-        second = sshd_target if arguments.self_check else fairlead_target
-        targets.append(stack.enter_context(second(CANDIDATE, folder / "candidate", identity)))
+        if arguments.self_check:
+            candidate = sshd_target(CANDIDATE, folder / "second", identity)
+        else:
+            sampling = profile.environment(folder / "samples") if arguments.profile else None
+            candidate = fairlead_target(CANDIDATE, folder / "candidate", identity, sampling)
+        targets.append(stack.enter_context(candidate))
         for target in targets:
             target.run("true")
         yield Bench(_plan(arguments), targets, folder, lambda words: console.print(f"[dim]  {words}[/]"))
 
 
-def _measure(bench: Bench, rows: list[str], console: Console) -> tuple[list[Metric], list[str]]:
+def _measure(bench: Bench, arguments: Namespace, console: Console) -> tuple[list[Metric], list[str]]:
     """Measure row by row; one that cannot be measured costs the others nothing."""
     lines: list[Metric] = []
-    failed = []
+    failed: list[str] = []
+    if arguments.profile:
+        alone = replace(bench, targets=[target for target in bench.targets if target.label == CANDIDATE])
+        profile.sampled(
+            bench.folder / "samples",
+            lambda: _rows(alone, [arguments.profile], console, lines, failed),
+            console,
+        )
+    else:
+        _rows(bench, arguments.rows, console, lines, failed)
+    return lines, failed
+
+
+def _rows(bench: Bench, rows: list[str], console: Console, lines: list[Metric], failed: list[str]) -> None:
     for row in rows:
         bench.say(row)
         try:
             lines += ROWS[row](bench)
         except (BenchError, OSError, TimeoutExpired) as exc:
             failed.append(row)
-            console.print(f"[red]{row} could not be measured:[/] {exc}", markup=True)
-    return lines, failed
+            console.print(f"[red]{row} could not be measured:[/] {escape(str(exc))}")
 
 
 def _plan(arguments: Namespace) -> Plan:
@@ -135,6 +152,9 @@ def _arguments() -> Namespace:
     parser.add_argument("--quick", action="store_true", help="small amounts: a look, not a verdict")
     parser.add_argument(
         "--self-check", action="store_true", help="compare sshd with sshd: every ratio should be 1"
+    )
+    parser.add_argument(
+        "--profile", choices=list(ROWS), metavar="ROW", help="say where Fairlead's time goes in ROW"
     )
     return parser.parse_args()
 
