@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import structlog
 
+from proxy.errors import FairleadError
+
 _log = structlog.get_logger("aio")
 _T = TypeVar("_T")
 
@@ -13,8 +15,8 @@ _T = TypeVar("_T")
 class TaskOwner:
     """Own tasks: keep each alive until it ends, log what it raises, cancel the rest at the end.
 
-    A task that fails does not disturb its siblings; a task that raises has a bug, since each settles
-    its own expected errors, and the traceback is logged.
+    A task that fails does not disturb its siblings; what a task raises is for whoever awaits it,
+    and a traceback is logged when that is a bug, which is anything but a FairleadError.
     """
 
     __slots__ = ("_name", "_tasks")
@@ -35,13 +37,20 @@ class TaskOwner:
 
     def _reap(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (exc := task.exception()) is not None:
+        if task.cancelled() or (exc := task.exception()) is None:
+            return
+        if not isinstance(exc, FairleadError):  # a named failure is whoever awaits the task's to tell
             _log.error("task failed", task=task.get_name(), exc_info=exc)
 
     def cancel(self) -> None:
         """Ask every task to end, without waiting."""
         for task in tuple(self._tasks):
             task.cancel()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when every task has ended, or after `timeout_s` seconds."""
+        if self._tasks and timeout_s > 0:
+            await asyncio.wait(tuple(self._tasks), timeout=timeout_s)
 
     async def close(self, *, grace_s: float = 0.0) -> None:
         """Let tasks end by themselves for `grace_s` seconds, then cancel and await the rest."""

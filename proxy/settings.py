@@ -89,6 +89,8 @@ class RelaySettings(_Section):
     """Held per direction of a channel before the writer is stopped."""
     window_bytes: Bytes = 2 * 1024 * 1024
     """SSH receive window of a channel: the most a client may have in flight (RFC 4254 §5.2)."""
+    packet_bytes: Annotated[int, Field(ge=32_768, le=262_144)] = 32 * 1024
+    """Largest payload that a client may put into one packet; RFC 4253 §6.1 asks for 32 KiB at least."""
     join_bytes: Bytes = 256 * 1024
     """SSH packets of one turn of the event loop leave in writes of up to this size."""
 
@@ -222,7 +224,8 @@ def load(
         return Settings.model_validate(merged)
     except ValidationError as exc:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc']) or 'settings'}: {error['msg']}" for error in exc.errors()
+            f"{'.'.join(str(part) for part in error['loc']) or 'settings'}: {error['msg']}"
+            for error in exc.errors()
         )
         raise SettingsError(problems) from None
 

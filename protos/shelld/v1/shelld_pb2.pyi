@@ -385,9 +385,12 @@ class RunOutput(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     STDOUT_EOF_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
+    STDIN_CONSUMED_FIELD_NUMBER: _builtins.int
     stdout: _builtins.bytes
     stderr: _builtins.bytes
     """never with a PTY"""
+    stdin_consumed: _builtins.int
+    """bytes that the program took since the last such frame"""
     @_builtins.property
     def started(self) -> Global___Started:
         """exactly one of started and start_failed, first"""
@@ -413,12 +416,13 @@ class RunOutput(_message.Message):
         stderr: _builtins.bytes = ...,
         stdout_eof: Global___Eof | None = ...,
         exit: Global___Exit | None = ...,
+        stdin_consumed: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["started", "start_failed", "stdout", "stderr", "stdout_eof", "exit"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["started", "start_failed", "stdout", "stderr", "stdout_eof", "exit", "stdin_consumed"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -430,19 +434,25 @@ class Started(_message.Message):
 
     PID_FIELD_NUMBER: _builtins.int
     TTY_FIELD_NUMBER: _builtins.int
+    STDIN_WINDOW_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     """in the workspace's PID namespace"""
     tty: _builtins.str
     """device path, empty without a PTY"""
+    stdin_window: _builtins.int
+    """Bytes of stdin that may be under way: sent and not yet reported by stdin_consumed. It keeps the
+    stream free for windows and signals while a program does not read. 0: unlimited (version 1.0).
+    """
     def __init__(
         self,
         *,
         pid: _builtins.int = ...,
         tty: _builtins.str = ...,
+        stdin_window: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pid", b"pid", "stdin_window", b"stdin_window", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,61 @@
+"""The composition root: builds every part, in order, and takes it down in the reverse one."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import structlog
+
+from proxy.blueprints.catalog import Catalog
+from proxy.gateway import Gateway
+from proxy.identity.store import SqlDirectory
+from proxy.settings import Settings
+from proxy.ssh import hostkeys
+from proxy.ssh.listener import Listener
+from proxy.upstream.client import Links
+from proxy.workspaces.local import LocalBackend
+from proxy.workspaces.provisioner import Workspaces
+
+_log = structlog.get_logger("app")
+
+Ready = Callable[[str, int, hostkeys.HostKeys], None]
+"""Called once with host, port and host keys when connections are accepted."""
+
+
+async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
+    """Run until SIGTERM or SIGINT, then let live sessions end for `shutdown.grace_s`.
+
+    Raises: SettingsError, StoreError when a part cannot start.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        listener, keys = await _build(settings, stack)
+        host, port = listener.address
+        _log.info("listening", host=host, port=port, home=str(settings.state_dir))
+        if on_ready is not None:
+            on_ready(host, port, keys)
+        await stop.wait()
+        _log.info("shutting down", grace_s=settings.shutdown.grace_s)
+        await listener.close(settings.shutdown.grace_s)
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys]:
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys = hostkeys.load_or_create(settings.host_key_dir)
+    directory = await SqlDirectory.open(
+        settings.database_url, query_timeout_s=settings.identity.query_timeout_s
+    )
+    stack.push_async_callback(directory.close)
+    catalog = Catalog(settings.blueprint_dir)
+    backend = LocalBackend(settings)
+    stack.push_async_callback(backend.close)
+    links = Links(settings.upstream, settings.proxy_id)
+    stack.push_async_callback(links.close)
+    workspaces = Workspaces(catalog, backend, settings.blueprint.default)
+    listener = Listener(settings, Gateway(directory, workspaces, links), keys)
+    await listener.open()
+    return listener, keys

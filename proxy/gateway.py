@@ -1,0 +1,116 @@
+"""The road of a login and of a program, step by step; knows neither SSH nor gRPC nor SQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from proxy import policy
+from proxy.aio import TaskOwner
+from proxy.errors import Refused, Unreachable
+from proxy.identity.directory import Directory
+from proxy.model import Bind, LoginAttempt, Principal, ProgramSpec, Target
+from proxy.upstream.client import Link, Links
+from proxy.upstream.streams import Connection, Listener, Program
+from proxy.workspaces.backend import Report
+from proxy.workspaces.provisioner import Workspaces
+
+_log = structlog.get_logger("gateway")
+
+
+def _silent(_: object) -> None:
+    """Report to nobody: a forward has no place to show progress."""
+
+
+class Gateway:
+    """One per process; every connection shares it."""
+
+    def __init__(self, directory: Directory, workspaces: Workspaces, links: Links) -> None:
+        self._directory = directory
+        self._workspaces = workspaces
+        self._links = links
+        self._tasks = TaskOwner("gateway")
+
+    async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
+        """Tell whether this key would log this user in; proves nothing.
+
+        Unknown users take the same query as known ones, so that its time tells nothing either.
+        Raises: StoreError.
+        """
+        return await self._directory.key_of(attempt.user_string.user, key_blob) is not None
+
+    async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
+        """Turn a proved key into a principal; None when it is not the user's or policy refuses.
+
+        Call only after the signature was verified. Raises: StoreError.
+        """
+        name = attempt.user_string.user
+        key = await self._directory.key_of(name, key_blob)
+        user = await self._directory.find(name)
+        if key is None or user is None:
+            return None
+        if not (decision := policy.may_login(user)):
+            _log.info("login refused", conn=attempt.peer.conn_id, user=name, reason=decision.reason)
+            return None
+        self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
+        return Principal(attempt, user, key.key.fingerprint)
+
+    @asynccontextmanager
+    async def program(
+        self, principal: Principal, spec: ProgramSpec, program_id: str, report: Report
+    ) -> AsyncIterator[tuple[Program, Link]]:
+        """Start the workspace where needed, then the program; it is ended on leaving.
+
+        Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError.
+        """
+        if not (decision := policy.may_start(principal, spec.kind)):
+            raise Refused(decision.reason)
+        async with self.link(principal, report) as link:
+            program = await link.run(spec, principal, program_id)
+            async with program:
+                yield program, link
+
+    @asynccontextmanager
+    async def dial(self, principal: Principal, target: Target) -> AsyncIterator[tuple[Connection, Link]]:
+        """Connect from inside the workspace; broken off on leaving unless both directions ended.
+
+        Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
+        """
+        async with self.link(principal, _silent) as link:
+            connection = await link.dial(target, principal.attempt.user_string.account)
+            async with connection:
+                yield connection, link
+
+    @asynccontextmanager
+    async def listen(
+        self, principal: Principal, bind: Bind, listener_id: str, report: Report = _silent
+    ) -> AsyncIterator[tuple[Listener, Link]]:
+        """Listen inside the workspace until left.
+
+        Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
+        """
+        async with self.link(principal, report) as link:
+            listener = await link.listen(bind, listener_id, principal.attempt.user_string.account)
+            try:
+                yield listener, link
+            finally:
+                listener.close()
+
+    @asynccontextmanager
+    async def link(self, principal: Principal, report: Report) -> AsyncIterator[Link]:
+        """Hold a link to the principal's workspace, which is started where needed.
+
+        A workspace that ended between being found and being reached is looked for once more; nothing
+        was asked of it yet, so nothing happens twice.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                link = await self._reach(stack, principal, report)
+            except Unreachable as exc:
+                _log.info("workspace gone, trying again", user=principal.user.name, reason=str(exc))
+                link = await self._reach(stack, principal, report)
+            yield link
+
+    async def _reach(self, stack: AsyncExitStack, principal: Principal, report: Report) -> Link:
+        endpoint = await self._workspaces.ensure(principal, report)
+        return await stack.enter_async_context(self._links.use(endpoint))

@@ -1,0 +1,1 @@
+"""SSH towards the client; the only importer of asyncssh. Decisions are made behind `gateway`."""

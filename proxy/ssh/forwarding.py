@@ -1,0 +1,226 @@
+"""Channels that carry one connection: `direct-tcpip`, `direct-streamlocal`, `-R` and their kin."""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any
+
+import asyncssh
+
+from proxy.errors import (
+    FairleadError,
+    OpenFailed,
+    OpenFailedKind,
+    Refused,
+    UpstreamError,
+    user_sentence,
+)
+from proxy.model import Principal, Target, TcpTarget, UnixTarget
+from proxy.ssh.relay import Inbound, Outbound, relay_connection
+from proxy.upstream.client import Link
+from proxy.upstream.frames import Accepted
+from proxy.upstream.streams import Connection
+
+if TYPE_CHECKING:
+    from proxy.ssh.connection import ClientConnection
+
+_listener_ids = itertools.count(1)
+
+
+def new_listener_id(owner: "ClientConnection") -> str:
+    """Name a listener uniquely within its workspace, whichever proxy asks."""
+    return f"{owner.shared.settings.proxy_id}-{owner.conn_id}-{next(_listener_ids)}"
+
+
+class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
+    """The SSH end of one carried connection, whichever side opened the channel."""
+
+    def __init__(self, owner: "ClientConnection") -> None:
+        self._owner = owner
+        self._inbound = Inbound(owner.shared.settings.relay.buffer_bytes)
+        self._outbound = Outbound(owner.conn.writable)
+        self._chan: Any = None
+        self._started = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, chan: Any) -> None:
+        self._chan = chan
+        self._inbound.attach(chan)
+        self._outbound.attach(chan)
+        self._owner.channel_opened()
+
+    def session_started(self) -> None:
+        self._started.set()
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is None:
+            self._inbound.feed(data)
+
+    def eof_received(self) -> bool:
+        self._inbound.feed_eof()
+        return True  # half-close: the other direction goes on
+
+    def pause_writing(self) -> None:
+        self._outbound.gate.shut()
+
+    def resume_writing(self) -> None:
+        self._outbound.gate.open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._outbound.gate.open()
+        self._owner.channel_closed()
+        if self._task is not None:
+            self._task.cancel()
+
+    def carry(self, opening: AbstractAsyncContextManager[tuple[Connection, Link]]) -> "asyncio.Future[None]":
+        """Open the upstream connection and carry bytes once the channel stands.
+
+        The future is done when the connection is open, or has its FairleadError.
+        """
+        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = self._owner.tasks.spawn(self._carry(opening, opened), name="forward")
+        return opened
+
+    async def _carry(
+        self, opening: AbstractAsyncContextManager[tuple[Connection, Link]], opened: "asyncio.Future[None]"
+    ) -> None:
+        try:
+            async with opening as (connection, link):
+                opened.set_result(None)
+                await self._started.wait()
+                await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
+        except FairleadError as exc:
+            if not opened.done():
+                opened.set_exception(exc)
+            else:
+                self._owner.log.debug("forward ended", code=exc.code, reason=str(exc))
+        finally:
+            opened.cancel()
+            if self._chan is not None:
+                self._chan.close()
+
+    async def carry_open(self, connection: Connection, link: Link) -> None:
+        """Carry bytes of a connection that stands, until both directions have ended.
+
+        Raises: UpstreamError when the peer or the link breaks it.
+        """
+        self._task = asyncio.current_task()
+        try:
+            await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
+        finally:
+            self._chan.close()
+
+
+async def dial(owner: "ClientConnection", principal: Principal, target: Target) -> Dialled:
+    """Connect from inside the workspace; the channel is confirmed only when that stands.
+
+    Raises: asyncssh.ChannelOpenError with what the workspace reported.
+    """
+    session = Dialled(owner)
+    try:
+        await session.carry(owner.shared.gateway.dial(principal, target))
+    except FairleadError as exc:
+        owner.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
+        raise channel_open_error(exc, owner.conn_id) from exc
+    return session
+
+
+def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOpenError:
+    """Choose the reason code of RFC 4254 §5.1 and the words that `ssh` prints after it."""
+    prohibited = isinstance(exc, Refused) or (
+        isinstance(exc, OpenFailed) and exc.kind is OpenFailedKind.PROHIBITED
+    )
+    if prohibited:
+        code = asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED
+    elif isinstance(exc, OpenFailed) and exc.kind is OpenFailedKind.RESOURCES:
+        code = asyncssh.OPEN_RESOURCE_SHORTAGE
+    else:
+        code = asyncssh.OPEN_CONNECT_FAILED
+    text = exc.user_message if isinstance(exc, OpenFailed) else user_sentence(exc, reference)
+    return asyncssh.ChannelOpenError(code, text)
+
+
+class RemoteListener(asyncssh.SSHListener):
+    """A `-R` listener in the workspace; each connection to it becomes a channel to the client."""
+
+    def __init__(self, owner: "ClientConnection", bind: TcpTarget | UnixTarget) -> None:
+        super().__init__()
+        self._owner = owner
+        self._bind = bind
+        self._port = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        owner: "ClientConnection",
+        principal: Principal,
+        bind: TcpTarget | UnixTarget,
+        closed: Callable[[], None],
+    ) -> "RemoteListener | None":
+        """Bind in the workspace; None when that fails, for the reason that is logged.
+
+        RFC 4254 §7.1 has no words for a refused global request.
+        """
+        listener = cls(owner, bind)
+        bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        listener._task = owner.tasks.spawn(listener._serve(principal, bound), name=f"listen {bind}")
+        listener._task.add_done_callback(lambda _: closed())
+        try:
+            listener._port = await bound
+        except FairleadError as exc:
+            owner.log.info("listener refused", bind=str(bind), code=exc.code, reason=str(exc))
+            return None
+        return listener
+
+    def get_port(self) -> int:
+        return self._port
+
+    def close(self) -> None:
+        """Unbind; connections that are already carried go on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def wait_closed(self) -> None:
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _serve(self, principal: Principal, bound: "asyncio.Future[int]") -> None:
+        gateway = self._owner.shared.gateway
+        try:
+            listening = gateway.listen(principal, self._bind, new_listener_id(self._owner))
+            async with listening as (listener, link):
+                bound.set_result(listener.port)
+                async for accepted in listener.accepted():
+                    self._owner.tasks.spawn(self._forward(link, accepted), name="forwarded")
+        except FairleadError as exc:
+            if not bound.done():
+                bound.set_exception(exc)
+            else:
+                self._owner.log.info("listener lost", bind=str(self._bind), reason=str(exc))
+        finally:
+            bound.cancel()
+
+    async def _forward(self, link: Link, accepted: Accepted) -> None:
+        conn, relay = self._owner.conn, self._owner.shared.settings.relay
+        session = Dialled(self._owner)
+        try:
+            async with await link.accept(accepted.connection_id) as connection:
+                if isinstance(self._bind, TcpTarget):
+                    port = self._bind.port or self._port
+                    tcp = conn.create_tcp_channel(None, "strict", relay.window_bytes, relay.packet_bytes)
+                    await tcp.accept(
+                        lambda: session, self._bind.host, port, accepted.peer_host, accepted.peer_port
+                    )
+                else:
+                    unix = conn.create_unix_channel(None, "strict", relay.window_bytes, relay.packet_bytes)
+                    await unix.accept(lambda: session, self._bind.path)
+                await session.carry_open(connection, link)
+        except asyncssh.ChannelOpenError as exc:
+            self._owner.log.info(
+                "client refused a forwarded connection", bind=str(self._bind), reason=exc.reason
+            )
+        except UpstreamError as exc:
+            self._owner.log.info("forwarded connection lost", bind=str(self._bind), reason=str(exc))

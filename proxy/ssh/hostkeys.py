@@ -1,0 +1,73 @@
+"""The proxy's own host keys: made once, kept, announced to clients."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from proxy.errors import SettingsError
+
+_KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
+    ("ed25519", "ssh-ed25519", {}),
+    ("ecdsa", "ecdsa-sha2-nistp256", {}),
+    ("rsa", "ssh-rsa", {"key_size": 3072}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HostKeys:
+    """Private keys in the order of preference."""
+
+    keys: tuple[asyncssh.SSHKey, ...]
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """`SHA256:… (algorithm)` of each, as ssh shows them."""
+        return [f"{key.get_fingerprint()} ({key.get_algorithm()})" for key in self.keys]
+
+    @property
+    def public_lines(self) -> list[str]:
+        """`algorithm base64` of each, as known_hosts wants them after the host."""
+        return [key.export_public_key("openssh").decode().strip() for key in self.keys]
+
+
+def load_or_create(directory: Path) -> HostKeys:
+    """Read the host keys in `directory`; make those that are missing, mode 0600.
+
+    Several proxies may start at once on one directory: the first to write a key wins.
+    Raises: SettingsError for a key that cannot be read or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keys = tuple(_one(directory / f"ssh_host_{kind}_key", name, args) for kind, name, args in _KINDS)
+    except (OSError, asyncssh.KeyImportError) as exc:
+        raise SettingsError(f"host keys in {directory}: {exc}") from exc
+    return HostKeys(keys)
+
+
+def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:
+    if not path.exists():
+        key = asyncssh.generate_private_key(algorithm, comment="fairlead", **args)
+        _write_new(path, key.export_private_key("openssh"), 0o600)
+    key = asyncssh.read_private_key(path)
+    public = path.with_name(path.name + ".pub")
+    if not public.exists():
+        _write_new(public, key.export_public_key("openssh"), 0o644)
+    return key
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that appears whole or not at all; an existing one stays."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

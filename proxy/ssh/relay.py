@@ -1,0 +1,229 @@
+"""Bytes between one SSH channel and one stream upstream: bounded, paced, half-closed, in order.
+
+`Inbound` holds what the client sent, `Outbound` paces what the client is sent. The relay functions
+move bytes between these and a stream, and know nothing of SSH requests.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from proxy.aio import TaskOwner
+from proxy.errors import UpstreamError
+from proxy.model import Exit
+from proxy.upstream.frames import Output, StdoutEof
+from proxy.upstream.streams import Connection, Program
+
+
+class Channel(Protocol):
+    """What the relay needs of an SSH channel."""
+
+    def write(self, data: bytes, datatype: int | None = None) -> None: ...
+    def write_eof(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def is_closing(self) -> bool: ...
+
+
+class Gate:
+    """Open or shut; whoever waits goes on when it opens."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._event.set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._event.is_set()
+
+    def shut(self) -> None:
+        self._event.clear()
+
+    def open(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Inbound:
+    """What the client sent and nobody took yet.
+
+    Holds up to `limit_bytes` and one packet, then stops the channel, whose window (RFC 4254 §5.2) stops
+    the client.
+    """
+
+    __slots__ = ("_available", "_channel", "_eof", "_limit", "_paused", "_pieces", "_size")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._eof = False
+        self._paused = False
+        self._available = asyncio.Event()
+        self._channel: Channel | None = None
+
+    def attach(self, channel: Channel) -> None:
+        """Say which channel to stop when there is too much."""
+        self._channel = channel
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        self._pieces.append(data)
+        self._size += len(data)
+        self._available.set()
+        if self._size >= self._limit and not self._paused and self._channel is not None:
+            self._paused = True
+            self._channel.pause_reading()
+
+    def feed_eof(self) -> None:
+        """The client sends no more."""
+        self._eof = True
+        self._available.set()
+
+    def peek(self) -> bytes:
+        """Look at everything held, without taking it."""
+        return b"".join(self._pieces)
+
+    def discard(self) -> None:
+        """Drop everything held."""
+        self._pieces.clear()
+        self._size = 0
+        self._after_take()
+
+    async def wait(self) -> None:
+        """Return when there is something to take, or the end."""
+        await self._available.wait()
+
+    def forget_wakeup(self) -> None:
+        """Let `wait` wait for the next arrival instead of what is held already."""
+        self._available.clear()
+
+    async def take(self, limit_bytes: int) -> bytes:
+        """Wait for bytes and take what is there, at most `limit_bytes`; empty at the end."""
+        while not self._pieces:
+            if self._eof:
+                return b""
+            self._available.clear()
+            await self._available.wait()
+        data = self._join(limit_bytes)
+        self._after_take()
+        return data
+
+    def _join(self, limit: int) -> bytes:
+        pieces = self._pieces
+        if self._size <= limit:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+        else:
+            data = pieces.popleft()
+            if len(data) > limit:
+                pieces.appendleft(data[limit:])
+                data = data[:limit]
+            else:
+                taken, size = [data], len(data)
+                while size + len(pieces[0]) <= limit:
+                    taken.append(pieces.popleft())
+                    size += len(taken[-1])
+                data = b"".join(taken)
+        self._size -= len(data)
+        return data
+
+    def _after_take(self) -> None:
+        if self._paused and self._size < self._limit // 2 and self._channel is not None:
+            self._paused = False
+            self._channel.resume_reading()
+
+
+class Outbound:
+    """What goes to the client, no faster than the client and its connection take it."""
+
+    __slots__ = ("_channel", "_connection", "gate")
+
+    def __init__(self, connection: Gate) -> None:
+        self.gate = Gate()
+        """Shut while the channel's own send buffer is full."""
+        self._connection = connection
+        self._channel: Channel | None = None
+
+    def attach(self, channel: Channel) -> None:
+        """Say which channel to write to."""
+        self._channel = channel
+
+    async def write(self, data: bytes, datatype: int | None = None) -> None:
+        """Send `data`, then wait until more may follow. A closed channel swallows it."""
+        channel = self._channel
+        if channel is None or channel.is_closing():
+            return
+        channel.write(data, datatype)
+        while not (self.gate.is_open and self._connection.is_open):
+            await self.gate.wait()
+            await self._connection.wait()
+
+    def write_eof(self) -> None:
+        """Send EOF after what was written; the other direction goes on."""
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.write_eof()
+
+
+async def relay_program(
+    program: Program, inbound: Inbound, outbound: Outbound, stderr: int | None, frame_bytes: int
+) -> Exit:
+    """Carry one program's bytes until it ends; `stderr` is the data type of its second output.
+
+    stdin flows up, stdout and stderr down; order holds within each of the two. Returns after the last
+    output was handed to the channel, so that exit-status can follow it.
+
+    Raises: UpstreamError when the link breaks before an exit.
+    Cancelled: nothing is held back; the caller cancels the program.
+    """
+    tasks = TaskOwner("program")
+    feeding = tasks.spawn(_feed_program(program, inbound, frame_bytes), name="stdin")
+    try:
+        while True:
+            match await program.read():
+                case Output(data, is_stderr):
+                    await outbound.write(data, stderr if is_stderr else None)
+                case StdoutEof():
+                    # RFC 4254 has no EOF of stdout alone: extended data may follow, so nothing is sent.
+                    continue
+                case end:
+                    return end
+    finally:
+        feeding.cancel()
+
+
+async def _feed_program(program: Program, inbound: Inbound, frame_bytes: int) -> None:
+    try:
+        while data := await inbound.take(frame_bytes):
+            await program.write_stdin(data)
+        await program.write_eof()
+    except UpstreamError:
+        return  # the reader of the same stream sees the same end, and tells it
+
+
+async def relay_connection(
+    connection: Connection, inbound: Inbound, outbound: Outbound, frame_bytes: int
+) -> None:
+    """Carry one connection's bytes both ways until both directions have ended.
+
+    Raises: UpstreamError when the peer or the link breaks the connection.
+    """
+    tasks = TaskOwner("forward")
+    up = tasks.spawn(_feed_connection(connection, inbound, frame_bytes), name="up")
+    try:
+        while data := await connection.read():
+            await outbound.write(data)
+        outbound.write_eof()
+        await up
+    finally:
+        up.cancel()
+
+
+async def _feed_connection(connection: Connection, inbound: Inbound, frame_bytes: int) -> None:
+    while data := await inbound.take(frame_bytes):
+        await connection.write(data)
+    await connection.write_eof()

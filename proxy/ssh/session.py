@@ -1,0 +1,221 @@
+"""One session channel: its requests, the wait for the workspace, the program, the end."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, cast
+
+import asyncssh
+
+from proxy.errors import EXIT_LINK, FairleadError, UpstreamError, exit_status_of
+from proxy.model import (
+    Exec,
+    Exit,
+    ExitStatus,
+    Principal,
+    ProgramSpec,
+    Pty,
+    Shell,
+    Subsystem,
+    WindowSize,
+)
+from proxy.policy import SUBSYSTEMS
+from proxy.ssh import prompts
+from proxy.ssh.channel import SessionChannel
+from proxy.ssh.relay import Inbound, Outbound, relay_program
+from proxy.ssh.waiting import Cancelled, Waiting
+from proxy.upstream.client import Link
+from proxy.upstream.streams import Program
+
+if TYPE_CHECKING:
+    from proxy.ssh.connection import ClientConnection
+
+_ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT", "KILL"})
+_CANCELLED_STATUS = 130  # what a shell reports for a program that Ctrl-C ended
+
+
+class ProgramSession(asyncssh.SSHServerSession[bytes]):
+    """State of one session channel; the connection holds none of it."""
+
+    def __init__(self, owner: "ClientConnection", principal: Principal) -> None:
+        self._owner = owner
+        self._principal = principal
+        settings = owner.shared.settings
+        self._inbound = Inbound(settings.relay.buffer_bytes)
+        self._outbound = Outbound(owner.conn.writable)
+        self._chan: SessionChannel | None = None
+        self._kind: Shell | Exec | Subsystem | None = None
+        self._env: dict[str, str] = {}
+        self._env_bytes = 0
+        self._max_env_bytes = settings.connection.max_env_bytes
+        self._pty: Pty | None = None
+        self._wants_ssh_agent = False
+        self._waiting: Waiting | None = None
+        self._program: Program | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # -------------------------------------------------------------------- requests of the channel
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._chan = cast(SessionChannel, chan)
+        self._inbound.attach(self._chan)
+        self._outbound.attach(self._chan)
+        self._owner.channel_opened()
+
+    def env_requested(self, name: bytes, value: bytes) -> bool:
+        """Keep a variable; which ones a program sees is decided in the workspace (RFC 4254 §6.4)."""
+        self._env_bytes += len(name) + len(value)
+        if self._env_bytes > self._max_env_bytes:
+            return False
+        try:
+            self._env[name.decode()] = value.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def ssh_agent_requested(self) -> bool:
+        """Note that this channel's program wants the client's ssh-agent."""
+        self._wants_ssh_agent = True
+        return True
+
+    def pty_requested(
+        self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
+    ) -> bool:
+        self._pty = Pty(term_type, WindowSize(*term_size), dict(term_modes))
+        return True
+
+    def shell_requested(self) -> bool:
+        self._kind = Shell()
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        self._kind = Exec(command)
+        return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        self._kind = Subsystem(subsystem)
+        return subsystem in SUBSYSTEMS
+
+    def session_started(self) -> None:
+        self._task = self._owner.tasks.spawn(self._live(), name="program")
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self._pty is None:
+            return
+        size = WindowSize(width, height, pixwidth, pixheight)
+        self._pty = Pty(self._pty.term, size, self._pty.modes)
+        if self._program is not None:
+            self._tell(self._program.resize(size), "resize")
+
+    def signal_received(self, signal: str) -> None:
+        if self._program is not None:
+            self._tell(self._program.signal(signal), "signal")
+        elif self._waiting is not None and signal in _ENDING_SIGNALS:
+            self._waiting.give_up()
+
+    def break_received(self, msec: int) -> bool:
+        if self._program is None:
+            return False
+        self._tell(self._program.send_break(msec), "break")
+        return True
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is None:
+            self._inbound.feed(data)
+
+    def eof_received(self) -> bool:
+        self._inbound.feed_eof()
+        return True  # the program's output goes on
+
+    def pause_writing(self) -> None:
+        self._outbound.gate.shut()
+
+    def resume_writing(self) -> None:
+        self._outbound.gate.open()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._outbound.gate.open()
+        self._owner.channel_closed()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _tell(self, call: Awaitable[None], what: str) -> None:
+        self._owner.tasks.spawn(_ignore_lost(call), name=what)
+
+    # --------------------------------------------------------------------------------- the life
+
+    async def _live(self) -> None:
+        """Run the program and end the channel: output, then exit-status or exit-signal, then close.
+
+        EOF is never sent before the status (RFC 4254 §6.10): some clients close at once on EOF.
+        """
+        reference = f"{self._owner.conn_id}"
+        try:
+            end = await self._run()
+        except Cancelled:
+            await self._say(prompts.cancelled(pty=self._pty is not None))
+            end = ExitStatus(_CANCELLED_STATUS)
+        except FairleadError as exc:
+            self._owner.log.info("program failed", code=exc.code, reason=str(exc))
+            await self._say(prompts.failure(exc, reference, pty=self._pty is not None))
+            end = ExitStatus(exit_status_of(exc))
+        except Exception as exc:
+            self._owner.log.exception("program failed by a bug")
+            await self._say(prompts.failure(exc, reference, pty=self._pty is not None))
+            end = ExitStatus(EXIT_LINK)
+        self._end(end)
+
+    async def _run(self) -> Exit:
+        """Get a program running, whatever that takes, and carry its bytes."""
+        assert self._kind is not None
+        async with AsyncExitStack() as stack:
+            self._waiting = Waiting(self._inbound, self._outbound, self._pty, self._kind)
+            async with self._waiting as waiting:
+                program, link = await self._start(stack, self._kind, waiting)
+            self._waiting = None
+            self._program = program
+            stack.callback(self._forget_program)
+            return await relay_program(
+                program, self._inbound, self._outbound, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
+            )
+
+    async def _start(
+        self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, waiting: Waiting
+    ) -> tuple[Program, Link]:
+        ssh_agent = ""
+        if self._wants_ssh_agent:
+            using = self._owner.ssh_agent.use(self._principal, waiting.report)
+            ssh_agent = await stack.enter_async_context(using)
+        spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
+        starting = self._owner.shared.gateway.program(
+            self._principal, spec, self._owner.next_program_id(), waiting.report
+        )
+        program, link = await stack.enter_async_context(starting)
+        if self._pty is not None and self._pty is not spec.pty:
+            await program.resize(self._pty.window)  # it changed while the workspace started
+        return program, link
+
+    def _forget_program(self) -> None:
+        self._program = None
+
+    async def _say(self, text: bytes) -> None:
+        datatype = None if self._pty is not None else asyncssh.EXTENDED_DATA_STDERR
+        await self._outbound.write(text, datatype)
+
+    def _end(self, end: Exit) -> None:
+        chan = self._chan
+        if chan is None or chan.is_closing():
+            return
+        if isinstance(end, ExitStatus):
+            chan.exit(end.status)
+        else:
+            chan.exit_with_signal(end.name, end.core_dumped)
+
+
+async def _ignore_lost(call: Awaitable[None]) -> None:
+    """A program that has just ended needs no resize or signal any more."""
+    try:
+        await call
+    except UpstreamError:
+        return

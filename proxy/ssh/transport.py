@@ -1,0 +1,124 @@
+"""asyncssh's server connection, tuned: ciphers by client, joined writes, no packet without a purpose.
+
+Nothing here knows users or workspaces. Each override says which default it replaces and why; the ones
+that reach below asyncssh's documented surface are pinned by tests in tests/unit/proxy/ssh.
+"""
+
+import asyncio
+from typing import Any, cast
+
+import asyncssh
+from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
+from asyncssh.packet import SSHPacket
+
+from proxy.settings import RelaySettings
+from proxy.ssh.relay import Gate
+
+_AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
+
+
+class TunedConnection(asyncssh.SSHServerConnection):
+    """One SSH transport towards a client."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        options: asyncssh.SSHServerConnectionOptions,
+        relay: RelaySettings,
+        *,
+        prefer_aes_gcm: bool,
+    ) -> None:
+        super().__init__(loop, options)
+        self.writable = Gate()
+        """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
+        self.proved_key = b""
+        """The key blob whose signature was verified last; a key merely offered never gets here."""
+        self._join_bytes = relay.join_bytes
+        self._prefer_aes_gcm = prefer_aes_gcm
+        self._kexinit_held = False
+
+    # ------------------------------------------------------------------------------ the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let the event loop join the packets of a turn: one write of many packets, not many of one."""
+        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=self._join_bytes)
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        """Stop every channel. asyncssh does nothing here and relies on windows, which a client may
+        announce as large as it likes while it reads nothing."""
+        self.writable.shut()
+
+    def resume_writing(self) -> None:
+        self.writable.open()
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        self.writable.open()
+        super().connection_lost(exc)
+
+    # ------------------------------------------------------------------------- the key exchange
+
+    def _send_kexinit(self) -> None:
+        """Hold the first KEXINIT back until the client's is here, so that ours can depend on it.
+
+        A client's order of ciphers decides (RFC 4253 §7.1) and stock OpenSSH puts ChaCha20 first. Only
+        OpenSSH is waited for: it is known to speak first, and others may not.
+        """
+        if (
+            self._prefer_aes_gcm
+            and not self._session_id
+            and not self._kexinit_held
+            and self._client_version.startswith(b"SSH-2.0-OpenSSH_")
+        ):
+            self._kexinit_held = True
+            return
+        super()._send_kexinit()
+
+    async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if self._kexinit_held and not self._session_id and not self._server_kexinit:
+            offered = _ciphers_offered(packet)
+            if _AES_GCM & offered:
+                self._enc_algs = [name for name in self._enc_algs if name in _AES_GCM]
+            super()._send_kexinit()
+        await super()._process_kexinit(pkttype, pktid, packet)
+
+    # ---------------------------------------------------------------------------- the signature
+
+    async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
+        """Remember which key was proved: identity hangs on the signature, not on the last offer."""
+        valid = await super().validate_public_key(username, key_data, msg, signature)
+        if valid and msg:
+            self.proved_key = key_data
+        return valid
+
+    # ------------------------------------------------------------------------------ the packets
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
+        """Leave out the empty IGNORE that asyncssh puts before every packet.
+
+        It guards the initialisation vectors of CBC ciphers, which are not offered, and doubles the number
+        of packets.
+        """
+        if pkttype == MSG_IGNORE:
+            return
+        super().send_packet(pkttype, *args, handler=handler)
+
+    async def reload_config(self) -> None:
+        """Leave the options as they are: no configuration file has `Match` blocks to look at again."""
+
+
+# asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
+TunedConnection._packet_handlers = {
+    **asyncssh.SSHServerConnection._packet_handlers,
+    MSG_KEXINIT: TunedConnection._process_kexinit,
+}
+
+
+def _ciphers_offered(packet: SSHPacket) -> set[bytes]:
+    """Read the client's ciphers towards us from a KEXINIT, without consuming it (RFC 4253 §7.1)."""
+    copy = SSHPacket(packet.get_full_payload())
+    copy.get_byte()
+    copy.get_bytes(16)  # cookie
+    copy.get_namelist()  # key exchange
+    copy.get_namelist()  # host keys
+    return set(copy.get_namelist())

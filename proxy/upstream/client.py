@@ -1,0 +1,203 @@
+"""Links to workspaces: one gRPC channel per workspace and process, shared, counted, kept alive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import structlog
+from grpc import aio
+
+from protos.shelld.v1 import shelld_pb2 as pb
+from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
+from proxy import model
+from proxy.aio import TaskOwner
+from proxy.errors import Incompatible, UpstreamError
+from proxy.settings import UpstreamSettings
+from proxy.upstream import frames
+from proxy.upstream.streams import Connection, Listener, Program, upstream_error
+
+_log = structlog.get_logger("upstream")
+
+_FRAME_HEADROOM_BYTES = 64 * 1024
+
+
+class Link:
+    """A handshaken channel to one shelld process."""
+
+    def __init__(self, endpoint: model.Endpoint, channel: aio.Channel, settings: UpstreamSettings) -> None:
+        self.endpoint = endpoint
+        self.max_frame_bytes = 0
+        self.broken = False
+        self.users = 0
+        self._channel = channel
+        self._stub = ShelldStub(channel)
+        self._settings = settings
+
+    async def handshake(self, proxy_id: str) -> None:
+        """Agree on version and workspace. Raises: Unreachable, Incompatible."""
+        request = pb.HandshakeRequest(
+            version=frames.VERSION, proxy_id=proxy_id, workspace=self.endpoint.workspace
+        )
+        try:
+            reply = await self._stub.Handshake(
+                request, timeout=self._settings.connect_timeout_s, wait_for_ready=True
+            )
+        except aio.AioRpcError as exc:
+            if exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise upstream_error(exc) from exc
+            raise Incompatible(f"handshake refused: {exc.details()}") from exc
+        if reply.version.major != frames.VERSION.major or reply.workspace != self.endpoint.workspace:
+            raise Incompatible(
+                f"shelld {reply.build} of {reply.workspace!r} speaks version {reply.version.major}, "
+                f"expected {frames.VERSION.major} of {self.endpoint.workspace!r}",
+                user_message="the workspace runs an incompatible shelld",
+            )
+        self.max_frame_bytes = reply.max_frame_bytes
+
+    async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
+        """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
+        program = Program(self._stub.Run())
+        with self._marking(program):
+            await program.start(frames.start(spec, principal, program_id), self._settings.rpc_timeout_s)
+        return program
+
+    async def dial(self, target: model.Target, account: str) -> Connection:
+        """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        connection = Connection(self._stub.Dial())
+        with self._marking(connection):
+            await connection.open(frames.target(target, account), self._settings.rpc_timeout_s)
+        return connection
+
+    async def listen(self, bind: model.Bind, listener_id: str, account: str) -> Listener:
+        """Listen inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        listener = Listener(self._stub.Listen(frames.bind(bind, listener_id, account)))
+        with self._marking(listener):
+            await listener.open(self._settings.rpc_timeout_s)
+        return listener
+
+    async def accept(self, connection_id: str) -> Connection:
+        """Claim an accepted connection. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        connection = Connection(self._stub.Accept())
+        with self._marking(connection):
+            await connection.open(pb.ConnectionInput(accept=connection_id), self._settings.rpc_timeout_s)
+        return connection
+
+    def _marking(self, stream: Program | Connection | Listener) -> "_Marking":
+        return _Marking(self, stream)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the next stream can be expected to reach shelld."""
+        return not self.broken and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def close(self) -> None:
+        """End the channel and every stream on it."""
+        await self._channel.close()
+
+
+class _Marking:
+    """Give a stream up that failed to open, and mark the link that could not carry it."""
+
+    def __init__(self, link: Link, stream: Program | Connection | Listener) -> None:
+        self._link = link
+        self._stream = stream
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
+        if exc is None:
+            return
+        if isinstance(exc, UpstreamError):
+            self._link.broken = True
+        if isinstance(self._stream, Listener):
+            self._stream.close()
+        else:
+            self._stream.cancel()
+
+
+class Links:
+    """Every link of this process; callers that want the same workspace share one."""
+
+    def __init__(self, settings: UpstreamSettings, proxy_id: str) -> None:
+        self._settings = settings
+        self._proxy_id = proxy_id
+        self._links: dict[tuple[str, str], asyncio.Task[Link]] = {}
+        self._tasks = TaskOwner("links")
+
+    @asynccontextmanager
+    async def use(self, endpoint: model.Endpoint) -> AsyncIterator[Link]:
+        """Hold the link to `endpoint` while inside; made when there is none, or only a broken one.
+
+        Raises: Unreachable, Incompatible.
+        """
+        link = await self._obtain(endpoint)
+        link.users += 1
+        try:
+            yield link
+        finally:
+            link.users -= 1
+            if link.users == 0:
+                self._tasks.spawn(self._linger(link), name="linger")
+
+    async def close(self) -> None:
+        """Close every link."""
+        tasks, self._links = list(self._links.values()), {}
+        await self._tasks.close()
+        for task in tasks:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                await task.result().close()
+
+    async def _obtain(self, endpoint: model.Endpoint) -> Link:
+        key = (endpoint.workspace, endpoint.generation)
+        task = self._links.get(key)
+        if task is None or _is_useless(task):
+            task = self._tasks.spawn(self._open(endpoint), name=f"open {endpoint.workspace}")
+            self._links[key] = task
+        # One impatient caller must not cancel the connect that others wait for.
+        return await asyncio.shield(task)
+
+    async def _open(self, endpoint: model.Endpoint) -> Link:
+        link = Link(endpoint, self._channel(endpoint), self._settings)
+        try:
+            await link.handshake(self._proxy_id)
+        except BaseException:
+            await link.close()
+            raise
+        _log.info("linked", workspace=endpoint.workspace)
+        return link
+
+    def _channel(self, endpoint: model.Endpoint) -> aio.Channel:
+        limit = 1024 * 1024 + _FRAME_HEADROOM_BYTES
+        return aio.insecure_channel(
+            endpoint.address,
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                ("grpc.keepalive_time_ms", int(self._settings.keepalive_interval_s * 1000)),
+                ("grpc.keepalive_timeout_ms", int(self._settings.keepalive_timeout_s * 1000)),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.max_pings_without_data", 0),
+                # Links of two generations must not share a connection through gRPC's global pool.
+                ("grpc.use_local_subchannel_pool", 1),
+                ("grpc.enable_http_proxy", 0),
+                ("grpc.default_authority", "shelld"),
+            ],
+        )
+
+    async def _linger(self, link: Link) -> None:
+        if not link.broken:
+            await asyncio.sleep(self._settings.linger_s)
+        if link.users:
+            return
+        key = (link.endpoint.workspace, link.endpoint.generation)
+        task = self._links.get(key)
+        if task is not None and task.done() and task.exception() is None and task.result() is link:
+            del self._links[key]
+        await link.close()
+
+
+def _is_useless(task: asyncio.Task[Link]) -> bool:
+    if not task.done():
+        return False
+    return task.cancelled() or task.exception() is not None or not task.result().is_usable

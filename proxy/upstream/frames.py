@@ -1,0 +1,158 @@
+"""Protobuf messages ⇄ values of `model`. Pure; nothing else in the proxy sees a message."""
+
+from dataclasses import dataclass
+
+from protos.shelld.v1 import shelld_pb2 as pb
+from proxy import model
+from proxy.errors import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind, UpstreamLost
+
+VERSION = pb.Version(major=1, minor=0)
+
+_OPEN_FAILED = {
+    pb.OpenFailed.PROHIBITED: OpenFailedKind.PROHIBITED,
+    pb.OpenFailed.REFUSED: OpenFailedKind.REFUSED,
+    pb.OpenFailed.UNREACHABLE: OpenFailedKind.UNREACHABLE,
+    pb.OpenFailed.TIMED_OUT: OpenFailedKind.TIMED_OUT,
+    pb.OpenFailed.NOT_FOUND: OpenFailedKind.NOT_FOUND,
+    pb.OpenFailed.PERMISSION: OpenFailedKind.PERMISSION,
+    pb.OpenFailed.RESOURCES: OpenFailedKind.RESOURCES,
+    pb.OpenFailed.ADDRESS_IN_USE: OpenFailedKind.ADDRESS_IN_USE,
+    pb.OpenFailed.INVALID: OpenFailedKind.INVALID,
+}
+
+_NOT_STARTED = {
+    pb.StartFailed.NOT_FOUND: ProgramNotStartedKind.NOT_FOUND,
+    pb.StartFailed.NOT_EXECUTABLE: ProgramNotStartedKind.NOT_EXECUTABLE,
+    pb.StartFailed.NO_SUCH_ACCOUNT: ProgramNotStartedKind.NO_SUCH_ACCOUNT,
+    pb.StartFailed.ACCOUNT_DENIED: ProgramNotStartedKind.ACCOUNT_DENIED,
+    pb.StartFailed.NO_PTY: ProgramNotStartedKind.NO_PTY,
+    pb.StartFailed.RESOURCES: ProgramNotStartedKind.RESOURCES,
+    pb.StartFailed.INVALID: ProgramNotStartedKind.INVALID,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Bytes a program wrote, 1 to the link's largest frame."""
+
+    data: bytes
+    is_stderr: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StdoutEof:
+    """The program closed its stdout and lives on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StdinConsumed:
+    """The program took this many bytes; as many more may be sent."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A connection that waits in the workspace to be claimed."""
+
+    connection_id: str
+    peer_host: str
+    """Empty for a Unix socket."""
+    peer_port: int
+
+
+def start(spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> pb.RunInput:
+    """Say what to run; the first frame of a Run."""
+    attempt = principal.attempt
+    peer = attempt.peer
+    message = pb.Start(
+        env=dict(spec.env),
+        account=attempt.user_string.account,
+        ssh_agent=spec.ssh_agent,
+        program_id=program_id,
+        client=pb.Client(
+            host=peer.host, port=peer.port, server_host=peer.server_host, server_port=peer.server_port
+        ),
+    )
+    match spec.kind:
+        case model.Shell():
+            message.shell.SetInParent()
+        case model.Exec(command):
+            message.exec = command
+        case model.Subsystem(name):
+            message.subsystem = name
+    if spec.pty is not None:
+        message.pty.CopyFrom(
+            pb.Pty(term=spec.pty.term, window=window_size(spec.pty.window), modes=dict(spec.pty.modes))
+        )
+    return pb.RunInput(start=message)
+
+
+def window_size(size: model.WindowSize) -> pb.WindowSize:
+    """Carry a terminal's size; what does not fit 32 bits was refused by the SSH side."""
+    return pb.WindowSize(
+        columns=size.columns, rows=size.rows, width_px=size.width_px, height_px=size.height_px
+    )
+
+
+def target(value: model.Target, account: str) -> pb.ConnectionInput:
+    """Say where to connect; the first frame of a Dial."""
+    message = pb.Target(account=account)
+    match value:
+        case model.TcpTarget(host, port):
+            message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
+        case model.UnixTarget(path):
+            message.unix_path = path
+    return pb.ConnectionInput(dial=message)
+
+
+def bind(value: model.Bind, listener_id: str, account: str) -> pb.ListenRequest:
+    """Say what to listen on."""
+    message = pb.ListenRequest(listener_id=listener_id, account=account)
+    match value:
+        case model.TcpTarget(host, port):
+            message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
+        case model.UnixTarget(path):
+            message.unix_path = path
+        case model.SshAgentBind(file_name):
+            message.ssh_agent = file_name
+    return message
+
+
+def open_failed(message: pb.OpenFailed) -> OpenFailed:
+    """Turn a refusal of the workspace into ours; an unknown code counts as refused."""
+    return OpenFailed(_OPEN_FAILED.get(message.code, OpenFailedKind.REFUSED), message.reason)
+
+
+def not_started(message: pb.StartFailed) -> ProgramNotStarted:
+    """Turn a failed start into ours; an unknown code counts as a lack of resources."""
+    return ProgramNotStarted(_NOT_STARTED.get(message.code, ProgramNotStartedKind.RESOURCES), message.reason)
+
+
+def exit_of(message: pb.Exit) -> model.Exit:
+    """Tell status and signal apart."""
+    if message.WhichOneof("end") == "signal":
+        return model.ExitSignal(message.signal.name, message.signal.core_dumped)
+    return model.ExitStatus(message.status)
+
+
+def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | model.Exit | None:
+    """Read one frame after `started`; None for one that this version does not know.
+
+    Raises: UpstreamLost for a frame that breaks the order of the protocol.
+    """
+    match message.WhichOneof("frame"):
+        case "stdout":
+            return Output(message.stdout, is_stderr=False)
+        case "stderr":
+            return Output(message.stderr, is_stderr=True)
+        case "exit":
+            return exit_of(message.exit)
+        case "stdout_eof":
+            return StdoutEof()
+        case "stdin_consumed":
+            return StdinConsumed(message.stdin_consumed)
+        case "started" | "start_failed" as frame:
+            raise UpstreamLost(f"shelld sent {frame} twice")
+        case _:
+            return None

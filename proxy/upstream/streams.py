@@ -1,0 +1,254 @@
+"""One Run, Dial, Accept or Listen: a bidirectional stream with one owner and typed frames."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+from grpc import aio
+
+from protos.shelld.v1 import shelld_pb2 as pb
+from proxy import model
+from proxy.errors import Unreachable, UpstreamError, UpstreamLost
+from proxy.upstream import frames
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+_EOF = pb.Eof()
+_SILENT = "the workspace does not answer"
+_BROKEN = "the link to the workspace broke"
+
+
+def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
+    """Turn a status of the link into ours; the program's own end is never a status."""
+    text = f"{exc.code().name.lower()}: {exc.details()}"
+    if exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return Unreachable(text, user_message=_SILENT)
+    return UpstreamLost(text, user_message=_BROKEN)
+
+
+class _Stream(Generic[_In, _Out]):
+    """Serialise writes and translate errors; cancelled on exit unless it ended by itself."""
+
+    def __init__(self, call: "aio.StreamStreamCall[_In, _Out]") -> None:
+        self._call = call
+        # gRPC takes one write at a time; windows and signals come from other tasks than stdin.
+        self._writing = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Give the stream up; shelld ends what it stood for. Harmless after its end."""
+        self._call.cancel()
+
+    async def _send(self, frame: _In) -> None:
+        try:
+            async with self._writing:
+                await self._call.write(frame)
+        except aio.AioRpcError as exc:
+            raise upstream_error(exc) from exc
+        except (asyncio.InvalidStateError, aio.UsageError) as exc:
+            raise UpstreamLost("the stream has ended", user_message=_BROKEN) from exc
+
+    async def _receive(self) -> _Out | None:
+        """Read one frame; None when shelld ended the stream in order."""
+        try:
+            frame: Any = await self._call.read()
+        except aio.AioRpcError as exc:
+            raise upstream_error(exc) from exc
+        if frame is aio.EOF:
+            code = await self._call.code()
+            if code is not grpc.StatusCode.OK:
+                details = await self._call.details()
+                raise upstream_error(aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details))
+            return None
+        return frame  # type: ignore[no-any-return]
+
+    async def _first(self, timeout_s: float) -> _Out:
+        try:
+            async with asyncio.timeout(timeout_s):
+                frame = await self._receive()
+        except TimeoutError:
+            raise Unreachable("no first frame in time", user_message=_SILENT) from None
+        if frame is None:
+            raise UpstreamLost("shelld ended the stream at once", user_message=_BROKEN)
+        return frame
+
+
+class Program(_Stream[pb.RunInput, pb.RunOutput]):
+    """One running shell, command or subsystem."""
+
+    def __init__(self, call: "aio.StreamStreamCall[pb.RunInput, pb.RunOutput]") -> None:
+        super().__init__(call)
+        self.pid = 0
+        self._credit = 0
+        self._limited = False
+        self._credited = asyncio.Event()
+
+    async def start(self, first: pb.RunInput, timeout_s: float) -> None:
+        """Send the first frame and wait for the program's process.
+
+        Raises: ProgramNotStarted, Unreachable, UpstreamLost.
+        """
+        await self._send(first)
+        reply = await self._first(timeout_s)
+        match reply.WhichOneof("frame"):
+            case "started":
+                self.pid = reply.started.pid
+                self._credit = reply.started.stdin_window
+                self._limited = self._credit > 0
+            case "start_failed":
+                raise frames.not_started(reply.start_failed)
+            case other:
+                raise UpstreamLost(f"shelld began a program with {other}")
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Hand `data` to the program; returns when the link took it, not when the program read it.
+
+        Waits while the program has not read what is under way, without blocking the frames below.
+        Raises: UpstreamLost, Unreachable.
+        """
+        view = memoryview(data)
+        while view:
+            piece = view
+            if self._limited:
+                while self._credit == 0:
+                    self._credited.clear()
+                    await self._credited.wait()
+                piece = view[: self._credit]
+                self._credit -= len(piece)
+            view = view[len(piece) :]
+            await self._send(pb.RunInput(stdin=bytes(piece)))
+
+    async def write_eof(self) -> None:
+        """Close the program's stdin."""
+        await self._send(pb.RunInput(stdin_eof=_EOF))
+
+    async def resize(self, size: model.WindowSize) -> None:
+        """Change the PTY's size."""
+        await self._send(pb.RunInput(window=frames.window_size(size)))
+
+    async def signal(self, name: str) -> None:
+        """Send a signal by its RFC 4254 §6.10 name."""
+        await self._send(pb.RunInput(signal=name))
+
+    async def send_break(self, length_ms: int) -> None:
+        """Send a break (RFC 4335); 0 means the default length."""
+        await self._send(pb.RunInput(break_ms=length_ms))
+
+    async def read(self) -> frames.Output | frames.StdoutEof | model.Exit:
+        """Wait for what the program does next; an Exit is the last.
+
+        Raises: UpstreamLost, Unreachable when the link breaks before that.
+        """
+        while True:
+            message = await self._receive()
+            if message is None:
+                raise UpstreamLost("the stream ended without an exit")
+            match frames.output(message):
+                case frames.StdinConsumed(count):
+                    self._credit += count
+                    self._credited.set()
+                case None:
+                    continue
+                case frame:
+                    return frame
+
+
+class Connection(_Stream[pb.ConnectionInput, pb.ConnectionOutput]):
+    """One connection in the workspace, dialled or accepted."""
+
+    async def open(self, first: pb.ConnectionInput, timeout_s: float) -> None:
+        """Send the first frame and wait until the connection stands.
+
+        Raises: OpenFailed with the workspace's reason, Unreachable, UpstreamLost.
+        """
+        await self._send(first)
+        reply = await self._first(timeout_s)
+        match reply.WhichOneof("frame"):
+            case "connected":
+                return
+            case "failed":
+                raise frames.open_failed(reply.failed)
+            case other:
+                raise UpstreamLost(f"shelld began a connection with {other}")
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes; returns when the link took them. Raises: UpstreamLost, Unreachable."""
+        await self._send(pb.ConnectionInput(data=data))
+
+    async def write_eof(self) -> None:
+        """End this direction; the other goes on."""
+        await self._send(pb.ConnectionInput(eof=_EOF))
+
+    async def read(self) -> bytes:
+        """Wait for bytes; empty at the end of this direction.
+
+        Raises: UpstreamLost when the peer or the link broke the connection.
+        """
+        while True:
+            message = await self._receive()
+            if message is None:
+                return b""
+            match message.WhichOneof("frame"):
+                case "data":
+                    return message.data
+                case "eof":
+                    return b""
+                case "reset":
+                    raise UpstreamLost(message.reset.reason or "connection reset by peer")
+                case "connected" | "failed" as frame:
+                    raise UpstreamLost(f"shelld sent {frame} twice")
+
+
+class Listener:
+    """One listening socket in the workspace; gone when closed or when the link breaks."""
+
+    def __init__(self, call: "aio.UnaryStreamCall[pb.ListenRequest, pb.ListenOutput]") -> None:
+        self._call = call
+        self.address = ""
+        self.port = 0
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait until the socket is bound. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reply = await self._read()
+        except TimeoutError:
+            raise Unreachable("no first frame in time", user_message=_SILENT) from None
+        match reply.WhichOneof("frame") if reply else None:
+            case "bound" if reply:
+                self.address, self.port = reply.bound.address, reply.bound.port
+            case "failed" if reply:
+                raise frames.open_failed(reply.failed)
+            case other:
+                raise UpstreamLost(f"shelld began a listener with {other}")
+
+    async def accepted(self) -> AsyncIterator[frames.Accepted]:
+        """Yield each connection that waits to be claimed; ends with the listener.
+
+        Raises: UpstreamLost, Unreachable when the link breaks.
+        """
+        while (message := await self._read()) is not None:
+            if message.WhichOneof("frame") == "accepted":
+                waiting = message.accepted
+                yield frames.Accepted(waiting.connection_id, waiting.peer_host, waiting.peer_port)
+
+    def close(self) -> None:
+        """Unbind. Connections that were claimed go on."""
+        self._call.cancel()
+
+    async def _read(self) -> pb.ListenOutput | None:
+        try:
+            frame: Any = await self._call.read()
+        except aio.AioRpcError as exc:
+            raise upstream_error(exc) from exc
+        return None if frame is aio.EOF else frame
