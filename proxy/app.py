@@ -51,11 +51,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(directory.close)
     catalog = Catalog(settings.blueprint_dir)
-    backend = LocalBackend(settings)
+    backend = LocalBackend(settings.state_dir, settings.workspace)
     stack.push_async_callback(backend.close)
     links = Links(settings.upstream, settings.proxy_id)
     stack.push_async_callback(links.close)
-    workspaces = Workspaces(catalog, backend, settings.blueprint.default)
     listener = Listener(settings, Gateway(directory, workspaces, links), keys)
     await listener.open()
     return listener, keys

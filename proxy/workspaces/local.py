@@ -1,0 +1,305 @@
+"""Workspaces on this machine: each is a shelld process with a home of its own.
+
+It runs as the account that runs the proxy, set apart by namespaces where the kernel lets us. That
+keeps workspaces out of each other's way; it is no security boundary against hostile users.
+
+A shelld outlives the proxy that started it. Whether one is there is asked of the kernel (who listens
+on the socket?), never of a file, so that several proxies, and one that was killed, agree.
+"""
+
+import asyncio
+import errno
+import os
+import pwd
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import FairleadError, ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
+from proxy.model import Endpoint, Phase, Progress, WorkspaceName
+from proxy.settings import WorkspaceSettings
+from proxy.workspaces import namespaces
+from proxy.workspaces.backend import Features, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.namespaces import Separation
+from proxy.workspaces.process import Child, Handle, has_argument, listener_pid, spawn_detached, started_at
+from proxy.workspaces.state import Places, State, last_words, open_log, read_json, try_lock, write_json
+
+STOP_GRACE_S = 10.0
+"""From TERM to KILL: shelld gives its programs about half of it."""
+
+_POLL_S = 0.01  # a start takes a few hundred of these milliseconds; the kernel offers nothing to wait on
+_LOCK_POLL_S = 0.05
+_PYTHON = (sys.executable, "-P", "-m", "shelld")  # -P: whatever lies in `/` is not ours to import
+
+_log = structlog.get_logger("workspaces")
+
+
+class _Start:
+    """A start under way, and everybody who waits for it."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        # When every caller has gone, nobody is left to read the failure; that is no bug.
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._reports: list[Report] = []
+        self._last: Progress | None = None
+
+    def join(self, report: Report) -> None:
+        self._reports.append(report)
+        if self._last:
+            report(self._last)
+
+    def leave(self, report: Report) -> None:
+        self._reports.remove(report)
+
+    def tell(self, phase: Phase, text: str) -> None:
+        self._last = Progress(phase, text)
+        for report in tuple(self._reports):
+            report(self._last)
+
+
+class LocalBackend:
+    """The Backend of one machine."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: WorkspaceSettings,
+        *,
+        command: Sequence[str] = _PYTHON,
+        runtime_parent: Path | None = None,
+    ) -> None:
+        """`command` starts a shelld; `runtime_parent` is where the directory of sockets is made."""
+        self._state = State(state_dir, runtime_parent)
+        self._settings = settings
+        self._command = tuple(command)
+        self._owner = TaskOwner("local")
+        self._starts: dict[WorkspaceName, _Start] = {}
+        self._children: set[Child] = set()
+        self._separation: Separation | None = None
+        self._choosing = asyncio.Lock()
+        self.features = Features(account=_own_account()["name"] or "")
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        return self._state.record(name)
+
+    def list(self) -> list[tuple[WorkspaceRecord, bool]]:
+        """Give every workspace, and whether it runs."""
+        return [
+            (record, listener_pid(self._state.places(record.name).socket) is not None)
+            for record in self._state.records()
+        ]
+
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        places = self._state.places(request.name)
+        self._check_owner(request)
+        if endpoint := _answering(request.name, places):
+            return endpoint
+        start = self._starts.get(request.name)
+        if start is None:
+            start = self._starts[request.name] = _Start()
+            self._owner.spawn(self._settle(start, request, places), name=request.name)
+        start.join(report)
+        try:
+            return await asyncio.shield(start.done)
+        finally:
+            start.leave(report)
+
+    async def stop(self, name: WorkspaceName) -> None:
+        places = self._state.places(name)
+        if self._state.record(name) is None:
+            raise WorkspaceNotFound(f"there is no workspace {name!r}")
+        async with _locked(places):
+            await _end(_pids(places), places)
+
+    async def close(self) -> None:
+        await self._owner.close()
+        for start in self._starts.values():
+            start.done.cancel()
+        for child in tuple(self._children):
+            child.release()
+
+    def _check_owner(self, request: WorkspaceRequest) -> None:
+        record = self._state.record(request.name)
+        if (record is None and not request.may_create) or (record and record.user != request.user):
+            raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user}")
+
+    async def _settle(self, start: _Start, request: WorkspaceRequest, places: Places) -> None:
+        """Carry a start to its end, whatever that is, and tell everybody who waits."""
+        failure: FairleadError
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                endpoint = await self._start(start, request, places)
+        except TimeoutError:
+            wait_s = self._settings.start_timeout_s
+            failure = ReadyTimeout(f"workspace {request.name} was not ready within {wait_s:g} s")
+        except OSError as exc:
+            failure = _failed_by_system(request.name, exc)
+        except FairleadError as exc:
+            failure = exc
+        except BaseException:
+            start.done.cancel()  # this proxy is closing, or there is a bug, which the owner logs
+            raise
+        else:
+            start.tell(Phase.READY, f"workspace {request.name} is ready")
+            start.done.set_result(endpoint)
+            return
+        finally:
+            del self._starts[request.name]
+        _log.warning("workspace not started", workspace=request.name, user=request.user, why=str(failure))
+        start.done.set_exception(failure)
+
+    async def _start(self, start: _Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+        start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
+        places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with _locked(places):
+            if endpoint := _answering(request.name, places):
+                return endpoint  # another proxy was faster
+            # One that listens no more may still be on its way out, and would share the home.
+            await _end(_pids(places), places)
+            separation = await self._choose()
+            record = WorkspaceRecord(request.name, request.user, request.blueprint.name, datetime.now(UTC))
+            self._state.make(places, record)
+            self._check_owner(request)
+            self._state.make_runtime(places)
+            write_json(places.config, shelld_config(request, places, separation, self._settings))
+            if separation.kind == "none":
+                start.tell(
+                    Phase.STARTING, "workspaces are plain processes here, not set apart from each other"
+                )
+            start.tell(Phase.STARTING, f"starting workspace {request.name}")
+            return await self._launch(request.name, places, separation)
+
+    async def _choose(self) -> Separation:
+        async with self._choosing:
+            if self._separation is None:
+                self._separation = await namespaces.choose(self._settings.namespaces)
+            return self._separation
+
+    async def _launch(self, name: WorkspaceName, places: Places, separation: Separation) -> Endpoint:
+        program = [*self._command, "--listen", f"unix://{places.socket}", "--config", str(places.config)]
+        argv = separation.wrap(program, hostname=name, uid=os.geteuid(), gid=os.getegid())
+        env = {"PATH": namespaces.SEARCH_PATH, "LANG": "C.UTF-8", "HOME": str(places.home)}
+        log_fd = open_log(places.log)
+        try:
+            log_from = os.fstat(log_fd).st_size
+            child = spawn_detached(argv, env, log_fd)
+        finally:
+            os.close(log_fd)
+        self._children.add(child)
+        child.exited.add_done_callback(lambda _: self._children.discard(child))
+        try:
+            endpoint = await _wait_until_answering(name, places, child, log_from)
+        except BaseException:
+            child.kill()
+            raise
+        if pid := listener_pid(places.socket):
+            write_json(places.running, {"pid": pid, "started_at": started_at(pid)})
+        _log.info("workspace started", workspace=name, by=separation.kind)
+        return endpoint
+
+
+def shelld_config(
+    request: WorkspaceRequest, places: Places, separation: Separation, settings: WorkspaceSettings
+) -> dict[str, Any]:
+    """Say to shelld what its workspace is; the shape is what `shelld.settings` reads."""
+    blueprint = request.blueprint
+    own_idle_s = blueprint.idle_stop_s
+    return {
+        "workspace": request.name,
+        "user": request.user,
+        "account": {**_own_account(), "home": str(places.home)},
+        "accounts": list(blueprint.accounts),
+        "shell": blueprint.shell,
+        "env": dict(blueprint.env),
+        "accept_env": list(blueprint.all_accept_env),
+        "init": [script.model_dump() for script in blueprint.init],
+        "forward": {key: list(rules) for key, rules in blueprint.forward.model_dump().items()},
+        "runtime_dir": str(places.runtime),
+        "hostname": None if separation.kind == "none" else request.name,
+        "idle_stop_s": settings.idle_stop_s if own_idle_s is None else own_idle_s,
+        "limits": blueprint.limits.model_dump(),
+    }
+
+
+def _own_account() -> dict[str, Any]:
+    """Describe the account that this process runs as; a uid without passwd entry has no name or shell."""
+    account: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "name": None, "shell": None}
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return account
+    return {**account, "name": entry.pw_name, "shell": entry.pw_shell or None}
+
+
+def _answering(name: WorkspaceName, places: Places) -> Endpoint | None:
+    """Ask the kernel whether somebody listens; a few system calls and no more."""
+    if (pid := listener_pid(places.socket)) is None:
+        return None
+    try:
+        made_ns = places.socket.stat().st_mtime_ns
+    except OSError:  # it unlinked its socket this very moment: it is going
+        return None
+    return Endpoint(name, f"unix://{places.socket}", generation=f"{pid}-{made_ns}")
+
+
+async def _wait_until_answering(name: WorkspaceName, places: Places, child: Child, log_from: int) -> Endpoint:
+    while True:
+        if endpoint := _answering(name, places):
+            return endpoint
+        if child.exited.done():
+            status = child.exited.result()
+            said = last_words(places.log, log_from) or "it said nothing"
+            raise WorkspaceStartFailed(
+                f"shelld of {name} ended with status {status} before it answered: {said}",
+                user_message="the workspace ended while it was starting; its operator can see why in the log",
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+def _failed_by_system(name: WorkspaceName, exc: OSError) -> WorkspaceStartFailed:
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return WorkspaceStartFailed(
+        f"workspace {name} could not be started: {exc}",
+        user_message="the workspace could not be started: "
+        + ("its disk is full" if full else (exc.strerror or "the machine refused").lower()),
+    )
+
+
+def _pids(places: Places) -> set[int]:
+    """Find every process that is, or was when it last answered, this workspace's shelld."""
+    noted = read_json(places.running)
+    pid, begun = noted.get("pid"), noted.get("started_at")
+    found = {listener_pid(places.socket) or 0}
+    if isinstance(pid, int) and begun is not None and started_at(pid) == begun:
+        found.add(pid)
+    return found - {0}
+
+
+async def _end(pids: Iterable[int], places: Places) -> None:
+    for pid in pids:
+        try:
+            with Handle(pid) as handle:
+                # Read after the handle was opened, so it is this process's command line and no other's.
+                if has_argument(pid, str(places.config)):
+                    await handle.end(grace_s=STOP_GRACE_S)
+        except ProcessLookupError:
+            continue
+    places.running.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _locked(places: Places) -> AsyncIterator[None]:
+    """Be the only one, of all proxies, that starts or stops this workspace."""
+    while True:
+        with try_lock(places.lock) as held:
+            if held:
+                yield
+                return
+        await asyncio.sleep(_LOCK_POLL_S)

@@ -1,0 +1,149 @@
+"""Processes that outlive us: started apart, told from others, ended by handle and never by number.
+
+Not asyncio's subprocesses, because those are killed when their event loop goes.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+_INHERITED_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
+
+
+class Child:
+    """A process that we started in a session of its own; reaped when it ends, left alone when we do."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._loop = asyncio.get_running_loop()
+        self.exited: asyncio.Future[int] = self._loop.create_future()
+        """Its wait status, 0 to 255 or negative for a signal."""
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    def _reap(self) -> None:
+        try:
+            _, status = os.waitpid(self.pid, os.WNOHANG)
+            code = os.waitstatus_to_exitcode(status)
+        except ChildProcessError:  # somebody set SIGCHLD to be ignored; there is nothing to reap
+            code = 255
+        self._let_go()
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+    def kill(self) -> None:
+        """End it at once; what it wrapped ends with it."""
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def release(self) -> None:
+        """Stop watching; init reaps it once we are gone."""
+        self._let_go()
+        self.exited.cancel()
+
+    def _let_go(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def spawn_detached(argv: Sequence[str], env: Mapping[str, str], output_fd: int) -> Child:
+    """Start `argv` (an absolute path first) in its own session, with nothing of ours but `output_fd`.
+
+    Raises: OSError.
+    """
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, output_fd, 1),
+        (os.POSIX_SPAWN_DUP2, output_fd, 2),
+    ]
+    return Child(
+        os.posix_spawn(
+            argv[0],
+            list(argv),
+            dict(env),
+            file_actions=actions,
+            setsid=True,
+            setsigmask=[],
+            setsigdef=_INHERITED_IGNORED,
+        )
+    )
+
+
+class Handle:
+    """A process by pidfd: once open, it cannot turn into another one of the same number."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises: ProcessLookupError when there is none."""
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._pidfd)
+
+    async def end(self, *, grace_s: float) -> None:
+        """Ask it to end, then make it; return when it is gone."""
+        for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, sign)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self.gone()
+                return
+
+    async def gone(self) -> None:
+        """Wait until it has ended."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        loop.add_reader(self._pidfd, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._pidfd)
+
+
+def listener_pid(path: Path) -> int | None:
+    """Say which process listens on a Unix socket, as seen from our PID namespace; None for nobody.
+
+    A full backlog counts as somebody: 0 stands for a process that cannot be named.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return None
+        data = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+        pid: int = _PEER_CREDENTIALS.unpack(data)[0]
+        return pid
+
+
+def started_at(pid: int) -> int | None:
+    """Start time in clock ticks since boot: with the PID, a name that is never used again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    return int(stat.rpartition(b")")[2].split()[19])  # field 22; the name in field 2 may hold anything
+
+
+def has_argument(pid: int, argument: str) -> bool:
+    """Tell whether a process was started with `argument` among its words."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(argument) in words

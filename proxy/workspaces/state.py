@@ -1,0 +1,228 @@
+"""What the local backend keeps on disk, and where.
+
+    <home>/workspaces/<name>/workspace.json   whose it is; written once
+                             config.json      what shelld is told; written at every start
+                             running.json     which process it was; written when it answered
+                             shelld.log       what shelld says; the one before as shelld.log.1
+                             lock             held by whoever starts or stops it
+                             home/            the person's files
+    <runtime>/<10 hex>/shelld.sock            and sockets of ssh-agents: private, short paths
+
+A socket path has at most 107 bytes, so sockets live apart from the rest: in /run for root and in
+/tmp for everybody else. Not in XDG_RUNTIME_DIR, which is taken away when the user logs out.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.model import WorkspaceName
+from proxy.workspaces.backend import WorkspaceRecord
+
+MAX_LOG_BYTES = 4 * 1024 * 1024
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,126}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Every path of one workspace."""
+
+    root: Path
+    runtime: Path
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "workspace.json"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.json"
+
+    @property
+    def running(self) -> Path:
+        return self.root / "running.json"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "shelld.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "lock"
+
+    @property
+    def socket(self) -> Path:
+        return self.runtime / "shelld.sock"
+
+
+class State:
+    """The directory of all workspaces, and the one of their sockets."""
+
+    def __init__(self, state_dir: Path, runtime_parent: Path | None = None) -> None:
+        self.workspaces = state_dir / "workspaces"
+        uid = os.geteuid()
+        parent = runtime_parent or Path("/run" if uid == 0 else "/tmp")  # noqa: S108 - private_dir checks it
+        digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:8]
+        self.runtime = parent / f"fairlead-{uid}-{digest}"
+        # As root a workspace may serve several accounts, and each must reach its own sockets in there.
+        self._runtime_mode = 0o711 if uid == 0 else 0o700
+
+    def places(self, name: str) -> Places:
+        """Give the paths of a workspace, there or not.
+
+        Raises: WorkspaceNotFound for what cannot be a name, `..` above all.
+        """
+        if not _NAME.fullmatch(name):
+            raise WorkspaceNotFound(f"{name!r} cannot be the name of a workspace")
+        digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+        return Places(self.workspaces / name, self.runtime / digest)
+
+    def record(self, name: str) -> WorkspaceRecord | None:
+        """Read whose workspace it is; None when there is none.
+
+        Raises: WorkspaceStartFailed when its record cannot be read: it may be anybody's then.
+        """
+        file = self.places(name).record
+        try:
+            raw = json.loads(file.read_bytes())
+            created_at = datetime.fromisoformat(raw["created_at"])
+            return WorkspaceRecord(WorkspaceName(name), str(raw["user"]), str(raw["blueprint"]), created_at)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise WorkspaceStartFailed(f"{file} cannot be read: {exc!r}", user_message=_BROKEN) from exc
+
+    def records(self) -> Iterator[WorkspaceRecord]:
+        """Give every workspace, by name."""
+        if not self.workspaces.is_dir():
+            return
+        for name in sorted(os.listdir(self.workspaces)):
+            if _NAME.fullmatch(name) and (record := self.record(name)):
+                yield record
+
+    def make(self, places: Places, record: WorkspaceRecord) -> None:
+        """Make what a workspace needs before its first start: the home is filled before it has a name."""
+        for directory in (places.root.parent, places.root):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not places.home.exists():
+            fresh = places.root / "home.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            _copy_skeleton(fresh)
+            fresh.rename(places.home)
+        if not places.record.exists():
+            content = {
+                "user": record.user,
+                "blueprint": record.blueprint,
+                "created_at": record.created_at.isoformat(),
+            }
+            write_json(places.record, content)
+
+    def make_runtime(self, places: Places) -> None:
+        """Make the directory of the sockets, or make sure that it is still ours alone.
+
+        Raises: WorkspaceStartFailed when somebody else may have had a hand in it.
+        """
+        for directory in (self.runtime, places.runtime):
+            _private_dir(directory, self._runtime_mode)
+
+
+_BROKEN = "this workspace is damaged; its operator can see why in the log"
+
+
+def _private_dir(path: Path, mode: int) -> None:
+    try:
+        path.mkdir(mode=mode)
+        path.chmod(mode)  # whatever the umask was
+    except FileExistsError:
+        pass
+    found = path.lstat()
+    wrong = (
+        "it is no directory"
+        if not stat.S_ISDIR(found.st_mode)
+        else f"it belongs to uid {found.st_uid}"
+        if found.st_uid != os.geteuid()
+        else f"its mode is {stat.S_IMODE(found.st_mode):o}, not {mode:o}"
+        if stat.S_IMODE(found.st_mode) & ~mode
+        else ""
+    )
+    if wrong:
+        raise WorkspaceStartFailed(
+            f"{path} cannot be used for sockets: {wrong}; remove it",
+            user_message="the machine's directory for sockets is not safe to use",
+        )
+
+
+def _copy_skeleton(home: Path) -> None:
+    skeleton = Path("/etc/skel")
+    if skeleton.is_dir():
+        shutil.copytree(skeleton, home, symlinks=True)
+    else:
+        home.mkdir()
+    home.chmod(0o700)
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file whole: a reader sees the old or the new one, private from the first byte."""
+    fresh = file.with_name(file.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1)
+    fresh.replace(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote; empty when there is none, or none that can be read."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def open_log(file: Path) -> int:
+    """Open shelld's log to append, putting one that grew large aside; the caller closes it."""
+    if file.exists() and file.stat().st_size > MAX_LOG_BYTES:
+        file.replace(file.with_name(file.name + ".1"))
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
+def last_words(file: Path, since: int, *, most: int = 2_000) -> str:
+    """Read the end of a log, from `since` bytes on."""
+    try:
+        with file.open("rb") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(min(since, end), end - most))
+            return stream.read(most).decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def try_lock(file: Path) -> Iterator[bool]:
+    """Hold the lock of a file inside, when nobody else does; it goes with the process at the latest."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
