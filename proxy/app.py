@@ -52,7 +52,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(directory.close)
     catalog = Catalog(settings.blueprint_dir)
     backend = LocalBackend(settings.state_dir, settings.workspace)
-    workspaces = Workspaces(backend, catalog, default_blueprint=settings.blueprint.default)
+    workspaces = Workspaces(catalog, backend, settings.blueprint.default)
     stack.push_async_callback(workspaces.close)
     links = Links(settings.upstream, settings.proxy_id)
     stack.push_async_callback(links.close)

@@ -20,7 +20,7 @@ from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
-from proxy.ssh.transport import TunedConnection
+from proxy.ssh.transport import LoginGuard, TunedConnection
 
 _log = structlog.get_logger("ssh")
 
@@ -34,7 +34,7 @@ class Shared:
     connections: "set[ClientConnection]"
 
 
-class ClientConnection(asyncssh.SSHServer):
+class ClientConnection(LoginGuard):
     """One client, from accept to close."""
 
     def __init__(self, shared: Shared) -> None:
@@ -134,13 +134,14 @@ class ClientConnection(asyncssh.SSHServer):
                 asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
             )
 
-    async def auth_completed(self) -> None:
+    async def may_enter(self, key_blob: bytes) -> bool:
         """Bind the identity to the key that was proved, and to nothing else."""
-        self._cancel_deadline()
         assert self._attempt is not None
-        principal = await self.shared.gateway.admit(self._attempt, self.conn.proved_key)
+        principal = await self.shared.gateway.admit(self._attempt, key_blob)
         if principal is None:
-            raise asyncssh.PermissionDenied(f"access denied (reference {self.conn_id})")
+            self._count_refusal()
+            return False
+        self._cancel_deadline()
         self.principal = principal
         self.log = self.log.bind(user=principal.user.name)
         self.log.info(
@@ -149,6 +150,7 @@ class ClientConnection(asyncssh.SSHServer):
             version=self.conn.get_extra_info("client_version"),
             key=principal.fingerprint,
         )
+        return True
 
     # -------------------------------------------------------------------------------- channels
 

@@ -5,16 +5,28 @@ that reach below asyncssh's documented surface are pinned by tests in tests/unit
 """
 
 import asyncio
+import sys
 from typing import Any, cast
 
 import asyncssh
+import structlog
 from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
 from asyncssh.packet import SSHPacket
 
 from proxy.settings import RelaySettings
 from proxy.ssh.relay import Gate
 
+_log = structlog.get_logger("ssh")
+
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
+
+
+class LoginGuard(asyncssh.SSHServer):
+    """Who is asked before a login succeeds."""
+
+    async def may_enter(self, key_blob: bytes) -> bool:
+        """Tell whether the holder of this proved key may log in; the answer no is a failed attempt."""
+        raise NotImplementedError
 
 
 class TunedConnection(asyncssh.SSHServerConnection):
@@ -56,6 +68,11 @@ class TunedConnection(asyncssh.SSHServerConnection):
         self.writable.open()
         super().connection_lost(exc)
 
+    def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
+        """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh."""
+        _log.error("connection ended by a bug", exc_info=exc_info or sys.exc_info())
+        super().internal_error(exc_info, error_logger)
+
     # ------------------------------------------------------------------------- the key exchange
 
     def _send_kexinit(self) -> None:
@@ -90,6 +107,17 @@ class TunedConnection(asyncssh.SSHServerConnection):
         if valid and msg:
             self.proved_key = key_data
         return valid
+
+    async def send_userauth_success(self) -> None:
+        """Ask once more before the doors open: the signature is verified, and only now is it known whose.
+
+        A further factor is asked for here too: anything but success is a failure, partial or whole.
+        """
+        owner = self.get_owner()
+        if isinstance(owner, LoginGuard) and not await owner.may_enter(self.proved_key):
+            self.send_userauth_failure(False)
+            return
+        await super().send_userauth_success()
 
     # ------------------------------------------------------------------------------ the packets
 
