@@ -6,10 +6,10 @@ be used.
 """
 
 import asyncio
-import json
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,11 +17,14 @@ import typer
 
 from proxy import __version__
 from proxy.errors import EXIT_CONFIG, FairleadError, IdentityError, SettingsError
+from proxy.output import count, key_row, print_json, print_rows, user_row
 
 if TYPE_CHECKING:
-    from proxy.identity.directory import Directory, UserRecord
+    from proxy.identity.directory import Directory
     from proxy.identity.keys import PublicKey
     from proxy.settings import Settings
+    from proxy.workspaces.backend import WorkspaceRecord
+    from proxy.workspaces.local import LocalBackend
 
 _T = TypeVar("_T")
 
@@ -34,8 +37,12 @@ app = typer.Typer(
 )
 user_app = typer.Typer(help="People who may log in.", **_HELP)  # type: ignore[arg-type]
 key_app = typer.Typer(help="Public keys of a user.", **_HELP)  # type: ignore[arg-type]
+blueprint_app = typer.Typer(help="What workspaces look like.", **_HELP)  # type: ignore[arg-type]
+workspace_app = typer.Typer(help="Workspaces of this machine.", **_HELP)  # type: ignore[arg-type]
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.add_typer(blueprint_app, name="blueprint")
+app.add_typer(workspace_app, name="workspace")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="User name, as typed before '+' in ssh.", show_default=False)]
@@ -96,9 +103,22 @@ def _options(
 @app.command()
 def run(context: typer.Context, listen: Listen = None) -> None:
     """Try it on this machine: authorise your keys, serve, and print the ssh line to type."""
+    from proxy import app as application
     from proxy import quickstart
 
-    _serve(context.obj.settings(listen=listen), quickstart.run)
+    settings: Settings = context.obj.settings(listen=listen)
+
+    async def program() -> None:
+        prepared = await quickstart.prepare(settings)
+        await application.serve(
+            settings,
+            on_ready=lambda host, port, keys: quickstart.announce(
+                prepared, host, port, keys.fingerprints, keys.public_lines
+            ),
+        )
+
+    # A newcomer looks for the line to type, and finds it when nothing else is said.
+    _serve(settings, program, level=None if "level" in settings.log.model_fields_set else "warning")
 
 
 @app.command()
@@ -106,20 +126,19 @@ def serve(context: typer.Context, listen: Listen = None) -> None:
     """Serve with what is configured, and nothing made up."""
     from proxy import app as application
 
-    _serve(context.obj.settings(listen=listen), lambda settings: application.serve(settings, on_ready=None))
+    settings: Settings = context.obj.settings(listen=listen)
+    _serve(settings, lambda: application.serve(settings))
 
 
-def _serve(settings: "Settings", program: Callable[["Settings"], Awaitable[None]]) -> None:
+def _serve(
+    settings: "Settings", program: Callable[[], Coroutine[Any, Any, None]], level: str | None = None
+) -> None:
     import uvloop
 
     from proxy import log
 
-    log.configure(settings.log.level, settings.log.format)
-
-    async def serve() -> None:
-        await program(settings)
-
-    uvloop.run(serve())
+    log.configure(level or settings.log.level, settings.log.format)
+    uvloop.run(program())
 
 
 @app.command("settings")
@@ -129,7 +148,7 @@ def show_settings(context: typer.Context, as_json: Json = False) -> None:
 
     values = context.obj.settings().model_dump(mode="json")
     if as_json:
-        _print_json(values)
+        print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False), end="")
 
@@ -154,16 +173,14 @@ def add_user(
             await directory.add_key(name, one)
 
     _with_directory(context, act)
-    print(f"user {name} added with {_count(len(keys), 'key')}", file=sys.stderr)
+    print(f"user {name} added with {count(len(keys), 'key')}", file=sys.stderr)
 
 
 @user_app.command("list")
 def list_users(context: typer.Context, as_json: Json = False) -> None:
     """List every user."""
-    rows = [
-        _user_row(record) for record in _with_directory(context, lambda directory: directory.list_users())
-    ]
-    _print_rows(rows, as_json, ("name", "full_name", "email", "keys", "locked", "created_at"))
+    rows = [user_row(record) for record in _with_directory(context, lambda directory: directory.list_users())]
+    print_rows(rows, as_json, ("name", "full_name", "email", "keys", "locked", "created_at"))
 
 
 @user_app.command("show")
@@ -171,17 +188,17 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
     """Show one user with the keys."""
 
     async def act(directory: "Directory") -> dict[str, Any]:
-        row = _user_row(await directory.show_user(name))
-        return {**row, "keys": [_key_row(key) for key in await directory.keys_of(name)]}
+        row = user_row(await directory.show_user(name))
+        return {**row, "keys": [key_row(key) for key in await directory.keys_of(name)]}
 
     shown = _with_directory(context, act)
     if as_json:
-        _print_json(shown)
+        print_json(shown)
         return
     for label, value in shown.items():
         if label != "keys":
             print(f"{label + ':':12} {value if value is not None else ''}")
-    _print_rows(shown["keys"], False, _KEY_COLUMNS)
+    print_rows(shown["keys"], False, _KEY_COLUMNS)
 
 
 @user_app.command("remove")
@@ -221,14 +238,14 @@ def add_key(
     async def act(directory: "Directory") -> int:
         return sum([await directory.add_key(name, key) for key in keys])
 
-    print(f"{_count(_with_directory(context, act), 'new key')} for {name}", file=sys.stderr)
+    print(f"{count(_with_directory(context, act), 'new key')} for {name}", file=sys.stderr)
 
 
 @key_app.command("list")
 def list_keys(context: typer.Context, name: Name, as_json: Json = False) -> None:
     """List the keys of a user."""
     keys = _with_directory(context, lambda directory: directory.keys_of(name))
-    _print_rows([_key_row(key) for key in keys], as_json, _KEY_COLUMNS)
+    print_rows([key_row(key) for key in keys], as_json, _KEY_COLUMNS)
 
 
 @key_app.command("remove")
@@ -277,63 +294,97 @@ def _with_directory(context: typer.Context, act: Callable[["Directory"], Awaitab
     return asyncio.run(main())
 
 
-def _user_row(record: "UserRecord") -> dict[str, Any]:
-    return {
-        "name": record.user.name,
-        "full_name": record.user.full_name,
-        "email": record.email,
-        "uid": record.uid,
-        "locked": record.user.locked,
-        "keys": record.key_count,
-        "created_at": record.created_at.isoformat(timespec="seconds"),
-    }
+# --------------------------------------------------------------------------- blueprints, workspaces
 
 
-def _key_row(stored: Any) -> dict[str, Any]:
-    used = stored.last_used_at
-    return {
-        "fingerprint": stored.key.fingerprint,
-        "algorithm": stored.key.algorithm,
-        "comment": stored.key.comment,
-        "origin": stored.origin,
-        "created_at": stored.created_at.isoformat(timespec="seconds"),
-        "last_used_at": used and used.isoformat(timespec="seconds"),
-    }
+@blueprint_app.command("list")
+def list_blueprints(context: typer.Context, as_json: Json = False) -> None:
+    """List the blueprints that may be asked for."""
+    from proxy.blueprints.catalog import Catalog
+
+    settings: Settings = context.obj.settings()
+    rows = [blueprint.model_dump(mode="json") for blueprint in Catalog(settings.blueprint_dir).all()]
+    for row in rows:
+        row["default"] = row["name"] == settings.blueprint.default
+    print_rows(rows, as_json, ("name", "default", "description"))
 
 
-# ------------------------------------------------------------------------------------------- output
+@blueprint_app.command("check")
+def check_blueprints(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files; default: all.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read blueprints and say what is wrong with them; exit 1 when anything is."""
+    from proxy.blueprints.catalog import blueprint_files, read_directory
+    from proxy.blueprints.schema import load_blueprint
+
+    directory = context.obj.settings().blueprint_dir
+    rows = [_checked(path, partial(load_blueprint, path)) for path in paths or blueprint_files(directory)]
+    if not paths and all(row["ok"] for row in rows):
+        # What only shows when they are taken together, such as one name in two files.
+        rows += [row for row in [_checked(directory, partial(read_directory, directory))] if not row["ok"]]
+    print_rows(rows, as_json, ("file", "ok", "where", "reason"))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _checked(path: Path, read: Callable[[], object]) -> dict[str, Any]:
+    from proxy.errors import BlueprintInvalid
+
+    try:
+        read()
+    except BlueprintInvalid as exc:
+        return {"file": str(path), "ok": False, "where": exc.where, "reason": exc.reason}
+    return {"file": str(path), "ok": True, "where": None, "reason": None}
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+@workspace_app.command("list")
+def list_workspaces(context: typer.Context, as_json: Json = False) -> None:
+    """List the workspaces of this machine, running or not."""
+    rows = [
+        {
+            "name": record.name,
+            "user": record.user,
+            "blueprint": record.blueprint,
+            "running": running,
+            "created_at": record.created_at.isoformat(timespec="seconds"),
+        }
+        for record, running in _with_backend(context, _list_workspaces)
+    ]
+    print_rows(rows, as_json, ("name", "user", "blueprint", "running", "created_at"))
 
 
-def _print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
-    """Print JSON of everything, or the named columns: a table on a terminal, tabs elsewhere."""
-    if as_json:
-        _print_json(list(rows))
-        return
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    if not sys.stdout.isatty():
-        for line in cells:
-            print("\t".join(line))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        *[column.removesuffix("_at").replace("_", " ") for column in columns], box=None, padding=(0, 2, 0, 0)
-    )
-    for line in cells:
-        table.add_row(*line)
-    Console().print(table, markup=False)
+async def _list_workspaces(backend: "LocalBackend") -> list[tuple["WorkspaceRecord", bool]]:
+    return backend.list()
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    return "" if value is None else str(value)
+@workspace_app.command("stop")
+def stop_workspace(
+    context: typer.Context,
+    names: Annotated[list[str], typer.Argument(help="As `workspace list` prints them.", show_default=False)],
+) -> None:
+    """End workspaces and everything that runs in them; their homes stay."""
+    from proxy.model import WorkspaceName
+
+    async def act(backend: "LocalBackend") -> None:
+        await asyncio.gather(*(backend.stop(WorkspaceName(name)) for name in names))
+
+    _with_backend(context, act)
+
+
+def _with_backend(context: typer.Context, act: Callable[["LocalBackend"], Coroutine[Any, Any, _T]]) -> _T:
+    from proxy.workspaces.local import LocalBackend
+
+    settings: Settings = context.obj.settings()
+
+    async def main() -> _T:
+        backend = LocalBackend(settings.state_dir, settings.workspace)
+        try:
+            return await act(backend)
+        finally:
+            await backend.close()
+
+    return asyncio.run(main())

@@ -1,0 +1,74 @@
+"""How the command line shows data: JSON for programs, a table for people, tabs for pipes."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxy.identity.directory import StoredKey, UserRecord
+
+
+def user_row(record: "UserRecord") -> dict[str, Any]:
+    """Flatten a user."""
+    return {
+        "name": record.user.name,
+        "full_name": record.user.full_name,
+        "email": record.email,
+        "uid": record.uid,
+        "locked": record.user.locked,
+        "keys": record.key_count,
+        "created_at": record.created_at.isoformat(timespec="seconds"),
+    }
+
+
+def key_row(stored: "StoredKey") -> dict[str, Any]:
+    """Flatten a key; the key itself can be printed again from its `line`."""
+    used = stored.last_used_at
+    return {
+        "fingerprint": stored.key.fingerprint,
+        "algorithm": stored.key.algorithm,
+        "comment": stored.key.comment,
+        "origin": stored.origin,
+        "created_at": stored.created_at.isoformat(timespec="seconds"),
+        "last_used_at": used and used.isoformat(timespec="seconds"),
+        "line": str(stored.key),
+    }
+
+
+def count(number: int, what: str) -> str:
+    """Write `1 key` and `2 keys`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def print_json(value: Any) -> None:
+    """Print JSON with names and texts as they are."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
+    """Print everything as JSON, or the named columns: a table on a terminal, tabs elsewhere."""
+    if as_json:
+        print_json(list(rows))
+        return
+    cells = [[_cell(row[column]) for column in columns] for row in rows]
+    if not sys.stdout.isatty():
+        sys.stdout.writelines("\t".join(line) + "\n" for line in cells)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    headings = [column.removesuffix("_at").replace("_", " ") for column in columns]
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    """One line without control characters: a key's comment was written by a stranger."""
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    text = "" if value is None else str(value)
+    return "".join(character if character.isprintable() else " " for character in text)
