@@ -31,7 +31,8 @@ MAX_WRAPPED_CHARACTERS = 7 + (MAX_CHARACTERS * 4 * 4 + 2) // 3  # prefix, and ba
 
 KEYS = ("repo", "ref", "pod", "user", "ns", "workload")
 
-_USER = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_-])?")
+_USER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?")
+_REPO = re.compile(r"(?!-)[\w.-]+(?:/(?!-)[\w.-]+)*", re.ASCII)
 _WRAPPED = re.compile(r"(?:b64|base64)-", re.IGNORECASE)
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _WORKLOAD_KINDS = ("deployment", "statefulset", "daemonset")
@@ -80,11 +81,22 @@ def parse(text: str) -> UserString:
 
 
 def format_user_string(value: UserString) -> str:
-    """Write `value` such that `parse` gives it back; parameters in the order of KEYS."""
-    head = [quote(value.blueprint, safe="/")] if value.blueprint else []
+    """Write `value` such that `parse` gives it back; parameters in the order of KEYS.
+
+    Never longer than what was parsed, so that it cannot fail for its length.
+    """
+    head = [_encode(value.blueprint)] if value.blueprint else []
     given = {key: getattr(value, "account" if key == "user" else key) for key in KEYS}
-    params = [f"{key}={quote(text, safe='/')}" for key, text in given.items() if text]
-    return "+".join([value.user, *head, *params])
+    own, _, name = given["repo"].partition("/")
+    if own == value.user and name and "/" not in name:
+        given["repo"] = name
+    params = [f"{key}={_encode(text)}" for key, text in given.items() if text]
+    text = "+".join([value.user, *head, *params])
+    return wrap(text) if _WRAPPED.match(text) else text
+
+
+def _encode(text: str) -> str:
+    return re.sub("[%+=]", lambda found: f"%{ord(found[0]):02X}", text)
 
 
 def wrap(text: str) -> str:
@@ -126,7 +138,8 @@ def _unwrap(text: str) -> str:
         return text
     # Checked before decoding, so that nobody makes us decode a megabyte.
     if len(text) > MAX_WRAPPED_CHARACTERS:
-        raise UserStringInvalid("too long", text=text[:MAX_CHARACTERS], position=MAX_WRAPPED_CHARACTERS)
+        shown = text[:MAX_WRAPPED_CHARACTERS]
+        raise UserStringInvalid("too long", text=shown, position=len(shown))
     body = text[prefix.end() :]
     if bad := re.search(r"[^A-Za-z0-9_-]", body):
         raise UserStringInvalid("not base64url", text=text, position=prefix.end() + bad.start())
@@ -161,10 +174,13 @@ class _Parser:
     def _user(self, text: str) -> str:
         if not text:
             self._fail("the user name is missing", 0)
-        name = text.lower()
-        if (matched := _USER.match(name)) is None or matched.end() != len(name):
-            self._fail("a user name has only letters, digits, '.', '_' and '-'", matched.end() if matched else 0)
-        return name
+        # Before lower-casing, which turns letters of other alphabets (the Kelvin sign) into ASCII.
+        if (matched := _USER.match(text)) is None or matched.end() != len(text):
+            self._fail(
+                "a user name has letters, digits and '_', and inside also '.' and '-'",
+                matched.end() if matched else 0,
+            )
+        return text.lower()
 
     def _spec(self, user: str, start: int) -> UserString:
         found: dict[str, tuple[str, int]] = {}
@@ -197,33 +213,37 @@ class _Parser:
             self._fail(f"{key} has no value", at)
         if "=" in raw_value:
             self._fail("a second '='; write %3D inside a value", at + raw_value.index("="))
-        value = self._decode(raw_value, at)
-        self._check_value(key, value, at)
-        found[key] = (value, at)
+        found[key] = (self._checked(key, self._decode(raw_value, at), at), at)
 
-    def _check_value(self, key: str, value: str, at: int) -> None:
+    def _checked(self, key: str, value: str, at: int) -> str:
         match key:
-            case "repo" if not re.fullmatch(r"(?:[\w.-]+/)*[\w.-]+", value) or ".." in value.split("/"):
+            case "repo" if not _REPO.fullmatch(value) or {".", ".."} & set(value.split("/")):
                 self._fail("repo is owner/name or name", at)
+            case "ref" if value.startswith("-") or ".." in value:
+                self._fail("ref is a git branch, tag or commit", at)
             case "workload":
                 kind, _, name = value.partition("/")
                 if kind.lower() not in _WORKLOAD_KINDS or not _is_dns_name(name):
                     self._fail(f"workload is kind/name with a kind of {', '.join(_WORKLOAD_KINDS)}", at)
+                return f"{kind.lower()}/{name}"
             case "pod" if not _is_dns_name(value):
                 self._fail("pod is a DNS name: lower-case letters, digits, '-' and '.'", at)
             case "ns" if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", value):
                 self._fail("ns is a DNS label: lower-case letters, digits and '-'", at)
             case "user" if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", value):
                 self._fail("user is an account name", at)
+        return value
 
     def _decode(self, raw: str, position: int) -> str:
         if bad := _PERCENT.search(raw):
-            self._fail("'%' needs two hexadecimal digits; write %25 for the sign itself", position + bad.start())
+            self._fail(
+                "'%' needs two hexadecimal digits; write %25 for the sign itself", position + bad.start()
+            )
         try:
             text = unquote_to_bytes(raw).decode()
         except UnicodeDecodeError:
             self._fail("percent-coding does not give UTF-8 text", position)
-        if not text.isprintable() or text != text.strip():
+        if not text.isprintable() or any(character.isspace() for character in text):
             self._fail("blanks and control characters are not allowed", position)
         return text
 

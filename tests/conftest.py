@@ -1,0 +1,32 @@
+"""What every test may use."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
+from proxy.userstring import parse
+
+# Shared machines stall; a stall is no failure of the code under test.
+_CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fast", max_examples=200, **_CALM)
+settings.register_profile("deep", max_examples=100_000, **_CALM)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture
+def peer() -> Peer:
+    return Peer(ConnId("conn-1"), "192.0.2.1", 40_000, "192.0.2.2", 22)
+
+
+@pytest.fixture
+def principal(peer: Peer) -> Callable[[str], Principal]:
+    """Makes somebody who logged in with a user string."""
+
+    def make(text: str) -> Principal:
+        value = parse(text)
+        return Principal(LoginAttempt(peer, value), User(value.user), "SHA256:none")
+
+    return make
