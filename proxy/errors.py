@@ -3,7 +3,23 @@
     FairleadError                code · user_message · exit_status · retryable
     ├─ LoginError                no channel yet: said by banner or disconnect, then no login
     │  ├─ UserStringInvalid(position)
-    │  └─ LoginRefused
+    │  ├─ LoginRefused
+    │  └─ OnboardingError        somebody new is not let in; each has a sentence of its own
+    │     ├─ KeyNotProved
+    │     ├─ TooManyPending      (retryable)
+    │     │  ├─ TooManyFromSource
+    │     │  └─ TooManyForName
+    │     ├─ CodeExpired         (retryable)
+    │     ├─ ApprovalDenied
+    │     ├─ OtherAccount
+    │     ├─ AccountInactive
+    │     ├─ KeyNotListed
+    │     ├─ KeyNotConfirmed
+    │     ├─ OnboardingRefused
+    │     ├─ Waitlisted
+    │     ├─ NameTaken
+    │     ├─ ProviderUnavailable (retryable)
+    │     └─ ProviderMisconfigured
     ├─ Refused                   policy after login: exit 254, or open refusal 1
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
     ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
@@ -85,6 +101,108 @@ class LoginRefused(LoginError):
     """Nobody is told whether the user, the key or a rule was the reason; the log is."""
 
     code = "login.refused"
+
+
+class OnboardingError(LoginError):
+    """A person who is not in the directory could not be let in.
+
+    `user_message` names no account, key or claim of the provider: whoever asks need not be its owner.
+    """
+
+    code = "onboarding"
+
+
+class KeyNotProved(OnboardingError):
+    """Onboarding was asked for without a key whose signature was verified."""
+
+    code = "onboarding.key_not_proved"
+
+
+class TooManyPending(OnboardingError):
+    """So many people wait for approval that nobody else may begin."""
+
+    code = "onboarding.too_many_pending"
+    retryable = True
+
+
+class TooManyFromSource(TooManyPending):
+    """One address has as many approvals pending, or began as many of late, as it may."""
+
+    code = "onboarding.too_many_from_source"
+
+
+class TooManyForName(TooManyPending):
+    """One user name has as many approvals pending as it may."""
+
+    code = "onboarding.too_many_for_name"
+
+
+class CodeExpired(OnboardingError):
+    """Nobody approved in time, or nobody was left waiting."""
+
+    code = "onboarding.code_expired"
+    retryable = True
+
+
+class ApprovalDenied(OnboardingError):
+    """The person, or the provider on their behalf, said no."""
+
+    code = "onboarding.denied"
+
+
+class OtherAccount(OnboardingError):
+    """The account that approved is not the user name that was typed."""
+
+    code = "onboarding.other_account"
+
+
+class AccountInactive(OnboardingError):
+    """The account that approved is blocked or suspended at its provider."""
+
+    code = "onboarding.account_inactive"
+
+
+class KeyNotListed(OnboardingError):
+    """Approved, but the provider does not list the proved key for that account."""
+
+    code = "onboarding.key_not_listed"
+
+
+class KeyNotConfirmed(OnboardingError):
+    """Approved, but nobody confirmed this key on a page that shows it."""
+
+    code = "onboarding.key_not_confirmed"
+
+
+class OnboardingRefused(OnboardingError):
+    """A rule keeps this account out; the message names the rule."""
+
+    code = "onboarding.refused"
+
+
+class Waitlisted(OnboardingError):
+    """A rule lets this account in only after an operator approves."""
+
+    code = "onboarding.waitlisted"
+
+
+class NameTaken(OnboardingError):
+    """The user name belongs to another account already."""
+
+    code = "onboarding.name_taken"
+
+
+class ProviderUnavailable(OnboardingError):
+    """The identity provider does not answer, or not sensibly."""
+
+    code = "onboarding.provider_unavailable"
+    retryable = True
+
+
+class ProviderMisconfigured(OnboardingError):
+    """The identity provider refuses us, or its answers do not fit our settings."""
+
+    code = "onboarding.provider_misconfigured"
 
 
 class Refused(FairleadError):
