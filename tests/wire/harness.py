@@ -1,0 +1,177 @@
+"""A running Fairlead on loopback and OpenSSH's own clients pointed at it."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+START_DEADLINE_S = 30
+STOP_DEADLINE_S = 20
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Fairlead:
+    """One proxy process with its own state directory, and what a client needs to reach it."""
+
+    directory: Path
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+    extra_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.directory / "home"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "id_ed25519"
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.directory / "ssh_config"
+
+    @property
+    def log(self) -> str:
+        return (self.directory / "proxy.log").read_text()
+
+    def env(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        return {
+            **kept,
+            "FAIRLEAD_HOME": str(self.home),
+            "FAIRLEAD_LISTEN": f"127.0.0.1:{self.port}",
+            "FAIRLEAD_LOG__FORMAT": "json",
+            **self.extra_env,
+        }
+
+    def cli(self, *words: str) -> str:
+        """Run a command of `fairlead` and give what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "proxy", *words],
+            env=self.env(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def prepare(self) -> None:
+        """Make a key, a user `alice`, a `dev` blueprint and a client configuration with host `fl`."""
+        self.home.mkdir(parents=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
+        self.cli("user", "add", "alice", "--key", f"{self.key}.pub")
+        blueprints = self.home / "blueprints"
+        blueprints.mkdir(exist_ok=True)
+        (blueprints / "dev.yaml").write_text("name: dev\n")
+        self.ssh_config.write_text(
+            f"Host fl\n HostName 127.0.0.1\n Port {self.port}\n User alice+dev\n IdentityFile {self.key}\n"
+            f" IdentitiesOnly yes\n UserKnownHostsFile {self.directory}/known_hosts\n"
+            " StrictHostKeyChecking accept-new\n LogLevel ERROR\n"
+        )
+
+    def start(self) -> None:
+        """Start the proxy and wait until it listens."""
+        with (self.directory / "proxy.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "proxy", "serve"],
+                env=self.env(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the proxy ended at once:\n{self.log}")
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the proxy does not listen:\n{self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the proxy; workspaces go on."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+            self.process.wait(STOP_DEADLINE_S)
+
+    def close(self) -> None:
+        """End the proxy and every workspace that it started."""
+        self.stop()
+        for record in (self.home / "workspaces").glob("*/workspace.json"):
+            subprocess.run(
+                [sys.executable, "-m", "proxy", "workspace", "stop", record.parent.name],
+                env=self.env(),
+                capture_output=True,
+                timeout=60,
+            )
+
+    # ---------------------------------------------------------------------------- the clients
+
+    def command(self, program: str, *options: str) -> list[str]:
+        """Begin a command line of one of OpenSSH's clients."""
+        return [program, "-F", str(self.ssh_config), *options]
+
+    def ssh(
+        self,
+        command: str,
+        *options: str,
+        data: bytes = b"",
+        timeout_s: float = 60,
+        host: str = "fl",
+        env: dict[str, str] | None = None,
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """Run one command through ssh, feed it `data`, and wait for its end."""
+        return subprocess.run(
+            [*self.command("ssh", *options), host, command],
+            input=data,
+            capture_output=True,
+            timeout=timeout_s,
+            env=env,
+        )
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skip, saying what is missing, on a machine without these optional programs."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/usr/lib/openssh"
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"optional, not found here: {', '.join(missing)}")
+
+
+async def run_async(
+    arguments: Sequence[str], data: bytes = b"", timeout_s: float = 60
+) -> tuple[int, bytes, bytes]:
+    """Run a client without blocking the loop; gives status, stdout and stderr."""
+    process = await asyncio.create_subprocess_exec(
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            out, err = await process.communicate(data)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out, err

@@ -1,0 +1,21 @@
+"""The road from `ssh` to a program and back, once, as a newcomer takes it."""
+
+from tests.wire.harness import Fairlead
+
+
+def test_a_command_runs_in_the_workspace_and_its_status_comes_back(fairlead: Fairlead) -> None:
+    done = fairlead.ssh("echo out; echo err >&2; pwd; exit 7")
+    assert done.stdout.startswith(b"out\n")
+    assert done.stderr == b"err\n"
+    assert b"/workspaces/alice-" in done.stdout
+    assert done.returncode == 7
+
+
+def test_stdin_reaches_the_program_and_ends(fairlead: Fairlead) -> None:
+    assert fairlead.ssh("cat", data=b"x" * 100_000).stdout == b"x" * 100_000
+
+
+def test_an_unknown_user_is_refused_like_a_wrong_key(fairlead: Fairlead) -> None:
+    done = fairlead.ssh("true", "-o", "BatchMode=yes", "-l", "nobody-we-know")
+    assert done.returncode == 255
+    assert b"Permission denied (publickey)" in done.stderr
