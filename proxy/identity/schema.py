@@ -56,7 +56,7 @@ keys = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("user", sa.String(128), sa.ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
-    sa.Column("fingerprint", sa.String(64), nullable=False, index=True),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
     sa.Column("algorithm", sa.String(64), nullable=False),
     sa.Column("blob", sa.LargeBinary, nullable=False),
     sa.Column("comment", sa.Text, nullable=False),
@@ -64,6 +64,7 @@ keys = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("last_used_at", UtcDateTime),
     sa.UniqueConstraint("user", "fingerprint", name="keys_user_fingerprint"),
+    sa.Index("keys_fingerprint", "fingerprint"),
 )
 
 

@@ -1,0 +1,180 @@
+"""What every Directory promises, run on each store there is."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
+from proxy.identity.directory import Directory
+from proxy.identity.keys import PublicKey, parse_public_key
+from proxy.identity.store import SqlDirectory
+from proxy.model import User
+
+
+def make_key(comment: str = "") -> PublicKey:
+    public = Ed25519PrivateKey.generate().public_key()
+    return parse_public_key(
+        public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + " " + comment
+    )
+
+
+@pytest.fixture(params=["sqlite"])
+async def directory(tmp_path: Path) -> AsyncIterator[Directory]:
+    store = await SqlDirectory.open(f"sqlite+aiosqlite:///{tmp_path}/fairlead.db", query_timeout_s=30)
+    yield store
+    await store.close()
+
+
+async def test_a_user_is_found_once_added(directory: Directory) -> None:
+    assert await directory.find("alice") is None
+    await directory.add_user("alice", full_name="Alice Ö.", email="a@example.com", uid=1_001)
+    assert await directory.find("alice") == User("alice", "Alice Ö.")
+    record = await directory.show_user("alice")
+    assert (record.user.name, record.email, record.uid, record.key_count) == (
+        "alice",
+        "a@example.com",
+        1_001,
+        0,
+    )
+    assert record.created_at.tzinfo is UTC
+    assert datetime.now(UTC) - record.created_at < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("name", ["Alice", "a b", "", "a+dev", "b64-YQ", ".a", "a" * 129, "a\0"])
+async def test_a_name_that_nobody_could_type_is_refused(directory: Directory, name: str) -> None:
+    with pytest.raises(IdentityError, match="cannot be a user name"):
+        await directory.add_user(name)
+    assert await directory.list_users() == []
+
+
+async def test_a_user_is_added_once(directory: Directory) -> None:
+    await directory.add_user("alice", full_name="first")
+    with pytest.raises(UserExists, match="already a user alice"):
+        await directory.add_user("alice", full_name="second")
+    assert await directory.find("alice") == User("alice", "first")
+
+
+async def test_users_are_listed_by_name_with_the_number_of_their_keys(directory: Directory) -> None:
+    for name in ("bob", "alice"):
+        await directory.add_user(name)
+    await directory.add_key("bob", make_key())
+    await directory.add_key("bob", make_key())
+    assert [(record.user.name, record.key_count) for record in await directory.list_users()] == [
+        ("alice", 0),
+        ("bob", 2),
+    ]
+
+
+async def test_a_key_belongs_to_those_it_was_added_to(directory: Directory) -> None:
+    key, other = make_key("laptop"), make_key()
+    for name in ("alice", "bob", "carol"):
+        await directory.add_user(name)
+    assert await directory.add_key("alice", key)
+    assert await directory.add_key("bob", key, origin="quickstart")
+    found = await directory.key_of("alice", key.blob)
+    assert found is not None
+    assert (found.user, found.key, found.origin, found.last_used_at) == ("alice", key, "static", None)
+    assert await directory.key_of("carol", key.blob) is None
+    assert await directory.key_of("nobody", key.blob) is None
+    assert await directory.key_of("alice", other.blob) is None
+    assert await directory.key_of("alice", b"") is None
+
+
+async def test_a_key_is_added_once(directory: Directory) -> None:
+    await directory.add_user("alice")
+    key = make_key()
+    assert await directory.add_key("alice", key) is True
+    assert await directory.add_key("alice", key) is False
+    assert len(await directory.keys_of("alice")) == 1
+
+
+async def test_keys_are_listed_oldest_first(directory: Directory) -> None:
+    await directory.add_user("alice")
+    keys = [make_key(str(number)) for number in range(3)]
+    for key in keys:
+        await directory.add_key("alice", key)
+    assert [stored.key for stored in await directory.keys_of("alice")] == keys
+
+
+async def test_a_key_can_be_taken_away(directory: Directory) -> None:
+    await directory.add_user("alice")
+    key = make_key()
+    await directory.add_key("alice", key)
+    await directory.remove_key("alice", key.fingerprint)
+    assert await directory.key_of("alice", key.blob) is None
+    with pytest.raises(KeyNotFound, match=r"alice has no key SHA256:"):
+        await directory.remove_key("alice", key.fingerprint)
+
+
+async def test_a_removed_user_takes_the_keys_along(directory: Directory) -> None:
+    await directory.add_user("alice")
+    key = make_key()
+    await directory.add_key("alice", key)
+    await directory.remove_user("alice")
+    assert await directory.find("alice") is None
+    assert await directory.key_of("alice", key.blob) is None
+    await directory.add_user("alice")
+    assert await directory.keys_of("alice") == []
+
+
+async def test_locking_forgets_nothing(directory: Directory) -> None:
+    await directory.add_user("alice", full_name="A")
+    key = make_key()
+    await directory.add_key("alice", key)
+    await directory.lock("alice")
+    assert await directory.find("alice") == User("alice", "A", locked=True)
+    assert await directory.key_of("alice", key.blob) is not None
+    await directory.lock("alice")
+    await directory.unlock("alice")
+    assert await directory.find("alice") == User("alice", "A")
+
+
+async def test_use_of_a_key_is_noted(directory: Directory) -> None:
+    await directory.add_user("alice")
+    await directory.add_key("alice", make_key())
+    (stored,) = await directory.keys_of("alice")
+    before = datetime.now(UTC)
+    await directory.touch_key(stored.id)
+    (touched,) = await directory.keys_of("alice")
+    assert touched.last_used_at is not None
+    assert touched.last_used_at.tzinfo is UTC
+    assert before <= touched.last_used_at <= datetime.now(UTC)
+    await directory.touch_key(stored.id)
+    assert await directory.keys_of("alice") == [touched]
+    await directory.touch_key(4_711)
+
+
+async def test_what_needs_a_user_says_that_there_is_none(directory: Directory) -> None:
+    key = make_key()
+    for attempt in (
+        directory.show_user("nobody"),
+        directory.remove_user("nobody"),
+        directory.lock("nobody"),
+        directory.unlock("nobody"),
+        directory.keys_of("nobody"),
+        directory.add_key("nobody", key),
+        directory.remove_key("nobody", key.fingerprint),
+    ):
+        with pytest.raises(UserNotFound, match="there is no user nobody"):
+            await attempt
+
+
+async def test_many_may_write_at_once(directory: Directory) -> None:
+    await directory.add_user("alice")
+    keys = [make_key() for _ in range(20)]
+    added = await asyncio.gather(*(directory.add_key("alice", key) for key in [*keys, *keys]))
+    assert sum(added) == 20
+    assert {stored.key for stored in await directory.keys_of("alice")} == set(keys)
+
+
+@pytest.mark.parametrize("text", ["'; DROP TABLE users; --", "%", "_", "alice' OR '1'='1"])
+async def test_text_is_never_read_as_sql(directory: Directory, text: str) -> None:
+    await directory.add_user("alice", full_name=text)
+    assert await directory.find(text) is None
+    assert await directory.key_of(text, text.encode()) is None
+    assert (await directory.show_user("alice")).user.full_name == text
