@@ -1,0 +1,246 @@
+"""What the rest of the proxy sees of events: Publisher, Bus, and the bounded queues that both buses use.
+
+Nothing here knows NATS. All of it belongs to one event loop and is called from its thread only.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self
+
+import structlog
+
+from proxy.events import schema, subjects
+
+_log = structlog.get_logger("events")
+
+
+class Message(NamedTuple):
+    """One event as published by whichever replica; `schema.decode(data)` reads it."""
+
+    subject: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages before the next one were missed: whoever keeps state by events must look it up anew."""
+
+    missed: int | None
+    """How many this reader was too slow for; None after a reconnection, when nobody knows."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What became of the events given to `publish`; they only grow.
+
+    Given = published + dropped + failed + pending. An event is counted as dropped when its acknowledgement
+    was not seen, so it may have arrived all the same.
+    """
+
+    published: int = 0
+    """Acknowledged by the server, or handed to the readers of this process."""
+    dropped: int = 0
+    """The oldest of a full queue, and what was left when the bus was closed."""
+    failed: int = 0
+    """Refused for good: too large, not permitted, or not renderable."""
+
+
+class Publisher(Protocol):
+    """Takes events; the only thing that most of the proxy needs of this package."""
+
+    def publish(self, event: schema.Event) -> None:
+        """Take `event` for publication.
+
+        Guarantees: never raises, never blocks, never waits for the network.
+        """
+
+
+class Subscription(Protocol):
+    """Messages of one pattern, for one reader: `async for item in subscription`.
+
+    Messages are kept from the moment of `subscribe`, in order; a full queue drops the oldest and says so
+    by a Gap. The iteration ends when the subscription or the bus is closed.
+    """
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> Message | Gap: ...
+
+    async def live(self) -> None:
+        """Return when messages of other replicas arrive too; not before the first connection to NATS."""
+
+    def close(self) -> None:
+        """End it; what waits is forgotten. Twice is fine."""
+
+
+class Bus(Publisher, Protocol):
+    """Takes and gives events."""
+
+    @property
+    def counters(self) -> Counters: ...
+
+    @property
+    def pending(self) -> int:
+        """Events taken and not yet acknowledged."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether events leave this process now; an in-process bus always says yes."""
+
+    def start(self) -> None:
+        """Begin carrying events; needs a running loop and does not wait for any server.
+
+        Events published before are kept.
+        """
+
+    def subscribe(self, pattern: str) -> Subscription:
+        """Read what is published on `pattern` of `subjects`, by this replica and by all others.
+
+        Raises: ValueError for a pattern that is not below `fairlead`.
+        """
+
+    async def close(self, flush_timeout_s: float) -> None:
+        """Let what is pending leave for at most `flush_timeout_s` seconds (≥ 0), then end everything.
+
+        The rest is counted as dropped, and so is what is published later.
+        """
+
+
+class Rendered(NamedTuple):
+    """An event ready to leave."""
+
+    subject: str
+    id: str
+    data: bytes
+
+
+def render(event: schema.Event, proxy_id: str, counters: Counters) -> Rendered | None:
+    """Render `event`; None, counted and logged when that is impossible: publishing never raises."""
+    try:
+        subject = subjects.subject_of(event)
+        data = schema.encode(event, type_=subject, proxy_id=proxy_id)
+    except Exception:  # noqa: BLE001 (a bug in an event must not cost a login)
+        counters.failed += 1
+        _log.exception("event cannot be rendered", event_type=type(event).__name__)
+        return None
+    return Rendered(subject, event.id, data)
+
+
+class Outbox:
+    """Events waiting for acknowledgement: `size` of them, and beside these the batch last taken."""
+
+    __slots__ = ("_size", "_taken", "_waiting", "counters")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._waiting: deque[Rendered] = deque()
+        self._taken: list[Rendered] = []
+        self.counters = Counters()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._taken)
+
+    def put(self, item: Rendered) -> bool:
+        """Append `item`; False when the oldest had to go for it."""
+        self._waiting.append(item)
+        return self._trim()
+
+    def take(self, count: int) -> list[Rendered]:
+        """Begin a batch of at most `count`, oldest first; the former one must be settled."""
+        assert not self._taken
+        self._taken = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        return self._taken
+
+    def settle(self, *, published: Iterable[str], failed: Iterable[str]) -> bool:
+        """End the batch by ids; what is in neither goes back to the front.
+
+        False when some of it had to be dropped.
+        """
+        done, refused = set(published), set(failed)
+        back = [item for item in self._taken if item.id not in done | refused]
+        self.counters.published += sum(item.id in done for item in self._taken)
+        self.counters.failed += sum(item.id in refused and item.id not in done for item in self._taken)
+        self._taken = []
+        self._waiting.extendleft(reversed(back))
+        return self._trim()
+
+    def drop_all(self) -> int:
+        """Give up on everything; how many that were."""
+        count = len(self)
+        self.counters.dropped += count
+        self._waiting.clear()
+        self._taken = []
+        return count
+
+    def _trim(self) -> bool:
+        excess = max(0, len(self._waiting) - self._size)
+        for _ in range(excess):
+            self._waiting.popleft()
+        self.counters.dropped += excess
+        return excess == 0
+
+
+class Mailbox:
+    """Messages waiting for one reader; a Subscription."""
+
+    __slots__ = ("_closed", "_gap", "_live", "_missed", "_on_close", "_size", "_waiting", "_wake", "pattern")
+
+    def __init__(self, pattern: str, size: int, on_close: Callable[["Mailbox"], None]) -> None:
+        self.pattern = pattern
+        self._size = size
+        self._on_close = on_close
+        self._waiting: deque[Message] = deque()
+        self._missed = 0
+        self._gap = False
+        self._closed = False
+        self._wake = asyncio.Event()
+        self._live = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message | Gap:
+        while not self._closed:
+            if self._gap or self._missed:
+                gap = Gap(None if self._gap else self._missed)
+                self._gap, self._missed = False, 0
+                return gap
+            if self._waiting:
+                return self._waiting.popleft()
+            self._wake.clear()
+            await self._wake.wait()
+        raise StopAsyncIteration
+
+    async def live(self) -> None:
+        """See Subscription."""
+        await self._live.wait()
+
+    def went_live(self) -> None:
+        """Let `live` return."""
+        self._live.set()
+
+    def put(self, message: Message) -> None:
+        """Append `message`; the oldest goes when there is no room."""
+        if self._closed:
+            return
+        if len(self._waiting) >= self._size:
+            self._waiting.popleft()
+            self._missed += 1
+        self._waiting.append(message)
+        self._wake.set()
+
+    def put_gap(self) -> None:
+        """Tell the reader that an unknown number of messages was missed."""
+        self._gap = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """See Subscription."""
+        if not self._closed:
+            self._closed = True
+            self._waiting.clear()
+            self._wake.set()
+            self._live.set()
+            self._on_close(self)

@@ -1,0 +1,253 @@
+"""Events as values, and their rendering as CloudEvents 1.0 JSON. See docs/events.md for readers.
+
+There is no field for a password, a user code, a device code, a token or a private key, and none for
+free text about a failure: reasons are words of a fixed shape. What a stranger chose (the name typed, the
+client's version) is bounded and printable. A new event is a class here and a row in `subjects`.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+MAX_TEXT = 256
+"""Characters of one text; the rest is cut and the cut shown by `…`."""
+MAX_ITEMS = 64
+"""Entries of one list; an ssh-agent may offer hundreds of keys."""
+
+_WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_FINGERPRINT = re.compile(r"(?:SHA256|MD5):[A-Za-z0-9+/=:]{1,128}")
+
+
+def new_id() -> str:
+    """Make a UUID version 7 (RFC 9562): unique everywhere, sorting by millisecond."""
+    milliseconds = int(datetime.now(UTC).timestamp() * 1_000)
+    value = (milliseconds << 80) | secrets.randbits(80)
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(UUID(int=value))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened to a user; `id` and `time` are made when the value is."""
+
+    id: str = field(default_factory=new_id)
+    time: datetime = field(default_factory=_now)
+    """Aware."""
+    user: str = ""
+    """The user's name; empty when nobody is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfConnection(Event):
+    """What is known of the SSH connection on which it happened."""
+
+    client_address: str = ""
+    """IPv4 or IPv6, no brackets: the real client's, from the PROXY header where there is one."""
+    client_port: int = 0
+    client_version: str = ""
+    """What the client said after `SSH-2.0-`."""
+    connection_id: str = ""
+    """Ours, random; the reference a person quotes, and in every log line of the connection."""
+
+
+# ------------------------------------------------------------------------------------------ logins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthFailed(_OfConnection):
+    """A connection ended without a login; one event a connection, however many keys were offered.
+
+    `user` is as typed, known or not; the bare name when the user string could be parsed, the whole otherwise.
+    """
+
+    methods: tuple[str, ...] = ()
+    """SSH names: `publickey`, `keyboard-interactive`, …; empty when none was tried."""
+    reasons: tuple[str, ...] = ()
+    """Words such as `key_unknown`, or the `code` of an error; in the order in which they arose."""
+    fingerprints: tuple[str, ...] = ()
+    """`SHA256:…` of the keys offered, proved or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSucceeded(_OfConnection):
+    """A user is in."""
+
+    methods: tuple[str, ...] = ()
+    """The methods that were needed, in order."""
+    fingerprint: str = ""
+    """Of the proved key, or of the key that a certificate certifies."""
+    certificate: str = ""
+    """Key id of the user certificate; empty for a plain key."""
+
+
+# -------------------------------------------------------------------------------------- onboarding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfOnboarding(_OfConnection):
+    provider: str = ""
+    """The provider's name in the configuration."""
+    fingerprint: str = ""
+    """Of the key that was proved and is the candidate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnboardingStarted(_OfOnboarding):
+    """An unknown name was shown a code; `user` is as typed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onboarded(_OfOnboarding):
+    """The provider vouched, the key was confirmed, and the user is now ours."""
+
+    account: str = ""
+    """The account's name at the provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnboardingRefused(_OfOnboarding):
+    """An onboarding ended without a user."""
+
+    account: str = ""
+    """As far as the provider told before the refusal."""
+    reasons: tuple[str, ...] = ()
+    """`denied`, `expired`, `account_mismatch`, `key_not_listed`, `rule`, `provider_down`, …"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waitlisted(_OfOnboarding):
+    """A rule wants an operator to decide."""
+
+    account: str = ""
+
+
+# --------------------------------------------------------------------------------- administration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfAdministration(Event):
+    actor: str = ""
+    """Who did it: a user, `cli:<OS user>`, `provider:<name>`, `rule:<name>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserLocked(_OfAdministration):
+    """A user may not be in: every proxy ends the user's connections when it hears this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserUnlocked(_OfAdministration):
+    """A user may log in again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfKey(_OfAdministration):
+    fingerprint: str = ""
+    key_type: str = ""
+    """`ssh-ed25519`, `sk-ssh-ed25519@openssh.com`, …"""
+    origin: str = ""
+    """Where the key comes from: `static` for the command line, or a provider's name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyAdded(_OfKey):
+    """A key opens the door for a user from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRemoved(_OfKey):
+    """A key no longer opens the door; connections that it opened are ended."""
+
+
+# -------------------------------------------------------------------------------------- CloudEvents
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvent:
+    """An event as read back; `data` as in docs/events.md, with whatever a newer proxy added."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str
+    data: Mapping[str, Any]
+
+
+def source_of(proxy_id: str) -> str:
+    """Name a replica as CloudEvents does."""
+    return f"/fairlead/proxy/{proxy_id}"
+
+
+def encode(event: Event, *, type_: str, proxy_id: str) -> bytes:
+    """Render `event` as structured CloudEvents 1.0 JSON, ASCII only, one line.
+
+    Guarantees: no text longer than MAX_TEXT, no list longer than MAX_ITEMS, nothing unprintable; a reason or
+    a method that is no word becomes `other`, a fingerprint of another shape becomes empty.
+    """
+    data: dict[str, Any] = {
+        item.name: _value(item.name, getattr(event, item.name))
+        for item in fields(event)
+        if item.name not in ("id", "time")
+    }
+    envelope: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": source_of(proxy_id),
+        "type": type_,
+        "time": event.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "datacontenttype": "application/json",
+    }
+    if data["user"]:
+        envelope["subject"] = data["user"]
+    envelope["data"] = data | {"proxy_id": proxy_id}
+    return json.dumps(envelope, separators=(",", ":")).encode("ascii")
+
+
+def decode(content: bytes) -> CloudEvent | None:
+    """Read an event of ours; None for anything else, whoever sent it."""
+    try:
+        envelope = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":
+        return None
+    texts = {name: envelope.get(name, "") for name in ("id", "source", "type", "time", "subject")}
+    data = envelope.get("data", {})
+    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(data, dict):
+        return None
+    return CloudEvent(**texts, data=data) if texts["id"] and texts["type"] else None
+
+
+def _value(name: str, value: object) -> Any:
+    if isinstance(value, tuple):
+        return [_text(name, item) for item in value[:MAX_ITEMS]]
+    return value if isinstance(value, int) else _text(name, value)
+
+
+def _text(name: str, value: object) -> str:
+    text = str(value)
+    if name in ("reasons", "methods"):
+        return text if _WORD.fullmatch(text) else "other"
+    if name in ("fingerprint", "fingerprints"):
+        return text if _FINGERPRINT.fullmatch(text) else ""
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Bound `text` to MAX_TEXT characters and show what cannot be printed as U+FFFD.
+
+    Control and direction characters and undecodable bytes are such; a space is not.
+    """
+    cut = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    return "".join(char if char.isprintable() else "\ufffd" for char in cut)

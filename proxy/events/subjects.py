@@ -1,0 +1,92 @@
+"""Every NATS subject, with what is published there: the only place that spells one.
+
+A subject is also the `type` of its CloudEvents. `fairlead.workspace.*` and `fairlead.session.*` are kept
+for what happens to workspaces and sessions; a row and a class of `schema` add one.
+
+Inside the process a subject always begins with `fairlead`. On the wire the configured prefix stands there.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from proxy.events import schema
+
+ROOT = "fairlead"
+
+AUTH_FAILED = "fairlead.auth.failed"
+AUTH_SUCCEEDED = "fairlead.auth.succeeded"
+USER_ONBOARDING_STARTED = "fairlead.user.onboarding_started"
+USER_ONBOARDED = "fairlead.user.onboarded"
+USER_ONBOARDING_REFUSED = "fairlead.user.onboarding_refused"
+USER_WAITLISTED = "fairlead.user.waitlisted"
+USER_LOCKED = "fairlead.user.locked"
+USER_UNLOCKED = "fairlead.user.unlocked"
+USER_KEY_ADDED = "fairlead.user.key_added"
+USER_KEY_REMOVED = "fairlead.user.key_removed"
+
+TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
+    {
+        AUTH_FAILED: schema.AuthFailed,
+        AUTH_SUCCEEDED: schema.AuthSucceeded,
+        USER_ONBOARDING_STARTED: schema.OnboardingStarted,
+        USER_ONBOARDED: schema.Onboarded,
+        USER_ONBOARDING_REFUSED: schema.OnboardingRefused,
+        USER_WAITLISTED: schema.Waitlisted,
+        USER_LOCKED: schema.UserLocked,
+        USER_UNLOCKED: schema.UserUnlocked,
+        USER_KEY_ADDED: schema.KeyAdded,
+        USER_KEY_REMOVED: schema.KeyRemoved,
+    }
+)
+
+ALL = "fairlead.>"
+ALL_AUTH = "fairlead.auth.*"
+ALL_USER = "fairlead.user.*"
+
+_SUBJECT_OF = {payload: subject for subject, payload in TABLE.items()}
+
+
+def subject_of(event: schema.Event) -> str:
+    """Find where `event` is published.
+
+    Raises: KeyError for a class without a row.
+    """
+    return _SUBJECT_OF[type(event)]
+
+
+def check_pattern(pattern: str) -> None:
+    """Make sure that `pattern` is a subject of ours, with `*` for one token and `>` for the rest.
+
+    Raises: ValueError.
+    Source: https://docs.nats.io/nats-concepts/subjects
+    """
+    first, *rest = pattern.split(".")
+    fits = first == ROOT and rest and all(_is_token(token) for token in rest) and ">" not in rest[:-1]
+    if not fits:
+        raise ValueError(f"{pattern!r} is not a pattern of subjects below {ROOT!r}")
+
+
+def _is_token(token: str) -> bool:
+    return token in ("*", ">") or (token.isascii() and token.replace("_", "").replace("-", "").isalnum())
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Decide as NATS does: `*` is exactly one token, a final `>` is one or more."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        if len(tokens) < len(wanted):
+            return False
+        wanted, tokens = wanted[:-1], tokens[: len(wanted) - 1]
+    return len(wanted) == len(tokens) and all(
+        want in ("*", token) for want, token in zip(wanted, tokens, strict=True)
+    )
+
+
+def to_wire(subject: str, prefix: str) -> str:
+    """Put the configured prefix where `fairlead` stands."""
+    return prefix + subject.removeprefix(ROOT)
+
+
+def from_wire(subject: str, prefix: str) -> str:
+    """Put `fairlead` back."""
+    return ROOT + subject.removeprefix(prefix)
