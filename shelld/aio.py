@@ -1,0 +1,44 @@
+"""Tasks with a name and an owner: the only place that creates one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from shelld.errors import ShelldError
+from shelld.log import Log
+
+_log = Log("shelld.aio")
+_T = TypeVar("_T")
+_alive: set[asyncio.Task[Any]] = set()
+
+
+def spawn(coroutine: Coroutine[Any, Any, _T], *, name: str) -> asyncio.Task[_T]:
+    """Start a task that is kept alive until it ends and whose failure is never silent.
+
+    The caller owns it: awaits it, or cancels it with `end`. An exception that nobody awaits is
+    logged when it is not one of ours.
+    """
+    task = asyncio.create_task(coroutine, name=name)
+    _alive.add(task)
+    task.add_done_callback(_settle)
+    return task
+
+
+def _settle(task: asyncio.Task[Any]) -> None:
+    _alive.discard(task)
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None and not isinstance(error, ShelldError):
+        _log.bug("task failed", error, task=task.get_name())
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel `tasks` and wait until they are gone; what they raise is not the caller's business."""
+    waiting = [task for task in tasks if not task.done()]
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        await asyncio.gather(*waiting, return_exceptions=True)

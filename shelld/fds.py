@@ -1,0 +1,158 @@
+"""Bytes in and out of non-blocking descriptors: pipes, pseudo-terminals and sockets alike.
+
+The hot path. A read takes whatever waits, up to one frame; a write goes straight to the kernel and
+waits for room only when there is none. Nothing is buffered here, so a slow side stops the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+
+MAX_FRAME_BYTES = 1024 * 1024
+_FIRST_READ_BYTES = 64 * 1024
+_TTY_BATCH_BYTES = 256 * 1024
+_TTY_READ_BYTES = 16 * 1024
+_BULK_TTY_BYTES = 2048
+_ENDINGS = frozenset({errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ESHUTDOWN})
+
+
+async def readable(fd: int) -> None:
+    """Wait until `fd` has something to read, an end included. One waiter a descriptor."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(fd)
+
+
+async def writable(fd: int) -> None:
+    """Wait until `fd` takes bytes or is broken. One waiter a descriptor."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(fd, _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def grow_pipe(fd: int) -> None:
+    """Make a pipe hold a whole frame, if the kernel lets us.
+
+    Done only for a pipe that was found full: each account has a quota of pipe memory (pipe(7),
+    pipe-user-pages-soft), and what shelld takes for idle pipes its user's pipelines would miss.
+    """
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, MAX_FRAME_BYTES)
+
+
+class Source:
+    """Reads of a pipe or socket, 1 to MAX_FRAME_BYTES at a time."""
+
+    def __init__(self, fd: int, *, pipe: bool = False) -> None:
+        """`fd` is non-blocking and the caller's to close."""
+        self._fd = fd
+        self._size = _FIRST_READ_BYTES
+        self._pipe = pipe
+
+    async def read(self) -> bytes:
+        """Return what waits, or wait for the first byte; b"" is the end.
+
+        Raises: ConnectionResetError when the peer of a socket broke the connection.
+        """
+        while True:
+            try:
+                data = os.read(self._fd, self._size)
+            except BlockingIOError:
+                await readable(self._fd)
+                continue
+            if len(data) == self._size:
+                self._swell()
+            elif len(data) * 8 < self._size > _FIRST_READ_BYTES:
+                self._size //= 2  # a large buffer costs page faults that a small answer need not pay
+            return data
+
+    def _swell(self) -> None:
+        if self._pipe:
+            grow_pipe(self._fd)
+            self._pipe = False
+        self._size = min(self._size * 2, MAX_FRAME_BYTES)
+
+
+class TtySource:
+    """Reads of a pseudo-terminal's master, whose kernel buffer gives 4 KiB at a time."""
+
+    def __init__(self, fd: int) -> None:
+        """`fd` is non-blocking and the caller's to close."""
+        self._fd = fd
+
+    async def read(self) -> bytes:
+        """Return what waits, joined; b"" once nobody holds the terminal any more.
+
+        A short first read is an echo or a prompt and goes out at once.
+        """
+        while True:
+            data = self._once()
+            if data is None:
+                await readable(self._fd)
+                continue
+            if len(data) < _BULK_TTY_BYTES:
+                return data
+            return self._more(data)
+
+    def _more(self, first: bytes) -> bytes:
+        pieces, total = [first], len(first)
+        while total < _TTY_BATCH_BYTES and (piece := self._once()):
+            pieces.append(piece)
+            total += len(piece)
+        return b"".join(pieces)
+
+    def _once(self) -> bytes | None:
+        """Read once; None when nothing waits."""
+        try:
+            return os.read(self._fd, _TTY_READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # Linux says so when the last slave descriptor is closed
+                return b""
+            raise
+
+
+class Sink:
+    """Writes to a pipe, pseudo-terminal or socket."""
+
+    def __init__(self, fd: int, *, pipe: bool = False) -> None:
+        """`fd` is non-blocking and the caller's to close."""
+        self._fd = fd
+        self._pipe = pipe
+
+    async def write(self, data: bytes | memoryview) -> bool:
+        """Write all of `data`, waiting for room; False when nobody will ever read it."""
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.write(self._fd, view)
+            except BlockingIOError:
+                if self._pipe:
+                    grow_pipe(self._fd)
+                    self._pipe = False
+                await writable(self._fd)
+                continue
+            except OSError as error:
+                if error.errno in _ENDINGS:
+                    return False
+                raise
+            view = view[written:]
+        return True

@@ -1,0 +1,213 @@
+"""shelld's side of the launcher: hands over a job, hears how it went."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shelld import launcher
+from shelld.account import Ids
+from shelld.fds import readable
+from shelld.log import Log
+from shelld.reaper import Reaper
+
+_log = Log("shelld.launch")
+_REPORT_BYTES = 4096
+
+
+class LaunchError(OSError):
+    """A job failed before it did what it was for; `stage` says where."""
+
+    def __init__(self, number: int, stage: str) -> None:
+        """`number` is an errno, 0 when the failure was none of the kernel's."""
+        super().__init__(number, os.strerror(number) if number else stage)
+        self.stage = stage
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One execve: absolute path, whole argv, whole environment, directory to start in."""
+
+    path: str
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    cwd: str
+
+
+def fork_launcher() -> socket.socket:
+    """Start the launcher and return shelld's end; it ends when that end is closed.
+
+    Meant to be called while the process has one thread. Later (someone killed the launcher) it is
+    still sound: the child runs nothing of gRPC's and takes no lock that other threads held.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    if os.fork() == 0:
+        gc.disable()  # a collection would copy every page that is still shared with shelld
+        signal.set_wakeup_fd(-1)
+        kept = os.dup2(theirs.fileno(), 3, inheritable=False)
+        os.closerange(4, 65536)
+        launcher.serve(socket.socket(fileno=kept))
+    theirs.close()
+    ours.setblocking(False)
+    return ours
+
+
+class Launcher:
+    """Runs jobs as an account. One per shelld; safe for concurrent callers."""
+
+    def __init__(self, requests: socket.socket, reaper: Reaper) -> None:
+        """`requests` comes from `fork_launcher`."""
+        self._requests = requests
+        self._reaper = reaper
+        self._turn = asyncio.Lock()
+
+    async def start(
+        self, command: Command, ids: Ids | None, stdio: tuple[int, int, int], *, tty: bool
+    ) -> tuple[int, asyncio.Future[os.waitid_result]]:
+        """Start a program in a session of its own; return its pid and its end to come.
+
+        `stdio` stays the caller's to close. With `tty`, descriptor 0 becomes the controlling terminal.
+
+        Raises: LaunchError of stage "fork", "account" or "exec" with the errno of that call.
+        """
+        job = {
+            "op": "exec",
+            "path": command.path,
+            "argv": list(command.argv),
+            "env": dict(command.env),
+            "cwd": command.cwd,
+            "tty": tty,
+        }
+        with self._reaper.launching():
+            async with _Report() as report:
+                await self._send(job, ids, [report.theirs.fileno(), *stdio])
+                report.theirs.close()
+                pid = await report.pid()
+                end = self._reaper.watch(pid)
+                while message := await report.next():
+                    _raise(message)
+                return pid, end
+
+    async def connect(self, path: str, ids: Ids | None) -> socket.socket:
+        """Connect to a Unix path as an account.
+
+        Raises: LaunchError of stage "connect".
+        """
+        return await self._socket({"op": "connect", "path": path}, ids)
+
+    async def bind(self, path: str, ids: Ids | None, *, backlog: int) -> socket.socket:
+        """Listen on a new Unix path of mode 0600 as an account.
+
+        Raises: LaunchError of stage "bind".
+        """
+        return await self._socket({"op": "bind", "path": path, "backlog": backlog}, ids)
+
+    async def unlink(self, path: str, ids: Ids | None) -> None:
+        """Remove a path as an account.
+
+        Raises: LaunchError of stage "unlink".
+        """
+        async with _Report() as report:
+            await self._send({"op": "unlink", "path": path}, ids, [report.theirs.fileno()])
+            report.theirs.close()
+            while message := await report.next():
+                _raise(message)
+
+    async def _socket(self, job: dict[str, Any], ids: Ids | None) -> socket.socket:
+        async with _Report() as report:
+            await self._send(job, ids, [report.theirs.fileno()])
+            report.theirs.close()
+            while message := await report.next():
+                _raise(message)
+                if report.received:
+                    made = socket.socket(fileno=report.received.pop())
+                    made.setblocking(False)
+                    return made
+        raise LaunchError(0, "the launcher's child ended without a word")
+
+    async def _send(self, job: dict[str, Any], ids: Ids | None, fds: list[int]) -> None:
+        job["ids"] = None if ids is None else [ids.uid, ids.gid, list(ids.groups)]
+        body = json.dumps(job).encode()
+        async with self._turn:
+            try:
+                await self._send_frame(body, fds)
+            except (BrokenPipeError, ConnectionResetError):
+                _log.warning("launcher was gone, another one is forked")
+                self._requests.close()
+                self._requests = fork_launcher()
+                await self._send_frame(body, fds)
+
+    async def _send_frame(self, body: bytes, fds: list[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        head = launcher.LENGTH.pack(len(body))
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sent = self._requests.sendmsg([head, body], rights, socket.MSG_NOSIGNAL)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(0.001)  # the launcher forks others; its socket holds 200 kB
+        if rest := (head + body)[sent:]:
+            await loop.sock_sendall(self._requests, rest)
+
+    def close(self) -> None:
+        """End the launcher process; what it started lives on."""
+        self._requests.close()
+
+
+def _raise(message: dict[str, Any]) -> None:
+    if "errno" in message:
+        raise LaunchError(int(message["errno"] or 0), str(message["stage"]))
+
+
+class _Report:
+    """The socket on which one job tells how it goes."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+
+    async def __aenter__(self) -> _Report:
+        self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.setblocking(False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ours.close()
+        self.theirs.close()
+        for fd in self.received:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    async def pid(self) -> int:
+        """Return the first message's pid.
+
+        Raises: LaunchError when there was no fork.
+        """
+        message = await self.next()
+        _raise(message)
+        if "pid" not in message:
+            raise LaunchError(0, "the launcher ended")
+        return int(message["pid"])
+
+    async def next(self) -> dict[str, Any]:
+        """Return the next message; an empty one says that the job went on to its own life or ended."""
+        while True:
+            try:
+                data, fds = launcher.receive_with_fds(self._ours, _REPORT_BYTES)
+            except BlockingIOError:
+                await readable(self._ours.fileno())
+                continue
+            except ConnectionResetError:
+                return {}
+            self.received.extend(fds)
+            message: dict[str, Any] = json.loads(data) if data else {}
+            return message

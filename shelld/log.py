@@ -1,0 +1,61 @@
+"""JSON lines on standard error: one object a line, keys `ts`, `level`, `event` and what is known.
+
+Never logged: environment values, command lines, output of programs, tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+
+class _JsonLines(logging.Formatter):
+    """One record, one line, whatever the message holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class Log:
+    """A logger whose keyword arguments become keys of the line."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the module that speaks."""
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """Say what only a developer asks for."""
+        self._logger.debug("%s", event, extra={"fields": fields})
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Say what happened."""
+        self._logger.info("%s", event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Say what an operator may want to repair."""
+        self._logger.warning("%s", event, extra={"fields": fields})
+
+    def bug(self, event: str, error: BaseException, **fields: Any) -> None:
+        """Say what should not have happened, with its traceback."""
+        self._logger.error("%s", event, extra={"fields": fields}, exc_info=error)
+
+
+def configure(level: str) -> None:
+    """Send every logger of the process to standard error; `level` is a name of `logging`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())

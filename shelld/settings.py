@@ -1,0 +1,386 @@
+"""Settings of one shelld: a JSON file and the command line, checked as a whole.
+
+The only module that reads or writes the environment of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shelld import __version__, rules
+from shelld.errors import SettingsError
+
+MAX_SOCKET_PATH_BYTES = 107
+"""Room in `sun_path` without its final NUL: unix(7)."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """The workspace's own account; what is None is asked of passwd or of the running process."""
+
+    name: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    groups: tuple[int, ...] | None = None
+    home: str | None = None
+    shell: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitScript:
+    """A script of the blueprint; `when` is "once" a home or "every" start."""
+
+    name: str
+    script: str
+    when: str = "once"
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardSettings:
+    """What may be dialled and bound: grammar in `rules`. An empty tuple permits nothing."""
+
+    tcp: tuple[str, ...] = ("*:*",)
+    unix: tuple[str, ...] = ("*",)
+    listen_tcp: tuple[str, ...] = ("localhost:*",)
+    listen_unix: tuple[str, ...] = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Ceilings of one workspace, so that a runaway client gets an answer instead of a dead shelld."""
+
+    programs: int = 512
+    connections: int = 4096
+    listeners: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of mutual TLS and of the key that signs tokens."""
+
+    cert: Path
+    key: Path
+    client_ca: Path
+    token_key: Path
+    client_name: str = "fairlead-proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a shelld needs to know; see `docs` for the file."""
+
+    workspace: str
+    listen: str
+    """`unix:///absolute/path` or `tcp://host:port`."""
+    tls: Tls | None = None
+    """Always present with TCP."""
+    log_level: str = "info"
+    user: str = ""
+    """The user whom the workspace belongs to; in Unix-socket mode only told, with TCP part of the token."""
+    account: AccountSettings = field(default_factory=AccountSettings)
+    accounts: tuple[str, ...] = ()
+    """OS accounts that may be asked for besides the workspace's own."""
+    shell: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    accept_env: tuple[str, ...] = ("LANG", "LC_*", "COLORTERM", "FAIRLEAD_*")
+    init: tuple[InitScript, ...] = ()
+    init_wait_s: float = 30.0
+    """A program waits this long for the init scripts, then starts beside them."""
+    init_timeout_s: float = 600.0
+    """One init script is ended after this long."""
+    forward: ForwardSettings = field(default_factory=ForwardSettings)
+    runtime_dir: str = "/var/run"
+    hostname: str | None = None
+    grace_s: float = 5.0
+    """From the hang-up of a lost session to its KILL; TERM comes half-way."""
+    idle_stop_s: float = 0.0
+    """Stop after so long without activity; 0 never."""
+    limits: Limits = field(default_factory=Limits)
+    dial_timeout_s: float = 15.0
+    accept_timeout_s: float = 30.0
+    sftp_server: str | None = None
+
+
+class _Reader:
+    """Takes typed values out of one JSON object and collects what is wrong."""
+
+    def __init__(self, raw: object, path: str, problems: list[str]) -> None:
+        self._path = path
+        self._problems = problems
+        if not isinstance(raw, dict):
+            problems.append(f"{path or 'the file'} must be a JSON object")
+            raw = {}
+        self._raw: dict[str, Any] = dict(raw)
+
+    def take(self, key: str, default: _T, convert: Callable[[Any], _T]) -> _T:
+        value = self._raw.pop(key, None)
+        if value is None:
+            return default
+        try:
+            return convert(value)
+        except (TypeError, ValueError) as error:
+            self._problems.append(f"{self._path}{key} {error}")
+            return default
+
+    def close(self) -> None:
+        """Report what nobody took: a misspelt key must not be ignored silently."""
+        self._problems.extend(f"{self._path}{key} is not a setting" for key in self._raw)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise TypeError("must be text")
+    return value
+
+
+def _absolute(value: Any) -> str:
+    if not _text(value).startswith("/"):
+        raise ValueError("must be an absolute path")
+    return str(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise TypeError("must be a number of at least 0")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32 - 1:
+        raise TypeError("must be a whole number of at least 0")
+    return value
+
+
+def _list_of(convert: Callable[[Any], _T]) -> Callable[[Any], tuple[_T, ...]]:
+    def convert_all(value: Any) -> tuple[_T, ...]:
+        if not isinstance(value, list):
+            raise TypeError("must be a list")
+        return tuple(convert(item) for item in value)
+
+    return convert_all
+
+
+def _environment(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError("must be an object of texts")
+    for name, text in value.items():
+        if not name or "=" in name or "\0" in name:
+            raise ValueError(f"has a bad name: {name!r}")
+        if not isinstance(text, str) or "\0" in text:
+            raise ValueError(f"must hold text under {name}")
+    return dict(value)
+
+
+def _tcp_rule(value: Any) -> str:
+    rules.parse_tcp(_text(value))
+    return str(value)
+
+
+def _glob(value: Any) -> str:
+    fnmatch.translate(_text(value))
+    return str(value)
+
+
+def _account(raw: object, problems: list[str]) -> AccountSettings:
+    reader = _Reader(raw, "account.", problems)
+    account = AccountSettings(
+        name=reader.take("name", None, _text),
+        uid=reader.take("uid", None, _count),
+        gid=reader.take("gid", None, _count),
+        groups=reader.take("groups", None, _list_of(_count)),
+        home=reader.take("home", None, _absolute),
+        shell=reader.take("shell", None, _absolute),
+    )
+    reader.close()
+    return account
+
+
+def _init(raw: object, problems: list[str]) -> tuple[InitScript, ...]:
+    if not isinstance(raw, list):
+        problems.append("init must be a list")
+        return ()
+    scripts = []
+    for position, item in enumerate(raw):
+        reader = _Reader(item, f"init[{position}].", problems)
+        script = InitScript(
+            name=reader.take("name", f"script-{position}", _text),
+            script=reader.take("script", "", _text),
+            when=reader.take("when", "once", _text),
+        )
+        reader.close()
+        if script.when not in {"once", "every"}:
+            problems.append(f'init[{position}].when must be "once" or "every"')
+        if not script.name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            problems.append(f"init[{position}].name may hold letters, digits, '.', '-' and '_' only")
+        scripts.append(script)
+    if len({script.name for script in scripts}) != len(scripts):
+        problems.append("init holds two scripts of one name")
+    return tuple(scripts)
+
+
+def _forward(raw: object, problems: list[str]) -> ForwardSettings:
+    reader = _Reader(raw, "forward.", problems)
+    plain = ForwardSettings()
+    forward = ForwardSettings(
+        tcp=reader.take("tcp", plain.tcp, _list_of(_tcp_rule)),
+        unix=reader.take("unix", plain.unix, _list_of(_glob)),
+        listen_tcp=reader.take("listen_tcp", plain.listen_tcp, _list_of(_tcp_rule)),
+        listen_unix=reader.take("listen_unix", plain.listen_unix, _list_of(_glob)),
+    )
+    reader.close()
+    return forward
+
+
+def _limits(raw: object, problems: list[str]) -> Limits:
+    reader = _Reader(raw, "limits.", problems)
+    plain = Limits()
+    limits = Limits(
+        programs=reader.take("programs", plain.programs, _count),
+        connections=reader.take("connections", plain.connections, _count),
+        listeners=reader.take("listeners", plain.listeners, _count),
+    )
+    reader.close()
+    return limits
+
+
+def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Settings:
+    """Build settings from the parsed JSON file; pure.
+
+    Raises: SettingsError with every problem found.
+    """
+    problems: list[str] = []
+    reader = _Reader(raw, "", problems)
+    workspace = reader.take("workspace", "", _text)
+    if not workspace:
+        problems.append("workspace must name this workspace")
+    plain = Settings(workspace=workspace, listen=listen)
+    settings = Settings(
+        workspace=workspace,
+        listen=listen,
+        tls=tls,
+        log_level=log_level,
+        user=reader.take("user", plain.user, _text),
+        account=_account(reader.take("account", {}, lambda value: value), problems),
+        accounts=reader.take("accounts", plain.accounts, _list_of(_text)),
+        shell=reader.take("shell", None, _absolute),
+        env=reader.take("env", {}, _environment),
+        accept_env=reader.take("accept_env", plain.accept_env, _list_of(_text)),
+        init=_init(reader.take("init", [], lambda value: value), problems),
+        init_wait_s=reader.take("init_wait_s", plain.init_wait_s, _number),
+        init_timeout_s=reader.take("init_timeout_s", plain.init_timeout_s, _number),
+        forward=_forward(reader.take("forward", {}, lambda value: value), problems),
+        runtime_dir=reader.take("runtime_dir", plain.runtime_dir, _absolute),
+        hostname=reader.take("hostname", None, _text),
+        grace_s=reader.take("grace_s", plain.grace_s, _number),
+        idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, _number),
+        limits=_limits(reader.take("limits", {}, lambda value: value), problems),
+        dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, _number),
+        accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, _number),
+        sftp_server=reader.take("sftp_server", None, _absolute),
+    )
+    reader.close()
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="shelld", description="Serve one workspace to the proxy.")
+    parser.add_argument("--version", action="version", version=f"shelld {__version__}")
+    parser.add_argument("--listen", required=True, metavar="unix:///PATH|tcp://HOST:PORT")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="FILE")
+    parser.add_argument("--tls-client-name", default="fairlead-proxy", metavar="NAME")
+    parser.add_argument("--token-key", type=Path, metavar="FILE")
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    return parser.parse_args(argv)
+
+
+def _tls(arguments: argparse.Namespace, problems: list[str]) -> Tls | None:
+    """Refuse TCP without certificates and a token key: anybody who can reach the port gets a shell."""
+    files = {
+        "--tls-cert": arguments.tls_cert,
+        "--tls-key": arguments.tls_key,
+        "--tls-client-ca": arguments.tls_client_ca,
+        "--token-key": arguments.token_key,
+    }
+    missing = [flag for flag, path in files.items() if path is None]
+    if arguments.listen.startswith("unix://"):
+        if len(missing) < len(files):
+            problems.append("TLS and token flags belong to --listen tcp://, not to a Unix socket")
+        return None
+    if missing:
+        problems.append(f"TCP is served with mutual TLS and tokens only: {' '.join(missing)} missing")
+        return None
+    for flag, path in files.items():
+        if not os.access(path, os.R_OK):
+            problems.append(f"{flag}: {path} cannot be read")
+    return Tls(
+        cert=arguments.tls_cert,
+        key=arguments.tls_key,
+        client_ca=arguments.tls_client_ca,
+        token_key=arguments.token_key,
+        client_name=arguments.tls_client_name,
+    )
+
+
+def _check_listen(listen: str, problems: list[str]) -> None:
+    scheme, _, rest = listen.partition("://")
+    if scheme == "unix":
+        if not rest.startswith("/"):
+            problems.append("--listen unix:// needs an absolute path")
+        elif len(os.fsencode(rest)) > MAX_SOCKET_PATH_BYTES:
+            problems.append(f"--listen: a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+    elif scheme == "tcp":
+        host, _, port = rest.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            problems.append("--listen tcp:// needs host:port")
+    else:
+        problems.append("--listen must be unix:///path or tcp://host:port")
+
+
+def load(argv: Sequence[str]) -> Settings:
+    """Read the command line and the file it names.
+
+    Raises: SettingsError with every problem found; SystemExit for `--version`, `--help` and
+    unknown flags, as argparse does.
+    """
+    arguments = _arguments(argv)
+    problems: list[str] = []
+    _check_listen(arguments.listen, problems)
+    tls = _tls(arguments, problems)
+    raw: object = {"workspace": "unknown"}
+    try:
+        raw = json.loads(arguments.config.read_bytes())
+    except OSError as error:
+        problems.append(f"--config: {arguments.config}: {error.strerror}")
+    except ValueError as error:
+        problems.append(f"--config: {arguments.config} is not JSON: {error}")
+    try:
+        settings = parse(raw, listen=arguments.listen, tls=tls, log_level=arguments.log_level)
+    except SettingsError as error:
+        problems.extend(f"{arguments.config}: {problem}" for problem in error.problems)
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def prepare_process() -> None:
+    """Set what gRPC's core reads from the environment; call before it is imported.
+
+    Its fork handlers would stop the world on every fork of the launcher's emergency path, and its
+    own log would break the JSON lines.
+    """
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
