@@ -44,7 +44,7 @@ def fairlead_target(
 def _target(label: str, home: Path, port: int, identity: Path, root: psutil.Process) -> Target:
     def proxies() -> list[psutil.Process]:
         inside = {process.pid for shelld in _shellds(home) for process in family_of(shelld)}
-        return [process for process in family_of(root) if process.pid not in inside]
+        return [each for each in family_of(root) if each.pid not in inside and not _wraps_workspace(each)]
 
     def cpu() -> dict[str, float]:
         shellds = _shellds(home)
@@ -83,6 +83,13 @@ def _fairlead(words: list[str], environ: dict[str, str]) -> None:
 def _shellds(home: Path) -> list[psutil.Process]:
     """Find the shelld processes of this home: they outlive the proxy on purpose, so parentage cannot tell."""
     return [process for process in psutil.process_iter() if _is_shelld(process, str(home))]
+
+
+def _wraps_workspace(process: psutil.Process) -> bool:
+    """Recognise the tool that set a workspace apart and stays as the parent of its shelld."""
+    with suppress(psutil.Error):
+        return any(word in ("unshare", "bwrap") for word in (process.name(), *process.cmdline()[:1]))
+    return False
 
 
 def _is_shelld(process: psutil.Process, home: str) -> bool:

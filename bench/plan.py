@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 class Plan:
     """Amounts. The defaults take several minutes on two cores."""
 
-    runs: int = 5
+    runs: int = 7
     """Samples of each transfer and each target; one more, small, goes before and is not counted."""
     exec_bytes: int = 1024 * MIB
     login_runs: int = 20

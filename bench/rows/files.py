@@ -5,7 +5,7 @@ from subprocess import PIPE
 
 from bench.client import await_text, finish, running
 from bench.pairs import Metric
-from bench.plan import Bench
+from bench.plan import MIB, Bench
 from bench.targets import Target
 from bench.transfers import Transfer, accounted, measured
 
@@ -19,7 +19,8 @@ def get(bench: Bench) -> list[Metric]:
 
     for target in bench.targets:
         for size in (bench.plan.warm_bytes, bench.plan.file_bytes):
-            target.run(f"truncate -s {size} {target.scratch}zeros-{size}")
+            name = f"{target.scratch}zeros-{size}"
+            target.run(f"truncate -s {size} {name}; cat {name} >/dev/null")
     return measured(bench, "sftp-get", bench.plan.file_bytes, _GOAL, carry)
 
 
@@ -31,9 +32,13 @@ def put(bench: Bench) -> list[Metric]:
 
 
 def _sparse(folder: Path, size: int) -> Path:
+    """Make a file of zeros once, and have it in the page cache, so that no sample pays for that."""
     path = folder / f"zeros-{size}"
-    with path.open("wb") as file:
-        file.truncate(size)
+    if not path.exists():
+        with path.open("wb+") as file:
+            file.truncate(size)
+            while file.read(MIB):
+                pass
     return path
 
 

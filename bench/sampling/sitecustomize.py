@@ -1,6 +1,6 @@
 """Samples the main thread of the process that imports it, which Python does by itself at start.
 
-A timer of the process's own CPU time asks every millisecond where the main thread is. A sample weighs what
+A timer of the process's own CPU time asks every few milliseconds where the main thread is. A sample weighs what
 that thread has used since the last one, so that other threads are not charged to it (they are listed
 apart). Samples count only while the file `go` exists in the folder named by BENCH_SAMPLES; the sums go to
 `<pid>.json` there. C code called by the event loop cannot be interrupted: its time is charged to the entry
@@ -19,7 +19,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 _TICK_S = 0.001
-_SAVE_EVERY = 200
+_LOOK_EVERY = 10
 _DEPTH = 60
 
 
@@ -37,8 +37,8 @@ class _Sampler:
         now = time.thread_time()
         weight, self._last = now - self._last, now
         self._seen += 1
-        if self._seen % _SAVE_EVERY == 0:
-            if self._running:
+        if self._seen % _LOOK_EVERY == 0:
+            if self._running and self._seen % (10 * _LOOK_EVERY) == 0:
                 self._save()
             self._running = self._go.exists()
         if frame is None or not self._running:
@@ -89,7 +89,20 @@ def _hook(event: str, _arguments: tuple[Any, ...]) -> None:
         _stop()
 
 
+def _hand_on() -> None:
+    """Have a shelld sample itself too: the proxy starts it with a clean environment."""
+    spawn = os.posix_spawn
+
+    def spawn_sampled(path: Any, argv: Any, env: Any, **options: Any) -> int:
+        if "shelld" in argv:
+            env = {**env, **{name: os.environ[name] for name in ("PYTHONPATH", "BENCH_SAMPLES")}}
+        return spawn(path, argv, env, **options)
+
+    os.posix_spawn = spawn_sampled
+
+
 if _folder := os.environ.get("BENCH_SAMPLES"):
+    _hand_on()
     signal.signal(signal.SIGPROF, _Sampler(Path(_folder)).sample)
     signal.setitimer(signal.ITIMER_PROF, _TICK_S, _TICK_S)
     atexit.register(_stop)
