@@ -13,6 +13,8 @@ from rich.table import Table
 
 _FOLDER = Path(__file__).parent / "sampling"
 _SHOWN = 25
+_EVERYTHING = 0.95
+"""Share above which a function is only the way in."""
 
 
 def environment(samples: Path) -> dict[str, str]:
@@ -45,7 +47,8 @@ def _show(process: dict[str, Any], console: Console) -> None:
     busy = {name: seconds for name, seconds in process["threads"].items() if seconds >= 0.05}
     console.print(f"threads since start: {', '.join(f'{k} {v:.2f} s' for k, v in sorted(busy.items()))}")
     table = Table("itself", "function", "with what it calls", "function")
-    own, calls = ([*process[key].items()][:_SHOWN] for key in ("self", "with_calls"))
+    own = [*process["self"].items()][:_SHOWN]
+    calls = [(name, s) for name, s in process["with_calls"].items() if s < _EVERYTHING * total][:_SHOWN]
     for (a, own_s), (b, calls_s) in zip(own, calls, strict=False):
         table.add_row(f"{own_s / total:.1%}", a, f"{calls_s / total:.1%}", b)
     console.print(table)
