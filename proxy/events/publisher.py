@@ -25,10 +25,14 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages before the next one were missed: whoever keeps state by events must look it up anew."""
+    """Messages before the next one were missed: whoever keeps state by events must look it up now.
+
+    The first item of every subscription, and the first after each reconnection, since nobody knows what was
+    published before; so a reader needs no other way to begin.
+    """
 
     missed: int | None
-    """How many this reader was too slow for; None after a reconnection, when nobody knows."""
+    """How many this reader was too slow for; None when it was not there to hear them."""
 
 
 @dataclass(slots=True)
@@ -60,8 +64,8 @@ class Publisher(Protocol):
 class Subscription(Protocol):
     """Messages of one pattern, for one reader: `async for item in subscription`.
 
-    Messages are kept from the moment of `subscribe`, in order; a full queue drops the oldest and says so
-    by a Gap. The iteration ends when the subscription or the bus is closed.
+    Messages come in order; a full queue drops the oldest and says so by a Gap. The iteration ends when the
+    subscription or the bus is closed.
     """
 
     def __aiter__(self) -> Self: ...
@@ -69,7 +73,7 @@ class Subscription(Protocol):
     async def __anext__(self) -> Message | Gap: ...
 
     async def live(self) -> None:
-        """Return when messages of other replicas arrive too; not before the first connection to NATS."""
+        """Return when messages arrive; not before the first connection to NATS."""
 
     def close(self) -> None:
         """End it; what waits is forgotten. Twice is fine."""
@@ -218,7 +222,8 @@ class Mailbox:
         await self._live.wait()
 
     def went_live(self) -> None:
-        """Let `live` return."""
+        """Let `live` return; what was published before is a gap."""
+        self.put_gap()
         self._live.set()
 
     def put(self, message: Message) -> None:
