@@ -1,7 +1,10 @@
 """What every test may use."""
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -30,3 +33,11 @@ def principal(peer: Peer) -> Callable[[str], Principal]:
         return Principal(LoginAttempt(peer, value), User(value.user), "SHA256:none")
 
     return make
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """A directory for Unix sockets, whose paths have at most 107 bytes: pytest's own are too long."""
+    path = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)

@@ -117,6 +117,7 @@ class LocalBackend:
             raise WorkspaceNotFound(f"there is no workspace {name!r}")
         async with _locked(places):
             await _end(_pids(places), places)
+            self._state.remove_runtime(places)
 
     async def close(self) -> None:
         await self._owner.close()

@@ -10,11 +10,14 @@ workspace; the program outside that made the namespace (the wrapper) takes it al
 import asyncio
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
+
+from proxy.workspaces.process import spawn_detached
 
 Kind = Literal["bwrap", "unshare", "none"]
 Choice = Literal["auto", "bwrap", "unshare", "none"]
@@ -109,23 +112,18 @@ async def _try(separation: Separation) -> str:
     """Make a namespace with nothing in it; the reason when that fails, empty when it works."""
     check = 'test "$$" = 1 && test "$(cat /proc/sys/kernel/hostname)" = probe && test -d /proc/1'
     command = separation.wrap(["/bin/sh", "-c", check], hostname="probe", uid=os.geteuid(), gid=os.getegid())
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": SEARCH_PATH, "LANG": "C.UTF-8"},
-    )
-    try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
-            _, errors = await process.communicate()
-    except TimeoutError:
-        return f"no answer within {PROBE_TIMEOUT_S:g} s"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == 0:
+    # Into a file: a pipe would be held open by whatever the tool leaves behind.
+    with tempfile.TemporaryFile() as output:
+        child = spawn_detached(command, {"PATH": SEARCH_PATH, "LANG": "C.UTF-8"}, output.fileno())
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                status = await asyncio.shield(child.exited)
+        except TimeoutError:
+            return f"no answer within {PROBE_TIMEOUT_S:g} s"
+        finally:
+            child.kill()
+        output.seek(0)
+        said = output.read(10_000).decode(errors="replace").strip().splitlines()
+    if status == 0:
         return ""
-    said = errors.decode(errors="replace").strip().splitlines()
-    return said[-1] if said else f"it ended with status {process.returncode}"
+    return said[-1] if said else f"it ended with status {status}"

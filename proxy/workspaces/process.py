@@ -39,10 +39,10 @@ class Child:
             self.exited.set_result(code)
 
     def kill(self) -> None:
-        """End it at once; what it wrapped ends with it."""
-        if self._pidfd >= 0:
+        """End it at once, and what it started in its own process group; a wrapper takes the rest along."""
+        if self._pidfd >= 0:  # not reaped, so the number is still its own
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                os.killpg(self.pid, signal.SIGKILL)
 
     def release(self) -> None:
         """Stop watching; init reaps it once we are gone."""

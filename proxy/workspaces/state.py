@@ -6,7 +6,7 @@
                              shelld.log       what shelld says; the one before as shelld.log.1
                              lock             held by whoever starts or stops it
                              home/            the person's files
-    <runtime>/<10 hex>/shelld.sock            and sockets of ssh-agents: private, short paths
+    <runtime>/<8 hex>/shelld.sock             and sockets of ssh-agents: private, short paths
 
 A socket path has at most 107 bytes, so sockets live apart from the rest: in /run for root and in
 /tmp for everybody else. Not in XDG_RUNTIME_DIR, which is taken away when the user logs out.
@@ -26,12 +26,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import WorkspaceName
 from proxy.workspaces.backend import WorkspaceRecord
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
 
+_log = structlog.get_logger("workspaces")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,126}[a-z0-9])?")
 
 
@@ -90,7 +93,7 @@ class State:
         """
         if not _NAME.fullmatch(name):
             raise WorkspaceNotFound(f"{name!r} cannot be the name of a workspace")
-        digest = hashlib.sha256(name.encode()).hexdigest()[:10]
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return Places(self.workspaces / name, self.runtime / digest)
 
     def record(self, name: str) -> WorkspaceRecord | None:
@@ -109,12 +112,17 @@ class State:
             raise WorkspaceStartFailed(f"{file} cannot be read: {exc!r}", user_message=_BROKEN) from exc
 
     def records(self) -> Iterator[WorkspaceRecord]:
-        """Give every workspace, by name."""
+        """Give every workspace that can be read, by name; a broken one hides no other."""
         if not self.workspaces.is_dir():
             return
-        for name in sorted(os.listdir(self.workspaces)):
-            if _NAME.fullmatch(name) and (record := self.record(name)):
-                yield record
+        for name in sorted(filter(_NAME.fullmatch, os.listdir(self.workspaces))):
+            try:
+                record = self.record(name)
+            except WorkspaceStartFailed as exc:
+                _log.warning("workspace is damaged", workspace=name, why=str(exc))
+            else:
+                if record:
+                    yield record
 
     def make(self, places: Places, record: WorkspaceRecord) -> None:
         """Make what a workspace needs before its first start: the home is filled before it has a name."""
@@ -140,6 +148,10 @@ class State:
         """
         for directory in (self.runtime, places.runtime):
             _private_dir(directory, self._runtime_mode)
+
+    def remove_runtime(self, places: Places) -> None:
+        """Take the sockets of a stopped workspace away; the directory of all of them stays."""
+        shutil.rmtree(places.runtime, ignore_errors=True)
 
 
 _BROKEN = "this workspace is damaged; its operator can see why in the log"

@@ -1,0 +1,150 @@
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from proxy.blueprints.catalog import Catalog
+from proxy.blueprints.schema import Blueprint
+from proxy.errors import BlueprintNotFound, Refused, WorkspaceNotFound
+from proxy.model import Endpoint, Principal, WorkspaceName
+from proxy.userstring import parse, workspace_name
+from proxy.workspaces.backend import Features, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.provisioner import Workspaces, check_account, own_record
+
+MakePrincipal = Callable[[str], Principal]
+
+
+class RecordingBackend:
+    """Starts nothing, and remembers what it was asked for."""
+
+    def __init__(self, records: dict[str, WorkspaceRecord], account: str = "worker") -> None:
+        self.features = Features(account=account)
+        self.records = records
+        self.asked: list[WorkspaceRequest] = []
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        return self.records.get(name)
+
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        self.asked.append(request)
+        return Endpoint(request.name, "unix:///nowhere", "1")
+
+    async def stop(self, name: WorkspaceName) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def backend() -> RecordingBackend:
+    def record(name: str, user: str, blueprint: str = "data") -> WorkspaceRecord:
+        return WorkspaceRecord(WorkspaceName(name), user, blueprint, datetime.now(UTC))
+
+    return RecordingBackend(
+        {
+            "mine": record("mine", "alice"),
+            "hers": record("hers", "bob"),
+            "old": record("old", "alice", "gone"),
+        }
+    )
+
+
+@pytest.fixture
+def workspaces(tmp_path: Path, backend: RecordingBackend) -> Workspaces:
+    (tmp_path / "dev.yaml").write_text("")
+    (tmp_path / "data.yaml").write_text("accounts: [postgres]\n")
+    return Workspaces(Catalog(tmp_path), backend, "dev")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "blueprint", "may_create"),
+    [
+        ("alice", workspace_name(parse("alice"), "dev"), "dev", True),
+        ("alice+dev", workspace_name(parse("alice"), "dev"), "dev", True),
+        ("alice+data", workspace_name(parse("alice"), "data"), "data", True),
+        ("alice+data+user=postgres", workspace_name(parse("alice"), "data"), "data", True),
+        ("alice+dev+user=worker", workspace_name(parse("alice"), "dev"), "dev", True),
+        ("alice+pod=mine", "mine", "data", False),
+        ("alice+pod=mine+user=postgres", "mine", "data", False),
+    ],
+)
+async def test_a_user_string_means_one_workspace(
+    workspaces: Workspaces,
+    backend: RecordingBackend,
+    principal: MakePrincipal,
+    text: str,
+    name: str,
+    blueprint: str,
+    may_create: bool,
+) -> None:
+    endpoint = await workspaces.ensure(principal(text), print)
+    assert endpoint.workspace == name
+    (asked,) = backend.asked
+    assert (asked.name, asked.user, asked.blueprint.name, asked.may_create) == (
+        name,
+        "alice",
+        blueprint,
+        may_create,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "sentence"),
+    [
+        ("alice+nope", BlueprintNotFound, "there is no blueprint 'nope'; there are: data, dev"),
+        ("alice+pod=hers", WorkspaceNotFound, "there is no workspace 'hers' of alice"),
+        ("alice+pod=none", WorkspaceNotFound, "there is no workspace 'none' of alice"),
+        ("alice+pod=old", BlueprintNotFound, "there is no blueprint 'gone'"),
+        (
+            "alice+repo=o/p",
+            BlueprintNotFound,
+            "workspaces of a repository are not served here; log in as alice+dev",
+        ),
+        ("alice+workload=deployment/x+ns=n", WorkspaceNotFound, "no cluster workloads to enter here"),
+        (
+            "alice+dev+user=postgres",
+            Refused,
+            "blueprint dev has no account 'postgres' to log in as; it has: worker",
+        ),
+        ("alice+data+user=root", Refused, "it has: worker, postgres"),
+        ("alice+pod=mine+user=root", Refused, "it has: worker, postgres"),
+    ],
+)
+async def test_a_refusal_says_what_there_is(
+    workspaces: Workspaces,
+    backend: RecordingBackend,
+    principal: MakePrincipal,
+    text: str,
+    error: type[Exception],
+    sentence: str,
+) -> None:
+    with pytest.raises(error) as caught:
+        await workspaces.ensure(principal(text), print)
+    assert sentence in str(caught.value)
+    assert backend.asked == []
+
+
+def test_what_is_not_there_and_what_is_not_yours_sound_alike() -> None:
+    other = WorkspaceRecord(WorkspaceName("ws"), "bob", "dev", datetime.now(UTC))
+    said = []
+    for record in (None, other):
+        with pytest.raises(WorkspaceNotFound) as caught:
+            own_record(record, "ws", "alice")
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_a_backend_without_account_offers_none() -> None:
+    with pytest.raises(Refused, match=r"'root' to log in as$"):
+        check_account("root", Blueprint(name="dev"), own="")
+    check_account("", Blueprint(name="dev"), own="")
+
+
+async def test_the_blueprint_in_effect_can_be_asked_for(
+    workspaces: Workspaces, principal: MakePrincipal
+) -> None:
+    assert (await workspaces.blueprint(principal("alice+data"))).accounts == ("postgres",)
+    await asyncio.wait_for(workspaces.close(), 5)
