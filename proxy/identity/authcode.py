@@ -1,0 +1,139 @@
+"""Authorization code grant with PKCE, the client's half: for pages of ours that need to know who looks.
+
+Sources: RFC 6749 §4.1, RFC 7636 (S256 only), RFC 9207 (`iss` in the response), OpenID Connect Core §3.1.
+Whoever uses this keeps a WebLogin on the server, finds it by `state`, once, and has bound it to one browser
+by a cookie.
+"""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+from urllib.parse import urlencode
+
+from proxy.errors import ApprovalDenied, OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.identity.device_flow import Tokens, parse_answer, read_tokens
+from proxy.identity.http import Http, HttpFailed, Request, client_credentials
+from proxy.identity.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class CodeClient:
+    """A client as registered at one provider, and that provider's endpoints."""
+
+    provider: str
+    authorize_url: str
+    token_url: str
+    client_id: str
+    client_secret: Secret | None = None
+    basic: bool = False
+    scopes: tuple[str, ...] = ()
+    issuer: str = ""
+    """Compared with `iss` of the response where there is one (RFC 9207)."""
+    requires_iss: bool = False
+
+
+def _random(size: int = 32) -> Secret:
+    return Secret(secrets.token_urlsafe(size))
+
+
+@dataclass(frozen=True, slots=True)
+class WebLogin:
+    """One browser on its way to the provider and back; every value is used once."""
+
+    redirect_uri: str
+    state: Secret = field(default_factory=_random)
+    nonce: Secret = field(default_factory=_random)
+    verifier: Secret = field(default_factory=lambda: _random(48))
+
+
+def challenge(verifier: Secret) -> str:
+    """Derive the S256 challenge (RFC 7636 §4.2)."""
+    digest = hashlib.sha256(verifier.reveal().encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def authorize_url(client: CodeClient, web: WebLogin) -> str:
+    """Say where to send the browser; the URL holds `state` and must not be logged."""
+    query = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": web.redirect_uri,
+        "scope": " ".join(client.scopes),
+        "state": web.state.reveal(),
+        "nonce": web.nonce.reveal(),
+        "code_challenge": challenge(web.verifier),
+        "code_challenge_method": "S256",
+    }
+    return f"{client.authorize_url}{'&' if '?' in client.authorize_url else '?'}{urlencode(query)}"
+
+
+def read_callback(client: CodeClient, query: Mapping[str, str]) -> Secret:
+    """Give the code out of the parameters that the browser brought back; `state` is checked before.
+
+    Raises: ApprovalDenied, ProviderMisconfigured.
+    """
+    issuer = query.get("iss")
+    if client.issuer and (issuer is not None or client.requires_iss) and issuer != client.issuer:
+        raise _misfit(client, "the response is by another issuer (RFC 9207)")
+    if error := query.get("error"):
+        _stop(client, error)
+    if not (code := query.get("code")):
+        raise _misfit(client, "the response has no code")
+    return Secret(code)
+
+
+async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) -> Tokens:
+    """Exchange a code for tokens (RFC 6749 §4.1.3), once: a lost reply is not asked for again.
+
+    Raises: ApprovalDenied, ProviderMisconfigured, ProviderUnavailable.
+    """
+    form: dict[str, str | Secret] = {
+        "grant_type": "authorization_code",
+        "code": code,
+        "redirect_uri": web.redirect_uri,
+        "client_id": client.client_id,
+        "code_verifier": web.verifier,
+    }
+    basic = None
+    if client.client_secret is not None:
+        if client.basic:
+            basic = client_credentials(client.client_id, client.client_secret)
+        else:
+            form["client_secret"] = client.client_secret
+    try:
+        reply = await http.send(Request(client.token_url, form=form, basic=basic))
+    except HttpFailed as exc:
+        raise _away(client, str(exc)) from None
+    answer = parse_answer(reply)
+    if error := answer.get("error"):
+        _stop(client, str(error))
+    if not 200 <= reply.status < 300 or not answer:
+        raise _away(client, f"status {reply.status} in answer to the code")
+    return read_tokens(client.provider, answer)
+
+
+def _stop(client: CodeClient, error: str) -> NoReturn:
+    word = error if error.replace("_", "").isalnum() and len(error) <= 64 else "unreadable error"
+    if word in ("access_denied", "consent_required", "login_required", "interaction_required"):
+        raise ApprovalDenied(
+            f"{client.provider}: {word}", user_message=f"the request was denied at {client.provider}"
+        )
+    if word in ("temporarily_unavailable", "server_error"):
+        raise _away(client, word)
+    raise _misfit(client, word)
+
+
+def _misfit(client: CodeClient, reason: str) -> OnboardingError:
+    return ProviderMisconfigured(
+        f"{client.provider}: {reason}",
+        user_message=f"login by {client.provider} does not work; its settings need an operator",
+    )
+
+
+def _away(client: CodeClient, reason: str) -> OnboardingError:
+    return ProviderUnavailable(
+        f"{client.provider}: {reason}", user_message=f"{client.provider} does not answer at the moment"
+    )

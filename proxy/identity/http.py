@@ -1,0 +1,186 @@
+"""The one door to HTTP as a client: bounded in time, size and reach; no foreign exception leaves it.
+
+Redirects are never followed, cookies never kept, the environment's proxies never read, and only https
+(or http on loopback) is spoken. URLs and bodies are not logged: either may hold a secret.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote_plus, urlsplit
+
+import aiohttp
+
+from proxy.errors import SettingsError
+from proxy.identity.config import HttpSettings, check_url
+from proxy.identity.secret import Secret
+
+_USER_AGENT = "fairlead"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request; a body makes it a POST of a form (application/x-www-form-urlencoded)."""
+
+    url: str
+    form: Mapping[str, str | Secret] | None = None
+    bearer: Secret | None = None
+    basic: tuple[str, Secret] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Request({'GET' if self.form is None else 'POST'} {_place(self.url)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back, whole; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    def json(self) -> Any:
+        """Read the body, whatever its content type says.
+
+        Raises: ValueError, without any of the body.
+        """
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise ValueError("the reply is not JSON") from None
+
+
+def client_credentials(client_id: str, secret: Secret) -> tuple[str, Secret]:
+    """Encode a client's id and secret for Basic as RFC 6749 §2.3.1 wants it."""
+    return quote_plus(client_id), Secret(quote_plus(secret.reveal()))
+
+
+class HttpFailed(Exception):
+    """No whole reply came; the text is safe to log. Always turned into ours by whoever asked."""
+
+
+class Http(Protocol):
+    """Whoever can carry a request."""
+
+    async def send(self, request: Request) -> Reply:
+        """Raises: HttpFailed."""
+
+
+class HttpClient:
+    """One per process: a bounded pool of connections. Use within one event loop."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._ssl = _trust(settings)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request) -> Reply:
+        """Carry one request within `request_timeout_s`.
+
+        Raises: HttpFailed when it is not allowed to leave, or no whole reply of a bearable size came.
+        """
+        place = _place(request.url)
+        try:
+            check_url(request.url)
+        except ValueError as exc:
+            raise HttpFailed(str(exc)) from None
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                return await self._exchange(request)
+        except TimeoutError:
+            raise HttpFailed(f"{place} did not answer in time") from None
+        except (aiohttp.ClientError, OSError, ValueError) as exc:
+            raise HttpFailed(f"{place}: {_words(exc)}") from None
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _exchange(self, request: Request) -> Reply:
+        headers = {"User-Agent": _USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
+        headers.update(request.headers)
+        if request.bearer is not None:
+            headers["Authorization"] = f"Bearer {request.bearer.reveal()}"
+        elif request.basic is not None:
+            login, password = request.basic
+            headers["Authorization"] = aiohttp.encode_basic_auth(login, password.reveal())
+        form = None if request.form is None else {key: _reveal(value) for key, value in request.form.items()}
+        async with self._open_session().request(
+            "GET" if form is None else "POST",
+            request.url,
+            data=form,
+            headers=headers,
+            allow_redirects=False,
+            proxy=self._settings.proxy_url or None,
+        ) as response:
+            body = await self._read(response)
+            lowered = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(response.status, lowered, body)
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+            raise ValueError("the reply is compressed, which was not asked for")
+        limit = self._settings.max_reply_bytes
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                raise ValueError(f"the reply is larger than {limit} bytes")
+        return bytes(body)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._settings.max_connections, ssl=self._ssl),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+def _trust(settings: HttpSettings) -> ssl.SSLContext | bool:
+    if settings.ca_file is None:
+        return True
+    try:
+        context = ssl.create_default_context()
+        context.load_verify_locations(settings.ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(f"http.ca_file: {settings.ca_file}: {exc}") from None
+    return context
+
+
+def _place(url: str) -> str:
+    """Scheme, host and path of a URL: what a log may hold."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
+
+
+def _words(exc: Exception) -> str:
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not trusted ({exc.certificate_error})"
+    if isinstance(exc, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"no connection ({exc.os_error.strerror or exc.os_error})"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "it hung up without an answer"
+    if isinstance(exc, aiohttp.ClientPayloadError):
+        return "it hung up in the middle of the answer"
+    if type(exc) is ValueError:
+        return str(exc)
+    return type(exc).__name__
+
+
+def _reveal(value: str | Secret) -> str:
+    return value.reveal() if isinstance(value, Secret) else value

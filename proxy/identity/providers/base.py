@@ -1,0 +1,154 @@
+"""What onboarding asks of a provider, and what providers have in common."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from proxy.errors import OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.identity.authcode import CodeClient
+from proxy.identity.clock import Clock
+from proxy.identity.config import Approval, HttpSettings, KeyListSettings
+from proxy.identity.device_flow import Authorization, Tokens
+from proxy.identity.http import Http, HttpFailed, Reply, Request
+from proxy.identity.mapping import Mapped
+from proxy.identity.profile import KeyList, Profile
+from proxy.identity.secret import Secret
+
+Gate = Callable[[], Awaitable[None]]
+FETCH_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a person should see before approving."""
+
+    name: str
+    """The user name that was typed."""
+    source: str
+    """Address of the client."""
+    fingerprint: str
+    """Of the key that was proved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every provider is built with."""
+
+    http: Http
+    clock: Clock
+    keys: KeyListSettings
+    limits: HttpSettings
+
+
+class Provider(Protocol):
+    """One configured provider. Errors that leave it are OnboardingErrors."""
+
+    @property
+    def name(self) -> str:
+        """From settings; shown to people, recorded with users."""
+
+    @property
+    def approval(self) -> Approval:
+        """How a person approves: by a device code, or on our page behind an authorization code."""
+
+    @property
+    def can_onboard(self) -> bool:
+        """Whether somebody new may come in this way."""
+
+    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
+        """Ask for a device code. Raises: ProviderUnavailable, ProviderMisconfigured."""
+
+    async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
+        """Wait for the person; `gate` is awaited before every request.
+
+        Raises: CodeExpired, ApprovalDenied, ProviderUnavailable, ProviderMisconfigured.
+        """
+
+    async def code_client(self) -> CodeClient:
+        """Give what the authorization code grant needs. Raises: as start_device."""
+
+    async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """Read the account that approved; `nonce` is the one of a WebLogin.
+
+        Raises: ProviderUnavailable, ProviderMisconfigured.
+        """
+
+    async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
+        """Give the keys that the provider lists for an account; None when it keeps no lists.
+
+        `login` is the account's present name when `access` is its own token; otherwise a hint.
+        Raises: ProviderUnavailable when it cannot be asked and is not remembered well enough.
+        """
+
+
+async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: bool = False) -> Any:
+    """Read a JSON document; what may be passing is tried FETCH_ATTEMPTS times.
+
+    `absent_ok` makes None of status 404.
+
+    Raises: ProviderUnavailable, ProviderMisconfigured.
+    """
+    problem = ""
+    for attempt in range(FETCH_ATTEMPTS):
+        if attempt:
+            await tools.clock.sleep(0.5 * 2 ** (attempt - 1))
+        try:
+            reply = await tools.http.send(request)
+            if 200 <= reply.status < 300:
+                return reply.json()
+        except (HttpFailed, ValueError) as exc:
+            problem = f"{request!r}: {exc}"
+            continue
+        if reply.status == 404 and absent_ok:
+            return None
+        problem = f"{request!r}: status {reply.status}"
+        if not is_passing(reply):
+            raise misconfigured(provider, problem)
+    raise unavailable(provider, problem)
+
+
+def make_profile(
+    provider: str,
+    issuer: str,
+    subject: str,
+    login: str,
+    mapped: Mapped,
+    claims: Mapping[str, Any],
+    *,
+    active: bool = True,
+) -> Profile:
+    """Join what the provider says with what our mapping makes of it."""
+    return Profile(
+        provider=provider,
+        issuer=issuer,
+        subject=subject,
+        login=login,
+        name=mapped.name,
+        full_name=mapped.full_name,
+        email=mapped.email,
+        groups=mapped.groups,
+        uid=mapped.uid,
+        keys=mapped.keys,
+        active=active,
+        claims=claims,
+    )
+
+
+def is_passing(reply: Reply) -> bool:
+    """Tell whether asking again later may help; a spent rate limit is said with 403 by GitHub."""
+    return reply.status >= 500 or reply.status == 429 or reply.headers.get("x-ratelimit-remaining") == "0"
+
+
+def unavailable(provider: str, reason: str) -> OnboardingError:
+    """Make the error of a provider that does not answer; `reason` is for the log."""
+    return ProviderUnavailable(
+        f"{provider}: {reason}", user_message=f"{provider} does not answer at the moment"
+    )
+
+
+def misconfigured(provider: str, reason: str) -> OnboardingError:
+    """Make the error of a provider that refuses us or is not understood; `reason` is for the log."""
+    return ProviderMisconfigured(
+        f"{provider}: {reason}",
+        user_message=f"login by {provider} does not work; its settings need an operator",
+    )
