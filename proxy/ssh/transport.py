@@ -11,7 +11,7 @@ from typing import Any, cast
 import asyncssh
 import structlog
 from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
-from asyncssh.packet import SSHPacket
+from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from proxy.settings import RelaySettings
 from proxy.ssh.relay import Gate
@@ -69,9 +69,26 @@ class TunedConnection(asyncssh.SSHServerConnection):
         super().connection_lost(exc)
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
-        """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh."""
-        _log.error("connection ended by a bug", exc_info=exc_info or sys.exc_info())
+        """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh.
+
+        A packet that cannot be read is the client's fault; asyncssh tells the two apart only where it
+        reads without waiting.
+        """
+        exc_info = exc_info or sys.exc_info()
+        if isinstance(exc_info[1], PacketDecodeError):
+            fault = asyncssh.ProtocolError(str(exc_info[1]))
+            self._send_disconnect(fault.code, fault.reason, fault.lang)
+            self._force_close(fault)
+            return
+        _log.error("connection ended by a bug", exc_info=exc_info)
         super().internal_error(exc_info, error_logger)
+
+    def _recv_version(self) -> bool:
+        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble."""
+        try:
+            return super()._recv_version()
+        except UnicodeDecodeError:
+            raise asyncssh.ProtocolError("Version is not ASCII") from None
 
     # ------------------------------------------------------------------------- the key exchange
 
@@ -133,6 +150,24 @@ class TunedConnection(asyncssh.SSHServerConnection):
 
     async def reload_config(self) -> None:
         """Leave the options as they are: no configuration file has `Match` blocks to look at again."""
+
+    # ------------------------------------------------------------------------- the global requests
+
+    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
+        try:
+            super()._process_cancel_tcpip_forward_global_request(packet)
+        except asyncssh.ProtocolError:
+            self._report_global_response(False)
+
+    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
+        self, packet: SSHPacket
+    ) -> None:
+        """As for TCP."""
+        try:
+            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
+        except asyncssh.ProtocolError:
+            self._report_global_response(False)
 
 
 # asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
