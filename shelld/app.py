@@ -3,52 +3,117 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
+from collections.abc import Callable
 
-import grpc.aio
-
-from shelld import log, wire
+from shelld import aio
 from shelld.account import Accounts
+from shelld.activity import Activity
+from shelld.auth import Authenticate, TokenAuthenticator, trust_socket
+from shelld.bootstrap import Bootstrap
+from shelld.dial import Dialer
+from shelld.door import UnixDoor
 from shelld.farewell import Farewell
+from shelld.idle import stop_when_idle
 from shelld.launch import Launcher
+from shelld.listen import Listeners
+from shelld.log import Log
 from shelld.reaper import Reaper
 from shelld.registry import Registry
-from shelld.service import Service
+from shelld.service import Server, Service, handlers
 from shelld.settings import Settings
 from shelld.start import Starter
-from shelld.token import Caller
+
+_log = Log("shelld.app")
+_LAST_FRAMES_S = 2.0
+"""For the exits of programs that were hung up to reach their clients."""
 
 
-async def serve(settings: Settings, requests: socket.socket) -> int:
-    log.configure(settings.log_level)
+async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
+    """Serve until TERM, INT or idleness; every program of the workspace is gone afterwards.
+
+    Raises: SettingsError, Taken before anything was served.
+    """
+    authenticate: Authenticate = trust_socket
+    if settings.tls is not None:
+        authenticate = TokenAuthenticator(settings, settings.tls)
+    door = UnixDoor(settings.listen.removeprefix("unix://")) if settings.tls is None else None
     reaper = Reaper()
     reaper.install()
-    launcher = Launcher(requests, reaper)
+    launcher = Launcher(forked, reaper)
     accounts = Accounts(settings)
     registry = Registry(settings.limits)
     farewell = Farewell(settings.grace_s)
+    bootstrap = Bootstrap(settings, accounts.own, launcher, farewell)
+    listeners = Listeners(settings.forward, settings.runtime_dir, settings.accept_timeout_s, launcher)
+    activity = Activity(registry, accounts.own.home)
+    starter = Starter(settings, accounts, launcher, farewell, bootstrap.ready, listeners.agent_socket)
+    dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher)
+    service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
+    server = Server(handlers(service.behaviours(), authenticate))
 
-    async def ready() -> None:
-        return None
+    bootstrap.prepare()
+    await server.start(settings.listen, settings.tls)
+    scripts = aio.spawn(bootstrap.run_scripts(), name="init scripts")
+    _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
+    try:
+        reason = await _until_stop(settings, registry, activity, door)
+        _log.info("stopping", reason=reason, programs=registry.programs)
+    finally:
+        registry.draining = True
+        if door is not None:
+            door.hide()
+        await aio.end([scripts])
+        await _end_programs(registry, farewell, launcher, server)
+        listeners.close()
+        launcher.close()
+        reaper.uninstall()
+        if door is not None:
+            door.close()
 
-    def agent(_: str) -> str:
-        raise KeyError
 
-    starter = Starter(settings, accounts, launcher, farewell, ready, agent)
-    service = Service(settings, accounts, registry, starter)
-    server = grpc.aio.server(options=wire.SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((wire.handlers(service.behaviours(), lambda _: Caller()),))
-    old = os.umask(0o177)
-    server.add_insecure_port("unix:" + settings.listen.removeprefix("unix://"))
-    os.umask(old)
-    await server.start()
-    stop = asyncio.Event()
+async def _until_stop(
+    settings: Settings, registry: Registry, activity: Activity, door: UnixDoor | None
+) -> str:
+    """Wait for a signal or, when that is wanted, for idleness; return which."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[str] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await stop.wait()
-    await server.stop(1)
-    reaper.uninstall()
-    launcher.close()
-    return 0
+        loop.add_signal_handler(number, _tell(told, number.name))
+    waiting: set[asyncio.Future[str]] = {told}
+    if settings.idle_stop_s > 0:
+        waiting.add(aio.spawn(_idle(settings, registry, activity, door), name="idle"))
+    done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await aio.end(task for task in rest if isinstance(task, asyncio.Task))
+    return done.pop().result()
+
+
+def _tell(told: asyncio.Future[str], reason: str) -> Callable[[], None]:
+    def tell() -> None:
+        if not told.done():
+            told.set_result(reason)
+
+    return tell
+
+
+async def _idle(settings: Settings, registry: Registry, activity: Activity, door: UnixDoor | None) -> str:
+    def nothing() -> None:
+        """A TCP port has no name to hide; `draining` refuses newcomers."""
+
+    await stop_when_idle(
+        registry,
+        activity,
+        settings.idle_stop_s,
+        hide=nothing if door is None else door.hide,
+        show=nothing if door is None else door.show,
+    )
+    return "idle"
+
+
+async def _end_programs(registry: Registry, farewell: Farewell, launcher: Launcher, server: Server) -> None:
+    """Hang up every program, let the last frames out, then end what is left of the workspace."""
+    for program in list(registry.running):
+        program.hang_up()
+    await farewell.everything(frozenset({launcher.pid}))
+    await server.stop(_LAST_FRAMES_S)

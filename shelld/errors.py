@@ -4,6 +4,8 @@ ShelldError
 ├─ SettingsError(problems)        start-up only; exit 78
 ├─ Unauthenticated(reason)        a call without a valid certificate name or token
 ├─ ProtocolError(reason)          a frame that has no business here; ends one call
+├─ Mismatch(reason)               the caller speaks another version, or to another workspace
+├─ Unavailable(reason)            shelld is stopping and takes no new work
 ├─ StartError(code, reason)       a program did not start; a frame, not a gRPC status
 └─ OpenError(code, reason)        a dial, listen or accept failed; a frame as well
 
@@ -35,6 +37,14 @@ class Unauthenticated(ShelldError):
 
 class ProtocolError(ShelldError):
     """The caller sent what the contract does not allow at this point."""
+
+
+class Mismatch(ShelldError):
+    """The caller speaks another version of the protocol, or means another workspace."""
+
+
+class Unavailable(ShelldError):
+    """shelld is stopping and takes no new work; another one may."""
 
 
 class StartCode(StrEnum):

@@ -47,10 +47,22 @@ class Farewell:
         if self._task is None or self._task.done():
             self._task = aio.spawn(self._see_off(), name="farewell")
 
-    async def settled(self) -> None:
-        """Wait until every session that was hung up is gone."""
-        while self._task is not None and not self._task.done():
-            await asyncio.wait({self._task})
+    async def everything(self, spared: frozenset[int]) -> None:
+        """End every process below shelld but `spared`, `nohup` or not: the workspace stops.
+
+        Returns when nothing is left; KILL leaves nothing within a moment.
+        """
+        now = asyncio.get_running_loop().time()
+        leaving = _Leaving(True, now + self._grace_s / 2, now + self._grace_s)
+        while True:
+            below = proc.descendants(os.getpid(), self._look())
+            pids = [
+                process.pid for process in below if process.state not in "ZX" and process.pid not in spared
+            ]
+            if not pids:
+                return
+            _send(pids, _due(leaving, asyncio.get_running_loop().time()))
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     async def _see_off(self) -> None:
         while self._leaving:
@@ -68,10 +80,14 @@ class Farewell:
             if not pids:
                 del self._leaving[session]
                 continue
-            for number in _due(leaving, now):
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, number)
+            _send(pids, _due(leaving, now))
+
+
+def _send(pids: Iterable[int], numbers: Iterable[signal.Signals]) -> None:
+    for number in numbers:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
 
 
 def _due(leaving: _Leaving, now: float) -> tuple[signal.Signals, ...]:

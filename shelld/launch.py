@@ -43,14 +43,15 @@ class Command:
     cwd: str
 
 
-def fork_launcher() -> socket.socket:
-    """Start the launcher and return shelld's end; it ends when that end is closed.
+def fork_launcher() -> tuple[int, socket.socket]:
+    """Start the launcher; return its pid and shelld's end of its socket. Closing that ends it.
 
     Meant to be called while the process has one thread. Later (someone killed the launcher) it is
     still sound: the child runs nothing of gRPC's and takes no lock that other threads held.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         gc.disable()  # a collection would copy every page that is still shared with shelld
         signal.set_wakeup_fd(-1)
         kept = os.dup2(theirs.fileno(), 3, inheritable=False)
@@ -58,15 +59,15 @@ def fork_launcher() -> socket.socket:
         launcher.serve(socket.socket(fileno=kept))
     theirs.close()
     ours.setblocking(False)
-    return ours
+    return pid, ours
 
 
 class Launcher:
     """Runs jobs as an account. One per shelld; safe for concurrent callers."""
 
-    def __init__(self, requests: socket.socket, reaper: Reaper) -> None:
-        """`requests` comes from `fork_launcher`."""
-        self._requests = requests
+    def __init__(self, forked: tuple[int, socket.socket], reaper: Reaper) -> None:
+        """`forked` comes from `fork_launcher`."""
+        self.pid, self._requests = forked
         self._reaper = reaper
         self._turn = asyncio.Lock()
 
@@ -97,12 +98,12 @@ class Launcher:
                     _raise(message)
                 return pid, end
 
-    async def connect(self, path: str, ids: Ids | None) -> socket.socket:
-        """Connect to a Unix path as an account.
+    async def connect(self, path: str, ids: Ids | None, *, timeout_s: float) -> socket.socket:
+        """Connect to a Unix path as an account; EAGAIN when its backlog stays full.
 
         Raises: LaunchError of stage "connect".
         """
-        return await self._socket({"op": "connect", "path": path}, ids)
+        return await self._socket({"op": "connect", "path": path, "timeout_s": timeout_s}, ids)
 
     async def bind(self, path: str, ids: Ids | None, *, backlog: int) -> socket.socket:
         """Listen on a new Unix path of mode 0600 as an account.
@@ -143,7 +144,7 @@ class Launcher:
             except (BrokenPipeError, ConnectionResetError):
                 _log.warning("launcher was gone, another one is forked")
                 self._requests.close()
-                self._requests = fork_launcher()
+                self.pid, self._requests = fork_launcher()
                 await self._send_frame(body, fds)
 
     async def _send_frame(self, body: bytes, fds: list[int]) -> None:

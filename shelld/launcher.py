@@ -163,14 +163,21 @@ def _exec(job: dict[str, Any], _report: socket.socket) -> None:
             2, f"Could not chdir to home directory {job['cwd']}: {error.strerror}\n".encode(errors="replace")
         )
         os.chdir("/")
-    os.execve(job["path"], job["argv"], job["env"])
+    os.execve(job["path"], job["argv"], job["env"])  # noqa: S606 - the purpose of it all
 
 
 def _connect(job: dict[str, Any], report: socket.socket) -> None:
     """Connect to a Unix path with the account's permissions; the peer sees its credentials."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
+        # SO_SNDTIMEO bounds the wait for a full backlog; a non-blocking connect would fail at once.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(job["timeout_s"]))
         made.connect(job["path"])
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0.0))
         socket.send_fds(report, [json.dumps({"done": True}).encode()], [made.fileno()])
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
 
 
 def _bind(job: dict[str, Any], report: socket.socket) -> None:

@@ -131,6 +131,10 @@ class Program:
         finally:
             await aio.end([feeding, ending])
 
+    def hang_up(self) -> None:
+        """Begin to end the program while its last output is still carried."""
+        self._farewell.hang_up(self.pid)
+
     def close(self) -> None:
         """Give back every descriptor; hang the session up unless it ended by itself."""
         self._stdio.close()  # for a PTY this is the hang-up itself

@@ -9,6 +9,7 @@ import struct
 import termios
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from shelld.account import Account
 from shelld.errors import StartCode, StartError
@@ -45,40 +46,67 @@ class Pty:
 # RFC 4254 section 8. Control characters: opcode → index in c_cc. Linux has no DSUSP (11), FLUSH (15)
 # or STATUS (17).
 _CHARACTERS = {
-    1: termios.VINTR, 2: termios.VQUIT, 3: termios.VERASE, 4: termios.VKILL, 5: termios.VEOF,
-    6: termios.VEOL, 7: termios.VEOL2, 8: termios.VSTART, 9: termios.VSTOP, 10: termios.VSUSP,
-
-        12: termios.VREPRINT,
-        13: termios.VWERASE,
-        14: termios.VLNEXT,
-        16: termios.VSWTC,
-        18: termios.VDISCARD
-    ,
+    1: termios.VINTR,
+    2: termios.VQUIT,
+    3: termios.VERASE,
+    4: termios.VKILL,
+    5: termios.VEOF,
+    6: termios.VEOL,
+    7: termios.VEOL2,
+    8: termios.VSTART,
+    9: termios.VSTOP,
+    10: termios.VSUSP,
+    12: termios.VREPRINT,
+    13: termios.VWERASE,
+    14: termios.VLNEXT,
+    16: termios.VSWTC,
+    18: termios.VDISCARD,
 }
 _IUCLC, _IUTF8, _XCASE, _OLCUC, _PENDIN = 0o1000, 0o40000, 0o4, 0o2, 0o40000  # not all are in `termios`
 _IFLAG, _OFLAG, _CFLAG, _LFLAG, _ISPEED, _OSPEED, _CC = range(7)
 # Flags: opcode → (word of tcgetattr, bit).
 _FLAGS = {
-    30: (_IFLAG, termios.IGNPAR), 31: (_IFLAG, termios.PARMRK), 32: (_IFLAG, termios.INPCK),
-    33: (_IFLAG, termios.ISTRIP), 34: (_IFLAG, termios.INLCR), 35: (_IFLAG, termios.IGNCR),
-    36: (_IFLAG, termios.ICRNL), 37: (_IFLAG, _IUCLC), 38: (_IFLAG, termios.IXON),
-    39: (_IFLAG, termios.IXANY), 40: (_IFLAG, termios.IXOFF), 41: (_IFLAG, termios.IMAXBEL),
+    30: (_IFLAG, termios.IGNPAR),
+    31: (_IFLAG, termios.PARMRK),
+    32: (_IFLAG, termios.INPCK),
+    33: (_IFLAG, termios.ISTRIP),
+    34: (_IFLAG, termios.INLCR),
+    35: (_IFLAG, termios.IGNCR),
+    36: (_IFLAG, termios.ICRNL),
+    37: (_IFLAG, _IUCLC),
+    38: (_IFLAG, termios.IXON),
+    39: (_IFLAG, termios.IXANY),
+    40: (_IFLAG, termios.IXOFF),
+    41: (_IFLAG, termios.IMAXBEL),
     42: (_IFLAG, _IUTF8),
-    50: (_LFLAG, termios.ISIG), 51: (_LFLAG, termios.ICANON), 52: (_LFLAG, _XCASE),
-    53: (_LFLAG, termios.ECHO), 54: (_LFLAG, termios.ECHOE), 55: (_LFLAG, termios.ECHOK),
-    56: (_LFLAG, termios.ECHONL), 57: (_LFLAG, termios.NOFLSH), 58: (_LFLAG, termios.TOSTOP),
-    59: (_LFLAG, termios.IEXTEN), 60: (_LFLAG, termios.ECHOCTL), 61: (_LFLAG, termios.ECHOKE),
+    50: (_LFLAG, termios.ISIG),
+    51: (_LFLAG, termios.ICANON),
+    52: (_LFLAG, _XCASE),
+    53: (_LFLAG, termios.ECHO),
+    54: (_LFLAG, termios.ECHOE),
+    55: (_LFLAG, termios.ECHOK),
+    56: (_LFLAG, termios.ECHONL),
+    57: (_LFLAG, termios.NOFLSH),
+    58: (_LFLAG, termios.TOSTOP),
+    59: (_LFLAG, termios.IEXTEN),
+    60: (_LFLAG, termios.ECHOCTL),
+    61: (_LFLAG, termios.ECHOKE),
     62: (_LFLAG, _PENDIN),
-    70: (_OFLAG, termios.OPOST), 71: (_OFLAG, _OLCUC), 72: (_OFLAG, termios.ONLCR),
-    73: (_OFLAG, termios.OCRNL), 74: (_OFLAG, termios.ONOCR), 75: (_OFLAG, termios.ONLRET),
-    92: (_CFLAG, termios.PARENB), 93: (_CFLAG, termios.PARODD),
+    70: (_OFLAG, termios.OPOST),
+    71: (_OFLAG, _OLCUC),
+    72: (_OFLAG, termios.ONLCR),
+    73: (_OFLAG, termios.OCRNL),
+    74: (_OFLAG, termios.ONOCR),
+    75: (_OFLAG, termios.ONLRET),
+    92: (_CFLAG, termios.PARENB),
+    93: (_CFLAG, termios.PARODD),
 }
 _CS7, _CS8, _TTY_ISPEED, _TTY_OSPEED = 90, 91, 128, 129
 _NO_CHARACTER = 255
 _DISABLED = b"\0"  # _POSIX_VDISABLE of Linux
 
 
-def apply_modes(attributes: list[object], modes: Mapping[int, int]) -> list[object]:
+def apply_modes(attributes: list[Any], modes: Mapping[int, int]) -> list[Any]:
     """Return `tcgetattr` attributes changed by the client's terminal modes; pure.
 
     Opcodes that Linux does not know are ignored, as RFC 4254 section 8 asks; what the client left

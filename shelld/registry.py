@@ -6,12 +6,9 @@ import contextlib
 import time
 from collections.abc import Iterator
 
+from shelld.errors import OpenCode, OpenError, StartCode, StartError
 from shelld.program import Program
 from shelld.settings import Limits
-
-
-class LimitReached(Exception):
-    """One more would be too many; `str` is a sentence."""
 
 
 class Registry:
@@ -25,7 +22,7 @@ class Registry:
         self.listeners = 0
         self.draining = False
         self.running: set[Program] = set()
-        self.started_at = self._active_at = time.monotonic()
+        self._started_at = self._active_at = time.monotonic()
 
     def enter(self, program: Program) -> None:
         """Note a running program, so that a drain finds it."""
@@ -44,14 +41,20 @@ class Registry:
         """Seconds since the last activity."""
         return time.monotonic() - self._active_at
 
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started_at
+
     @contextlib.contextmanager
     def program(self) -> Iterator[None]:
         """Count one program while it lives.
 
-        Raises: LimitReached.
+        Raises: StartError RESOURCES.
         """
         if self.programs >= self._limits.programs:
-            raise LimitReached(f"this workspace runs {self.programs} programs, which is its limit")
+            reason = f"this workspace runs {self.programs} programs, which is its limit"
+            raise StartError(StartCode.RESOURCES, reason)
         self.programs += 1
         self.touch()
         try:
@@ -64,10 +67,11 @@ class Registry:
     def connection(self) -> Iterator[None]:
         """Count one connection while it lives.
 
-        Raises: LimitReached.
+        Raises: OpenError RESOURCES.
         """
         if self.connections >= self._limits.connections:
-            raise LimitReached(f"this workspace has {self.connections} connections open, which is its limit")
+            reason = f"this workspace has {self.connections} connections, which is its limit"
+            raise OpenError(OpenCode.RESOURCES, reason)
         self.connections += 1
         self.touch()
         try:
@@ -80,10 +84,11 @@ class Registry:
     def listener(self) -> Iterator[None]:
         """Count one listening socket while it lives.
 
-        Raises: LimitReached.
+        Raises: OpenError RESOURCES.
         """
         if self.listeners >= self._limits.listeners:
-            raise LimitReached(f"this workspace has {self.listeners} listeners, which is its limit")
+            reason = f"this workspace has {self.listeners} listeners, which is its limit"
+            raise OpenError(OpenCode.RESOURCES, reason)
         self.listeners += 1
         try:
             yield

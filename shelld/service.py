@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld import __version__, wire
-from shelld.account import Accounts
-from shelld.errors import StartCode, StartError
+from shelld.account import Account, Accounts
+from shelld.activity import Activity
+from shelld.auth import Authenticate
+from shelld.dial import Dialer
+from shelld.door import private_files
+from shelld.errors import (
+    Mismatch,
+    OpenCode,
+    OpenError,
+    ProtocolError,
+    SettingsError,
+    ShelldError,
+    StartError,
+    Unauthenticated,
+    Unavailable,
+)
+from shelld.fds import MAX_FRAME_BYTES
+from shelld.listen import Listener, Listeners
 from shelld.log import Log
-from shelld.program import Input
-from shelld.pty import PtySpec
-from shelld.registry import LimitReached, Registry
-from shelld.settings import Settings
-from shelld.start import ProgramSpec, Starter
+from shelld.registry import Registry
+from shelld.relay import address_text, relay
+from shelld.settings import Settings, Tls
+from shelld.start import Starter
 from shelld.token import Caller
 
 _log = Log("shelld.service")
+_Item = TypeVar("_Item")
+Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
 VERSION = pb.Version(major=1, minor=0)
 FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent")
@@ -32,29 +55,36 @@ class Service:
     accounts: Accounts
     registry: Registry
     starter: Starter
+    dialer: Dialer
+    listeners: Listeners
+    activity: Activity
 
-    def behaviours(self) -> dict[str, wire.Behaviour]:
+    def behaviours(self) -> dict[str, Behaviour]:
         """Return one coroutine a method, by the method's name."""
         return {
             "Handshake": self.handshake,
             "Run": self.run,
+            "Dial": self.dial,
+            "Listen": self.listen,
+            "Accept": self.accept,
+            "Status": self.status,
         }
 
     async def handshake(
-        self, request: pb.HandshakeRequest, _context: wire.Context, _caller: Caller
+        self, request: pb.HandshakeRequest | wire.Malformed, _context: wire.Context, _caller: Caller
     ) -> pb.HandshakeReply:
         """Compare versions and names, tell limits."""
-        if request.version.major != VERSION.major:
-            raise wire.Mismatch(
-                f"shelld speaks version {VERSION.major} of the protocol, the caller version {request.version.major}"
-            )
+        request = wire.well_formed(request)
+        theirs, ours = request.version.major, VERSION.major
+        if theirs != ours:
+            raise Mismatch(f"shelld speaks version {ours} of the protocol, the caller version {theirs}")
         if request.workspace and request.workspace != self.settings.workspace:
-            raise wire.Mismatch(f"this is workspace {self.settings.workspace}, not {request.workspace}")
+            raise Mismatch(f"this is workspace {self.settings.workspace}, not {request.workspace[:64]}")
         return pb.HandshakeReply(
             version=VERSION,
             workspace=self.settings.workspace,
             features=FEATURES,
-            max_frame_bytes=wire.MAX_FRAME_BYTES,
+            max_frame_bytes=MAX_FRAME_BYTES,
             build=f"shelld {__version__}",
         )
 
@@ -67,82 +97,241 @@ class Service:
                 await self._run(context, caller, frames)
         except StartError as error:
             await frames.send(wire.start_failed(error))
-        except LimitReached as error:
-            await frames.send(wire.start_failed(StartError(StartCode.RESOURCES, str(error))))
 
     async def _run(self, context: wire.Context, caller: Caller, frames: wire.Frames) -> None:
-        spec = _program_spec(await wire.read(context))
+        spec = wire.program_spec(await wire.read(context))
         self._check_account(caller, spec.account)
         program = await self.starter.start(spec)
         try:
             self.registry.enter(program)
             await frames.send(pb.RunOutput(started=pb.Started(pid=program.pid, tty=program.tty)))
-            ended = await program.converse(self._receiver(context), _RunOutput(frames, self.registry))
+            receive = self._receiver(context, wire.run_input)
+            ended = await program.converse(receive, wire.RunFrames(frames, self.registry.touch))
             await frames.send(wire.exit_frame(ended))
         finally:
             self.registry.leave(program)
             program.close()
 
-    def _receiver(self, context: wire.Context) -> Callable[[], Awaitable[Input | None]]:
-        async def receive() -> Input | None:
+    async def dial(self, _request: None, context: wire.Context, caller: Caller) -> None:
+        """Connect to a target and carry the connection."""
+        first = await wire.read(context)
+
+        async def connect() -> socket.socket:
+            target = wire.target(first)
+            account = self._account(caller, target.account)
+            if target.path:
+                return await self.dialer.unix(target.path, account)
+            return await self.dialer.tcp(target.host, target.port)
+
+        await self._carry(context, connect)
+
+    async def accept(self, _request: None, context: wire.Context, _caller: Caller) -> None:
+        """Claim a connection that a Listen announced, and carry it."""
+        first = await wire.read(context)
+
+        async def claim() -> socket.socket:
+            return self.listeners.claim(wire.connection_id(first))
+
+        await self._carry(context, claim)
+
+    async def _carry(self, context: wire.Context, open_: Callable[[], Awaitable[socket.socket]]) -> None:
+        self._refuse_when_draining()
+        frames = wire.Frames(context)
+        try:
+            with self.registry.connection(), await open_() as connection:
+                connected = pb.Connected(local_address=address_text(connection))
+                await frames.send(pb.ConnectionOutput(connected=connected))
+                receive = self._receiver(context, wire.connection_input)
+                await relay(connection, receive, wire.ConnectionFrames(frames, self.registry.touch))
+        except OpenError as error:
+            await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
+
+    async def listen(
+        self, request: pb.ListenRequest | wire.Malformed, context: wire.Context, caller: Caller
+    ) -> None:
+        """Listen on one address for as long as the call lasts."""
+        self._refuse_when_draining()
+        frames = wire.Frames(context)
+        try:
+            with self.registry.listener():
+                async with self._listener(wire.well_formed(request), caller) as listener:
+                    bound = pb.Bound(address=listener.address, port=listener.port)
+                    await frames.send(pb.ListenOutput(bound=bound))
+                    while True:
+                        await frames.send(wire.accepted(await listener.arrivals.get()))
+        except OpenError as error:
+            await frames.send(pb.ListenOutput(failed=wire.open_failed(error)))
+
+    def _listener(self, request: pb.ListenRequest, caller: Caller) -> AbstractAsyncContextManager[Listener]:
+        """Raises: OpenError."""
+        account = self._account(caller, request.account)
+        match request.WhichOneof("bind"):
+            case "tcp":
+                return self.listeners.tcp(request.listener_id, request.tcp.host, request.tcp.port, account)
+            case "unix_path":
+                return self.listeners.unix(request.listener_id, request.unix_path, account)
+            case "ssh_agent":
+                return self.listeners.ssh_agent(request.listener_id, request.ssh_agent, account)
+        raise OpenError(OpenCode.INVALID, "the request names nothing to listen on")
+
+    async def status(
+        self, _request: pb.StatusRequest, _context: wire.Context, _caller: Caller
+    ) -> pb.StatusReply:
+        """Tell what is alive and what it uses."""
+        usage = self.activity.look()
+        registry = self.registry
+        return pb.StatusReply(
+            programs=registry.programs,
+            connections=registry.connections,
+            listeners=registry.listeners,
+            idle_ms=int(registry.idle_s * 1000),
+            uptime_ms=int(registry.uptime_s * 1000),
+            load_1m=usage.load_1m,
+            memory_bytes=usage.memory_bytes,
+            disk_free_bytes=usage.disk_free_bytes,
+            draining=registry.draining,
+        )
+
+    # ------------------------------------------------------------------------------- helpers
+
+    def _receiver(
+        self, context: wire.Context, decode: Callable[[object], _Item]
+    ) -> Callable[[], Awaitable[_Item | None]]:
+        async def receive() -> _Item | None:
             frame = await wire.read(context)
             if frame is None:
                 return None
             self.registry.touch()
-            return wire.run_input(frame)
+            return decode(frame)
 
         return receive
 
     def _check_account(self, caller: Caller, account: str) -> None:
+        """Raises: Unauthenticated when the token is good for another account only."""
         used = account or self.accounts.own.name
         if caller.account and caller.account != used:
-            raise wire.Unauthenticated("token for another account")
+            raise Unauthenticated("token for another account")
+
+    def _account(self, caller: Caller, name: str) -> Account:
+        """Raises: Unauthenticated; OpenError PROHIBITED."""
+        self._check_account(caller, name)
+        try:
+            return self.accounts.find(name)
+        except StartError as error:
+            raise OpenError(OpenCode.PROHIBITED, error.reason) from error
 
     def _refuse_when_draining(self) -> None:
+        """Raises: Unavailable."""
         if self.registry.draining:
-            raise wire.Unavailable("this shelld is stopping")
+            raise Unavailable("this shelld is stopping")
 
 
-class _RunOutput:
-    """A program's output as frames."""
+# --------------------------------------------------------------------------------------- guard
 
-    def __init__(self, frames: wire.Frames, registry: Registry) -> None:
-        self._frames = frames
-        self._registry = registry
-
-    async def stdout(self, data: bytes) -> None:
-        self._registry.touch()
-        await self._frames.send(wire.bulk(wire.STDOUT_FIELD, data))
-
-    async def stderr(self, data: bytes) -> None:
-        self._registry.touch()
-        await self._frames.send(wire.bulk(wire.STDERR_FIELD, data))
-
-    async def stdout_eof(self) -> None:
-        await self._frames.send(pb.RunOutput(stdout_eof=pb.Eof()))
+_SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"]
+_STATUS = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
+}
+_KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 
-def _program_spec(frame: Any) -> ProgramSpec:
-    """Raises: StartError INVALID."""
-    if not isinstance(frame, pb.RunInput) or frame.WhichOneof("frame") != "start":
-        raise StartError(StartCode.INVALID, "the first frame must be a start frame")
-    start = frame.start
-    kind = start.WhichOneof("kind")
-    if kind is None:
-        raise StartError(StartCode.INVALID, "the start frame names neither shell, command nor subsystem")
-    pty = None
-    if start.HasField("pty"):
-        pty = PtySpec(start.pty.term, wire.window(start.pty.window), dict(start.pty.modes))
-    client = start.client
-    return ProgramSpec(
-        kind=kind,
-        text="" if kind == "shell" else getattr(start, kind),
-        env=dict(start.env),
-        pty=pty,
-        account=start.account,
-        ssh_agent=start.ssh_agent,
-        client=(client.host, client.port, client.server_host, client.server_port)
-        if start.HasField("client")
-        else None,
-        program_id=start.program_id,
-    )
+def handlers(behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> grpc.GenericRpcHandler:
+    """Put every method of the service behind the guard.
+
+    `behaviours` maps method names to coroutines that take the request (None for a request stream),
+    the context and the caller; replies are messages, or bytes already encoded. The list of methods
+    comes from the service's descriptor: one without a behaviour is an error here, at start, and one
+    without the guard cannot exist.
+    """
+    table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in _SERVICE.methods:
+        kind = _KINDS[method.client_streaming, method.server_streaming]
+        guarded = _guarded(method.name, behaviours[method.name], authenticate)
+        table[method.name] = kind(
+            guarded,
+            request_deserializer=wire.decoder(getattr(pb, method.input_type.name)),
+            response_serializer=wire.encode,
+        )
+    return grpc.method_handlers_generic_handler(_SERVICE.full_name, table)
+
+
+def _guarded(
+    name: str, behaviour: Behaviour, authenticate: Authenticate
+) -> Callable[[Any, wire.Context], Awaitable[Any]]:
+    async def call(request: Any, context: wire.Context) -> Any:
+        try:
+            caller = authenticate(context.invocation_metadata() or (), context.auth_context())
+            return await behaviour(request, context, caller)
+        except ShelldError as error:
+            _log.info("call refused", method=name, reason=str(error), peer=context.peer())
+            await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
+        except grpc.aio.AbortError:
+            raise
+        except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
+            # The call ended under a write: the client went a moment before its cancellation came.
+            _log.debug("call was gone", method=name, reason=str(error))
+            raise asyncio.CancelledError from error
+        except Exception as error:  # noqa: BLE001 - the edge of one call: nobody else may be hurt
+            _log.bug("call failed", error, method=name)
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error of shelld")
+
+    return call
+
+
+# -------------------------------------------------------------------------------------- server
+
+
+class Server:
+    """The gRPC server."""
+
+    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
+        """`handler` comes from `handlers`."""
+        self._server = grpc.aio.server(options=wire.SERVER_OPTIONS)
+        self._server.add_generic_rpc_handlers((handler,))
+
+    async def start(self, listen: str, tls: Tls | None) -> None:
+        """Bind and serve; a Unix socket has mode 0600 from its first moment.
+
+        Raises: SettingsError when the address cannot be bound or the certificates cannot be read.
+        """
+        scheme, _, address = listen.partition("://")
+        try:
+            with private_files():
+                if tls is None:
+                    self._server.add_insecure_port(f"{scheme}:{address}")
+                else:
+                    self._server.add_secure_port(address, _credentials(tls))
+        except (RuntimeError, OSError) as error:
+            raise SettingsError([f"--listen: {listen} cannot be served: {error}"]) from error
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, end those that last longer than `grace_s`."""
+        await self._server.stop(grace_s)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Read certificates now and again for each connection: they are renewed while shelld runs."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        pair = (tls.key.read_bytes(), tls.cert.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.client_ca.read_bytes())
+
+    latest = read()
+
+    def read_again() -> grpc.ServerCertificateConfiguration:
+        nonlocal latest
+        try:
+            latest = read()
+        except OSError as error:
+            _log.warning("certificates not read again", reason=error.strerror)
+        return latest
+
+    return grpc.dynamic_ssl_server_credentials(latest, read_again, require_client_authentication=True)

@@ -1,4 +1,4 @@
-"""The wire: frames to and from bytes, and the guard that stands before every call.
+"""The wire: frames to and from bytes.
 
 Frames that carry bulk are taken apart and put together by hand: one copy instead of three, and no
 object per byte string. Everything else goes through the generated classes. The result is the same
@@ -8,28 +8,25 @@ on the wire (tested).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from protos.shelld.v1 import shelld_pb2 as pb
-from shelld.errors import OpenError, ProtocolError, ShelldError, StartError, Unauthenticated
+from shelld.errors import OpenCode, OpenError, ProtocolError, StartCode, StartError
 from shelld.fds import MAX_FRAME_BYTES
-from shelld.log import Log
+from shelld.listen import Arrival
 from shelld.program import BreakRequest, Ended, Eof, Input, SignalRequest
-from shelld.pty import WindowSize
-from shelld.token import Caller
-
-_log = Log("shelld.wire")
+from shelld.pty import PtySpec, WindowSize
+from shelld.relay import Received
+from shelld.start import ProgramSpec
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Behaviour = Callable[[Any, Context, Caller], Awaitable[Any]]
-Authenticate = Callable[[Context], Caller]
 
-SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"]
+_Request = TypeVar("_Request", bound=Message)
 _HEADROOM_BYTES = 64 * 1024
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
@@ -84,13 +81,17 @@ def unbulk(field: int, raw: bytes) -> memoryview | None:
 
 
 _STDIN_FIELD = pb.RunInput.STDIN_FIELD_NUMBER
-STDOUT_FIELD = pb.RunOutput.STDOUT_FIELD_NUMBER
-STDERR_FIELD = pb.RunOutput.STDERR_FIELD_NUMBER
+_STDOUT_FIELD = pb.RunOutput.STDOUT_FIELD_NUMBER
+_STDERR_FIELD = pb.RunOutput.STDERR_FIELD_NUMBER
 _DATA_IN_FIELD = pb.ConnectionInput.DATA_FIELD_NUMBER
-DATA_OUT_FIELD = pb.ConnectionOutput.DATA_FIELD_NUMBER
+_BULK_FIELDS: dict[type[Message], int] = {pb.RunInput: _STDIN_FIELD, pb.ConnectionInput: _DATA_IN_FIELD}
+_DATA_OUT_FIELD = pb.ConnectionOutput.DATA_FIELD_NUMBER
 
 
-def _decoder(kind: type[Message], field: int | None = None) -> Callable[[bytes], Any]:
+def decoder(kind: type[Message]) -> Callable[[bytes], Any]:
+    """Return the deserializer of a request type: a payload, a message, or Malformed."""
+    field = _BULK_FIELDS.get(kind)
+
     def decode(raw: bytes) -> Any:
         if field is not None and (payload := unbulk(field, raw)) is not None:
             return payload
@@ -100,6 +101,21 @@ def _decoder(kind: type[Message], field: int | None = None) -> Callable[[bytes],
             return Malformed()
 
     return decode
+
+
+def well_formed(request: _Request | Malformed) -> _Request:
+    """Return the request of a unary call.
+
+    Raises: ProtocolError when it was none.
+    """
+    if isinstance(request, Malformed):
+        raise ProtocolError("the request is malformed")
+    return request
+
+
+def encode(reply: Message | bytes) -> bytes:
+    """Serialize a reply; bytes are already encoded."""
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
 
 # --------------------------------------------------------------------------------------- values
@@ -129,20 +145,111 @@ def open_failed(error: OpenError) -> pb.OpenFailed:
     return pb.OpenFailed(code=pb.OpenFailed.Code.Value(error.code.value), reason=error.reason)
 
 
+def program_spec(frame: object) -> ProgramSpec:
+    """Decode the first frame of Run.
+
+    Raises: StartError INVALID.
+    """
+    if not isinstance(frame, pb.RunInput) or frame.WhichOneof("frame") != "start":
+        raise StartError(StartCode.INVALID, "the first frame must be a start frame")
+    start = frame.start
+    kind = start.WhichOneof("kind")
+    if kind is None:
+        raise StartError(StartCode.INVALID, "the start frame names neither shell, command nor subsystem")
+    pty, client = None, None
+    if start.HasField("pty"):
+        pty = PtySpec(start.pty.term, window(start.pty.window), dict(start.pty.modes))
+    if start.HasField("client"):
+        peer = start.client
+        client = (peer.host, peer.port, peer.server_host, peer.server_port)
+    return ProgramSpec(
+        kind=kind,
+        text="" if kind == "shell" else getattr(start, kind),
+        env=dict(start.env),
+        pty=pty,
+        account=start.account,
+        ssh_agent=start.ssh_agent,
+        client=client,
+        program_id=start.program_id,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a Dial goes: a Unix path, or when that is empty a host and port."""
+
+    path: str
+    host: str
+    port: int
+    account: str
+
+
+def target(frame: object) -> Target:
+    """Decode the first frame of Dial.
+
+    Raises: OpenError INVALID.
+    """
+    if not isinstance(frame, pb.ConnectionInput) or frame.WhichOneof("frame") != "dial":
+        raise OpenError(OpenCode.INVALID, "the first frame must be a dial frame")
+    dial = frame.dial
+    kind = dial.WhichOneof("target")
+    if kind == "tcp":
+        return Target("", dial.tcp.host, dial.tcp.port, dial.account)
+    if kind == "unix_path" and dial.unix_path:
+        return Target(dial.unix_path, "", 0, dial.account)
+    raise OpenError(OpenCode.INVALID, "the dial frame names no target")
+
+
+def connection_id(frame: object) -> str:
+    """Decode the first frame of Accept.
+
+    Raises: OpenError INVALID.
+    """
+    if isinstance(frame, pb.ConnectionInput) and frame.WhichOneof("frame") == "accept":
+        return frame.accept
+    raise OpenError(OpenCode.INVALID, "the first frame must be an accept frame")
+
+
+def connection_input(frame: object) -> Received:
+    """Decode a frame of Dial or Accept that is not its first.
+
+    Raises: ProtocolError.
+    """
+    if isinstance(frame, memoryview):
+        return _bounded(frame)
+    if isinstance(frame, pb.ConnectionInput):
+        match frame.WhichOneof("frame"):
+            case "data":
+                return _bounded(memoryview(frame.data))
+            case "eof":
+                return Eof()
+    raise ProtocolError("frame malformed, or out of place")
+
+
+def _bounded(data: memoryview) -> memoryview:
+    if len(data) > MAX_FRAME_BYTES:
+        raise ProtocolError("a frame above max_frame_bytes")
+    return data
+
+
+def accepted(arrival: Arrival) -> pb.ListenOutput:
+    """Encode the announcement of a connection."""
+    told = pb.Accepted(connection_id=arrival.connection_id, peer_host=arrival.host, peer_port=arrival.port)
+    return pb.ListenOutput(accepted=told)
+
+
 def run_input(frame: object) -> Input:
     """Decode a frame of Run that is not its first.
 
     Raises: ProtocolError.
     """
     if isinstance(frame, memoryview):
-        if len(frame) > MAX_FRAME_BYTES:
-            raise ProtocolError("stdin frame above max_frame_bytes")
-        return frame
+        return _bounded(frame)
     if not isinstance(frame, pb.RunInput):
         raise ProtocolError("frame malformed")
     match frame.WhichOneof("frame"):
         case "stdin":
-            return run_input(memoryview(frame.stdin))
+            return _bounded(memoryview(frame.stdin))
         case "stdin_eof":
             return Eof()
         case "window":
@@ -157,91 +264,6 @@ def run_input(frame: object) -> Input:
 
 
 # ---------------------------------------------------------------------------------------- calls
-
-
-class Unavailable(ShelldError):
-    """shelld is stopping and takes no new work."""
-
-
-class Mismatch(ShelldError):
-    """The caller speaks another version, or to another workspace."""
-
-
-_STATUS = {
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
-}
-_DECODERS = {
-    "RunInput": _decoder(pb.RunInput, _STDIN_FIELD),
-    "ConnectionInput": _decoder(pb.ConnectionInput, _DATA_IN_FIELD),
-}
-
-
-def handlers(behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> grpc.GenericRpcHandler:
-    """Put every method of the service behind the guard.
-
-    `behaviours` maps method names to coroutines that take the request (None for a request stream),
-    the context and the caller. Replies are messages, or bytes already encoded. The list of methods
-    comes from the service's descriptor: one without a behaviour is an error here, at start, and one
-    without the guard cannot exist.
-    """
-    table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    for method in SERVICE.methods:
-        kind = _KINDS[method.client_streaming, method.server_streaming]
-        request = method.input_type.name
-        table[method.name] = kind(
-            _guarded(
-                method.name,
-                behaviours.get(method.name) or _missing,
-                authenticate,
-                streaming=method.client_streaming,
-            ),
-            request_deserializer=_DECODERS.get(request) or _decoder(getattr(pb, request)),
-            response_serializer=_encode,
-        )
-    return grpc.method_handlers_generic_handler(SERVICE.full_name, table)
-
-
-_KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-
-
-async def _missing(*_: Any) -> None:
-    raise Unavailable("not yet")
-
-
-def _encode(reply: Message | bytes) -> bytes:
-    return reply if isinstance(reply, bytes) else reply.SerializeToString()
-
-
-def _guarded(
-    name: str, behaviour: Behaviour, authenticate: Authenticate, *, streaming: bool
-) -> Callable[[Any, Context], Awaitable[Any]]:
-    async def call(request: Any, context: Context) -> Any:
-        try:
-            caller = authenticate(context)
-            if isinstance(request, Malformed):
-                raise ProtocolError("request malformed")
-            return await behaviour(None if streaming else request, context, caller)
-        except ShelldError as error:
-            _log.info("call refused", method=name, reason=str(error), peer=context.peer())
-            await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
-        except grpc.aio.AbortError:
-            raise
-        except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
-            # The call ended under a write: the client went away a moment before its cancellation came.
-            _log.debug("call was gone", method=name, reason=str(error))
-            raise asyncio.CancelledError from error
-        except Exception as error:  # noqa: BLE001 - the edge of one call: nobody else may be hurt
-            _log.bug("call failed", error, method=name)
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error of shelld")
-
-    return call
 
 
 async def read(context: Context) -> Any:
@@ -262,3 +284,46 @@ class Frames:
         """Send one frame; returns when the transport took it, which is the back-pressure."""
         async with self._turn:
             await self._context.write(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFrames:
+    """A program's output as frames; `touch` hears of every payload."""
+
+    frames: Frames
+    touch: Callable[[], None]
+
+    async def stdout(self, data: bytes) -> None:
+        """Send stdout."""
+        self.touch()
+        await self.frames.send(bulk(_STDOUT_FIELD, data))
+
+    async def stderr(self, data: bytes) -> None:
+        """Send stderr."""
+        self.touch()
+        await self.frames.send(bulk(_STDERR_FIELD, data))
+
+    async def stdout_eof(self) -> None:
+        """Send the end of both."""
+        await self.frames.send(pb.RunOutput(stdout_eof=pb.Eof()))
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFrames:
+    """A connection's bytes as frames; `touch` hears of every payload."""
+
+    frames: Frames
+    touch: Callable[[], None]
+
+    async def data(self, data: bytes) -> None:
+        """Send bytes of the peer."""
+        self.touch()
+        await self.frames.send(bulk(_DATA_OUT_FIELD, data))
+
+    async def eof(self) -> None:
+        """Send the peer's end."""
+        await self.frames.send(pb.ConnectionOutput(eof=pb.Eof()))
+
+    async def reset(self, reason: str) -> None:
+        """Send the breach."""
+        await self.frames.send(pb.ConnectionOutput(reset=pb.Reset(reason=reason)))

@@ -1,0 +1,74 @@
+"""The address that shelld serves: one shelld a socket, and no trace of a dead one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from shelld.errors import SettingsError
+
+
+class Taken(Exception):
+    """Another shelld serves this socket."""
+
+
+class UnixDoor:
+    """A Unix socket path, held by a lock beside it for as long as the process lives."""
+
+    def __init__(self, path: str) -> None:
+        """Take the lock and remove the socket of a dead predecessor.
+
+        The lock file stays behind: removing it would let two processes lock two files of one name.
+
+        Raises: Taken; SettingsError when the path cannot be used.
+        """
+        self.path = path
+        self._hidden = f"{path}.stopping"
+        try:
+            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise SettingsError([f"--listen: {path}.lock: {error.strerror}"]) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise Taken(f"another shelld serves {path}") from None
+        for stale in (path, self._hidden):
+            self._remove_stale(stale)
+
+    @staticmethod
+    def _remove_stale(path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise SettingsError([f"--listen: {path} exists and is no socket"])
+            os.unlink(path)
+
+    def hide(self) -> None:
+        """Make the socket unreachable for newcomers without closing it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, self._hidden)
+
+    def show(self) -> None:
+        """Undo `hide`."""
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._hidden, self.path)
+
+    def close(self) -> None:
+        """Remove the socket and let a successor in."""
+        for path in (self.path, self._hidden):
+            Path(path).unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Create files and sockets of mode 0600 at most, from their first moment."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)

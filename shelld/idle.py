@@ -1,0 +1,46 @@
+"""Stopping a workspace that does nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from shelld.activity import Activity
+from shelld.registry import Registry
+
+_LOOKS_PER_LIMIT = 4
+_LONGEST_NAP_S = 15.0
+
+
+async def until_idle(registry: Registry, activity: Activity, idle_stop_s: float) -> None:
+    """Return once nothing has been active for `idle_stop_s` (> 0)."""
+    while True:
+        activity.look()
+        left_s = idle_stop_s - registry.idle_s
+        if left_s <= 0:
+            return
+        await asyncio.sleep(min(left_s, idle_stop_s / _LOOKS_PER_LIMIT, _LONGEST_NAP_S))
+
+
+async def stop_when_idle(
+    registry: Registry,
+    activity: Activity,
+    idle_stop_s: float,
+    *,
+    hide: Callable[[], None],
+    show: Callable[[], None],
+) -> None:
+    """Return once the workspace is idle and nobody can reach it any more.
+
+    The door is closed first and the clock looked at again afterwards: whoever came in between keeps
+    the workspace alive, and whoever comes later finds no socket and starts another shelld.
+    """
+    while True:
+        await until_idle(registry, activity, idle_stop_s)
+        hide()
+        await asyncio.sleep(0)
+        activity.look()
+        if registry.idle_s >= idle_stop_s:
+            registry.draining = True
+            return
+        show()
