@@ -77,17 +77,10 @@ class EventsSettings(BaseModel):
     @classmethod
     def _urls_are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
-            parts = urlsplit(url)
             if "@" in url:
                 raise ValueError("a URL must not carry credentials: name a file that holds them")
-            if (
-                parts.scheme not in ("nats", "tls")
-                or not re.fullmatch(r"[^\s/?#]+", parts.netloc)
-                or parts.path
-            ):
+            if not _is_address(url):
                 raise ValueError("a URL must be nats://host:port or tls://host:port")
-            if not parts.hostname or parts.port == 0:  # reading .port refuses what is no port
-                raise ValueError("a URL must name a host and a port")
         if len({urlsplit(url).scheme for url in value}) > 1:
             raise ValueError("either all URLs are tls:// or none is")
         return value
@@ -109,3 +102,13 @@ class EventsSettings(BaseModel):
         """Whether the connection must be TLS; then a server that offers none is refused."""
         scheme_is_tls = any(url.startswith("tls://") for url in self.urls)
         return scheme_is_tls or self.tls_ca_file is not None or self.tls_cert_file is not None
+
+
+def _is_address(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:  # its text would repeat what was typed
+        return False
+    bare = not re.search(r"[\s/?#]", url.partition("://")[2])
+    return parts.scheme in ("nats", "tls") and bool(parts.hostname) and port != 0 and bare

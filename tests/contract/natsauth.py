@@ -1,0 +1,105 @@
+"""What a NATS server asks for at its door: certificates, and `.creds` with their operator and account."""
+
+import base64
+import binascii
+import ipaddress
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import NameOID
+
+_OPERATOR, _ACCOUNT, _USER, _SEED = 14 << 3, 0, 20 << 3, 18 << 3
+
+
+class Nkey:
+    """An Ed25519 key in the spelling of NATS: prefix, key, CRC-16, in base32."""
+
+    def __init__(self, kind: int) -> None:
+        self._kind = kind
+        self._key = ed25519.Ed25519PrivateKey.generate()
+        self.public = _base32(bytes([kind]) + self._key.public_key().public_bytes_raw())
+
+    @property
+    def seed(self) -> str:
+        prefix = bytes([_SEED | (self._kind >> 5), (self._kind & 31) << 3])
+        return _base32(prefix + self._key.private_bytes_raw())
+
+    def jwt(self, subject: "Nkey", claims: dict[str, Any]) -> str:
+        body = {"jti": "x", "iat": 1_700_000_000, "iss": self.public, "sub": subject.public, "name": "test"}
+        parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, body | {"nats": claims | {"version": 2}}]
+        text = ".".join(_base64url(json.dumps(part).encode()) for part in parts)
+        return f"{text}.{_base64url(self._key.sign(text.encode()))}"
+
+
+def _base32(content: bytes) -> str:
+    checked = content + binascii.crc_hqx(content, 0).to_bytes(2, "little")
+    return base64.b32encode(checked).decode().rstrip("=")
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+def write_creds(file: Path) -> dict[str, Any]:
+    """Write a `.creds` file; the configuration of a server that knows its account."""
+    operator, account, user = Nkey(_OPERATOR), Nkey(_ACCOUNT), Nkey(_USER)
+    unlimited = {name: -1 for name in ("subs", "data", "payload", "imports", "exports", "conn", "leaf")}
+    account_jwt = operator.jwt(account, {"type": "account", "limits": unlimited | {"wildcards": True}})
+    user_jwt = account.jwt(
+        user, {"type": "user", "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {}}
+    )
+    file.write_text(
+        f"-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n"
+        "************************* IMPORTANT *************************\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user.seed}\n------END USER NKEY SEED------\n",
+        encoding="ascii",
+    )
+    return {
+        "operator": operator.jwt(operator, {"type": "operator"}),
+        "resolver": "MEMORY",
+        "resolver_preload": {account.public: account_jwt},
+    }
+
+
+def write_certificates(directory: Path) -> None:
+    """Write ca.pem and, signed by it, {server,client}.{pem,key}; the server is 127.0.0.1."""
+    authority = ec.generate_private_key(ec.SECP256R1())
+    _write(directory, "ca", authority, authority)
+    for name in ("server", "client"):
+        _write(directory, name, ec.generate_private_key(ec.SECP256R1()), authority)
+
+
+def _write(
+    directory: Path, name: str, key: ec.EllipticCurvePrivateKey, authority: ec.EllipticCurvePrivateKey
+) -> None:
+    def dn(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    now, usage = datetime.now(UTC), name == "ca"
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(dn(name))
+        .issuer_name(dn("ca"))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=usage, path_length=None), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(authority, hashes.SHA256())
+    )
+    (directory / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / f"{name}.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
