@@ -103,10 +103,9 @@ def _options(
 @app.command()
 def run(context: typer.Context, listen: Listen = None) -> None:
     """Try it on this machine: authorise your keys, serve, and print the ssh line to type."""
+    settings: Settings = context.obj.settings(listen=listen)
     from proxy import app as application
     from proxy import quickstart
-
-    settings: Settings = context.obj.settings(listen=listen)
 
     async def program() -> None:
         prepared = await quickstart.prepare(settings)
@@ -124,9 +123,9 @@ def run(context: typer.Context, listen: Listen = None) -> None:
 @app.command()
 def serve(context: typer.Context, listen: Listen = None) -> None:
     """Serve with what is configured, and nothing made up."""
+    settings: Settings = context.obj.settings(listen=listen)
     from proxy import app as application
 
-    settings: Settings = context.obj.settings(listen=listen)
     _serve(settings, lambda: application.serve(settings))
 
 

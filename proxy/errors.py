@@ -283,7 +283,9 @@ class BlueprintInvalid(BlueprintError):
     def __init__(self, where: str, reason: str) -> None:
         self.where = where
         self.reason = reason
-        super().__init__(f"{where}: {reason}", user_message="this blueprint is broken; its owner can see why in the log")
+        super().__init__(
+            f"{where}: {reason}", user_message="this blueprint is broken; its owner can see why in the log"
+        )
 
 
 class WorkspaceError(FairleadError):

@@ -202,7 +202,8 @@ def split_address(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or int(port) > 65_535 or (":" in bare and bare == host):
+    numeric = port.isascii() and port.isdecimal()
+    if not colon or not numeric or int(port) > 65_535 or (":" in bare and bare == host):
         raise ValueError(f"{text!r} is not host:port (an IPv6 address goes in brackets)")
     return ("" if bare == "*" else bare), int(port)
 
@@ -224,10 +225,19 @@ def load(
         return Settings.model_validate(merged)
     except ValidationError as exc:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in error['loc']) or 'settings'}: {error['msg']}"
-            for error in exc.errors()
+            _problem(error["loc"], error["type"], error["msg"], environ) for error in exc.errors()
         )
         raise SettingsError(problems) from None
+
+
+def _problem(loc: tuple[int | str, ...], kind: str, message: str, environ: Mapping[str, str]) -> str:
+    """Name a setting as the person wrote it: by its variable when it came from the environment."""
+    variable = _PREFIX + "__".join(str(part).upper() for part in loc)
+    name = variable if variable in environ else ".".join(str(part) for part in loc) or "settings"
+    reason = (
+        "there is no such setting" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+    )
+    return f"{name}: {reason}"
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:
