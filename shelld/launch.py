@@ -35,7 +35,10 @@ class LaunchError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One execve: absolute path, whole argv, whole environment, directory to start in."""
+    """One execve: absolute path, whole argv, whole environment, directory to start in.
+
+    An empty path means the sftp server that shelld brings along.
+    """
 
     path: str
     argv: Sequence[str]
@@ -81,7 +84,7 @@ class Launcher:
         Raises: LaunchError of stage "fork", "account" or "exec" with the errno of that call.
         """
         job = {
-            "op": "exec",
+            "op": "exec" if command.path else "sftp",
             "path": command.path,
             "argv": list(command.argv),
             "env": dict(command.env),

@@ -115,7 +115,7 @@ def _child(job: dict[str, Any], fds: list[int], report: socket.socket) -> NoRetu
         _reset_signals()
         os.umask(_UMASK)
         stage = "account"
-        if job["op"] == "exec":
+        if "tty" in job:
             os.setsid()
             _take_descriptors(fds[1:], tty=job["tty"])
         _become(job["ids"])
@@ -154,15 +154,29 @@ def _become(ids: list[Any] | None) -> None:
     os.setresuid(uid, uid, uid)
 
 
-def _exec(job: dict[str, Any], _report: socket.socket) -> None:
+def _go_home(home: str) -> None:
     try:
-        os.chdir(job["cwd"])
+        os.chdir(home)
     except OSError as error:
         # sshd's words, on the program's own stderr
-        os.write(
-            2, f"Could not chdir to home directory {job['cwd']}: {error.strerror}\n".encode(errors="replace")
-        )
+        words = f"Could not chdir to home directory {home}: {error.strerror}\n"
+        os.write(2, words.encode(errors="replace"))
         os.chdir("/")
+
+
+def _sftp(job: dict[str, Any], report: socket.socket) -> None:
+    """Serve sftp in this very process: no exec, so it needs nothing of the workspace's files."""
+    from shelld import sftp
+
+    _go_home(job["cwd"])
+    report.close()
+    os.closerange(3, 65536)
+    sftp.main()
+    os._exit(0)
+
+
+def _exec(job: dict[str, Any], _report: socket.socket) -> None:
+    _go_home(job["cwd"])
     os.execve(job["path"], job["argv"], job["env"])  # noqa: S606 - the purpose of it all
 
 
@@ -196,6 +210,7 @@ def _unlink(job: dict[str, Any], report: socket.socket) -> None:
 
 _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket], None]] = {
     "exec": _exec,
+    "sftp": _sftp,
     "connect": _connect,
     "bind": _bind,
     "unlink": _unlink,

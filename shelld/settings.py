@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from shelld import __version__, rules
+from shelld import __version__
 from shelld.errors import SettingsError
+from shelld.rules import parse_tcp
 
 MAX_SOCKET_PATH_BYTES = 107
 """Room in `sun_path` without its final NUL: unix(7)."""
@@ -181,7 +182,7 @@ def _environment(value: Any) -> dict[str, str]:
 
 
 def _tcp_rule(value: Any) -> str:
-    rules.parse_tcp(_text(value))
+    parse_tcp(_text(value))
     return str(value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,9 @@ SFTP_SERVERS = (
     "/usr/lib/sftp-server",
     "/usr/lib64/misc/sftp-server",
 )
+
+BUILT_IN_SFTP = ""
+"""The launcher serves sftp itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +124,7 @@ class Starter:
         for path in (*((wanted,) if wanted else ()), *SFTP_SERVERS):
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 return path, [os.path.basename(path)]
-        return python_sftp()
-
-
-def python_sftp() -> tuple[str, list[str]]:
-    """Return the command of the sftp server that needs nothing of the workspace."""
-    # -P: a module of the home must not shadow ours; -E: the blueprint's PYTHON* are for its programs
-    return sys.executable, [sys.executable, "-EP", "-m", "shelld.sftp"]
+        return BUILT_IN_SFTP, []
 
 
 def read_host() -> environ.Host:
