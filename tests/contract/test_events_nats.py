@@ -382,6 +382,30 @@ async def test_a_subject_that_is_not_permitted_fails_alone(
     ]
 
 
+async def test_an_acknowledgement_covers_what_was_sent_before_it(make_bus: MakeBus) -> None:
+    """nats-py writes a PING ahead of publications that it still buffers; its PONG would be worth nothing."""
+    said = bytearray()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.11.0","max_payload":1048576}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")  # the only one: of the login
+        while piece := await reader.read(65_536):
+            said.extend(piece)
+        writer.close()
+
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        bus = make_bus(f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}", delivery="core")
+        await until(lambda: bus.connected)
+        for number in range(50):
+            bus.publish(schema.UserLocked(user=f"user-{number}"))
+        await until(lambda: b"PING\r\n" in said)
+        assert bytes(said).partition(b"PING\r\n")[0].count(b"PUB fairlead.user.locked") == 50
+        assert (bus.counters.published, bus.pending) == (0, 50)
+        await bus.close(0)
+    assert bus.counters.dropped == 50
+
+
 async def test_a_server_that_talks_nonsense_costs_nothing(make_bus: MakeBus, logs: Logs) -> None:
     answers = [
         b"",
