@@ -177,7 +177,7 @@ class ClientConnection(LoginGuard):
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
         principal = self._principal_for_channel()
         session = ProgramSession(self, principal)
-        return SessionChannel.of(self.conn, session, self.shared.settings), session
+        return SessionChannel.of(self.conn, session, self.shared.settings.relay), session
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int

@@ -18,6 +18,7 @@ from proxy.errors import (
 )
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
 from proxy.ssh.relay import Inbound, Outbound, relay_connection
+from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
 from proxy.upstream.frames import Accepted
 from proxy.upstream.streams import Connection
@@ -53,7 +54,7 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     def session_started(self) -> None:
         self._started.set()
 
-    def data_received(self, data: bytes, datatype: int | None) -> None:
+    def data_received(self, data: Buffer, datatype: int | None) -> None:
         if datatype is None:
             self._inbound.feed(data)
 
@@ -204,18 +205,18 @@ class RemoteListener(asyncssh.SSHListener):
             bound.cancel()
 
     async def _forward(self, link: Link, accepted: Accepted) -> None:
-        conn, relay = self._owner.conn, self._owner.shared.settings.relay
+        conn = self._owner.conn
         session = Dialled(self._owner)
         try:
             async with await link.accept(accepted.connection_id) as connection:
                 if isinstance(self._bind, TcpTarget):
                     port = self._bind.port or self._port
-                    tcp = conn.create_tcp_channel(None, "strict", relay.window_bytes, relay.packet_bytes)
+                    tcp = conn.create_tcp_channel()
                     await tcp.accept(
                         lambda: session, self._bind.host, port, accepted.peer_host, accepted.peer_port
                     )
                 else:
-                    unix = conn.create_unix_channel(None, "strict", relay.window_bytes, relay.packet_bytes)
+                    unix = conn.create_unix_channel()
                     await unix.accept(lambda: session, self._bind.path)
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:

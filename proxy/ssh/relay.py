@@ -6,11 +6,13 @@ move bytes between these and a stream, and know nothing of SSH requests.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 from proxy.aio import TaskOwner
 from proxy.errors import UpstreamError
 from proxy.model import Exit
+from proxy.upstream.bulk import Buffer
 from proxy.upstream.frames import Output, StdoutEof
 from proxy.upstream.streams import Connection, Program
 
@@ -18,7 +20,7 @@ from proxy.upstream.streams import Connection, Program
 class Channel(Protocol):
     """What the relay needs of an SSH channel."""
 
-    def write(self, data: bytes, datatype: int | None = None) -> None: ...
+    def write(self, data: Buffer, datatype: int | None = None) -> None: ...
     def write_eof(self) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
@@ -59,7 +61,7 @@ class Inbound:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[Buffer] = deque()
         self._size = 0
         self._eof = False
         self._paused = False
@@ -70,8 +72,8 @@ class Inbound:
         """Say which channel to stop when there is too much."""
         self._channel = channel
 
-    def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+    def feed(self, data: Buffer) -> None:
+        """Take what arrived, uncopied."""
         self._pieces.append(data)
         self._size += len(data)
         self._available.set()
@@ -102,35 +104,36 @@ class Inbound:
         """Let `wait` wait for the next arrival instead of what is held already."""
         self._available.clear()
 
-    async def take(self, limit_bytes: int) -> bytes:
-        """Wait for bytes and take what is there, at most `limit_bytes`; empty at the end."""
+    async def take(self, limit_bytes: int) -> tuple[Sequence[Buffer], int]:
+        """Wait for bytes and take what is there, in pieces of `limit_bytes` together at most.
+
+        Gives the pieces and their size; no pieces at the end.
+        """
         while not self._pieces:
             if self._eof:
-                return b""
+                return (), 0
             self._available.clear()
             await self._available.wait()
-        data = self._join(limit_bytes)
+        pieces, size = self._cut(limit_bytes)
+        self._size -= size
         self._after_take()
-        return data
+        return pieces, size
 
-    def _join(self, limit: int) -> bytes:
-        pieces = self._pieces
+    def _cut(self, limit: int) -> tuple[Sequence[Buffer], int]:
         if self._size <= limit:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-        else:
-            data = pieces.popleft()
-            if len(data) > limit:
-                pieces.appendleft(data[limit:])
-                data = data[:limit]
-            else:
-                taken, size = [data], len(data)
-                while size + len(pieces[0]) <= limit:
-                    taken.append(pieces.popleft())
-                    size += len(taken[-1])
-                data = b"".join(taken)
-        self._size -= len(data)
-        return data
+            pieces, self._pieces = self._pieces, deque()
+            return pieces, self._size
+        taken: list[Buffer] = []
+        size = 0
+        while size < limit:
+            piece = self._pieces.popleft()
+            if size + len(piece) > limit:
+                view = memoryview(piece)
+                self._pieces.appendleft(view[limit - size :])
+                piece = view[: limit - size]
+            taken.append(piece)
+            size += len(piece)
+        return taken, size
 
     def _after_take(self) -> None:
         if self._paused and self._size < self._limit // 2 and self._channel is not None:
@@ -153,7 +156,7 @@ class Outbound:
         """Say which channel to write to."""
         self._channel = channel
 
-    async def write(self, data: bytes, datatype: int | None = None) -> None:
+    async def write(self, data: Buffer, datatype: int | None = None) -> None:
         """Send `data`, then wait until more may follow. A closed channel swallows it."""
         channel = self._channel
         if channel is None or channel.is_closing():
@@ -198,9 +201,7 @@ async def relay_program(
 
 async def _feed_program(program: Program, inbound: Inbound, frame_bytes: int) -> None:
     try:
-        while data := await inbound.take(frame_bytes):
-            await program.write_stdin(data)
-        await program.write_eof()
+        await _feed(program, inbound, frame_bytes)
     except UpstreamError:
         return  # the reader of the same stream sees the same end, and tells it
 
@@ -213,9 +214,9 @@ async def relay_connection(
     Raises: UpstreamError when the peer or the link breaks the connection.
     """
     tasks = TaskOwner("forward")
-    up = tasks.spawn(_feed_connection(connection, inbound, frame_bytes), name="up")
+    up = tasks.spawn(_feed(connection, inbound, frame_bytes), name="up")
     try:
-        while data := await connection.read():
+        while len(data := await connection.read()):
             await outbound.write(data)
         outbound.write_eof()
         await up
@@ -223,7 +224,10 @@ async def relay_connection(
         up.cancel()
 
 
-async def _feed_connection(connection: Connection, inbound: Inbound, frame_bytes: int) -> None:
-    while data := await inbound.take(frame_bytes):
-        await connection.write(data)
-    await connection.write_eof()
+async def _feed(stream: Program | Connection, inbound: Inbound, frame_bytes: int) -> None:
+    while True:
+        pieces, size = await inbound.take(await stream.room(frame_bytes))
+        if not size:
+            break
+        await stream.write(pieces, size)
+    await stream.write_eof()

@@ -24,6 +24,7 @@ from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
 from proxy.ssh.relay import Inbound, Outbound, relay_program
 from proxy.ssh.waiting import Cancelled, Waiting
+from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
 from proxy.upstream.streams import Program
 
@@ -119,7 +120,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._tell(self._program.send_break(msec), "break")
         return True
 
-    def data_received(self, data: bytes, datatype: int | None) -> None:
+    def data_received(self, data: Buffer, datatype: int | None) -> None:
         if datatype is None:
             self._inbound.feed(data)
 

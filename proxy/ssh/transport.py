@@ -14,6 +14,8 @@ from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
 from asyncssh.packet import PacketDecodeError, SSHPacket
 
 from proxy.settings import RelaySettings
+from proxy.ssh.bulk import BulkConnection
+from proxy.ssh.channel import TcpChannel, UnixChannel
 from proxy.ssh.relay import Gate
 
 _log = structlog.get_logger("ssh")
@@ -29,7 +31,7 @@ class LoginGuard(asyncssh.SSHServer):
         raise NotImplementedError
 
 
-class TunedConnection(asyncssh.SSHServerConnection):
+class TunedConnection(BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
@@ -147,6 +149,30 @@ class TunedConnection(asyncssh.SSHServerConnection):
         if pkttype == MSG_IGNORE:
             return
         super().send_packet(pkttype, *args, handler=handler)
+
+    def create_tcp_channel(
+        self,
+        encoding: str | None = None,
+        errors: str = "strict",
+        window: int = 0,
+        max_pktsize: int = 0,
+    ) -> TcpChannel:
+        """Make the channel of a `direct-tcpip` or `forwarded-tcpip`; encodings are not for relays."""
+        return TcpChannel(
+            self, self._loop, None, errors, window or self._window, max_pktsize or self._max_pktsize
+        )
+
+    def create_unix_channel(
+        self,
+        encoding: str | None = None,
+        errors: str = "strict",
+        window: int = 0,
+        max_pktsize: int = 0,
+    ) -> UnixChannel:
+        """Make the channel of a Unix socket; encodings are not for relays."""
+        return UnixChannel(
+            self, self._loop, None, errors, window or self._window, max_pktsize or self._max_pktsize
+        )
 
     async def reload_config(self) -> None:
         """Leave the options as they are: no configuration file has `Match` blocks to look at again."""

@@ -1,11 +1,13 @@
 """Links to workspaces: one gRPC channel per workspace and process, shared, counted, kept alive."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 from grpc import aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
@@ -15,9 +17,18 @@ from proxy.aio import TaskOwner
 from proxy.errors import Incompatible, UpstreamError
 from proxy.settings import UpstreamSettings
 from proxy.upstream import frames
+from proxy.upstream.bulk import decoder, encode
+from proxy.upstream.frames import Output
 from proxy.upstream.streams import Connection, Listener, Program, upstream_error
 
 _log = structlog.get_logger("upstream")
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"].full_name
+_RUN_OUTPUT = {
+    pb.RunOutput.STDOUT_FIELD_NUMBER: Output,
+    pb.RunOutput.STDERR_FIELD_NUMBER: lambda data: Output(data, is_stderr=True),
+}
+_CONNECTION_OUTPUT = {pb.ConnectionOutput.DATA_FIELD_NUMBER: Output}
 
 _FRAME_HEADROOM_BYTES = 64 * 1024
 
@@ -32,6 +43,9 @@ class Link:
         self.users = 0
         self._channel = channel
         self._stub = ShelldStub(channel)
+        self._run = self._bulk_call("Run", pb.RunOutput, _RUN_OUTPUT)
+        self._dial = self._bulk_call("Dial", pb.ConnectionOutput, _CONNECTION_OUTPUT)
+        self._accept = self._bulk_call("Accept", pb.ConnectionOutput, _CONNECTION_OUTPUT)
         self._settings = settings
 
     async def handshake(self, proxy_id: str) -> None:
@@ -57,14 +71,14 @@ class Link:
 
     async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
-        program = Program(self._stub.Run())
+        program = Program(self._run())
         with self._marking(program):
             await program.start(frames.start(spec, principal, program_id), self._settings.rpc_timeout_s)
         return program
 
     async def dial(self, target: model.Target, account: str) -> Connection:
         """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        connection = Connection(self._stub.Dial())
+        connection = Connection(self._dial())
         with self._marking(connection):
             await connection.open(frames.target(target, account), self._settings.rpc_timeout_s)
         return connection
@@ -78,10 +92,17 @@ class Link:
 
     async def accept(self, connection_id: str) -> Connection:
         """Claim an accepted connection. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        connection = Connection(self._stub.Accept())
+        connection = Connection(self._accept())
         with self._marking(connection):
             await connection.open(pb.ConnectionInput(accept=connection_id), self._settings.rpc_timeout_s)
         return connection
+
+    def _bulk_call(
+        self, name: str, output: type[Message], wrappers: Mapping[int, Callable[[memoryview], Output]]
+    ) -> "aio.StreamStreamMultiCallable[Any, Any]":
+        return self._channel.stream_stream(
+            f"/{_SERVICE}/{name}", request_serializer=encode, response_deserializer=decoder(output, wrappers)
+        )
 
     def _marking(self, stream: Program | Connection | Listener) -> "_Marking":
         return _Marking(self, stream)

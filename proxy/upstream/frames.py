@@ -33,10 +33,10 @@ _NOT_STARTED = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Bytes a program wrote, 1 to the link's largest frame."""
+    """Bytes that a program or a connection sent, 1 to the link's largest frame; uncopied."""
 
-    data: bytes
-    is_stderr: bool
+    data: memoryview
+    is_stderr: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +142,8 @@ def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | model.
     Raises: UpstreamLost for a frame that breaks the order of the protocol.
     """
     match message.WhichOneof("frame"):
-        case "stdout":
-            return Output(message.stdout, is_stderr=False)
-        case "stderr":
-            return Output(message.stderr, is_stderr=True)
+        case "stdout" | "stderr" as name:  # only an encoder that is not ours gets here
+            return Output(memoryview(getattr(message, name)), is_stderr=name == "stderr")
         case "exit":
             return exit_of(message.exit)
         case "stdout_eof":

@@ -1,19 +1,21 @@
 """One Run, Dial, Accept or Listen: a bidirectional stream with one owner and typed frames."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
 from proxy.errors import Unreachable, UpstreamError, UpstreamLost
 from proxy.upstream import frames
+from proxy.upstream.bulk import Buffer, encode_bytes_field
+from proxy.upstream.frames import Output
 
-_In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 _EOF = pb.Eof()
@@ -29,10 +31,10 @@ def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
     return UpstreamLost(text, user_message=_BROKEN)
 
 
-class _Stream(Generic[_In, _Out]):
+class _Stream(Generic[_Out]):
     """Serialise writes and translate errors; cancelled on exit unless it ended by itself."""
 
-    def __init__(self, call: "aio.StreamStreamCall[_In, _Out]") -> None:
+    def __init__(self, call: "aio.StreamStreamCall[Any, Any]") -> None:
         self._call = call
         # gRPC takes one write at a time; windows and signals come from other tasks than stdin.
         self._writing = asyncio.Lock()
@@ -49,7 +51,7 @@ class _Stream(Generic[_In, _Out]):
         """Give the stream up; shelld ends what it stood for. Harmless after its end."""
         self._call.cancel()
 
-    async def _send(self, frame: _In) -> None:
+    async def _send(self, frame: Message | bytes) -> None:
         try:
             async with self._writing:
                 await self._call.write(frame)
@@ -58,7 +60,7 @@ class _Stream(Generic[_In, _Out]):
         except (asyncio.InvalidStateError, aio.UsageError) as exc:
             raise UpstreamLost("the stream has ended", user_message=_BROKEN) from exc
 
-    async def _receive(self) -> _Out | None:
+    async def _receive(self) -> _Out | Output | None:
         """Read one frame; None when shelld ended the stream in order."""
         try:
             frame: Any = await self._call.read()
@@ -78,15 +80,15 @@ class _Stream(Generic[_In, _Out]):
                 frame = await self._receive()
         except TimeoutError:
             raise Unreachable("no first frame in time", user_message=_SILENT) from None
-        if frame is None:
-            raise UpstreamLost("shelld ended the stream at once", user_message=_BROKEN)
+        if frame is None or isinstance(frame, Output):
+            raise UpstreamLost("shelld did not answer the first frame", user_message=_BROKEN)
         return frame
 
 
-class Program(_Stream[pb.RunInput, pb.RunOutput]):
+class Program(_Stream[pb.RunOutput]):
     """One running shell, command or subsystem."""
 
-    def __init__(self, call: "aio.StreamStreamCall[pb.RunInput, pb.RunOutput]") -> None:
+    def __init__(self, call: "aio.StreamStreamCall[Any, Any]") -> None:
         super().__init__(call)
         self.pid = 0
         self._credit = 0
@@ -110,23 +112,27 @@ class Program(_Stream[pb.RunInput, pb.RunOutput]):
             case other:
                 raise UpstreamLost(f"shelld began a program with {other}")
 
-    async def write_stdin(self, data: bytes) -> None:
-        """Hand `data` to the program; returns when the link took it, not when the program read it.
+    async def room(self, limit_bytes: int) -> int:
+        """Wait until the program can be handed more stdin; gives how much, 1 to `limit_bytes`.
 
-        Waits while the program has not read what is under way, without blocking the frames below.
-        Raises: UpstreamLost, Unreachable.
+        A program that does not read holds its stdin up here, so that the stream stays free for windows
+        and signals.
         """
-        view = memoryview(data)
-        while view:
-            piece = view
-            if self._limited:
-                while self._credit == 0:
-                    self._credited.clear()
-                    await self._credited.wait()
-                piece = view[: self._credit]
-                self._credit -= len(piece)
-            view = view[len(piece) :]
-            await self._send(pb.RunInput(stdin=bytes(piece)))
+        if not self._limited:
+            return limit_bytes
+        while self._credit == 0:
+            self._credited.clear()
+            await self._credited.wait()
+        return min(self._credit, limit_bytes)
+
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None:
+        """Hand `size` bytes of stdin to the program, within what `room` gave.
+
+        Returns when the link took them, not when the program read them. Raises: UpstreamLost, Unreachable.
+        """
+        if self._limited:
+            self._credit -= size
+        await self._send(encode_bytes_field(pb.RunInput.STDIN_FIELD_NUMBER, pieces, size))
 
     async def write_eof(self) -> None:
         """Close the program's stdin."""
@@ -144,15 +150,17 @@ class Program(_Stream[pb.RunInput, pb.RunOutput]):
         """Send a break (RFC 4335); 0 means the default length."""
         await self._send(pb.RunInput(break_ms=length_ms))
 
-    async def read(self) -> frames.Output | frames.StdoutEof | model.Exit:
+    async def read(self) -> Output | frames.StdoutEof | model.Exit:
         """Wait for what the program does next; an Exit is the last.
 
         Raises: UpstreamLost, Unreachable when the link breaks before that.
         """
         while True:
             message = await self._receive()
+            if isinstance(message, Output):
+                return message
             if message is None:
-                raise UpstreamLost("the stream ended without an exit")
+                raise UpstreamLost("the stream ended without an exit", user_message=_BROKEN)
             match frames.output(message):
                 case frames.StdinConsumed(count):
                     self._credit += count
@@ -163,7 +171,7 @@ class Program(_Stream[pb.RunInput, pb.RunOutput]):
                     return frame
 
 
-class Connection(_Stream[pb.ConnectionInput, pb.ConnectionOutput]):
+class Connection(_Stream[pb.ConnectionOutput]):
     """One connection in the workspace, dialled or accepted."""
 
     async def open(self, first: pb.ConnectionInput, timeout_s: float) -> None:
@@ -181,29 +189,33 @@ class Connection(_Stream[pb.ConnectionInput, pb.ConnectionOutput]):
             case other:
                 raise UpstreamLost(f"shelld began a connection with {other}")
 
-    async def write(self, data: bytes) -> None:
-        """Send bytes; returns when the link took them. Raises: UpstreamLost, Unreachable."""
-        await self._send(pb.ConnectionInput(data=data))
+    async def room(self, limit_bytes: int) -> int:
+        """Give `limit_bytes`: nothing but bytes travels this way, so gRPC's own windows do."""
+        return limit_bytes
+
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None:
+        """Send `size` bytes; returns when the link took them. Raises: UpstreamLost, Unreachable."""
+        await self._send(encode_bytes_field(pb.ConnectionInput.DATA_FIELD_NUMBER, pieces, size))
 
     async def write_eof(self) -> None:
         """End this direction; the other goes on."""
         await self._send(pb.ConnectionInput(eof=_EOF))
 
-    async def read(self) -> bytes:
+    async def read(self) -> memoryview:
         """Wait for bytes; empty at the end of this direction.
 
         Raises: UpstreamLost when the peer or the link broke the connection.
         """
         while True:
             message = await self._receive()
-            if message is None:
-                return b""
-            match message.WhichOneof("frame"):
-                case "data":
-                    return message.data
+            if isinstance(message, Output):
+                return message.data
+            match message.WhichOneof("frame") if message else "eof":
+                case "data" if message:
+                    return memoryview(message.data)
                 case "eof":
-                    return b""
-                case "reset":
+                    return memoryview(b"")
+                case "reset" if message:
                     raise UpstreamLost(message.reset.reason or "connection reset by peer")
                 case "connected" | "failed" as frame:
                     raise UpstreamLost(f"shelld sent {frame} twice")
