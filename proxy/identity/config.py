@@ -236,6 +236,8 @@ class KeyListSettings(_Section):
     """A list this young is used without asking."""
     max_stale_s: Seconds = 7 * 86_400
     """While the provider is down, the last known list is used up to this age."""
+    lookup_timeout_s: Seconds = 8
+    """The whole list of one account; after that the last known one serves."""
     max_keys: Count = 500
     max_pages: Count = 20
     max_accounts: Count = 10_000
@@ -250,3 +252,39 @@ class ConfirmSettings(_Section):
     """How browsers reach it, by default at `listen`; register `<public_url>/callback` with the provider."""
     max_visits: Count = 1_000
     """Browsers on their way through a provider at once."""
+
+
+class FrontDoorSettings(_Section):
+    """All of the above: how somebody new comes in, and what providers say of those who did."""
+
+    providers: tuple[ProviderSettings, ...] = ()
+    """In order; the first that can onboard is the one that strangers are sent to. None at all: nobody new
+    comes in, except in embedded mode, which has the development provider."""
+    http: HttpSettings = HttpSettings()
+    keys: KeyListSettings = KeyListSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "FrontDoorSettings":
+        names = [provider.title for provider in self.providers]
+        if len(set(names)) != len(names):
+            raise ValueError("two providers have the same name; give each a name of its own")
+        known = {*names, "dev"}
+        for rule in self.onboarding.rules:
+            if strange := sorted(set(rule.providers) - known):
+                raise ValueError(f"rule {rule.name!r} names unknown providers: {', '.join(strange)}")
+        return self
+
+    def in_effect(self, *, embedded: bool) -> "FrontDoorSettings":
+        """Fill in what depends on the rest: the provider of embedded mode, and what holds without a rule.
+
+        `embedded` must be true only when SSH itself is reached from this machine alone.
+        """
+        providers = self.providers or ((DevSettings(),) if embedded else ())
+        otherwise = self.onboarding.otherwise
+        if otherwise is None:
+            only_dev = bool(providers) and all(provider.kind == "dev" for provider in providers)
+            otherwise = "allow" if only_dev and not self.onboarding.rules else "refuse"
+        onboarding = self.onboarding.model_copy(update={"otherwise": otherwise})
+        return self.model_copy(update={"providers": providers, "onboarding": onboarding})

@@ -67,9 +67,9 @@ class Authorization:
     """A code that waits for a person (RFC 8628 §3.2); times by the clock of the flow."""
 
     device_code: Secret
-    user_code: str
+    user_code: str = field(repr=False)
     verification_uri: str
-    verification_uri_complete: str
+    verification_uri_complete: str = field(repr=False)
     """Holds the user code; empty when the provider gives none."""
     expires_at: float
     interval_s: float

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from proxy.errors import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.authcode import CodeClient
 from proxy.identity.clock import Clock
-from proxy.identity.config import Approval, HttpSettings, KeyListSettings
+from proxy.identity.config import Approval, KeyListSettings
 from proxy.identity.device_flow import Authorization, Tokens
 from proxy.identity.http import Http, HttpFailed, Reply, Request
 from proxy.identity.mapping import Mapped
@@ -37,7 +37,6 @@ class Tools:
     http: Http
     clock: Clock
     keys: KeyListSettings
-    limits: HttpSettings
 
 
 class Provider(Protocol):

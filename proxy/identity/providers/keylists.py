@@ -83,11 +83,20 @@ class KeyLists:
 
     async def _refresh(self, account: str, entry: _Entry, fetch: Fetch) -> None:
         try:
-            entry.blobs = parse_lines(await fetch(entry.pages), self._settings.max_keys)
-        except OnboardingError as exc:
-            entry.failed_at, entry.failure = self._clock.now(), exc
-            _log.warning("key list not to be had", provider=self._provider, account=account, reason=str(exc))
+            async with asyncio.timeout(self._settings.lookup_timeout_s):
+                lines = await fetch(entry.pages)
+        except (OnboardingError, TimeoutError) as exc:
+            failure = unavailable(self._provider, "its key list took too long")
+            entry.failure = exc if isinstance(exc, OnboardingError) else failure
+            entry.failed_at = self._clock.now()
+            _log.warning(
+                "key list not to be had",
+                provider=self._provider,
+                account=account,
+                reason=str(entry.failure),
+            )
         else:
+            entry.blobs = parse_lines(lines, self._settings.max_keys)
             entry.fetched_at, entry.failure = self._clock.now(), None
 
     def _answer(self, entry: _Entry) -> KeyList:

@@ -1,0 +1,218 @@
+"""The page on which a person who signed in at a provider confirms one key.
+
+    GET  /c/{id}           a ticket's link: on to the provider, by authorization code and PKCE
+    GET  /callback         back from the provider: who is it?
+    GET  /c/{id}/confirm   name, address, fingerprint and code of whoever waits in a terminal
+    POST /c/{id}/confirm   confirm or deny, once
+
+A provider's own page cannot show these; that makes the difference to a device code that somebody else
+began (RFC 8628 §5.4, BCP 247). A visit is bound to one browser by a cookie and to one ticket by `state`.
+Tickets live in this process: whatever serves the page must be the process that the terminal waits at.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import structlog
+from aiohttp import web
+
+from proxy.errors import ApprovalDenied, OnboardingError
+from proxy.identity import authcode, pages
+from proxy.identity.authcode import WebLogin
+from proxy.identity.config import ConfirmSettings
+from proxy.identity.http import Http
+from proxy.identity.pages import Button, Fact
+from proxy.identity.providers.base import About, Provider
+from proxy.identity.tickets import Confirmation, Ticket
+from proxy.identity.web import Site, new_session, read_form, read_query, redirect
+
+_log = structlog.get_logger("confirm")
+_WORDS = "BCDFGHJKLMNPQRSTVWXZ"
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """A browser that was sent to a provider on behalf of a ticket."""
+
+    ticket: Ticket
+    session: str = field(repr=False)
+    web: WebLogin = field(repr=False)
+
+
+class ConfirmPages:
+    """A Confirmer that serves its own pages; `start` before use."""
+
+    def __init__(self, settings: ConfirmSettings, host: str, port: int, http: Http) -> None:
+        self._settings = settings
+        self._http = http
+        self._site = Site("confirm", host, port, settings.public_url)
+        self._tickets: dict[str, Ticket] = {}
+        self._visits: OrderedDict[str, _Visit] = OrderedDict()
+        self._signed_in: OrderedDict[tuple[str, str], Confirmation] = OrderedDict()
+        self._site.app.add_routes(
+            [
+                web.get("/c/{id}", self._leave),
+                web.get("/callback", self._return),
+                web.get("/c/{id}/confirm", self._ask),
+                web.post("/c/{id}/confirm", self._answer),
+            ]
+        )
+
+    @property
+    def redirect_uri(self) -> str:
+        """To be registered with providers; known once started."""
+        return f"{self._site.public_url}/callback"
+
+    @property
+    def url(self) -> str:
+        """How browsers come here."""
+        return self._site.public_url
+
+    async def start(self) -> None:
+        """Listen. Raises: SettingsError."""
+        await self._site.start()
+
+    async def close_site(self) -> None:
+        """Stop listening."""
+        await self._site.close()
+
+    # ------------------------------------------------------------------------------- a Confirmer
+
+    def open(self, provider: Provider, about: About) -> Ticket:
+        ticket_id = secrets.token_urlsafe(24)
+        code = "".join(secrets.choice(_WORDS) for _ in range(4))
+        done: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_retrieve)
+        ticket = Ticket(ticket_id, f"{self._site.public_url}/c/{ticket_id}", code, provider, about, done)
+        self._tickets[ticket_id] = ticket
+        return ticket
+
+    def close(self, ticket: Ticket) -> None:
+        self._tickets.pop(ticket.id, None)
+        ticket.done.cancel()
+        for state in [state for state, visit in self._visits.items() if visit.ticket is ticket]:
+            del self._visits[state]
+        for entry in [entry for entry in self._signed_in if entry[1] == ticket.id]:
+            del self._signed_in[entry]
+
+    # ---------------------------------------------------------------------------------- the pages
+
+    async def _leave(self, request: web.Request) -> web.StreamResponse:
+        ticket = self._ticket(request)
+        session = self._site.session(request) or new_session()
+        login = WebLogin(self.redirect_uri)
+        try:
+            client = await ticket.provider.code_client()
+        except OnboardingError as exc:
+            return self._failed(ticket, exc)
+        self._visits[login.state.reveal()] = _Visit(ticket, session, login)
+        while len(self._visits) > self._settings.max_visits:
+            self._visits.popitem(last=False)
+        response = redirect(authcode.authorize_url(client, login))
+        self._site.give_session(response, session)
+        return response
+
+    async def _return(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request)
+        visit = self._visits.get(query.get("state", ""))
+        if visit is None or visit.session != self._site.session(request):
+            raise web.HTTPForbidden(text="This browser did not begin here. Open the link of the terminal.")
+        del self._visits[query["state"]]
+        ticket = visit.ticket
+        try:
+            client = await ticket.provider.code_client()
+            code = authcode.read_callback(client, query)
+            tokens = await authcode.redeem(client, visit.web, code, self._http)
+            profile = await ticket.provider.profile(tokens, nonce=visit.web.nonce)
+        except OnboardingError as exc:
+            return self._failed(ticket, exc)
+        self._signed_in[visit.session, ticket.id] = Confirmation(profile, tokens.access)
+        while len(self._signed_in) > self._settings.max_visits:
+            self._signed_in.popitem(last=False)
+        return redirect(f"{self._site.public_url}/c/{ticket.id}/confirm")
+
+    async def _ask(self, request: web.Request) -> web.StreamResponse:
+        ticket = self._ticket(request)
+        session = self._site.session(request)
+        known = self._signed_in.get((session, ticket.id))
+        if known is None:
+            return redirect(f"{self._site.public_url}/c/{ticket.id}")
+        shown = _facts(ticket, known)
+        csrf = [("csrf", self._site.csrf(session, ticket.id))]
+        if known.profile.name != ticket.about.name:
+            warning = (
+                f"You are signed in as {known.profile.login}, and somebody in a terminal asks to be "
+                f"{ticket.about.name}. If that was not you, deny it."
+            )
+            deny = pages.form(request.path, csrf, "", [Button("deny", "Deny")])
+            return self._site.page("That is not you", pages.paragraph(warning, "warning") + shown + deny)
+        warning = (
+            "Confirm only if you started this login yourself, from this address, and your terminal shows "
+            "this code. Whoever holds this key can log in as you from then on."
+        )
+        buttons = [Button("confirm", "Confirm", go=True), Button("deny", "Deny")]
+        body = shown + pages.paragraph(warning, "warning") + pages.form(request.path, csrf, "", buttons)
+        return self._site.page("Is this your key?", body)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self._site.check_origin(request)
+        ticket = self._ticket(request)
+        form = await read_form(request)
+        session = self._site.session(request)
+        self._site.check_csrf(session, ticket.id, form.get("csrf", ""))
+        known = self._signed_in.get((session, ticket.id))
+        if known is None or ticket.done.done():
+            raise web.HTTPForbidden(text="Nobody is signed in here, or this was answered already.")
+        if form.get("decision") != "confirm":
+            return self._deny(ticket)
+        if known.profile.name != ticket.about.name:
+            raise web.HTTPForbidden(text="You are signed in as somebody else.")
+        ticket.done.set_result(known)
+        self._forget(ticket)
+        body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
+        return self._site.page("Confirmed", body)
+
+    def _deny(self, ticket: Ticket) -> web.Response:
+        name = ticket.provider.name
+        ticket.done.set_exception(
+            ApprovalDenied(
+                f"{name}: denied on the page", user_message="the request was denied in the browser"
+            )
+        )
+        self._forget(ticket)
+        return self._site.page("Denied", pages.paragraph("Nobody was let in. You can close this page."))
+
+    def _forget(self, ticket: Ticket) -> None:
+        self.close(ticket)  # cancelling an answered future does nothing
+
+    def _ticket(self, request: web.Request) -> Ticket:
+        ticket = self._tickets.get(request.match_info["id"])
+        if ticket is None:
+            raise web.HTTPNotFound(text="This link was used already, or it has expired. Connect again.")
+        return ticket
+
+    def _failed(self, ticket: Ticket, exc: OnboardingError) -> web.Response:
+        """Say on the page what went wrong; the terminal goes on waiting, since the link still works."""
+        _log.info("sign-in failed", provider=ticket.provider.name, code=exc.code, reason=str(exc))
+        body = pages.paragraph(exc.user_message[:1].upper() + exc.user_message[1:] + ".")
+        return self._site.page("That did not work", body, status=502)
+
+
+def _facts(ticket: Ticket, known: Confirmation) -> str:
+    return pages.facts(
+        [
+            Fact("Code", ticket.code, code=True),
+            Fact("User name", ticket.about.name),
+            Fact("From address", ticket.about.source),
+            Fact("With key", ticket.about.fingerprint),
+            Fact("You are", f"{known.profile.login} at {known.profile.provider}"),
+        ]
+    )
+
+
+def _retrieve(done: "asyncio.Future[Confirmation]") -> None:
+    """Mark an error as seen: whoever waited may have left."""
+    if not done.cancelled():
+        done.exception()

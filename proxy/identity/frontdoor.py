@@ -1,0 +1,126 @@
+"""Puts the way in together: HTTP client, providers, confirm page, onboarding. Opened and closed by `app`."""
+
+from pathlib import Path
+from typing import Self
+
+from proxy.errors import SettingsError
+from proxy.identity.clock import REAL, Clock
+from proxy.identity.config import (
+    DevSettings,
+    FrontDoorSettings,
+    GitHubSettings,
+    GitLabSettings,
+    ProviderSettings,
+)
+from proxy.identity.confirm import ConfirmPages
+from proxy.identity.devserver.server import DevServer
+from proxy.identity.http import HttpClient
+from proxy.identity.onboarding import Onboarding, Registrar
+from proxy.identity.profile import KeyList
+from proxy.identity.providers.base import Provider, Tools
+from proxy.identity.providers.dev import Dev
+from proxy.identity.providers.github import GitHub
+from proxy.identity.providers.gitlab import GitLab
+from proxy.identity.providers.oidc import Oidc
+from proxy.identity.secret import Secret
+
+MAX_SECRET_BYTES = 16 * 1024
+
+
+class FrontDoor:
+    """One per process; `onboarding` for strangers, `keys` for those who are known."""
+
+    def __init__(self, settings: FrontDoorSettings, *, clock: Clock = REAL) -> None:
+        """`settings` as `in_effect` gave them."""
+        self._settings = settings
+        self._http = HttpClient(settings.http)
+        self._tools = Tools(self._http, clock, settings.keys)
+        self._servers: list[DevServer] = []
+        self._confirm: ConfirmPages | None = None
+        self.providers: dict[str, Provider] = {}
+        self.onboarding: Onboarding
+
+    @classmethod
+    async def open(cls, settings: FrontDoorSettings, registrar: Registrar, *, clock: Clock = REAL) -> Self:
+        """Start what has to listen; no provider is called yet.
+
+        Raises: SettingsError listing what cannot be used.
+        """
+        door = cls(settings, clock=clock)
+        try:
+            await door._build()
+        except BaseException:
+            await door.close()
+            raise
+        providers = list(door.providers.values())
+        door.onboarding = Onboarding(providers, registrar, settings.onboarding, door._confirm, clock=clock)
+        return door
+
+    async def close(self) -> None:
+        """End every flow, then stop listening and let go of connections."""
+        if hasattr(self, "onboarding"):
+            await self.onboarding.close()
+        if self._confirm is not None:
+            await self._confirm.close_site()
+        for server in self._servers:
+            await server.close()
+        await self._http.close()
+
+    @property
+    def page_urls(self) -> tuple[str, ...]:
+        """Addresses of pages of ours that people may be sent to; for the quick start."""
+        urls = [server.page_url for server in self._servers]
+        return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
+
+    async def keys(self, provider: str, subject: str, login: str) -> KeyList | None:
+        """Give the keys that a provider lists for a known account; None when it lists none, or is no more.
+
+        Quick as a rule, since lists are cached, and bounded by `keys.lookup_timeout_s`.
+        Raises: ProviderUnavailable and ProviderMisconfigured when nothing recent enough is known: whoever
+        asks goes on with the keys of the directory.
+        """
+        known = self.providers.get(provider)
+        return None if known is None else await known.keys(subject, login)
+
+    async def _build(self) -> None:
+        if any(provider.approval == "confirm" for provider in self._settings.providers):
+            host, port = _split(self._settings.confirm.listen)
+            confirm = ConfirmPages(self._settings.confirm, host, port, self._http)
+            await confirm.start()
+            self._confirm = confirm
+        for settings in self._settings.providers:
+            self.providers[settings.title] = await self._provider(settings)
+
+    async def _provider(self, settings: ProviderSettings) -> Provider:
+        if isinstance(settings, DevSettings):
+            server = DevServer(settings, clock=self._tools.clock)
+            if self._confirm is not None:
+                server.redirect_uris.add(self._confirm.redirect_uri)
+            await server.start()
+            self._servers.append(server)
+            return Dev(settings, server, self._tools)
+        secret = _read_secret(settings.client_secret_file)
+        if isinstance(settings, GitHubSettings):
+            return GitHub(settings, secret, self._tools)
+        if isinstance(settings, GitLabSettings):
+            return GitLab(settings, secret, self._tools)
+        return Oidc(settings, secret, self._tools)
+
+
+def _read_secret(file: Path | None) -> Secret | None:
+    if file is None:
+        return None
+    try:
+        text = file.read_bytes()[: MAX_SECRET_BYTES + 1].decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"client_secret_file: {file}: {exc}") from None
+    if not text.strip() or len(text) > MAX_SECRET_BYTES:
+        raise SettingsError(f"client_secret_file: {file} is empty or too large")
+    return Secret(text.strip())
+
+
+def _split(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"confirm.listen: {listen!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,371 @@
+"""Somebody whom the directory does not know: from a proved key to a user, or to the reason why not.
+
+`begin` joins or starts a flow; `Pending.outcome` waits for its end. A flow belongs to (source, name, key):
+whoever reconnects with the same key is shown the same code, and nobody else ever shares it. A provider is
+polled only while somebody waits; a flow that nobody waits for ends after `linger_s`.
+
+    begin ── caps ── code to show ── approval ── profile ── key list ── decide ── register ── Approved
+                                        └──────────── every step may end in an OnboardingError
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import (
+    CodeExpired,
+    FairleadError,
+    KeyInvalid,
+    KeyNotProved,
+    OnboardingError,
+    OnboardingRefused,
+    ProviderUnavailable,
+)
+from proxy.identity import admission
+from proxy.identity.clock import REAL, Clock
+from proxy.identity.config import OnboardingSettings
+from proxy.identity.intake import Intake
+from proxy.identity.keys import PublicKey, parse_public_key
+from proxy.identity.profile import KeyList, Profile
+from proxy.identity.providers.base import About, Provider
+from proxy.identity.providers.keylists import parse_lines
+from proxy.identity.rules import Rules
+from proxy.identity.secret import Secret
+from proxy.identity.tickets import Confirmer
+
+_log = structlog.get_logger("onboarding")
+
+
+class Registrar(Protocol):
+    """Whoever records a person that may come in."""
+
+    async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
+        """Record the user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
+
+        Raises: NameTaken when the name, or that subject, belongs to another record; StoreError.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the person in the terminal is to see."""
+
+    provider: str
+    verification_uri: str
+    verification_uri_complete: str
+    """Holds the code; empty when the provider gives none."""
+    user_code: str
+    is_code_typed: bool
+    """False: the link leads straight there, and the code is only compared with the one on the page."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A person who is recorded now, with the key that was proved."""
+
+    profile: Profile
+    name: str
+    key: PublicKey
+    is_list_stale: bool = False
+    """The provider could not give its key list; the last known one decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Approval:
+    profile: Profile
+    listed: KeyList | None
+
+
+@dataclass(slots=True)
+class _Flow:
+    source: str
+    name: str
+    key: PublicKey
+    provider: Provider
+    shown: "asyncio.Future[Shown]"
+    result: "asyncio.Future[Approved]"
+    is_awaited: asyncio.Event = field(default_factory=asyncio.Event)
+    waiters: int = 0
+    approval: _Approval | None = None
+    task: "asyncio.Task[None] | None" = None
+    linger: "asyncio.Task[None] | None" = None
+
+    @property
+    def id(self) -> tuple[str, str, bytes]:
+        return self.source, self.name, self.key.blob
+
+
+class Pending:
+    """One connection's share in a flow. Leaving is done by cancelling `outcome`."""
+
+    def __init__(self, owner: "Onboarding", flow: _Flow, shown: Shown) -> None:
+        self._owner = owner
+        self._flow = flow
+        self.shown = shown
+
+    async def outcome(self) -> Approved:
+        """Wait for the person; ends by itself when the code expires.
+
+        Raises: OnboardingError (each leaf has its own `code` and sentence), StoreError.
+        Cancelled: the provider is not polled any more unless somebody else waits too.
+        """
+        return await self._owner.wait(self._flow)
+
+    async def try_key(self, key_blob: bytes) -> Approved:
+        """Judge another key, proved by the same connection, after `outcome` refused the first.
+
+        Raises: OnboardingError, StoreError.
+        """
+        return await self._owner.judge(self._flow, parse_key(key_blob))
+
+
+class Onboarding:
+    """One per process."""
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        registrar: Registrar,
+        settings: OnboardingSettings,
+        confirmer: Confirmer | None = None,
+        *,
+        clock: Clock = REAL,
+    ) -> None:
+        self._providers = tuple(provider for provider in providers if provider.can_onboard)
+        self._registrar = registrar
+        self._settings = settings
+        self._rules = Rules(settings.rules, settings.otherwise or "refuse")
+        self._confirmer = confirmer
+        self._clock = clock
+        self._intake = Intake(settings)
+        self._flows: dict[tuple[str, str, bytes], _Flow] = {}
+        self._tasks = TaskOwner("onboarding")
+
+    def __len__(self) -> int:
+        """Count pending flows."""
+        return len(self._flows)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody new can come in at all."""
+        return bool(self._providers)
+
+    async def close(self) -> None:
+        """End every flow."""
+        await self._tasks.close()
+
+    async def begin(self, source: str, name: str, key_blob: bytes | None) -> Pending:
+        """Join or start the flow of this source, name and key, and return when there is a code to show.
+
+        `key_blob` is a key whose signature this connection has verified; None is refused.
+
+        Raises: KeyNotProved, OnboardingRefused, TooManyPending and below, ProviderUnavailable,
+            ProviderMisconfigured.
+        Cancelled: the flow goes on for `linger_s`, for whoever reconnects.
+        """
+        if key_blob is None:
+            raise KeyNotProved("no key was proved", user_message="a key has to be proved first")
+        if not self._providers:
+            raise OnboardingRefused(
+                "no provider can onboard", user_message="nobody new can log in here by themselves"
+            )
+        key = parse_key(key_blob)
+        flow = self._flows.get((source, name, key.blob)) or self._start(source, name, key)
+        return Pending(self, flow, await asyncio.shield(flow.shown))
+
+    async def wait(self, flow: _Flow) -> Approved:
+        """Be counted as waiting until the flow ends; for Pending."""
+        flow.waiters += 1
+        flow.is_awaited.set()
+        if flow.linger is not None:
+            flow.linger.cancel()
+            flow.linger = None
+        try:
+            return await asyncio.shield(flow.result)
+        finally:
+            flow.waiters -= 1
+            if not flow.waiters:
+                flow.is_awaited.clear()
+                self._let_linger(flow)
+
+    async def judge(self, flow: _Flow, key: PublicKey) -> Approved:
+        """Decide on a key with the approval of a flow, and record the person when it is good."""
+        approval = flow.approval
+        if approval is None:
+            raise KeyNotProved("nobody approved", user_message="this login was not approved")
+        profile, listed = approval.profile, approval.listed
+        request = admission.Request(flow.name, key.blob)
+        refusal = admission.decide(request, profile, listed, profile.confirmed, self._rules)
+        if refusal is not None:
+            raise refusal
+        await self._registrar.register(profile, flow.name, key, profile.provider)
+        return Approved(profile, flow.name, key, listed is not None and listed.stale)
+
+    # ------------------------------------------------------------------------------------ one flow
+
+    def _start(self, source: str, name: str, key: PublicKey) -> _Flow:
+        self._intake.enter(source, name, self._clock.now())
+        loop = asyncio.get_running_loop()
+        flow = _Flow(source, name, key, self._providers[0], loop.create_future(), loop.create_future())
+        for future in (flow.shown, flow.result):
+            future.add_done_callback(_retrieve)
+        self._flows[flow.id] = flow
+        flow.task = self._tasks.spawn(self._run(flow), name=f"flow of {name}")
+        self._let_linger(flow)
+        _log.info("onboarding begun", **_facts(flow))
+        return flow
+
+    async def _run(self, flow: _Flow) -> None:
+        """Carry a flow to its end; every end is told to whoever waits."""
+        try:
+            if flow.provider.approval == "confirm":
+                profile, access = await self._by_page(flow)
+            else:
+                profile, access = await self._by_code(flow)
+            async with asyncio.timeout(self._settings.settle_timeout_s):
+                flow.approval = _Approval(profile, await _key_list(flow.provider, profile, access))
+                approved = await self.judge(flow, flow.key)
+        except asyncio.CancelledError:
+            self._end(flow, CodeExpired("nobody was waiting", user_message="nobody was waiting any more"))
+            raise
+        except TimeoutError:
+            self._end(flow, _too_slow(flow, "profile and keys"))
+        except FairleadError as exc:
+            self._end(flow, exc)
+        except BaseException:
+            self._end(flow, OnboardingError("onboarding failed", user_message="internal error"))
+            raise
+        else:
+            self._end(flow, approved)
+
+    async def _by_code(self, flow: _Flow) -> tuple[Profile, Secret]:
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                authorization = await flow.provider.start_device(_about(flow), self._settings.max_lifetime_s)
+        except TimeoutError:
+            raise _too_slow(flow, "a device code") from None
+        lifetime_s = authorization.expires_at - self._clock.now()
+        flow.shown.set_result(
+            Shown(
+                flow.provider.name,
+                authorization.verification_uri,
+                authorization.verification_uri_complete,
+                authorization.user_code,
+                is_code_typed=True,
+                expires_at=datetime.now(UTC) + timedelta(seconds=lifetime_s),
+            )
+        )
+        tokens = await flow.provider.poll_device(authorization, self._gate(flow))
+        async with asyncio.timeout(self._settings.settle_timeout_s):
+            return await flow.provider.profile(tokens), tokens.access
+
+    async def _by_page(self, flow: _Flow) -> tuple[Profile, Secret]:
+        assert self._confirmer is not None, "a provider that needs the confirm page has none"
+        lifetime_s = self._settings.max_lifetime_s
+        ticket = self._confirmer.open(flow.provider, _about(flow))
+        expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
+        flow.shown.set_result(
+            Shown(
+                flow.provider.name,
+                ticket.uri,
+                ticket.uri,
+                ticket.code,
+                is_code_typed=False,
+                expires_at=expires_at,
+            )
+        )
+        try:
+            async with asyncio.timeout(lifetime_s):
+                confirmation = await ticket.done
+        except TimeoutError:
+            raise CodeExpired("not confirmed", user_message="the link expired before it was used") from None
+        finally:
+            self._confirmer.close(ticket)
+        confirmed = frozenset([flow.key.fingerprint])
+        return replace(confirmation.profile, confirmed=confirmed), confirmation.access
+
+    def _gate(self, flow: _Flow) -> Callable[[], Awaitable[None]]:
+        async def gate() -> None:
+            await flow.is_awaited.wait()
+
+        return gate
+
+    def _let_linger(self, flow: _Flow) -> None:
+        if not flow.result.done() and flow.linger is None:
+            flow.linger = self._tasks.spawn(self._linger(flow), name=f"linger of {flow.name}")
+
+    async def _linger(self, flow: _Flow) -> None:
+        await self._clock.sleep(self._settings.linger_s)
+        if flow.task is not None and not flow.waiters:
+            flow.task.cancel()
+
+    def _end(self, flow: _Flow, result: Approved | FairleadError) -> None:
+        """Tell whoever waits, and let a new flow begin; the code is good for nothing any more."""
+        if self._flows.get(flow.id) is flow:
+            del self._flows[flow.id]
+            self._intake.leave(flow.source, flow.name)
+        if flow.linger is not None:
+            flow.linger.cancel()
+        if isinstance(result, Approved):
+            flow.result.set_result(result)
+            _log.info("onboarded", account=result.profile.login, stale=result.is_list_stale, **_facts(flow))
+            return
+        for future in (flow.shown, flow.result):
+            if not future.done():
+                future.set_exception(result)
+        _log.info("onboarding ended", code=result.code, reason=str(result), **_facts(flow))
+
+
+def parse_key(blob: bytes) -> PublicKey:
+    """Check a key before anybody is bothered with it.
+
+    Raises: OnboardingRefused for a kind or strength that the directory would not keep.
+    """
+    size = int.from_bytes(blob[:4], "big")
+    algorithm = blob[4 : 4 + min(size, 64)].decode("ascii", "replace")
+    try:
+        return parse_public_key(f"{algorithm} {base64.b64encode(blob).decode()}")
+    except KeyInvalid as exc:
+        raise OnboardingRefused(
+            f"unusable key: {exc}", user_message=f"your key cannot be used: {exc}"
+        ) from None
+
+
+async def _key_list(provider: Provider, profile: Profile, access: Secret) -> KeyList | None:
+    if profile.keys is not None:
+        return KeyList(parse_lines(profile.keys, len(profile.keys)))
+    return await provider.keys(profile.subject, profile.login, access)
+
+
+def _about(flow: _Flow) -> About:
+    return About(flow.name, flow.source, flow.key.fingerprint)
+
+
+def _facts(flow: _Flow) -> dict[str, str]:
+    """What a log line may hold: neither code nor token."""
+    return {
+        "user": flow.name,
+        "client": flow.source,
+        "key": flow.key.fingerprint,
+        "provider": flow.provider.name,
+    }
+
+
+def _too_slow(flow: _Flow, what: str) -> ProviderUnavailable:
+    name = flow.provider.name
+    return ProviderUnavailable(
+        f"{name}: {what} took too long", user_message=f"{name} does not answer at the moment"
+    )
+
+
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    """Mark an error as seen: whoever waited may have left."""
+    if not future.cancelled():
+        future.exception()
