@@ -90,7 +90,10 @@ def test_a_start_time_is_stable() -> None:
 
 
 def test_arguments_are_compared_whole() -> None:
-    with subprocess.Popen(["/bin/sleep", "600"]) as process:
-        assert has_argument(process.pid, "600")
-        assert not has_argument(process.pid, "60")
+    command = ["/bin/sh", "-c", "echo ready; read line", "600"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # its command line is in place a moment after its exec succeeded
+        found = [has_argument(process.pid, text) for text in ("600", "60")]
         process.kill()
+    assert found == [True, False]
