@@ -97,6 +97,15 @@ class Gateway:
                 listener.close()
 
     @asynccontextmanager
+    async def accept(self, link: Link, connection_id: str) -> AsyncIterator[Connection]:
+        """Claim a connection that a listener announced on `link`, which stays while it lasts.
+
+        Raises: OpenFailed, UpstreamError.
+        """
+        async with self._links.hold(link), await link.accept(connection_id) as connection:
+            yield connection
+
+    @asynccontextmanager
     async def link(self, principal: Principal, report: Report) -> AsyncIterator[Link]:
         """Hold a link to the principal's workspace, which is started where needed.
 

@@ -38,7 +38,8 @@ async def relay(
 ) -> None:
     """Carry bytes both ways until both directions have ended; the caller closes the socket.
 
-    `receive` returns None when the client's stream is over, which ends its direction like an Eof.
+    `receive` returns None when the client's stream is over: nobody listens any more, and the connection
+    is over once it has everything.
 
     Raises: ProtocolError for data after Eof; whatever `receive` and `output` raise.
     """
@@ -51,10 +52,11 @@ async def relay(
             return  # broken: nobody is left to hear the rest
         await up
         if not down.done():
-            tasks.append(silence := aio.spawn(_silence(receive), name="connection silence"))
-            await asyncio.wait({down, silence}, return_when=asyncio.FIRST_COMPLETED)
-            if silence.done():
-                silence.result()
+            tasks.append(rest := aio.spawn(_rest(receive, ended=up.result()), name="connection rest"))
+            await asyncio.wait({down, rest}, return_when=asyncio.FIRST_COMPLETED)
+            if rest.done():
+                rest.result()
+                return
         await down
     finally:
         await aio.end(tasks)
@@ -73,19 +75,23 @@ async def _down(connection: socket.socket, output: ConnectionOutput) -> bool:
     return True
 
 
-async def _up(connection: socket.socket, receive: Callable[[], Awaitable[Received | None]]) -> None:
-    """Carry the client's bytes up to its Eof; returns early when the peer takes no more."""
+async def _up(connection: socket.socket, receive: Callable[[], Awaitable[Received | None]]) -> bool:
+    """Carry the client's bytes up to its Eof; False, and early, when the peer takes no more."""
     sink = Sink(connection.fileno())
     while isinstance(item := await receive(), memoryview):
         if not await sink.write(item):
-            return
+            return False
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
+    return True
 
 
-async def _silence(receive: Callable[[], Awaitable[Received | None]]) -> None:
-    if await receive() is not None:
-        raise ProtocolError("a frame after eof")
+async def _rest(receive: Callable[[], Awaitable[Received | None]], *, ended: bool) -> None:
+    """Drop what the peer does not take, until the client's stream is over."""
+    while (item := await receive()) is not None:
+        if ended:
+            raise ProtocolError("a frame after eof")
+        ended = isinstance(item, Eof)
 
 
 def address_text(connection: socket.socket) -> str:

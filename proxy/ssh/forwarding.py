@@ -72,8 +72,8 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         del exc
         self._outbound.gate.open()
         self._owner.channel_closed()
-        if self._task is not None:
-            self._task.cancel()
+        self._started.set()
+        self._inbound.leave()
 
     def carry(self, opening: AbstractAsyncContextManager[tuple[Connection, Link]]) -> "asyncio.Future[None]":
         """Open the upstream connection and carry bytes once the channel stands.
@@ -89,7 +89,8 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     ) -> None:
         try:
             async with opening as (connection, link):
-                opened.set_result(None)
+                if not opened.done():
+                    opened.set_result(None)
                 await self._started.wait()
                 await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
         except FairleadError as exc:
@@ -107,7 +108,6 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
 
         Raises: UpstreamError when the peer or the link breaks it.
         """
-        self._task = asyncio.current_task()
         try:
             await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
         finally:
@@ -193,7 +193,8 @@ class RemoteListener(asyncssh.SSHListener):
         try:
             listening = gateway.listen(principal, self._bind, new_listener_id(self._owner))
             async with listening as (listener, link):
-                bound.set_result(listener.port)
+                if not bound.done():
+                    bound.set_result(listener.port)
                 async for accepted in listener.accepted():
                     self._owner.tasks.spawn(self._forward(link, accepted), name="forwarded")
         except FairleadError as exc:
@@ -208,7 +209,7 @@ class RemoteListener(asyncssh.SSHListener):
         conn = self._owner.conn
         session = Dialled(self._owner)
         try:
-            async with await link.accept(accepted.connection_id) as connection:
+            async with self._owner.shared.gateway.accept(link, accepted.connection_id) as connection:
                 if isinstance(self._bind, TcpTarget):
                     port = self._bind.port or self._port
                     tcp = conn.create_tcp_channel()
@@ -223,5 +224,5 @@ class RemoteListener(asyncssh.SSHListener):
             self._owner.log.info(
                 "client refused a forwarded connection", bind=str(self._bind), reason=exc.reason
             )
-        except UpstreamError as exc:
+        except (OpenFailed, UpstreamError) as exc:
             self._owner.log.info("forwarded connection lost", bind=str(self._bind), reason=str(exc))

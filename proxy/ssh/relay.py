@@ -57,7 +57,7 @@ class Inbound:
     the client.
     """
 
-    __slots__ = ("_available", "_channel", "_eof", "_limit", "_paused", "_pieces", "_size")
+    __slots__ = ("_available", "_channel", "_eof", "_left", "_limit", "_paused", "_pieces", "_size")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -66,6 +66,7 @@ class Inbound:
         self._eof = False
         self._paused = False
         self._available = asyncio.Event()
+        self._left = asyncio.Event()
         self._channel: Channel | None = None
 
     def attach(self, channel: Channel) -> None:
@@ -85,6 +86,16 @@ class Inbound:
         """The client sends no more."""
         self._eof = True
         self._available.set()
+
+    def leave(self) -> None:
+        """The client closed the channel: what it sent is still to be taken, nothing can be answered."""
+        self._channel = None
+        self._left.set()
+        self.feed_eof()
+
+    async def left(self) -> None:
+        """Wait until the client has closed the channel."""
+        await self._left.wait()
 
     def peek(self) -> bytes:
         """Look at everything held, without taking it."""
@@ -211,17 +222,29 @@ async def relay_connection(
 ) -> None:
     """Carry one connection's bytes both ways until both directions have ended.
 
+    A client that closes the channel has ended both, and what it sent is delivered first: OpenSSH closes
+    right behind its last bytes. Returns when the workspace has taken everything.
+
     Raises: UpstreamError when the peer or the link breaks the connection.
     """
     tasks = TaskOwner("forward")
     up = tasks.spawn(_feed(connection, inbound, frame_bytes), name="up")
+    tasks.spawn(_follow(connection, inbound, up), name="left")
     try:
         while len(data := await connection.read()):
             await outbound.write(data)
         outbound.write_eof()
         await up
+        await connection.delivered()
     finally:
-        up.cancel()
+        tasks.cancel()
+
+
+async def _follow(connection: Connection, inbound: Inbound, up: asyncio.Task[None]) -> None:
+    """Once the client has left, end the connection behind the last of what it sent."""
+    await inbound.left()
+    await asyncio.wait([up])
+    await connection.abandon()
 
 
 async def _feed(stream: Program | Connection, inbound: Inbound, frame_bytes: int) -> None:

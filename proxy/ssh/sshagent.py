@@ -88,11 +88,11 @@ class SshAgent:
         relay = self._owner.shared.settings.relay
         session = Dialled(self._owner)
         try:
-            async with await link.accept(accepted.connection_id) as connection:
+            async with self._owner.shared.gateway.accept(link, accepted.connection_id) as connection:
                 channel = self._owner.conn.create_agent_channel(relay.window_bytes, relay.packet_bytes)
                 await channel.open(lambda: session)
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:
             self._owner.log.info("client refused its ssh-agent", reason=exc.reason)
-        except UpstreamError as exc:
+        except (OpenFailed, UpstreamError) as exc:
             self._owner.log.debug("ssh-agent connection lost", reason=str(exc))

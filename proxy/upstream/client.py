@@ -152,7 +152,12 @@ class Links:
 
         Raises: Unreachable, Incompatible.
         """
-        link = await self._obtain(endpoint)
+        async with self.hold(await self._obtain(endpoint)) as link:
+            yield link
+
+    @asynccontextmanager
+    async def hold(self, link: Link) -> AsyncIterator[Link]:
+        """Keep a link that is in use for one user more."""
         link.users += 1
         try:
             yield link

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -200,6 +201,21 @@ class Connection(_Stream[pb.ConnectionOutput]):
     async def write_eof(self) -> None:
         """End this direction; the other goes on."""
         await self._send(pb.ConnectionInput(eof=_EOF))
+
+    async def abandon(self) -> None:
+        """After `write_eof`: nobody listens any more, so shelld may close what it has delivered."""
+        with suppress(aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError):
+            async with self._writing:
+                await self._call.done_writing()
+
+    async def delivered(self) -> None:
+        """After both directions ended: wait until shelld has handed over the last byte.
+
+        Raises: UpstreamLost when the peer or the link broke the connection before that.
+        """
+        while (message := await self._receive()) is not None:
+            if not isinstance(message, Output) and message.WhichOneof("frame") == "reset":
+                raise UpstreamLost(message.reset.reason or "connection reset by peer")
 
     async def read(self) -> memoryview:
         """Wait for bytes; empty at the end of this direction.
