@@ -5,8 +5,9 @@ import sys
 import tempfile
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
@@ -20,7 +21,7 @@ from bench.pairs import CANDIDATE, YARDSTICK, Metric
 from bench.plan import MIB, QUICK, Bench, Plan
 from bench.rows import crowds, execs, files, forwards, latency
 from bench.sshd import HOW_TO_INSTALL, find_sshd, sshd_target
-from bench.targets import BenchError, make_key
+from bench.targets import BenchError, Target, make_key
 
 ROWS: dict[str, Callable[[Bench], list[Metric]]] = {
     "download": execs.download,
@@ -86,20 +87,27 @@ def _targets(arguments: Namespace, console: Console) -> Iterator[Bench]:
             stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
         )
         identity = make_key(folder / "id")
-        targets = []
+        sampling = profile.environment(folder / "samples") if arguments.profile else None
+        number = count()
+
+        def start(label: str) -> AbstractContextManager[Target]:
+            place = folder / f"{next(number)}"
+            if label == YARDSTICK or arguments.self_check:
+                return sshd_target(label, place, identity)
+            return fairlead_target(label, place, identity, sampling)
+
+        labels = [YARDSTICK, CANDIDATE]
         if find_sshd() is None:
             console.print(f"[yellow]note:[/] {HOW_TO_INSTALL}; measuring Fairlead alone")
-        else:
-            targets.append(stack.enter_context(sshd_target(YARDSTICK, folder / "sshd", identity)))
-        if arguments.self_check:
-            candidate = sshd_target(CANDIDATE, folder / "second", identity)
-        else:
-            sampling = profile.environment(folder / "samples") if arguments.profile else None
-            candidate = fairlead_target(CANDIDATE, folder / "candidate", identity, sampling)
-        targets.append(stack.enter_context(candidate))
+            labels.remove(YARDSTICK)
+        targets = [stack.enter_context(start(label)) for label in labels]
         for target in targets:
             target.run("true")
-        yield Bench(_plan(arguments), targets, folder, lambda words: console.print(f"[dim]  {words}[/]"))
+
+        def say(words: str) -> None:
+            console.print(f"[dim]  {words}[/]")
+
+        yield Bench(_plan(arguments), targets, folder, say, lambda target: start(target.label))
 
 
 def _measure(bench: Bench, arguments: Namespace, console: Console) -> tuple[list[Metric], list[str]]:

@@ -1,6 +1,7 @@
 """How much of everything one run measures, and what the rows work with."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +62,13 @@ class Bench:
     """For sockets and files of this run; short enough for a Unix socket."""
     say: Callable[[str], None]
     """Tells the person who waits what is going on."""
+    again: Callable[[Target], AbstractContextManager[Target]]
+    """Starts another instance of a target: memory is read in a process that has done nothing else, or
+    what earlier rows left free in it would be handed out unseen."""
 
-    def candidate(self) -> Target | None:
-        return next((target for target in self.targets if target.label == CANDIDATE), None)
-
-    def chosen(self, rung: int) -> list[Target]:
-        """Give the targets that take part in `rung` idle connections."""
-        return [t for t in self.targets if t.label == CANDIDATE or rung <= self.plan.sshd_rung_limit]
+    def takes_part(self, target: Target, rung: int) -> bool:
+        """Tell whether this target is asked to hold `rung` idle connections."""
+        return target.label == CANDIDATE or rung <= self.plan.sshd_rung_limit
 
 
 def require(holds: bool, sentence: str) -> None:

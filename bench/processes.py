@@ -18,15 +18,14 @@ import psutil
 class Memory:
     """Bytes of a group of processes, summed."""
 
+    own: int
+    """Resident and backed by no file, pages shared after a fork divided among the sharers. Program code is
+    left out: its share moves whenever anybody else on the machine starts or ends the same program."""
     rss: int
     """Resident, shared pages counted once per process."""
-    pss: int
-    """Resident, shared pages divided among those who share them; this is the figure to add up."""
-    uss: int
-    """What would come free if the group ended."""
 
     def minus(self, other: "Memory") -> "Memory":
-        return Memory(self.rss - other.rss, self.pss - other.pss, self.uss - other.uss)
+        return Memory(self.own - other.own, self.rss - other.rss)
 
 
 def own_cpu_s(processes: Iterable[psutil.Process]) -> float:
@@ -51,12 +50,14 @@ def reaped_cpu_s(processes: Iterable[psutil.Process]) -> float:
 
 def memory_of(processes: Iterable[psutil.Process]) -> Memory:
     """Add up the memory of the processes that are still there."""
-    rss = pss = uss = 0
+    own = rss = 0
     for process in processes:
-        with suppress(psutil.Error):
-            info = process.memory_full_info()
-            rss, pss, uss = rss + info.rss, pss + info.pss, uss + info.uss
-    return Memory(rss, pss, uss)
+        with suppress(OSError):
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+            kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+            own += (kib["Pss_Anon"] + kib["Pss_Shmem"]) * 1024
+            rss += kib["Rss"] * 1024
+    return Memory(own, rss)
 
 
 def family_of(root: psutil.Process) -> list[psutil.Process]:

@@ -1,6 +1,6 @@
 """Many connections: the memory of idle ones, and how fast new ones are let in."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from time import sleep
 
 from bench.herd import Herd, herd
@@ -25,24 +25,42 @@ def idle(bench: Bench) -> list[Metric]:
     return lines + _per_connection("idle+program", busy, "")
 
 
-Ladder = dict[int, Memory]
-"""Growth in bytes against no connection, by number of connections; 0 is read last, when all have gone."""
+@dataclass
+class Ladder:
+    """Growth against no connection."""
+
+    rungs: dict[int, Memory]
+    """By number of connections."""
+    left: Memory
+    """When all have gone: what the process keeps for the next ones, or has lost."""
+    again: Memory
+    """At the top of a second climb: no more than at the first, unless it was lost."""
 
 
 def _ladder(bench: Bench, target: Target, rungs: tuple[int, ...], *, with_program: bool) -> Ladder:
-    rungs = tuple(rung for rung in rungs if target in bench.chosen(rung))
-    with herd(target) as clients:
-        _climb(clients, min(rungs), with_program)
-        clients.do("close")
-        base = _settled(target)
-        found: Ladder = {}
-        for rung in rungs:
-            bench.say(f"{target.label}: {rung} idle connections")
-            _climb(clients, rung, with_program)
-            found[rung] = _settled(target).minus(base)
-        clients.do("close")
-        found[0] = _settled(target).minus(base)
-        return found
+    rungs = tuple(rung for rung in rungs if bench.takes_part(target, rung))
+    with bench.again(target) as fresh:
+        fresh.run("true")
+        with herd(fresh) as clients:
+            return _climbed(bench, fresh, clients, rungs, with_program)
+
+
+def _climbed(
+    bench: Bench, target: Target, clients: Herd, rungs: tuple[int, ...], with_program: bool
+) -> Ladder:
+    _climb(clients, min(rungs), with_program)
+    clients.do("close")
+    base, found = _settled(target), {}
+    for rung in rungs:
+        bench.say(f"{target.label}: {rung} idle connections{' with a program' if with_program else ''}")
+        _climb(clients, rung, with_program)
+        found[rung] = _settled(target).minus(base)
+    clients.do("close")
+    left = _settled(target).minus(base)
+    _climb(clients, max(rungs), with_program)
+    again = _settled(target).minus(base)
+    clients.do("close")
+    return Ladder(found, left, again)
 
 
 def _climb(clients: Herd, count: int, with_program: bool) -> None:
@@ -58,18 +76,16 @@ def _settled(target: Target) -> Memory:
 
 def _per_connection(row: str, ladders: dict[str, Ladder], goal: str) -> list[Metric]:
     lines = []
-    for rung in sorted({rung for ladder in ladders.values() for rung in ladder} - {0}):
-        kinds: tuple[tuple[str, Callable[[Memory], int]], ...] = (
-            ("PSS", lambda m: m.pss),
-            ("RSS", lambda m: m.rss),
-        )
-        for kind, of in kinds:
-            samples = {k: [of(v[rung]) / rung / _KIB] for k, v in ladders.items() if rung in v}
-            lines.append(
-                Metric(row, f"{kind} each of {rung}", "KiB", samples, goal=goal if kind == "PSS" else "")
-            )
-    kept = {k: [v[0].pss / _KIB] for k, v in ladders.items()}
-    lines.append(Metric(row, "PSS kept after all left", "KiB", kept, paired=False))
+    for rung in sorted({rung for ladder in ladders.values() for rung in ladder.rungs}):
+        held = {k: v.rungs[rung] for k, v in ladders.items() if rung in v.rungs}
+        own = {k: [v.own / rung / _KIB] for k, v in held.items()}
+        rss = {k: [v.rss / rung / _KIB] for k, v in held.items()}
+        lines.append(Metric(row, f"own memory, each of {rung}", "KiB", own, goal=goal))
+        lines.append(Metric(row, f"RSS, each of {rung}", "KiB", rss))
+    left = {k: [v.left.own / _KIB] for k, v in ladders.items()}
+    lost = {k: [(v.again.own - v.rungs[max(v.rungs)].own) / max(v.rungs) / _KIB] for k, v in ladders.items()}
+    lines.append(Metric(row, "kept when all left", "KiB", left, paired=False))
+    lines.append(Metric(row, "more at second climb, each", "KiB", lost, paired=False, goal="about 0"))
     return lines
 
 
@@ -77,12 +93,12 @@ def _flatness(ladders: dict[str, Ladder]) -> list[Metric]:
     """Divide what one more connection costs at the top of the ladder by what one cost at its foot."""
     samples = {}
     for label, ladder in ladders.items():
-        rungs = sorted(set(ladder) - {0})
+        rungs = sorted(ladder.rungs)
         if label != YARDSTICK and len(rungs) > 1:
             low, below, top = rungs[0], rungs[-2], rungs[-1]
-            marginal = (ladder[top].pss - ladder[below].pss) / (top - below)
-            samples[label] = [marginal / max(1.0, ladder[low].pss / low)]
-    return [Metric("idle", "growth, top to foot", "times", samples, goal="≈ 1 or less", paired=False)]
+            marginal = (ladder.rungs[top].own - ladder.rungs[below].own) / (top - below)
+            samples[label] = [marginal / max(1.0, ladder.rungs[low].own / low)]
+    return [Metric("idle", "growth, top to foot", "times", samples, goal="about 1 or less", paired=False)]
 
 
 def rate(bench: Bench) -> list[Metric]:

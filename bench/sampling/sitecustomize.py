@@ -2,9 +2,9 @@
 
 A timer of the process's own CPU time asks every few milliseconds where the main thread is. A sample
 weighs what that thread has used since the last one, so that other threads are not charged to it (they
-are listed apart). Samples count only while the file `go` exists in the folder named by BENCH_SAMPLES; the sums go to
-`<pid>.json` there. C code called by the event loop cannot be interrupted: its time is charged to the entry
-of the Python function that follows, and is shown as such.
+are listed apart). Samples count only while the file `go` exists in the folder named by BENCH_SAMPLES; the
+sums go to `<pid>.json` there. C code called by the event loop cannot be interrupted: its time is charged
+to the entry of the Python function that follows, and is shown as such.
 """
 
 import atexit
