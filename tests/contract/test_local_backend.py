@@ -152,8 +152,9 @@ async def test_two_proxies_start_one_workspace_once(proxy: Proxy, tmp_path: Path
 
 async def test_one_that_died_is_started_anew_and_can_be_told_from_the_old_one(backend: LocalBackend) -> None:
     old = await backend.ensure(request(), silent)
-    os.kill(pid_of(old), signal.SIGKILL)
-    await gone(pid_of_or_none(old) or 0)
+    pid = pid_of(old)
+    os.kill(pid, signal.SIGKILL)
+    await gone(pid)
     new = await backend.ensure(request(), silent)
     assert new.address == old.address
     assert new.generation != old.generation
@@ -173,6 +174,16 @@ async def test_stopping_ends_the_process_and_keeps_the_home(backend: LocalBacken
     await backend.stop(NAME)
     await backend.ensure(request(), silent)
     assert (tmp_path / "workspaces" / NAME / "home" / "mine").read_text() == "x"
+
+
+async def test_an_idle_workspace_stops_by_itself_and_starts_again(proxy: Proxy) -> None:
+    idle = WorkspaceRequest(NAME, "alice", Blueprint(name="dev", idle_stop_s=0.5))
+    async with proxy(*COMMANDS["shelld"]) as backend:
+        old = await backend.ensure(idle, silent)
+        async with asyncio.timeout(60):
+            while pid_of_or_none(old) is not None:
+                await asyncio.sleep(0.05)
+        assert (await backend.ensure(idle, silent)).generation != old.generation
 
 
 async def test_no_zombie_is_left(proxy: Proxy) -> None:
