@@ -53,6 +53,14 @@ def main() -> int:
     facts = machine.facts()
     for sentence in machine.warnings_of(facts):
         console.print(f"[yellow]note:[/] {sentence}")
+    try:
+        return _run(arguments, console, facts)
+    except BenchError as exc:
+        console.print(f"[red]nothing measured:[/] {escape(str(exc))}")
+        return 1
+
+
+def _run(arguments: Namespace, console: Console, facts: dict[str, Any]) -> int:
     with _targets(arguments, console) as bench:
         facts["servers"] = {target.label: target.product for target in bench.targets}
         facts["shells"] = {
