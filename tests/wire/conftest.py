@@ -1,18 +1,25 @@
 """Proxies for the wire tests: one shared by a module, or one that a test may break."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.wire.harness import Fairlead
 
+MakeFairlead = Callable[..., Fairlead]
+
 
 @pytest.fixture(scope="module")
-def fairlead(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fairlead]:
-    """A proxy for the tests of one module; its workspace is started by the first of them."""
-    server = Fairlead(tmp_path_factory.mktemp("fairlead"))
-    server.prepare()
+def fairlead(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fairlead]:
+    """A proxy for the tests of one module; its workspace is started by the first of them.
+
+    The module may name `SETTINGS` (environment) and `BLUEPRINTS` (name to YAML) that it needs.
+    """
+    settings = getattr(request.module, "SETTINGS", {})
+    blueprints = getattr(request.module, "BLUEPRINTS", {})
+    server = Fairlead(tmp_path_factory.mktemp("fairlead"), extra_env=dict(settings))
+    server.prepare(blueprints)
     try:
         server.start()
         yield server
@@ -30,3 +37,22 @@ def own_fairlead(tmp_path: Path) -> Iterator[Fairlead]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def make_fairlead(tmp_path: Path) -> Iterator[MakeFairlead]:
+    """Proxies for one test, each with the settings and blueprints that it asks for."""
+    servers: list[Fairlead] = []
+
+    def make(settings: dict[str, str] | None = None, blueprints: dict[str, str] | None = None) -> Fairlead:
+        server = Fairlead(tmp_path / f"fairlead{len(servers)}", extra_env=dict(settings or {}))
+        servers.append(server)
+        server.prepare(blueprints)
+        server.start()
+        return server
+
+    try:
+        yield make
+    finally:
+        for server in servers:
+            server.close()

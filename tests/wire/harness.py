@@ -1,6 +1,7 @@
 """A running Fairlead on loopback and OpenSSH's own clients pointed at it."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import signal
@@ -8,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from proxy import userstring
 
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20
@@ -72,14 +76,18 @@ class Fairlead:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def prepare(self) -> None:
-        """Make a key, a user `alice`, a `dev` blueprint and a client configuration with host `fl`."""
+    def prepare(self, extra: Mapping[str, str] | None = None) -> None:
+        """Make a key, a user `alice`, a `dev` blueprint and a client configuration with host `fl`.
+
+        `extra` maps further names, or `dev`, to their YAML.
+        """
         self.home.mkdir(parents=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         self.cli("user", "add", "alice", "--key", f"{self.key}.pub")
         blueprints = self.home / "blueprints"
         blueprints.mkdir(exist_ok=True)
-        (blueprints / "dev.yaml").write_text("name: dev\n")
+        for name, content in {"dev": "name: dev\n", **(extra or {})}.items():
+            (blueprints / f"{name}.yaml").write_text(content)
         self.ssh_config.write_text(
             f"Host fl\n HostName 127.0.0.1\n Port {self.port}\n User alice+dev\n IdentityFile {self.key}\n"
             f" IdentitiesOnly yes\n UserKnownHostsFile {self.directory}/known_hosts\n"
@@ -124,6 +132,25 @@ class Fairlead:
                 timeout=60,
             )
 
+    # -------------------------------------------------------------------------- the workspaces
+
+    def workspace(self, user_string: str = "alice+dev") -> Path:
+        """Say where the state of a workspace is, there or not."""
+        value = userstring.parse(user_string)
+        return self.home / "workspaces" / userstring.workspace_name(value, value.blueprint or "dev")
+
+    @contextmanager
+    def start_held(self, user_string: str = "alice+dev") -> Iterator[None]:
+        """Keep a workspace from starting while inside, as another proxy that stops it would."""
+        directory = self.workspace(user_string)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     # ---------------------------------------------------------------------------- the clients
 
     def command(self, program: str, *options: str) -> list[str]:
@@ -137,7 +164,7 @@ class Fairlead:
         data: bytes = b"",
         timeout_s: float = 60,
         host: str = "fl",
-        env: dict[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> "subprocess.CompletedProcess[bytes]":
         """Run one command through ssh, feed it `data`, and wait for its end."""
         return subprocess.run(
