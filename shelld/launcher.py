@@ -89,6 +89,8 @@ def _fork_twice(requests: socket.socket, job: dict[str, Any], fds: list[int]) ->
     try:
         if os.fork() == 0:
             status = 0
+            # Ignored in here as well, a child that ends before this process would leave no status behind.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 if os.fork() == 0:
                     requests.close()
