@@ -8,6 +8,7 @@ regular expressions run in linear time.
 Source: https://github.com/cel-expr/cel-spec (language), `cel-expr-python` (the C++ implementation, bound).
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_strings
 
 from proxy.errors import ProviderMisconfigured, SettingsError
-from proxy.identity.config import MappingSettings
+from proxy.settings.front_door import MappingSettings
 
 MAX_GROUPS = 2_000
 MAX_KEYS = 500
@@ -77,11 +78,13 @@ class ClaimMapping:
         """
         self._provider = provider
         self._programs: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
         problems = []
         for field in _TYPES:
             source = getattr(settings, field) or getattr(DEFAULTS[kind], field)
             try:
                 self._programs[field] = _compile(field, source)
+                self._sources[field] = source
             except ValueError as exc:
                 problems.append(f"mapping.{field} of provider {provider}: {exc}")
         if problems:
@@ -107,7 +110,7 @@ class ClaimMapping:
         try:
             result = self._programs[field].eval(data=data)
             if result.type().name() == "ERROR":
-                raise self._misfit(field, str(result.plain_value()))
+                raise self._misfit(field, _reason(str(result.plain_value()), self._sources[field]))
             return result.plain_value()
         except (RuntimeError, TypeError, ValueError) as exc:
             raise self._misfit(field, type(exc).__name__) from None
@@ -147,6 +150,13 @@ class ClaimMapping:
             f"mapping.{field} of provider {self._provider} does not fit its claims: {reason[:200]}",
             user_message=f"login by {self._provider} does not work; its settings need an operator",
         )
+
+
+def _reason(text: str, source: str) -> str:
+    """Say what an evaluation failed for: its kind, and a key only when the expression itself names it."""
+    kind = text.partition(":")[0].lower().replace("_", " ")
+    key = re.search(r'"([^"]+)"', text)
+    return f"{kind}: {key[1]}" if key and key[1] in source else kind
 
 
 def _compile(field: str, source: str) -> Any:
