@@ -8,9 +8,14 @@ from contextlib import AsyncExitStack
 import structlog
 
 from proxy.blueprints.catalog import Catalog
+from proxy.events.inprocess import InProcessBus
+from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
+from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.store import SqlDirectory
-from proxy.settings import Settings
+from proxy.logins import Logins
+from proxy.settings import Settings, split_address
+from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
 from proxy.upstream.client import Links
@@ -54,8 +59,33 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     backend = LocalBackend(settings.state_dir, settings.workspace)
     workspaces = Workspaces(catalog, backend, settings.blueprint.default)
     stack.push_async_callback(workspaces.close)
+    bus = await _open_bus(settings, stack)
+    door = await FrontDoor.open(_front_door(settings), directory)
+    stack.push_async_callback(door.close)
     links = Links(settings.upstream, settings.proxy_id)
     stack.push_async_callback(links.close)
-    listener = Listener(settings, Gateway(directory, workspaces, links), keys)
+    logins = Logins(directory, bus, door.onboarding)
+    listener = Listener(settings, Gateway(workspaces, links), logins, keys)
     await listener.open()
     return listener, keys
+
+
+async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:
+    """Choose NATS when it is configured, else the bus that ends with the process; neither is waited for."""
+    events = settings.events
+    bus: Bus
+    if events.urls:
+        from proxy.events.natsbus import NatsBus  # nats-py is slow to import, and most laptops have no NATS
+
+        bus = NatsBus(events, proxy_id=settings.proxy_id)
+    else:
+        bus = InProcessBus(proxy_id=settings.proxy_id, subscription_queue_size=events.subscription_queue_size)
+    bus.start()
+    stack.push_async_callback(bus.close, events.close_timeout_s)
+    return bus
+
+
+def _front_door(settings: Settings) -> FrontDoorSettings:
+    """The development provider is for those who reach this machine from this machine, and only them."""
+    host, _ = split_address(settings.listen)
+    return settings.front_door.in_effect(embedded=is_loopback(host))

@@ -1,4 +1,4 @@
-"""The road of a login and of a program, step by step; knows neither SSH nor gRPC nor SQL."""
+"""The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -6,10 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from proxy import policy
-from proxy.aio import TaskOwner
 from proxy.errors import Refused, Unreachable
-from proxy.identity.directory import Directory
-from proxy.model import Bind, LoginAttempt, Principal, ProgramSpec, Target
+from proxy.model import Bind, Principal, ProgramSpec, Target
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report
@@ -25,35 +23,9 @@ def _silent(_: object) -> None:
 class Gateway:
     """One per process; every connection shares it."""
 
-    def __init__(self, directory: Directory, workspaces: Workspaces, links: Links) -> None:
-        self._directory = directory
+    def __init__(self, workspaces: Workspaces, links: Links) -> None:
         self._workspaces = workspaces
         self._links = links
-        self._tasks = TaskOwner("gateway")
-
-    async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
-        """Tell whether this key would log this user in; proves nothing.
-
-        Unknown users take the same query as known ones, so that its time tells nothing either.
-        Raises: StoreError.
-        """
-        return await self._directory.key_of(attempt.user_string.user, key_blob) is not None
-
-    async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
-        """Turn a proved key into a principal; None when it is not the user's or policy refuses.
-
-        Call only after the signature was verified. Raises: StoreError.
-        """
-        name = attempt.user_string.user
-        key = await self._directory.key_of(name, key_blob)
-        user = await self._directory.find(name)
-        if key is None or user is None:
-            return None
-        if not (decision := policy.may_login(user)):
-            _log.info("login refused", conn=attempt.peer.conn_id, user=name, reason=decision.reason)
-            return None
-        self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
-        return Principal(attempt, user, key.key.fingerprint)
 
     @asynccontextmanager
     async def program(

@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from proxy.events.config import EventsSettings
+from proxy.settings.events import EventsSettings
 
 
 def connect_options(settings: EventsSettings) -> dict[str, Any]:

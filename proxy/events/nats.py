@@ -25,9 +25,9 @@ from nats.js.api import StorageType, StreamConfig
 
 from proxy.aio import TaskOwner, settle
 from proxy.events import subjects
-from proxy.events.config import EventsSettings
 from proxy.events.credentials import connect_options
 from proxy.events.publisher import Mailbox, Message, Rendered
+from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")
 

@@ -16,10 +16,10 @@ import structlog
 
 from proxy.aio import TaskOwner
 from proxy.events import subjects
-from proxy.events.config import EventsSettings
 from proxy.events.nats import Link, LinkFailed
 from proxy.events.publisher import Mailbox, Outbox, Subscription, render
 from proxy.events.schema import Event
+from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")
 _random = SystemRandom()

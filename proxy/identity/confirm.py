@@ -21,12 +21,12 @@ from aiohttp import web
 from proxy.errors import ApprovalDenied, OnboardingError
 from proxy.identity import authcode, pages
 from proxy.identity.authcode import WebLogin
-from proxy.identity.config import ConfirmSettings
 from proxy.identity.http import Http
 from proxy.identity.pages import Button, Fact
 from proxy.identity.providers.base import About, Provider
 from proxy.identity.tickets import Confirmation, Ticket
 from proxy.identity.web import Site, new_session, read_form, read_query, redirect
+from proxy.settings.front_door import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
 _WORDS = "BCDFGHJKLMNPQRSTVWXZ"

@@ -23,9 +23,9 @@ from urllib.parse import parse_qsl
 
 from proxy.errors import ApprovalDenied, CodeExpired, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.clock import REAL, Clock
-from proxy.identity.config import check_url
 from proxy.identity.http import Http, HttpFailed, Reply, Request, client_credentials
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import check_url
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_S = 5.0  # RFC 8628 §3.2

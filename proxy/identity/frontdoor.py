@@ -5,13 +5,6 @@ from typing import Self
 
 from proxy.errors import SettingsError
 from proxy.identity.clock import REAL, Clock
-from proxy.identity.config import (
-    DevSettings,
-    FrontDoorSettings,
-    GitHubSettings,
-    GitLabSettings,
-    ProviderSettings,
-)
 from proxy.identity.confirm import ConfirmPages
 from proxy.identity.devserver.server import DevServer
 from proxy.identity.http import HttpClient
@@ -23,6 +16,13 @@ from proxy.identity.providers.github import GitHub
 from proxy.identity.providers.gitlab import GitLab
 from proxy.identity.providers.oidc import Oidc
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import (
+    DevSettings,
+    FrontDoorSettings,
+    GitHubSettings,
+    GitLabSettings,
+    ProviderSettings,
+)
 
 MAX_SECRET_BYTES = 16 * 1024
 

@@ -15,8 +15,8 @@ from urllib.parse import quote_plus, urlsplit
 import aiohttp
 
 from proxy.errors import SettingsError
-from proxy.identity.config import HttpSettings, check_url
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import HttpSettings, check_url
 
 _USER_AGENT = "fairlead"
 

@@ -8,7 +8,7 @@ import ipaddress
 from collections import Counter, OrderedDict, deque
 
 from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
-from proxy.identity.config import OnboardingSettings
+from proxy.settings.front_door import OnboardingSettings
 
 MAX_SOURCES = 10_000
 _HOUR_S = 3_600.0

@@ -29,7 +29,6 @@ from proxy.errors import (
 )
 from proxy.identity import admission
 from proxy.identity.clock import REAL, Clock
-from proxy.identity.config import OnboardingSettings
 from proxy.identity.intake import Intake
 from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
@@ -38,6 +37,7 @@ from proxy.identity.providers.keylists import parse_lines
 from proxy.identity.rules import Rules
 from proxy.identity.secret import Secret
 from proxy.identity.tickets import Confirmer
+from proxy.settings.front_door import OnboardingSettings
 
 _log = structlog.get_logger("onboarding")
 

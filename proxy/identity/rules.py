@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from proxy.identity.config import Action, RuleSettings
+from proxy.settings.front_door import Action, RuleSettings
 
 
 @dataclass(frozen=True, slots=True)

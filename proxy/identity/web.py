@@ -15,7 +15,7 @@ from aiohttp import web
 
 from proxy.errors import SettingsError
 from proxy.identity import pages
-from proxy.identity.config import is_loopback
+from proxy.settings.front_door import is_loopback
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class BulkChannel(SSHChannel[bytes]):
     """A channel of raw bytes that are never copied here."""
 
-    def write(self, data: Buffer, datatype: int | None = None) -> None:  # type: ignore[override]
+    def write(self, data: Buffer, datatype: int | None = None) -> None:
         """Send `data`, which must not change afterwards, as the window allows."""
         if self._send_state != "open":
             raise BrokenPipeError("channel not open for sending")

@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
 import asyncssh
@@ -11,18 +13,26 @@ import structlog
 
 from proxy import userstring
 from proxy.aio import TaskOwner
-from proxy.errors import StoreError, UserStringInvalid
+from proxy.errors import FairleadError, StoreError, UserStringInvalid
+from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
+from proxy.logins import Logins
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
 from proxy.settings import Settings
 from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
+from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
 
 _log = structlog.get_logger("ssh")
+
+Challenge = tuple[str, str, str, tuple[()]]
+"""Title, instruction, language and no prompts (RFC 4256 §3.2)."""
+
+_APPROVAL_SLACK_S = 5.0  # the flow ends by itself at its expiry; this only catches one that does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,7 @@ class Shared:
 
     settings: Settings
     gateway: Gateway
+    logins: Logins
     connections: "set[ClientConnection]"
 
 
@@ -45,7 +56,7 @@ class ClientConnection(LoginGuard):
         self.principal: Principal | None = None
         self.ssh_agent = SshAgent(self)
         self._conn: TunedConnection | None = None
-        self._attempt: LoginAttempt | None = None
+        self._login: Login | None = None
         self._refused_keys = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._channels = 0
@@ -57,6 +68,11 @@ class ClientConnection(LoginGuard):
         if self._conn is None:
             raise RuntimeError("the connection is not made yet")
         return self._conn
+
+    @property
+    def client_version(self) -> str:
+        """What the client said after `SSH-2.0-`."""
+        return str(self.conn.get_extra_info("client_version", "")).removeprefix("SSH-2.0-")
 
     # ------------------------------------------------------------------------ coming and going
 
@@ -71,8 +87,10 @@ class ClientConnection(LoginGuard):
         self.tasks.cancel()
         if self.principal is not None:
             self.log.info("disconnected", user=self.principal.user.name, reason=str(exc) if exc else "")
-        else:
-            self.log.info("gone before login", reason=str(exc) if exc else "")
+            return
+        self.log.info("gone before login", reason=str(exc) if exc else "")
+        if self._login is not None:
+            self._login.failed()
 
     def disconnect(self, reason: str) -> None:
         """End the connection with a sentence for the person."""
@@ -95,37 +113,121 @@ class ClientConnection(LoginGuard):
 
     # ----------------------------------------------------------------------------------- login
 
-    def begin_auth(self, username: str) -> bool:
+    async def begin_auth(self, username: str) -> bool:
         """Read the user string; known and unknown users go on alike."""
         peer_host, peer_port = self.conn.get_extra_info("peername")[:2]
         server_host, server_port = self.conn.get_extra_info("sockname")[:2]
         peer = Peer(self.conn_id, peer_host, peer_port, server_host, server_port)
+        self.conn.proved_key = b""  # what was proved for another name counts for nothing
         try:
-            self._attempt = LoginAttempt(peer, userstring.parse(username))
+            attempt = LoginAttempt(peer, userstring.parse(username))
         except UserStringInvalid as exc:
-            self.log.info("user string refused", client=peer_host, reason=exc.reason, position=exc.position)
+            self._user_string_refused(peer, exc)
             raise asyncssh.IllegalUserName(prompts.user_string_invalid(exc)) from exc
+        with self._store_errors():
+            standing = await self.shared.logins.standing(attempt)
+        self._login = Login(self.shared.logins, attempt, standing, self.client_version)
         self._limit(self.shared.settings.login.timeout_s, "login")
         return True
 
     def public_key_auth_supported(self) -> bool:
-        return True
+        return self._login is not None and self._login.offers(PUBLICKEY)
+
+    def kbdint_auth_supported(self) -> bool:
+        return self._login is not None and self._login.offers(KEYBOARD_INTERACTIVE)
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Tell whether a key would do; asyncssh verifies the signature after this."""
+        """Tell whether a key is worth a signature; asyncssh verifies that after this."""
         del username  # parsed in begin_auth, which asyncssh calls again when the name changes
-        if self._attempt is None:
+        if self._login is None:
             return False
+        with self._store_errors():
+            wanted = await self._login.offered(key.public_data)
+        if not wanted:
+            self._count_refusal()
+        return wanted
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
+        """Show where to approve, with nothing to answer."""
+        del username, lang, submethods
+        assert self._login is not None
         try:
-            known = await self.shared.gateway.recognises(self._attempt, key.public_data)
+            shown = await self._login.begin_approval()
+        except FairleadError as exc:
+            raise self._refusal(exc) from exc
+        lifetime_s = (shown.expires_at - datetime.now(UTC)).total_seconds()
+        self._limit(lifetime_s + _APPROVAL_SLACK_S, "approval")
+        title, text = prompts.approval(shown, self._login.attempt.user_string.user)
+        return title, text, "", ()
+
+    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> bool:
+        """Wait for the approval; the client's empty answer only says that the text was shown."""
+        del username, responses
+        assert self._login is not None
+        try:
+            other_key = await self._login.approval()
+        except FairleadError as exc:
+            raise self._refusal(exc) from exc
+        self._limit(self.shared.settings.login.timeout_s, "login")
+        if other_key:
+            self.conn.send_auth_banner(prompts.notice(f"{other_key}; trying your other keys"))
+        return True
+
+    async def may_enter(self, key_blob: bytes) -> Verdict:
+        """Bind the identity to the key that was proved, and to nothing else."""
+        assert self._login is not None
+        was_new = self._login.offers(PUBLICKEY)
+        try:
+            with self._store_errors():
+                verdict = await self._login.proved(key_blob)
+        except FairleadError as exc:
+            raise self._refusal(exc) from exc
+        if verdict is Verdict.REFUSE:
+            self._count_refusal()
+        elif verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
+            self.conn.send_auth_banner(prompts.new_here(self._login.attempt.user_string.user))
+        elif verdict is Verdict.ENTER:
+            self._entered(self._login)
+        return verdict
+
+    def _entered(self, login: Login) -> None:
+        assert login.principal is not None
+        self._cancel_deadline()
+        self.principal = login.principal
+        self.log = self.log.bind(user=self.principal.user.name)
+        self.log.info(
+            "logged in",
+            client=self.principal.attempt.peer.host,
+            version=self.client_version,
+            key=self.principal.fingerprint,
+        )
+
+    def _refusal(self, exc: FairleadError) -> asyncssh.DisconnectError:
+        """End the connection with the reason: trying other methods would not help."""
+        self.log.info("login refused", code=exc.code, reason=str(exc))
+        sentence = prompts.refusal(exc, self.conn_id)
+        return asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, sentence)
+
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        try:
+            yield
         except StoreError as exc:
             self.log.exception("identity store failed")
-            raise asyncssh.DisconnectError(
-                asyncssh.DISC_BY_APPLICATION, f"login is not possible right now (reference {self.conn_id})"
-            ) from exc
-        if not known:
-            self._count_refusal()
-        return known
+            raise self._refusal(exc) from exc
+
+    def _user_string_refused(self, peer: Peer, exc: UserStringInvalid) -> None:
+        self.log.info("user string refused", client=peer.host, reason=exc.reason, position=exc.position)
+        self.shared.logins.failed(
+            AuthFailed(
+                user=exc.text,
+                client_address=peer.host,
+                client_port=peer.port,
+                client_version=self.client_version,
+                connection_id=self.conn_id,
+                reasons=(exc.code,),
+            )
+        )
 
     def _count_refusal(self) -> None:
         self._refused_keys += 1
@@ -133,24 +235,6 @@ class ClientConnection(LoginGuard):
             raise asyncssh.DisconnectError(
                 asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
             )
-
-    async def may_enter(self, key_blob: bytes) -> bool:
-        """Bind the identity to the key that was proved, and to nothing else."""
-        assert self._attempt is not None
-        principal = await self.shared.gateway.admit(self._attempt, key_blob)
-        if principal is None:
-            self._count_refusal()
-            return False
-        self._cancel_deadline()
-        self.principal = principal
-        self.log = self.log.bind(user=principal.user.name)
-        self.log.info(
-            "logged in",
-            client=principal.attempt.peer.host,
-            version=self.conn.get_extra_info("client_version"),
-            key=principal.fingerprint,
-        )
-        return True
 
     # -------------------------------------------------------------------------------- channels
 

@@ -8,6 +8,7 @@ import asyncssh
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
+from proxy.logins import Logins
 from proxy.settings import Settings, split_address
 from proxy.ssh.connection import ClientConnection, Shared
 from proxy.ssh.hostkeys import HostKeys
@@ -20,10 +21,10 @@ _COMPRESSION = ("none", "zlib@openssh.com")  # the one that starts after login: 
 class Listener:
     """Accepts SSH connections until closed."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, host_keys: HostKeys) -> None:
+    def __init__(self, settings: Settings, gateway: Gateway, logins: Logins, host_keys: HostKeys) -> None:
         self._settings = settings
         self._host_keys = host_keys
-        self._shared = Shared(settings, gateway, set())
+        self._shared = Shared(settings, gateway, logins, set())
         self._server: asyncio.Server | None = None
 
     @property
@@ -80,7 +81,7 @@ class Listener:
             "keepalive_interval": settings.connection.keepalive_interval_s,
             "keepalive_count_max": settings.connection.keepalive_count_max,
             "password_auth": False,
-            "kbdint_auth": False,
+            "kbdint_auth": True,
             "host_based_auth": False,
             "gss_host": None,
             "allow_pty": True,

@@ -1,10 +1,19 @@
 """Every sentence of ours that a person reads in a terminal, as pure functions of values."""
 
-from proxy.errors import UserStringInvalid, user_sentence
+import io
+from datetime import UTC, datetime
+
+import segno
+
+from proxy.errors import FairleadError, StoreError, UserStringInvalid, user_sentence
+from proxy.identity.onboarding import Shown
 from proxy.model import Progress
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"
+
+MAX_QR_COLUMNS = 78
+"""The width of the terminal is not known before login; nearly all have 80 columns."""
 
 ERASE_LINE = b"\r\x1b[K"
 
@@ -15,6 +24,53 @@ def user_string_invalid(exc: UserStringInvalid) -> str:
         f"cannot read {exc.text!r}: {exc.reason} (character {exc.position + 1}). "
         "Expected user, user+blueprint or user+repo=owner/name+ref=branch"
     )
+
+
+def new_here(name: str) -> str:
+    """Explain the second step before it comes; a client that cannot take it ends with these words."""
+    return notice(
+        f"nobody called {name} is known here yet. Your key is fine; now approve the login in a browser "
+        "(clients that cannot show a prompt, as with BatchMode, cannot do this)."
+    )
+
+
+def approval(shown: Shown, name: str) -> tuple[str, str]:
+    """Say where to approve, as title and instruction of a challenge without prompts (RFC 4256 §3.2)."""
+    minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))
+    if shown.is_code_typed:
+        code = f"and enter the code     {shown.user_code}"
+    else:
+        code = f"and compare the code   {shown.user_code}"
+    lines = [
+        f"To log in as {name}, open   {shown.verification_uri}",
+        f"{code:<24}   (valid for {minutes} minutes)",
+        *_qr_code(shown.verification_uri_complete or shown.verification_uri),
+        "Waiting for your approval; nothing to type here. Ctrl-C gives up.",
+    ]
+    return f"{name} is approved by {shown.provider}", "\n".join(lines) + "\n"
+
+
+def _qr_code(uri: str) -> list[str]:
+    """Draw a link for a telephone, in half blocks; nothing when it would not fit 80 columns."""
+    out = io.StringIO()
+    code = segno.make(uri, error="l", micro=False)
+    width, _height = code.symbol_size(border=2)
+    if width > MAX_QR_COLUMNS:
+        return []
+    code.terminal(out, border=2, compact=True)
+    return ["", *out.getvalue().splitlines(), ""]
+
+
+def notice(text: str) -> str:
+    """Make a banner of a sentence (RFC 4252 §5.4)."""
+    return f"fairlead: {text}\n"
+
+
+def refusal(exc: FairleadError, reference: str) -> str:
+    """Say in the disconnect message why nobody gets in."""
+    if isinstance(exc, StoreError):
+        return f"login is not possible right now (reference {reference})"
+    return user_sentence(exc, reference)
 
 
 def progress_line(progress: Progress, elapsed_s: float, tick: int, columns: int, *, unicode: bool) -> bytes:

@@ -16,6 +16,7 @@ from asyncssh.packet import PacketDecodeError, SSHPacket
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import TcpChannel, UnixChannel
+from proxy.ssh.login import Verdict
 from proxy.ssh.relay import Gate
 
 _log = structlog.get_logger("ssh")
@@ -26,8 +27,8 @@ _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 class LoginGuard(asyncssh.SSHServer):
     """Who is asked before a login succeeds."""
 
-    async def may_enter(self, key_blob: bytes) -> bool:
-        """Tell whether the holder of this proved key may log in; the answer no is a failed attempt."""
+    async def may_enter(self, key_blob: bytes) -> Verdict:
+        """Tell what becomes of the holder of this key, the last one whose signature was verified."""
         raise NotImplementedError
 
 
@@ -133,10 +134,11 @@ class TunedConnection(BulkConnection):
         A further factor is asked for here too: anything but success is a failure, partial or whole.
         """
         owner = self.get_owner()
-        if isinstance(owner, LoginGuard) and not await owner.may_enter(self.proved_key):
-            self.send_userauth_failure(False)
-            return
-        await super().send_userauth_success()
+        verdict = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else Verdict.REFUSE
+        if verdict is Verdict.ENTER:
+            await super().send_userauth_success()
+        else:
+            self.send_userauth_failure(verdict is Verdict.MORE)
 
     # ------------------------------------------------------------------------------ the packets
 

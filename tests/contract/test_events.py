@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.events import schema, subjects
-from proxy.events.config import EventsSettings
+from proxy.settings.events import EventsSettings
 from proxy.events.inprocess import InProcessBus
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message, Subscription

@@ -14,7 +14,7 @@ import structlog
 from nats.js.api import StreamConfig
 
 from proxy.events import schema, subjects
-from proxy.events.config import EventsSettings
+from proxy.settings.events import EventsSettings
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message
 from tests.contract.natsauth import write_certificates, write_creds

@@ -12,8 +12,8 @@ from typing import Generic, Protocol, TypeVar
 
 from proxy.identity.authcode import challenge
 from proxy.identity.clock import REAL, Clock
-from proxy.identity.config import DevAccount, DevSettings
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import DevAccount, DevSettings
 
 SLOW_DOWN_S = 5.0
 CODE_LIFETIME_S = 60.0

@@ -20,7 +20,6 @@ from joserfc.jwk import ECKey
 
 from proxy.identity import pages
 from proxy.identity.clock import REAL, Clock
-from proxy.identity.config import DevAccount, DevSettings, is_loopback
 from proxy.identity.device_flow import GRANT_TYPE
 from proxy.identity.devserver.grants import (
     TOKEN_LIFETIME_S,
@@ -34,6 +33,7 @@ from proxy.identity.devserver.grants import (
 from proxy.identity.pages import Button, Fact
 from proxy.identity.secret import Secret
 from proxy.identity.web import Site, new_session, read_form, read_query, redirect
+from proxy.settings.front_door import DevAccount, DevSettings, is_loopback
 
 _log = structlog.get_logger("devprovider")
 CLIENT_ID = "fairlead"

@@ -7,12 +7,12 @@ from typing import Any, Protocol
 from proxy.errors import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.authcode import CodeClient
 from proxy.identity.clock import Clock
-from proxy.identity.config import Approval, KeyListSettings
 from proxy.identity.device_flow import Authorization, Tokens
 from proxy.identity.http import Http, HttpFailed, Reply, Request
 from proxy.identity.mapping import Mapped
 from proxy.identity.profile import KeyList, Profile
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import Approval, KeyListSettings
 
 Gate = Callable[[], Awaitable[None]]
 FETCH_ATTEMPTS = 3

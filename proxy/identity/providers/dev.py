@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 from proxy.identity.authcode import CodeClient
-from proxy.identity.config import Approval, DevSettings, OidcSettings
 from proxy.identity.device_flow import Authorization, Tokens
 from proxy.identity.devserver.server import KEY_CLAIM, DevServer
 from proxy.identity.http import Request
@@ -18,6 +17,7 @@ from proxy.identity.providers.base import About, Gate, Tools, get_json
 from proxy.identity.providers.keylists import parse_lines
 from proxy.identity.providers.oidc import Oidc
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import Approval, DevSettings, OidcSettings
 
 
 class Dev:

@@ -10,7 +10,6 @@ from urllib.parse import quote, urlsplit
 from proxy.errors import ProviderMisconfigured
 from proxy.identity import device_flow
 from proxy.identity.authcode import CodeClient
-from proxy.identity.config import Approval, GitHubSettings
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
 from proxy.identity.http import Request
 from proxy.identity.mapping import ClaimMapping
@@ -18,6 +17,7 @@ from proxy.identity.profile import KeyList, Profile
 from proxy.identity.providers.base import About, Gate, Tools, get_json, make_profile, misconfigured
 from proxy.identity.providers.keylists import KeyLists, Page, read_pages
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import Approval, GitHubSettings
 
 _HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 

@@ -17,11 +17,11 @@ import structlog
 
 from proxy.errors import KeyInvalid, OnboardingError
 from proxy.identity.clock import Clock
-from proxy.identity.config import KeyListSettings
 from proxy.identity.http import HttpFailed, Request
 from proxy.identity.keys import parse_public_key
 from proxy.identity.profile import KeyList
 from proxy.identity.providers.base import Tools, is_passing, misconfigured, unavailable
+from proxy.settings.front_door import KeyListSettings
 
 _log = structlog.get_logger("providers")
 RETRY_S = 15.0

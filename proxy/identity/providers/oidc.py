@@ -14,7 +14,6 @@ from typing import Any
 from proxy.errors import OnboardingError
 from proxy.identity import device_flow
 from proxy.identity.authcode import CodeClient
-from proxy.identity.config import Approval, OidcSettings, check_url
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
 from proxy.identity.http import Request
 from proxy.identity.idtoken import Expected, Jwks, verify
@@ -22,6 +21,7 @@ from proxy.identity.mapping import ClaimMapping
 from proxy.identity.profile import KeyList, Profile
 from proxy.identity.providers.base import About, Gate, Tools, get_json, make_profile, misconfigured
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import Approval, OidcSettings, check_url
 
 DISCOVERY_FRESH_S = 3_600.0
 _ALIASES = {"https://accounts.google.com": ("https://accounts.google.com", "accounts.google.com")}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from proxy.events.config import EventsSettings
+from proxy.settings.events import EventsSettings
 
 
 def test_without_settings_there_is_no_nats() -> None:

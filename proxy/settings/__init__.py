@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from proxy.errors import SettingsError
+from proxy.settings.events import EventsSettings
+from proxy.settings.front_door import FrontDoorSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -168,6 +170,8 @@ class Settings(_Section):
     workspace: WorkspaceSettings = WorkspaceSettings()
     blueprint: BlueprintSettings = BlueprintSettings()
     identity: IdentitySettings = IdentitySettings()
+    front_door: FrontDoorSettings = FrontDoorSettings()
+    events: EventsSettings = EventsSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
 

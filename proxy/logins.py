@@ -1,0 +1,154 @@
+"""The road of a login: who somebody is, whether they may come in, and what is told of it to others.
+
+Knows neither SSH nor SQL nor HTTP: `ssh.login` keeps the state of one attempt, `identity` the records.
+"""
+
+from enum import Enum
+from typing import TypedDict
+
+import structlog
+
+from proxy import policy
+from proxy.aio import TaskOwner
+from proxy.errors import FairleadError, LoginRefused, OnboardingError
+from proxy.errors import Waitlisted as WaitlistedError
+from proxy.events import schema
+from proxy.events.publisher import Publisher
+from proxy.identity.directory import Directory
+from proxy.identity.keys import fingerprint
+from proxy.identity.onboarding import Approved, Onboarding, Pending
+from proxy.model import LoginAttempt, Principal
+
+_log = structlog.get_logger("logins")
+
+
+class _Connection(TypedDict):
+    """What every event of a connection says."""
+
+    user: str
+    client_address: str
+    client_port: int
+    client_version: str
+    connection_id: str
+
+
+class Standing(Enum):
+    """What a name is to us before anything is proved."""
+
+    KNOWN = "known"
+    NEW = "new"
+    """Unknown, and somebody new may come in by a provider."""
+    UNKNOWN = "unknown"
+    """Unknown, and nobody new may come in; treated as a known user with other keys."""
+
+
+class Logins:
+    """One per process; every connection shares it."""
+
+    def __init__(self, directory: Directory, publisher: Publisher, onboarding: Onboarding | None) -> None:
+        self._directory = directory
+        self._publisher = publisher
+        self._onboarding = onboarding
+        self._tasks = TaskOwner("logins")
+
+    async def standing(self, attempt: LoginAttempt) -> Standing:
+        """Look the name up. Raises: StoreError."""
+        if await self._directory.find(attempt.user_string.user) is not None:
+            return Standing.KNOWN
+        is_open = self._onboarding is not None and self._onboarding.is_open
+        return Standing.NEW if is_open else Standing.UNKNOWN
+
+    async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
+        """Tell whether this key would log this user in; proves nothing.
+
+        Unknown users take the same query as known ones, so that its time tells nothing either.
+        Raises: StoreError.
+        """
+        return await self._directory.key_of(attempt.user_string.user, key_blob) is not None
+
+    async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
+        """Turn a proved key into a principal; None when it is not the user's.
+
+        Call only after the signature was verified. Raises: StoreError; LoginRefused, which may name its
+        reason since the key has told who is asking.
+        """
+        name = attempt.user_string.user
+        key = await self._directory.key_of(name, key_blob)
+        user = await self._directory.find(name)
+        if key is None or user is None:
+            return None
+        if not (decision := policy.may_login(user)):
+            raise LoginRefused(f"{name}: {decision.reason}", user_message=decision.reason)
+        self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
+        return Principal(attempt, user, key.key.fingerprint)
+
+    # ------------------------------------------------------------------------------- onboarding
+
+    async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
+        """Ask a provider for something to show to a person whose key was proved.
+
+        Raises: OnboardingError.
+        """
+        assert self._onboarding is not None
+        name = attempt.user_string.user
+        try:
+            pending = await self._onboarding.begin(attempt.peer.host, name, key_blob)
+        except OnboardingError as exc:
+            self.onboarding_refused(attempt, key_blob, client_version, exc)
+            raise
+        self._publisher.publish(
+            schema.OnboardingStarted(
+                **_connection(attempt, client_version),
+                provider=pending.shown.provider,
+                fingerprint=fingerprint(key_blob),
+            )
+        )
+        return pending
+
+    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: Approved) -> None:
+        """Tell that somebody is new here."""
+        self._publisher.publish(
+            schema.Onboarded(
+                **_connection(attempt, client_version),
+                provider=approved.profile.provider,
+                account=approved.profile.login,
+                fingerprint=approved.key.fingerprint,
+            )
+        )
+
+    def onboarding_refused(
+        self, attempt: LoginAttempt, key_blob: bytes, client_version: str, exc: FairleadError
+    ) -> None:
+        """Tell that an onboarding ended without a user."""
+        facts, shown = _connection(attempt, client_version), fingerprint(key_blob)
+        if isinstance(exc, WaitlistedError):
+            self._publisher.publish(schema.Waitlisted(**facts, fingerprint=shown))
+        else:
+            self._publisher.publish(schema.OnboardingRefused(**facts, fingerprint=shown, reasons=(exc.code,)))
+
+    # ------------------------------------------------------------------------------- what is told
+
+    def failed(self, event: schema.AuthFailed) -> None:
+        """Tell of a connection that ended without a login."""
+        self._publisher.publish(event)
+
+    def succeeded(self, principal: Principal, client_version: str, methods: tuple[str, ...]) -> None:
+        """Tell that a user is in."""
+        self._publisher.publish(
+            schema.AuthSucceeded(
+                **_connection(principal.attempt, client_version),
+                methods=methods,
+                fingerprint=principal.fingerprint,
+            )
+        )
+
+
+def _connection(attempt: LoginAttempt, client_version: str) -> _Connection:
+    peer = attempt.peer
+    return {
+        "user": attempt.user_string.user,
+        "client_address": peer.host,
+        "client_port": peer.port,
+        "client_version": client_version,
+        "connection_id": peer.conn_id,
+    }

@@ -1,0 +1,287 @@
+"""Settings of providers and onboarding. Secrets are given as files."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Expression = Annotated[str, Field(max_length=2_000)]
+Action = Literal["allow", "refuse", "waitlist"]
+Approval = Literal["device", "confirm"]
+
+_LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether `host` can only be this machine; a name that merely resolves there does not count."""
+    if host.lower() in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(url: str) -> str:
+    """Give back an absolute URL that secrets may be sent to: https, or http on loopback.
+
+    Raises: ValueError naming the URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(f"{url[:200]!r} is not a URL") from None
+    if not host or parts.username is not None or parts.fragment or re.search(r"[\x00-\x20\x7f-\xa0\\]", url):
+        raise ValueError(f"{url[:200]!r} is not a plain absolute URL")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise ValueError(f"{url[:200]!r} must be https (http is for loopback only)")
+    return url
+
+
+def _base_url(url: str) -> str:
+    return check_url(url).rstrip("/")
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Url = Annotated[str, AfterValidator(check_url)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpSettings(_Section):
+    """How identity providers are called."""
+
+    request_timeout_s: Seconds = 10
+    """One request, from waiting for a free connection to the last byte of the reply."""
+    connect_timeout_s: Seconds = 5
+    max_reply_bytes: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 1024 * 1024
+    max_connections: Count = 32
+    proxy_url: str = ""
+    """Forward proxy for these calls; the environment's HTTP_PROXY is not read."""
+    ca_file: Path | None = None
+    """Certificates of a private authority, trusted besides the system's."""
+
+
+class MappingSettings(_Section):
+    """CEL expressions over `claims`; empty means the provider's default."""
+
+    name: Expression = ""
+    """User name of the account; must equal what the person typed."""
+    full_name: Expression = ""
+    email: Expression = ""
+    """Rules match its domain, so it must be one that the provider verified."""
+    groups: Expression = ""
+    """List of organisations and groups; parts of a path are joined by `/`."""
+    uid: Expression = ""
+    """Numeric OS account, or null."""
+    keys: Expression = ""
+    """List of public key lines that the provider vouches for; null when it keeps none."""
+
+
+class _Provider(_Section):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = ""
+    """Shown to people and recorded with users; default is the kind."""
+    onboard: bool = True
+    """False: keys and profiles are still read, but nobody new comes in this way."""
+    mapping: MappingSettings = MappingSettings()
+
+    @property
+    def title(self) -> str:
+        return self.name or str(getattr(self, "kind", ""))
+
+
+class _Client(_Provider):
+    client_id: Annotated[str, Field(min_length=1, max_length=500)]
+    client_secret_file: Path | None = None
+    """Needed by confidential clients, and by every client of Google."""
+
+
+class GitHubSettings(_Client):
+    """github.com, or GitHub Enterprise by its `url`."""
+
+    kind: Literal["github"]
+    url: BaseUrl = "https://github.com"
+    approval: Approval = "device"
+    groups: Literal["none", "organizations", "teams"] = "organizations"
+    """What rules can match; asks for the scope `read:org` unless none."""
+
+
+class GitLabSettings(_Client):
+    """gitlab.com, or a self-managed GitLab by its `url`."""
+
+    kind: Literal["gitlab"]
+    url: BaseUrl = "https://gitlab.com"
+    approval: Approval = "device"
+
+
+class OidcSettings(_Client):
+    """Any OpenID provider that publishes a discovery document."""
+
+    kind: Literal["oidc"]
+    issuer: Url
+    """Exactly as the provider writes it, with or without a final slash."""
+    approval: Approval = "confirm"
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    algorithms: tuple[Literal["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"], ...] = (
+        "RS256",
+        "PS256",
+        "ES256",
+        "EdDSA",
+        "Ed25519",
+    )
+    """Accepted signatures of ID tokens; only asymmetric ones can be chosen."""
+
+    @model_validator(mode="after")
+    def _keys_come_from_somewhere(self) -> "OidcSettings":
+        if self.approval == "device" and not self.mapping.keys:
+            raise ValueError(
+                "approval: device needs mapping.keys, since a device code proves nobody's key; "
+                "without a claim that lists keys use approval: confirm"
+            )
+        if "openid" not in self.scopes:
+            raise ValueError("scopes must hold openid")
+        return self
+
+
+class DevAccount(_Section):
+    """An account of the development provider that has more than a name."""
+
+    name: str
+    full_name: str = ""
+    email: str = ""
+    groups: tuple[str, ...] = ()
+    keys: tuple[str, ...] | None = None
+    """Public key lines that the provider lists for it; None: the page's confirmation counts instead."""
+
+
+class DevSettings(_Provider):
+    """The development provider: whoever reaches it can be anybody."""
+
+    kind: Literal["dev"] = "dev"
+    approval: Approval = "device"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    """0 takes any free one."""
+    public_url: str = ""
+    """How browsers reach it, when not by host and port."""
+    accounts: tuple[DevAccount, ...] = ()
+    any_account: bool = True
+    """False: only the listed accounts exist."""
+    code_lifetime_s: Annotated[int, Field(ge=10, le=3_600)] = 600
+    poll_interval_s: Annotated[int, Field(ge=1, le=60)] = 1
+    max_pending: Count = 1_000
+    """Device codes, page visits and tokens alive at once, each."""
+
+
+ProviderSettings = Annotated[
+    GitHubSettings | GitLabSettings | OidcSettings | DevSettings, Field(discriminator="kind")
+]
+
+
+class RuleSettings(_Section):
+    """One rule; every condition given must hold, and one entry of it suffices."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    """In logs, and in what an operator sees of a refusal."""
+    action: Action
+    organizations: tuple[str, ...] = ()
+    """Member of it, or of any team or subgroup below it."""
+    groups: tuple[str, ...] = ()
+    """Exactly that group; `*` and `?` stand for characters, as in file names."""
+    email_domains: tuple[str, ...] = ()
+    """Exactly that domain of a verified address; subdomains are others."""
+    names: tuple[str, ...] = ()
+    """Patterns of user names."""
+    providers: tuple[str, ...] = ()
+
+
+class OnboardingSettings(_Section):
+    """Who may come in by approving in a browser, and how many wait at once."""
+
+    rules: tuple[RuleSettings, ...] = ()
+    """First match decides."""
+    otherwise: Action | None = None
+    """When no rule matches; default refuse, but allow when only the development provider is there."""
+    max_pending: Count = 200
+    max_pending_per_source: Count = 5
+    max_pending_per_name: Count = 5
+    starts_per_minute: Count = 60
+    """Codes asked of providers, by everybody together; GitHub allows an app 50 approvals an hour."""
+    starts_per_source_per_hour: Count = 30
+    linger_s: Seconds = 60
+    """A code outlives the last client that waited for it by this, and a reconnecting one sees it again."""
+    max_lifetime_s: Seconds = 900
+    """Cuts the lifetime that a provider gives to its code."""
+    start_timeout_s: Seconds = 20
+    """From a proved key to a code to show."""
+    settle_timeout_s: Seconds = 30
+    """From the approval to the answer: profile, groups and key list of the account."""
+
+
+class KeyListSettings(_Section):
+    """Public keys that providers publish."""
+
+    fresh_s: Seconds = 300
+    """A list this young is used without asking."""
+    max_stale_s: Seconds = 7 * 86_400
+    """While the provider is down, the last known list is used up to this age."""
+    lookup_timeout_s: Seconds = 8
+    """The whole list of one account; after that the last known one serves."""
+    max_keys: Count = 500
+    max_pages: Count = 20
+    max_accounts: Count = 10_000
+    """Lists held in memory; the longest unused goes first."""
+
+
+class ConfirmSettings(_Section):
+    """The page on which a person confirms a key."""
+
+    listen: str = "127.0.0.1:8022"
+    public_url: BaseUrl | Literal[""] = ""
+    """How browsers reach it, by default at `listen`; register `<public_url>/callback` with the provider."""
+    max_visits: Count = 1_000
+    """Browsers on their way through a provider at once."""
+
+
+class FrontDoorSettings(_Section):
+    """All of the above: how somebody new comes in, and what providers say of those who did."""
+
+    providers: tuple[ProviderSettings, ...] = ()
+    """In order; the first that can onboard is the one that strangers are sent to. None at all: nobody new
+    comes in, except in embedded mode, which has the development provider."""
+    http: HttpSettings = HttpSettings()
+    keys: KeyListSettings = KeyListSettings()
+    onboarding: OnboardingSettings = OnboardingSettings()
+    confirm: ConfirmSettings = ConfirmSettings()
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> "FrontDoorSettings":
+        names = [provider.title for provider in self.providers]
+        if len(set(names)) != len(names):
+            raise ValueError("two providers have the same name; give each a name of its own")
+        known = {*names, "dev"}
+        for rule in self.onboarding.rules:
+            if strange := sorted(set(rule.providers) - known):
+                raise ValueError(f"rule {rule.name!r} names unknown providers: {', '.join(strange)}")
+        return self
+
+    def in_effect(self, *, embedded: bool) -> "FrontDoorSettings":
+        """Fill in what depends on the rest: the provider of embedded mode, and what holds without a rule.
+
+        `embedded` must be true only when SSH itself is reached from this machine alone.
+        """
+        providers = self.providers or ((DevSettings(),) if embedded else ())
+        otherwise = self.onboarding.otherwise
+        if otherwise is None:
+            only_dev = bool(providers) and all(provider.kind == "dev" for provider in providers)
+            otherwise = "allow" if only_dev and not self.onboarding.rules else "refuse"
+        onboarding = self.onboarding.model_copy(update={"otherwise": otherwise})
+        return self.model_copy(update={"providers": providers, "onboarding": onboarding})

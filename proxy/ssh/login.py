@@ -1,0 +1,187 @@
+"""One login as a state machine; asyncssh asks it what to offer and what to answer.
+
+    KEY ──a proved key of a known user──────────────────────────▶ IN
+     └───a proved key, name is new──▶ APPROVAL ──approved────────▶ IN
+                                        └──approved, but the key is not the account's──▶ OTHER_KEY ──▶ IN
+
+Each arrow but those into IN is a partial success (RFC 4252 §5.1), which leads stock clients on in the same
+connection. Nothing is shown, started or spent for somebody who has not proved a key.
+"""
+
+from enum import Enum
+
+import structlog
+
+from proxy.errors import FairleadError, KeyNotConfirmed, KeyNotListed, LoginRefused
+from proxy.events.schema import AuthFailed
+from proxy.identity.keys import fingerprint
+from proxy.identity.onboarding import Pending, Shown
+from proxy.logins import Logins, Standing
+from proxy.model import LoginAttempt, Principal
+
+_MAX_REMEMBERED = 64
+
+PUBLICKEY = "publickey"
+KEYBOARD_INTERACTIVE = "keyboard-interactive"
+
+
+class Stage(Enum):
+    """What has been proved so far, and so what is asked for next."""
+
+    KEY = PUBLICKEY
+    APPROVAL = KEYBOARD_INTERACTIVE
+    OTHER_KEY = f"another {PUBLICKEY}"
+    IN = "in"
+
+
+class Verdict(Enum):
+    """What the client is told after a method has done its part."""
+
+    ENTER = "success"
+    MORE = "partial success"
+    REFUSE = "failure"
+
+
+class Login:
+    """One name on one connection; a client that changes the name starts anew."""
+
+    def __init__(
+        self, logins: Logins, attempt: LoginAttempt, standing: Standing, client_version: str
+    ) -> None:
+        self.attempt = attempt
+        self.principal: Principal | None = None
+        self._logins = logins
+        self._standing = standing
+        self._client_version = client_version
+        self._stage = Stage.KEY
+        self._candidate = b""
+        self._pending: Pending | None = None
+        self._approved = False
+        self._methods: list[str] = []
+        self._reasons: list[str] = []
+        self._fingerprints: list[str] = []
+        self._log = structlog.get_logger("ssh").bind(conn=attempt.peer.conn_id, user=attempt.user_string.user)
+
+    def offers(self, method: str) -> bool:
+        """Whether `method` can get the client on from here."""
+        wanted = KEYBOARD_INTERACTIVE if self._stage is Stage.APPROVAL else PUBLICKEY
+        return self._stage is not Stage.IN and method == wanted
+
+    # ------------------------------------------------------------------------------------- keys
+
+    async def offered(self, key_blob: bytes) -> bool:
+        """Tell whether a key is worth a signature. Raises: StoreError."""
+        self._note(PUBLICKEY, fingerprint(key_blob))
+        if self._stage is Stage.OTHER_KEY or self._standing is Standing.NEW:
+            return True
+        if await self._logins.recognises(self.attempt, key_blob):
+            return True
+        self._fault("key_unknown")
+        return False
+
+    async def proved(self, key_blob: bytes) -> Verdict:
+        """Go on with the key whose signature was verified last.
+
+        Raises: LoginRefused with a sentence for the person; StoreError.
+        """
+        if self._stage is Stage.KEY and self._standing is Standing.NEW:
+            self._candidate = key_blob
+            self._stage = Stage.APPROVAL
+            return Verdict.MORE
+        if self._stage is Stage.OTHER_KEY:
+            return await self._try_other(key_blob)
+        if self._stage is Stage.APPROVAL:
+            # Approved for the candidate and for nothing that was proved since.
+            return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
+        return await self._enter(key_blob)
+
+    async def _enter(self, key_blob: bytes) -> Verdict:
+        try:
+            principal = await self._logins.admit(self.attempt, key_blob)
+        except LoginRefused as exc:
+            self._fault(exc.code)
+            raise
+        if principal is None:
+            self._fault("key_unknown")
+            return Verdict.REFUSE
+        self.principal = principal
+        self._stage = Stage.IN
+        self._logins.succeeded(principal, self._client_version, tuple(self._methods))
+        return Verdict.ENTER
+
+    async def _try_other(self, key_blob: bytes) -> Verdict:
+        assert self._pending is not None
+        try:
+            approved = await self._pending.try_key(key_blob)
+        except (KeyNotListed, KeyNotConfirmed) as exc:
+            self._fault(exc.code)
+            return Verdict.REFUSE
+        self._logins.onboarded(self.attempt, self._client_version, approved)
+        return await self._enter(key_blob)
+
+    # --------------------------------------------------------------------------------- approval
+
+    async def begin_approval(self) -> Shown:
+        """Get what the person is to see. Raises: OnboardingError."""
+        self._note(KEYBOARD_INTERACTIVE)
+        try:
+            self._pending = await self._logins.begin_onboarding(
+                self.attempt, self._candidate, self._client_version
+            )
+        except FairleadError as exc:
+            self._fault(exc.code)
+            raise
+        return self._pending.shown
+
+    async def approval(self) -> str:
+        """Wait until the person approved; gives a sentence when another key is needed all the same.
+
+        Raises: OnboardingError with the reason, StoreError.
+        """
+        assert self._pending is not None
+        try:
+            approved = await self._pending.outcome()
+        except (KeyNotListed, KeyNotConfirmed) as exc:
+            self._refused(exc)
+            self._stage = Stage.OTHER_KEY
+            return exc.user_message
+        except FairleadError as exc:
+            self._refused(exc)
+            raise
+        self._approved = True
+        self._logins.onboarded(self.attempt, self._client_version, approved)
+        return ""
+
+    def _refused(self, exc: FairleadError) -> None:
+        self._fault(exc.code)
+        self._logins.onboarding_refused(self.attempt, self._candidate, self._client_version, exc)
+
+    # ------------------------------------------------------------------------------- what happened
+
+    def _note(self, method: str, shown: str = "") -> None:
+        if method not in self._methods:
+            self._methods.append(method)
+        if shown and shown not in self._fingerprints and len(self._fingerprints) < _MAX_REMEMBERED:
+            self._fingerprints.append(shown)
+
+    def _fault(self, reason: str) -> None:
+        if reason not in self._reasons and len(self._reasons) < _MAX_REMEMBERED:
+            self._reasons.append(reason)
+
+    def failed(self, reason: str = "") -> None:
+        """Tell of the end without a login, once a connection."""
+        if reason:
+            self._fault(reason)
+        peer = self.attempt.peer
+        self._logins.failed(
+            AuthFailed(
+                user=self.attempt.user_string.user,
+                client_address=peer.host,
+                client_port=peer.port,
+                client_version=self._client_version,
+                connection_id=peer.conn_id,
+                methods=tuple(self._methods),
+                reasons=tuple(self._reasons) or ("gave_up",),
+                fingerprints=tuple(self._fingerprints),
+            )
+        )
