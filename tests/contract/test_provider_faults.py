@@ -11,10 +11,10 @@ from aiohttp import web
 
 from proxy.errors import CodeExpired, FairleadError, ProviderUnavailable, SettingsError
 from proxy.identity import device_flow
-from proxy.settings.front_door import HttpSettings
 from proxy.identity.device_flow import Authorization, DeviceClient
 from proxy.identity.http import HttpClient, HttpFailed, Request
 from proxy.identity.secret import Secret
+from proxy.settings.front_door import HttpSettings
 from tests.fakes.provider import CUT, HANG, HANG_UP, Leaping, Say, Scripted, fixture, said
 
 GITHUB = fixture("github")

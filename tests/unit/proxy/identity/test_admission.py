@@ -13,9 +13,9 @@ from proxy.errors import (
     Waitlisted,
 )
 from proxy.identity.admission import Request, decide
-from proxy.settings.front_door import RuleSettings
 from proxy.identity.profile import KeyList, Profile
 from proxy.identity.rules import Rules
+from proxy.settings.front_door import RuleSettings
 from tests.fakes.provider import new_key
 
 ALICE, OTHER, MALLORY = new_key(), new_key(), new_key()
@@ -52,7 +52,7 @@ NOBODY: frozenset[str] = frozenset()
         ("an empty list lists nobody", MALLORY, profile(), listed(), CONFIRMED_MALLORY, OPEN, KeyNotListed),
         # He approves with an account of his own, on which his key is listed, to become her.
         ("approved by his account", MALLORY, profile("mallory"), listed(MALLORY), NOBODY, OPEN, OtherAccount),
-        ("confirmed by his account", MALLORY, profile("mallory"), None, CONFIRMED_MALLORY, OPEN, OtherAccount),
+        ("confirmed by him", MALLORY, profile("mallory"), None, CONFIRMED_MALLORY, OPEN, OtherAccount),
         # Keyboard-interactive before publickey: no key was proved at all.
         ("no key proved", None, profile(), listed(ALICE), CONFIRMED_ALICE, OPEN, KeyNotProved),
         ("no key proved, no lists", None, profile(), None, CONFIRMED_ALICE, OPEN, KeyNotProved),

@@ -1,8 +1,8 @@
 import pytest
 
 from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
-from proxy.settings.front_door import OnboardingSettings
 from proxy.identity.intake import MAX_SOURCES, Intake, network_of
+from proxy.settings.front_door import OnboardingSettings
 
 
 def intake(**limits: int) -> Intake:

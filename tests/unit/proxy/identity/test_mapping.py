@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from proxy.errors import ProviderMisconfigured, SettingsError
-from proxy.settings.front_door import MappingSettings
 from proxy.identity.mapping import ClaimMapping, Mapped
+from proxy.settings.front_door import MappingSettings
 
 CLAIMS: dict[str, Any] = {
     "preferred_username": "Alice",

@@ -1,5 +1,6 @@
 import pytest
 
+from proxy.identity.rules import Facts, Rules, Verdict
 from proxy.settings.front_door import (
     DevSettings,
     FrontDoorSettings,
@@ -7,7 +8,6 @@ from proxy.settings.front_door import (
     OnboardingSettings,
     RuleSettings,
 )
-from proxy.identity.rules import Facts, Rules, Verdict
 
 ALICE = Facts("github", "alice", "alice@corp.example", ("Acme", "acme/platform"))
 
