@@ -157,6 +157,8 @@ class ClientConnection(LoginGuard):
             raise self._refusal(exc) from exc
         lifetime_s = (shown.expires_at - datetime.now(UTC)).total_seconds()
         self._limit(lifetime_s + _APPROVAL_SLACK_S, "approval")
+        if drawing := prompts.qr_code(shown):
+            self.conn.send_auth_banner(drawing)
         title, text = prompts.approval(shown, self._login.attempt.user_string.user)
         return title, text, "", ()
 

@@ -29,8 +29,8 @@ def user_string_invalid(exc: UserStringInvalid) -> str:
 def new_here(name: str) -> str:
     """Explain the second step before it comes; a client that cannot take it ends with these words."""
     return notice(
-        f"nobody called {name} is known here yet. Your key is fine; now approve the login in a browser "
-        "(clients that cannot show a prompt, as with BatchMode, cannot do this)."
+        f"nobody called {name} is known here yet. Your key is fine;\n"
+        "approve this login in a browser to come in (not possible with BatchMode)."
     )
 
 
@@ -42,23 +42,27 @@ def approval(shown: Shown, name: str) -> tuple[str, str]:
     else:
         code = f"and compare the code   {shown.user_code}"
     lines = [
-        f"To log in as {name}, open   {shown.verification_uri}",
-        f"{code:<24}   (valid for {minutes} minutes)",
-        *_qr_code(shown.verification_uri_complete or shown.verification_uri),
+        f"open                   {shown.verification_uri}",
+        f"{code}   (valid for {minutes} minutes)",
         "Waiting for your approval; nothing to type here. Ctrl-C gives up.",
     ]
-    return f"{name} is approved by {shown.provider}", "\n".join(lines) + "\n"
+    return f"To log in as {name}, with your account at {shown.provider}:", "\n".join(lines) + "\n"
 
 
-def _qr_code(uri: str) -> list[str]:
-    """Draw a link for a telephone, in half blocks; nothing when it would not fit 80 columns."""
+def qr_code(shown: Shown) -> str:
+    """Draw the link for a telephone, in half blocks, as a banner; nothing when it would not fit 80 columns.
+
+    A banner, because OpenSSH prints that one as it comes in a UTF-8 locale, while it cuts the instruction of
+    a challenge to 1,023 bytes and escapes all of it that is not ASCII.
+    """
+    uri = shown.verification_uri_complete or shown.verification_uri
     out = io.StringIO()
     code = segno.make(uri, error="l", micro=False)
     width, _height = code.symbol_size(border=2)
     if width > MAX_QR_COLUMNS:
-        return []
+        return ""
     code.terminal(out, border=2, compact=True)
-    return ["", *out.getvalue().splitlines(), ""]
+    return "\n" + "\n".join(out.getvalue().splitlines()) + "\n\n"
 
 
 def notice(text: str) -> str:
