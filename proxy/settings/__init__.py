@@ -104,6 +104,8 @@ class UpstreamSettings(_Section):
     """From a workspace that says it is ready to its answer."""
     rpc_timeout_s: Seconds = 30
     """One unary call, and the first frame of a stream."""
+    program_timeout_s: Seconds = 90
+    """The first frame of a program, which shelld keeps for up to 30 s while init scripts run."""
     keepalive_interval_s: Seconds = 30
     keepalive_timeout_s: Seconds = 20
     linger_s: Seconds = 60

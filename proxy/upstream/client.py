@@ -73,7 +73,7 @@ class Link:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
         program = Program(self._run())
         with self._marking(program):
-            await program.start(frames.start(spec, principal, program_id), self._settings.rpc_timeout_s)
+            await program.start(frames.start(spec, principal, program_id), self._settings.program_timeout_s)
         return program
 
     async def dial(self, target: model.Target, account: str) -> Connection:

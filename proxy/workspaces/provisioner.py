@@ -4,7 +4,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.resolve import resolve_name
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import Refused, WorkspaceNotFound
-from proxy.model import Endpoint, Principal, WorkspaceName
+from proxy.model import Endpoint, Phase, Principal, Progress, WorkspaceName
 from proxy.userstring import UserString, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 
@@ -22,7 +22,12 @@ class Workspaces:
 
         Raises: BlueprintNotFound, WorkspaceNotFound, Refused, WorkspaceStartFailed, ReadyTimeout.
         """
-        return await self._backend.ensure(await self.request(principal), report)
+        request = await self.request(principal)
+        endpoint = await self._backend.ensure(request, report)
+        if request.blueprint.init:
+            # shelld answers before they have ended, and lets programs wait for them.
+            report(Progress(Phase.STARTING, f"waiting for workspace {request.name} and its init scripts"))
+        return endpoint
 
     async def blueprint(self, principal: Principal) -> Blueprint:
         """Give the blueprint in effect. Raises: as `ensure`, but for starting."""

@@ -124,13 +124,10 @@ class Fairlead:
     def close(self) -> None:
         """End the proxy and every workspace that it started."""
         self.stop()
-        for record in (self.home / "workspaces").glob("*/workspace.json"):
-            subprocess.run(
-                [sys.executable, "-m", "proxy", "workspace", "stop", record.parent.name],
-                env=self.env(),
-                capture_output=True,
-                timeout=60,
-            )
+        names = [record.parent.name for record in (self.home / "workspaces").glob("*/workspace.json")]
+        if names:
+            command = [sys.executable, "-m", "proxy", "workspace", "stop", *names]
+            subprocess.run(command, env=self.env(), capture_output=True, timeout=60)
 
     # -------------------------------------------------------------------------- the workspaces
 
