@@ -3,6 +3,7 @@
 Knows neither SSH nor SQL nor HTTP: `ssh.login` keeps the state of one attempt, `identity` the records.
 """
 
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TypedDict
 
@@ -17,7 +18,7 @@ from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory
 from proxy.identity.keys import fingerprint
 from proxy.identity.onboarding import Approved, Onboarding, Pending
-from proxy.model import LoginAttempt, Principal
+from proxy.model import LoginAttempt, Principal, User
 
 _log = structlog.get_logger("logins")
 
@@ -77,10 +78,24 @@ class Logins:
         user = await self._directory.find(name)
         if key is None or user is None:
             return None
-        if not (decision := policy.may_login(user)):
-            raise LoginRefused(f"{name}: {decision.reason}", user_message=decision.reason)
+        self._check(user)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
         return Principal(attempt, user, key.key.fingerprint)
+
+    async def admit_certified(self, attempt: LoginAttempt, shown: str, key_id: str) -> Principal | None:
+        """Turn a proved key that a trusted authority certified into a principal; None for an unknown user.
+
+        Raises: StoreError, LoginRefused.
+        """
+        user = await self._directory.find(attempt.user_string.user)
+        if user is None:
+            return None
+        self._check(user)
+        return Principal(attempt, user, shown, certificate=key_id)
+
+    def _check(self, user: User) -> None:
+        if not (decision := policy.may_login(user, datetime.now(UTC))):
+            raise LoginRefused(f"{user.name}: {decision.reason}", user_message=decision.reason)
 
     # ------------------------------------------------------------------------------- onboarding
 
@@ -139,6 +154,7 @@ class Logins:
                 **_connection(principal.attempt, client_version),
                 methods=methods,
                 fingerprint=principal.fingerprint,
+                certificate=principal.certificate,
             )
         )
 

@@ -6,6 +6,7 @@ Peer → LoginAttempt → Principal → (workspace) Endpoint.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import NewType
 
@@ -47,6 +48,8 @@ class User:
     name: str
     full_name: str = ""
     locked: bool = False
+    expires_at: datetime | None = None
+    """Aware UTC; from then on nobody logs in as this user. None for never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Principal:
     user: User
     fingerprint: str
     """`SHA256:…` of the proved key, as ssh-keygen prints it."""
+    certificate: str = ""
+    """Key id of the user certificate that certified the key; empty for a key of the directory."""
 
 
 # ------------------------------------------------------------------------------ what is asked for

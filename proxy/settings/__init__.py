@@ -139,6 +139,9 @@ class IdentitySettings(_Section):
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
     query_timeout_s: Seconds = 10
+    trusted_user_ca_keys: tuple[Path, ...] = ()
+    """Files with public keys of authorities whose OpenSSH user certificates let a known user in, when one
+    of the certificate's principals is the user's name."""
 
 
 class ShutdownSettings(_Section):

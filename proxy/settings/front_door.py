@@ -257,6 +257,8 @@ class FrontDoorSettings(_Section):
     providers: tuple[ProviderSettings, ...] = ()
     """In order; the first that can onboard is the one that strangers are sent to. None at all: nobody new
     comes in, except in embedded mode, which has the development provider."""
+    dev_on_loopback: bool = True
+    """Without providers, and with SSH reached from this machine only, the development provider stands in."""
     http: HttpSettings = HttpSettings()
     keys: KeyListSettings = KeyListSettings()
     onboarding: OnboardingSettings = OnboardingSettings()
@@ -278,7 +280,7 @@ class FrontDoorSettings(_Section):
 
         `embedded` must be true only when SSH itself is reached from this machine alone.
         """
-        providers = self.providers or ((DevSettings(),) if embedded else ())
+        providers = self.providers or ((DevSettings(),) if embedded and self.dev_on_loopback else ())
         otherwise = self.onboarding.otherwise
         if otherwise is None:
             only_dev = bool(providers) and all(provider.kind == "dev" for provider in providers)

@@ -100,4 +100,6 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
     def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:  # type: ignore[override]
         # asyncssh would ask the connection, which cannot tell which channel wants it and until when.
         packet.check_end()
+        if not self._conn.check_certificate_permission("agent-forwarding"):
+            return False
         return self._program.ssh_agent_requested()

@@ -10,6 +10,7 @@ from typing import cast
 
 import asyncssh
 import structlog
+from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
 from proxy.aio import TaskOwner
@@ -42,6 +43,8 @@ class Shared:
     settings: Settings
     gateway: Gateway
     logins: Logins
+    authorities: frozenset[bytes]
+    """Public keys whose user certificates are trusted."""
     connections: "set[ClientConnection]"
 
 
@@ -126,7 +129,13 @@ class ClientConnection(LoginGuard):
             raise asyncssh.IllegalUserName(prompts.user_string_invalid(exc)) from exc
         with self._store_errors():
             standing = await self.shared.logins.standing(attempt)
-        self._login = Login(self.shared.logins, attempt, standing, self.client_version)
+        self._login = Login(
+            self.shared.logins,
+            attempt,
+            standing,
+            client_version=self.client_version,
+            authorities=self.shared.authorities,
+        )
         self._limit(self.shared.settings.login.timeout_s, "login")
         return True
 
@@ -146,6 +155,14 @@ class ClientConnection(LoginGuard):
         if not wanted:
             self._count_refusal()
         return wanted
+
+    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+        """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
+        assert self._login is not None
+        refusal = self._login.certificate_offered(certificate)
+        if refusal:
+            self.conn.send_auth_banner(prompts.notice(refusal))
+        return refusal is None
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
         """Show where to approve, with nothing to answer."""
@@ -202,6 +219,7 @@ class ClientConnection(LoginGuard):
             client=self.principal.attempt.peer.host,
             version=self.client_version,
             key=self.principal.fingerprint,
+            certificate=self.principal.certificate,
         )
 
     def _refusal(self, exc: FairleadError) -> asyncssh.DisconnectError:

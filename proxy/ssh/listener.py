@@ -10,6 +10,7 @@ from proxy.errors import SettingsError
 from proxy.gateway import Gateway
 from proxy.logins import Logins
 from proxy.settings import Settings, split_address
+from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
 from proxy.ssh.hostkeys import HostKeys
 from proxy.ssh.transport import TunedConnection
@@ -24,7 +25,9 @@ class Listener:
     def __init__(self, settings: Settings, gateway: Gateway, logins: Logins, host_keys: HostKeys) -> None:
         self._settings = settings
         self._host_keys = host_keys
-        self._shared = Shared(settings, gateway, logins, set())
+        self._shared = Shared(
+            settings, gateway, logins, read_authorities(settings.identity.trusted_user_ca_keys), set()
+        )
         self._server: asyncio.Server | None = None
 
     @property

@@ -8,9 +8,12 @@ Each arrow but those into IN is a partial success (RFC 4252 §5.1), which leads 
 connection. Nothing is shown, started or spent for somebody who has not proved a key.
 """
 
+from collections.abc import Awaitable
+from datetime import UTC, datetime
 from enum import Enum
 
 import structlog
+from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.errors import FairleadError, KeyNotConfirmed, KeyNotListed, LoginRefused
 from proxy.events.schema import AuthFailed
@@ -18,6 +21,7 @@ from proxy.identity.keys import fingerprint
 from proxy.identity.onboarding import Pending, Shown
 from proxy.logins import Logins, Standing
 from proxy.model import LoginAttempt, Principal
+from proxy.ssh.certificates import Judgement, decode, judge, key_id
 
 _MAX_REMEMBERED = 64
 
@@ -46,7 +50,13 @@ class Login:
     """One name on one connection; a client that changes the name starts anew."""
 
     def __init__(
-        self, logins: Logins, attempt: LoginAttempt, standing: Standing, client_version: str
+        self,
+        logins: Logins,
+        attempt: LoginAttempt,
+        standing: Standing,
+        *,
+        client_version: str,
+        authorities: frozenset[bytes],
     ) -> None:
         self.attempt = attempt
         self.principal: Principal | None = None
@@ -54,6 +64,7 @@ class Login:
         self._standing = standing
         self._client_version = client_version
         self._stage = Stage.KEY
+        self._authorities = authorities
         self._candidate = b""
         self._pending: Pending | None = None
         self._approved = False
@@ -79,11 +90,26 @@ class Login:
         self._fault("key_unknown")
         return False
 
+    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> str | None:
+        """Tell whether a certificate is worth a signature: None, or why not, in words if there are any."""
+        self._note(PUBLICKEY, certificate.key.get_fingerprint())
+        judgement = self._judge(certificate)
+        if not judgement:
+            self._fault(judgement.reason)
+            return judgement.sentence
+        return None
+
+    def _judge(self, certificate: SSHOpenSSHCertificate) -> Judgement:
+        name, address = self.attempt.user_string.user, self.attempt.peer.host
+        return judge(certificate, self._authorities, name, address, datetime.now(UTC))
+
     async def proved(self, key_blob: bytes) -> Verdict:
         """Go on with the key whose signature was verified last.
 
         Raises: LoginRefused with a sentence for the person; StoreError.
         """
+        if (certificate := decode(key_blob)) is not None:
+            return await self._certified(certificate)
         if self._stage is Stage.KEY and self._standing is Standing.NEW:
             self._candidate = key_blob
             self._stage = Stage.APPROVAL
@@ -95,9 +121,20 @@ class Login:
             return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
         return await self._enter(key_blob)
 
+    async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
+        if self._stage is Stage.APPROVAL or not self._judge(certificate):  # it may have expired meanwhile
+            return Verdict.REFUSE
+        fingerprint = certificate.key.get_fingerprint()
+        return await self._let_in(
+            self._logins.admit_certified(self.attempt, fingerprint, key_id(certificate))
+        )
+
     async def _enter(self, key_blob: bytes) -> Verdict:
+        return await self._let_in(self._logins.admit(self.attempt, key_blob))
+
+    async def _let_in(self, admission: Awaitable[Principal | None]) -> Verdict:
         try:
-            principal = await self._logins.admit(self.attempt, key_blob)
+            principal = await admission
         except LoginRefused as exc:
             self._fault(exc.code)
             raise

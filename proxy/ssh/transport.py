@@ -12,6 +12,7 @@ import asyncssh
 import structlog
 from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
 from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
@@ -29,6 +30,10 @@ class LoginGuard(asyncssh.SSHServer):
 
     async def may_enter(self, key_blob: bytes) -> Verdict:
         """Tell what becomes of the holder of this key, the last one whose signature was verified."""
+        raise NotImplementedError
+
+    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+        """Tell whether a certificate is worth a signature."""
         raise NotImplementedError
 
 
@@ -127,6 +132,19 @@ class TunedConnection(BulkConnection):
         if valid and msg:
             self.proved_key = key_data
         return valid
+
+    async def _validate_openssh_certificate(
+        self, username: str, cert: SSHOpenSSHCertificate
+    ) -> asyncssh.SSHKey | None:
+        """Have certificates judged for the user, where asyncssh would take the whole user string."""
+        del username
+        owner = self.get_owner()
+        if not isinstance(owner, LoginGuard) or not owner.certificate_offered(cert):
+            return None
+        self._key_options = {}
+        self._cert_options = cert.options
+        cert.key.set_touch_required(not cert.options.get("no-touch-required", False))
+        return cert.key
 
     async def send_userauth_success(self) -> None:
         """Ask once more before the doors open: the signature is verified, and only now is it known whose.

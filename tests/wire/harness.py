@@ -61,6 +61,7 @@ class Fairlead:
             "FAIRLEAD_HOME": str(self.home),
             "FAIRLEAD_LISTEN": f"127.0.0.1:{self.port}",
             "FAIRLEAD_LOG__FORMAT": "json",
+            "FAIRLEAD_FRONT_DOOR__DEV_ON_LOOPBACK": "false",  # tests of onboarding ask for it
             **self.extra_env,
         }
 

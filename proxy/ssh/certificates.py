@@ -1,0 +1,96 @@
+"""OpenSSH user certificates: whether one lets somebody in, and if not, why. Pure, but for reading CA files.
+
+What a certificate permits once inside (PTY, forwarding, `force-command`) asyncssh enforces by its options.
+
+Source: OpenSSH PROTOCOL.certkeys; principals as `TrustedUserCAKeys` takes them: at least one, and the user's.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_certificate
+
+from proxy.errors import SettingsError
+
+_USER_CERTIFICATE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a certificate is worth to one user at one address and time."""
+
+    reason: str = ""
+    """A word for events; empty when the certificate is good."""
+    sentence: str = ""
+    """For the person; empty when there is nothing to say, as for the authority of somebody else."""
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+
+def read_authorities(files: Sequence[Path]) -> frozenset[bytes]:
+    """Read the public keys of trusted authorities, in authorized_keys or `.pub` form.
+
+    Raises: SettingsError naming the file.
+    """
+    blobs: set[bytes] = set()
+    for file in files:
+        try:
+            keys = asyncssh.read_public_key_list(file)
+        except (OSError, asyncssh.KeyImportError) as exc:
+            raise SettingsError(f"identity.trusted_user_ca_keys: {file}: {exc}") from exc
+        if not keys:
+            raise SettingsError(f"identity.trusted_user_ca_keys: {file} holds no public key")
+        blobs.update(key.public_data for key in keys)
+    return frozenset(blobs)
+
+
+def decode(blob: bytes) -> SSHOpenSSHCertificate | None:
+    """Read a certificate, with its authority's signature verified; None for anything else."""
+    try:
+        certificate = decode_ssh_certificate(blob)
+    except asyncssh.KeyImportError:
+        return None
+    return None if certificate.is_x509_chain else cast(SSHOpenSSHCertificate, certificate)
+
+
+def key_id(certificate: SSHOpenSSHCertificate) -> str:
+    """Give what the authority wrote about the certificate, for logs and events."""
+    return certificate._key_id
+
+
+def judge(
+    certificate: SSHOpenSSHCertificate, authorities: frozenset[bytes], user: str, address: str, now: datetime
+) -> Judgement:
+    """Decide whether `user`, coming from `address`, may use `certificate` at `now`."""
+    if certificate.signing_key.public_data not in authorities or certificate._cert_type != _USER_CERTIFICATE:
+        return Judgement("certificate_unknown_authority")
+    moment = now.timestamp()
+    if moment >= certificate._valid_before:
+        return Judgement(
+            "certificate_expired", f"your certificate expired {_when(certificate._valid_before)}"
+        )
+    if moment < certificate._valid_after:
+        return Judgement(
+            "certificate_not_yet_valid",
+            f"your certificate is not valid before {_when(certificate._valid_after)}",
+        )
+    if user not in certificate.principals:
+        whom = ", ".join(certificate.principals[:5]) or "nobody"
+        return Judgement("certificate_principal", f"your certificate is for {whom}, not for {user}")
+    networks = cast("Sequence[Any] | None", certificate.options.get("source-address"))
+    if networks and not any(ipaddress.ip_address(address) in network for network in networks):
+        return Judgement("certificate_source_address", f"your certificate may not be used from {address}")
+    return Judgement()
+
+
+def _when(seconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+    except (OverflowError, ValueError, OSError):
+        return "at a time that no calendar has"
