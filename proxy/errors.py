@@ -16,6 +16,7 @@
     │     ├─ KeyNotListed
     │     ├─ KeyNotConfirmed
     │     ├─ OnboardingRefused
+    │     │  └─ OnboardingRejected
     │     ├─ Waitlisted
     │     ├─ NameTaken
     │     ├─ ProviderUnavailable (retryable)
@@ -178,6 +179,12 @@ class OnboardingRefused(OnboardingError):
     """A rule keeps this account out; the message names the rule."""
 
     code = "onboarding.refused"
+
+
+class OnboardingRejected(OnboardingRefused):
+    """An operator looked at the waiting list and said no to this account."""
+
+    code = "onboarding.rejected"
 
 
 class Waitlisted(OnboardingError):

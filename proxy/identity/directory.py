@@ -4,13 +4,16 @@ Names are lower-case as `userstring` gives them. How they are kept is `store`; w
 is `keys`.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
 from proxy import userstring
 from proxy.errors import IdentityError, UserStringInvalid
 from proxy.identity.keys import PublicKey
+from proxy.identity.profile import Profile
 from proxy.model import User
 
 
@@ -22,10 +25,26 @@ class StoredKey:
     user: str
     key: PublicKey
     origin: str
-    """Where it came from: `static` for the command line, later a provider's name."""
+    """Where it came from: `static` for the command line, or a provider's name."""
     created_at: datetime
     last_used_at: datetime | None
     """Aware UTC, as every timestamp; None before the first login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account at a provider that a user is bound to."""
+
+    provider: str
+    """Our name of the provider, from settings."""
+    issuer: str
+    subject: str
+    """With `issuer` who this is; nobody else ever gets it."""
+    login: str
+    """What the provider called the account when it was last asked."""
+    groups: tuple[str, ...] = ()
+    refreshed_at: datetime | None = None
+    """When the provider was last asked; what it said stays good while it is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +54,49 @@ class UserRecord:
     user: User
     email: str
     uid: int | None
-    """Numeric OS account, for backends that make one; None lets the backend choose."""
+    """Numeric OS account, nobody else's; None only for a user whom an older release just added."""
+    gid: int | None
     created_at: datetime
     key_count: int
+    account: Account | None = None
+    """None for users whom an operator added."""
+
+
+class OnboardingStatus(Enum):
+    """What became of somebody on the waiting list."""
+
+    WAITLISTED = "waitlisted"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class OnboardingRecord:
+    """Somebody who approved in the browser, and whom a rule lets in only after an operator agrees."""
+
+    id: int
+    status: OnboardingStatus
+    name: str
+    """User name that was asked for."""
+    full_name: str
+    email: str
+    account: Account
+    key: PublicKey
+    """Proved by the connection that asked, and the account's own; the one that approval lets in."""
+    source_address: str
+    """Where that connection came from."""
+    created_at: datetime
+    decided_by: str
+    decided_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStanding:
+    """What is left of what somebody logged in with."""
+
+    user: User | None
+    """None when the user was removed."""
+    has_key: bool
 
 
 class Directory(Protocol):
@@ -52,12 +111,24 @@ class Directory(Protocol):
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
         """Find `blob` among the keys of `name`; one indexed query, whether or not the name is known."""
 
-    async def add_user(
-        self, name: str, *, full_name: str = "", email: str = "", uid: int | None = None
-    ) -> User:
-        """Record a user.
+    async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
+        """Look up many (user, fingerprint) at once; without a fingerprint only the user counts."""
 
-        Raises: UserExists; IdentityError for a name that no user string can hold.
+    async def account_of(self, name: str) -> Account | None:
+        """Give the account at a provider that a user is bound to, if there is one."""
+
+    async def add_user(
+        self,
+        name: str,
+        *,
+        full_name: str = "",
+        email: str = "",
+        uid: int | None = None,
+        expires_at: datetime | None = None,
+    ) -> User:
+        """Record a user; without a uid the next free one is taken.
+
+        Raises: UserExists; IdentityError for a name that no user string can hold, or another user's uid.
         """
 
     async def remove_user(self, name: str) -> None:
@@ -86,6 +157,35 @@ class Directory(Protocol):
 
     async def touch_key(self, key_id: int) -> None:
         """Note that a key was used now; within a minute of the last note nothing is written."""
+
+    # ------------------------------------------------------------------- those who come by a provider
+
+    async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
+        """Record a user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
+
+        A uid of the profile is taken when it is free. Raises: NameTaken, OnboardingRejected.
+        """
+
+    async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
+        """Remember somebody for an operator to decide; one record for each account, the latest key counts.
+
+        Raises: NameTaken, OnboardingRejected.
+        """
+
+    async def list_onboardings(self) -> list[OnboardingRecord]:
+        """Give everybody who was ever on the waiting list, oldest first."""
+
+    async def approve(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        """Make a user of somebody on the waiting list, with the key that was proved then.
+
+        Raises: IdentityError when there is no such record or it is approved already; NameTaken.
+        """
+
+    async def reject(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        """Keep an account out until an operator approves it after all.
+
+        Raises: IdentityError when there is no such record or it is approved already.
+        """
 
     async def close(self) -> None:
         """Let go of connections."""

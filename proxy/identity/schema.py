@@ -13,8 +13,12 @@ from sqlalchemy.types import TypeDecorator
 
 from proxy.errors import StoreError
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration that this release knows."""
+
+MAX_ISSUER = 512
+MAX_SUBJECT = 255
+"""OpenID Connect Core §2: 255 ASCII characters at most."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK_KEY = 0x0FA1_21EA  # any number that no other program in the same PostgreSQL database uses
@@ -49,6 +53,16 @@ users = sa.Table(
     sa.Column("locked", sa.Boolean, nullable=False),
     sa.Column("uid", sa.BigInteger),
     sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("source", sa.String(64), nullable=False),
+    sa.Column("issuer", sa.String(MAX_ISSUER)),
+    sa.Column("subject", sa.String(MAX_SUBJECT)),
+    sa.Column("login", sa.Text, nullable=False),
+    sa.Column("groups", sa.JSON, nullable=False),
+    sa.Column("gid", sa.BigInteger),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("refreshed_at", UtcDateTime),
+    sa.Index("users_subject", "issuer", "subject", unique=True),
+    sa.Index("users_uid", "uid", unique=True),
 )
 
 keys = sa.Table(
@@ -65,6 +79,37 @@ keys = sa.Table(
     sa.Column("last_used_at", UtcDateTime),
     sa.UniqueConstraint("user", "fingerprint", name="keys_user_fingerprint"),
     sa.Index("keys_fingerprint", "fingerprint"),
+)
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("next", sa.BigInteger, nullable=False),
+)
+
+onboardings = sa.Table(
+    "onboardings",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("provider", sa.String(64), nullable=False),
+    sa.Column("issuer", sa.String(MAX_ISSUER), nullable=False),
+    sa.Column("subject", sa.String(MAX_SUBJECT), nullable=False),
+    sa.Column("login", sa.Text, nullable=False),
+    sa.Column("name", sa.String(128), nullable=False),
+    sa.Column("full_name", sa.Text, nullable=False),
+    sa.Column("email", sa.Text, nullable=False),
+    sa.Column("groups", sa.JSON, nullable=False),
+    sa.Column("uid", sa.BigInteger),
+    sa.Column("algorithm", sa.String(64), nullable=False),
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.Column("fingerprint", sa.String(64), nullable=False),
+    sa.Column("source_address", sa.Text, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("decided_at", UtcDateTime),
+    sa.UniqueConstraint("issuer", "subject", name="onboardings_subject"),
 )
 
 

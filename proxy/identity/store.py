@@ -1,65 +1,73 @@
-"""The directory kept in SQL: SQLite beside the proxy, or PostgreSQL for many replicas.
+"""The directory kept in SQL: users and their keys here, those who come in by a provider in `registration`.
 
-The only module that talks to the database. What SQLAlchemy or a driver raises becomes StoreError.
+With `registration` the only module that writes queries.
 """
 
-import asyncio
 import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.errors import KeyNotFound, StoreError, UserExists, UserNotFound
-from proxy.identity import schema
-from proxy.identity.directory import StoredKey, UserRecord, check_name
+from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
+from proxy.identity import registration
+from proxy.identity.database import Database
+from proxy.identity.directory import (
+    Account,
+    KeyStanding,
+    OnboardingRecord,
+    StoredKey,
+    UserRecord,
+    check_name,
+)
 from proxy.identity.keys import PublicKey, fingerprint
+from proxy.identity.profile import Profile
 from proxy.identity.schema import keys, users
 from proxy.model import User
 
 _TOUCH_EVERY = timedelta(minutes=1)
+_PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
+_USER = (users.c.name, users.c.full_name, users.c.locked, users.c.expires_at)
 
 
 class SqlDirectory:
     """A Directory in a database; every call is bounded by `query_timeout_s`."""
 
-    def __init__(self, engine: AsyncEngine, *, query_timeout_s: float) -> None:
-        self._engine = engine
-        # A transaction that will write takes SQLite's lock at once: one that reads first and then wants
-        # to write is refused without waiting when somebody else wrote in between.
-        self._writer = engine.execution_options(fairlead_begin="BEGIN IMMEDIATE")
-        self._query_timeout_s = query_timeout_s
+    def __init__(self, database: Database, uids: range) -> None:
+        self._database = database
+        self._uids = uids
+        self._reading = database.reading
+        self._writing = database.writing
 
     @classmethod
-    async def open(cls, url: str, *, query_timeout_s: float = 10.0) -> Self:
-        """Connect and bring the schema up to date.
+    async def open(
+        cls, url: str, *, query_timeout_s: float = 10.0, uids: range = range(10_000, 60_000)
+    ) -> Self:
+        """Connect and bring the schema up to date; `uids` are for users who come without one.
 
         Raises: StoreError when there is no such database, or it is of a newer release.
         """
-        engine = _engine(url, query_timeout_s)
-        store = cls(engine, query_timeout_s=query_timeout_s)
+        database = Database(url, query_timeout_s=query_timeout_s)
+        store = cls(database, uids)
         try:
-            await store._migrate()
+            await database.migrate()
+            await store._give_uids()
         except BaseException:
-            await engine.dispose()
+            await database.close()
             raise
         return store
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._database.close()
 
     async def find(self, name: str) -> User | None:
-        query = sa.select(users.c.name, users.c.full_name, users.c.locked).where(users.c.name == name)
+        query = sa.select(*_USER).where(users.c.name == name)
         async with self._reading() as connection:
-            row = (await connection.execute(query)).first()
-        return None if row is None else User(row.name, row.full_name, row.locked)
+            row = (await connection.execute(query)).mappings().first()
+        return None if row is None else _user(row)
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
         query = sa.select(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint(blob))
@@ -67,23 +75,46 @@ class SqlDirectory:
             row = (await connection.execute(query)).mappings().first()
         return _stored(row) if row is not None and hmac.compare_digest(row["blob"], blob) else None
 
+    async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
+        found: dict[str, tuple[User, set[str]]] = {}
+        wanted = list(pairs)
+        async with self._reading() as connection:
+            for start in range(0, len(wanted), _PAIRS_PER_QUERY):
+                part = wanted[start : start + _PAIRS_PER_QUERY]
+                for row in (await connection.execute(_standing(part))).mappings():
+                    _, held = found.setdefault(row["name"], (_user(row), set()))
+                    if row["fingerprint"] is not None:
+                        held.add(row["fingerprint"])
+        nobody: tuple[User | None, set[str]] = (None, set())
+        standing = {}
+        for name, key in wanted:
+            someone, held = found.get(name, nobody)
+            standing[name, key] = KeyStanding(someone, not key or key in held)
+        return standing
+
+    async def account_of(self, name: str) -> Account | None:
+        async with self._reading() as connection:
+            row = (await connection.execute(sa.select(users).where(users.c.name == name))).mappings().first()
+        return None if row is None else _account(row)
+
     async def add_user(
-        self, name: str, *, full_name: str = "", email: str = "", uid: int | None = None
+        self,
+        name: str,
+        *,
+        full_name: str = "",
+        email: str = "",
+        uid: int | None = None,
+        expires_at: datetime | None = None,
     ) -> User:
-        row = {
-            "name": check_name(name),
-            "full_name": full_name,
-            "email": email,
-            "locked": False,
-            "uid": uid,
-            "created_at": _now(),
-        }
+        row = {"name": check_name(name), "full_name": full_name, "email": email, "expires_at": expires_at}
         async with self._writing() as connection:
-            try:
-                await connection.execute(sa.insert(users).values(row))
-            except IntegrityError:
-                raise UserExists(f"there is already a user {name}") from None
-        return User(name, full_name)
+            await registration.serialise(connection)
+            if await registration.has_user(connection, name):
+                raise UserExists(f"there is already a user {name}")
+            if uid is not None and (owner := await registration.owner_of_uid(connection, uid)):
+                raise IdentityError(f"uid {uid} is user {owner}'s")
+            await registration.insert_user(connection, self._uids, row, uid)
+        return User(name, full_name, expires_at=expires_at)
 
     async def remove_user(self, name: str) -> None:
         async with self._writing() as connection:
@@ -111,22 +142,9 @@ class SqlDirectory:
         await self._set_locked(name, locked=False)
 
     async def add_key(self, name: str, key: PublicKey, *, origin: str = "static") -> bool:
-        row = {
-            "user": name,
-            "fingerprint": key.fingerprint,
-            "algorithm": key.algorithm,
-            "blob": key.blob,
-            "comment": key.comment,
-            "origin": origin,
-            "created_at": _now(),
-        }
         async with self._writing() as connection:
             await _require_user(connection, name)
-            try:
-                await connection.execute(sa.insert(keys).values(row))
-            except IntegrityError:
-                return False
-        return True
+            return await registration.insert_key(connection, name, key, origin)
 
     async def remove_key(self, name: str, fingerprint: str) -> None:
         gone = sa.delete(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint)
@@ -153,84 +171,39 @@ class SqlDirectory:
         async with self._writing() as connection:
             await connection.execute(sa.update(keys).where(keys.c.id == key_id).values(last_used_at=now))
 
+    async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
+        async with self._writing() as connection:
+            await registration.register(
+                connection, self._uids, replace(profile, provider=provider), name, key
+            )
+
+    async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
+        async with self._writing() as connection:
+            await registration.waitlist(connection, profile, name, key, source)
+
+    async def list_onboardings(self) -> list[OnboardingRecord]:
+        async with self._reading() as connection:
+            return await registration.list_onboardings(connection)
+
+    async def approve(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        async with self._writing() as connection:
+            return await registration.approve(connection, self._uids, onboarding_id, by)
+
+    async def reject(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        async with self._writing() as connection:
+            return await registration.reject(connection, onboarding_id, by)
+
+    async def _give_uids(self) -> None:
+        async with self._reading() as connection:
+            if not await registration.lacks_uids(connection):
+                return
+        async with self._writing() as connection:
+            await registration.give_uids(connection, self._uids)
+
     async def _set_locked(self, name: str, *, locked: bool) -> None:
         change = sa.update(users).where(users.c.name == name).values(locked=locked)
         async with self._writing() as connection:
             _expect_user((await connection.execute(change)).rowcount, name)
-
-    async def _migrate(self) -> None:
-        async with self._reading() as connection:
-            if await connection.run_sync(schema.is_current):
-                return
-        async with self._writing() as connection:
-            await connection.run_sync(schema.upgrade)
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        async with self._door(), self._engine.connect() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        async with self._door(), self._writer.begin() as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _door(self) -> AsyncIterator[None]:
-        """Bound what happens inside, and turn what the database says into our words."""
-        try:
-            async with asyncio.timeout(self._query_timeout_s):
-                yield
-        except TimeoutError as exc:
-            raise StoreError(
-                f"the identity database did not answer within {self._query_timeout_s:g} s",
-                user_message=_SORRY,
-            ) from exc
-        except DBAPIError as exc:
-            raise StoreError(f"the identity database failed: {exc.orig}", user_message=_SORRY) from exc
-        except (SQLAlchemyError, OSError) as exc:
-            raise StoreError(f"the identity database failed: {exc}", user_message=_SORRY) from exc
-
-
-_SORRY = "users cannot be looked up at the moment"
-
-
-def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
-    try:
-        parsed = sa.make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            return create_async_engine(parsed, pool_pre_ping=True)
-        engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s})
-    except (SQLAlchemyError, ImportError) as exc:
-        raise StoreError(f"the identity database cannot be used: {exc}") from exc
-    if parsed.database and parsed.database != ":memory:":
-        _make_private(Path(parsed.database))
-    event.listen(engine.sync_engine, "connect", _on_sqlite_connect)
-    event.listen(engine.sync_engine, "begin", _on_sqlite_begin)
-    return engine
-
-
-def _make_private(file: Path) -> None:
-    """Make the file ourselves, since SQLite would make it as readable as the umask allows."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-    except OSError as exc:
-        raise StoreError(f"the identity database {file} cannot be made: {exc.strerror}") from exc
-
-
-def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver's own idea of when to begin is not ours
-    cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _on_sqlite_begin(connection: Connection) -> None:
-    # One SELECT is consistent by itself, and BEGIN would cost each login another turn of the thread.
-    if begin := connection.get_execution_options().get("fairlead_begin"):
-        connection.exec_driver_sql(begin)
 
 
 def _records() -> sa.Select[Any]:
@@ -238,9 +211,35 @@ def _records() -> sa.Select[Any]:
     return sa.select(users, count.label("key_count"))
 
 
+def _standing(pairs: Sequence[tuple[str, str]]) -> sa.Select[Any]:
+    is_wanted = sa.and_(keys.c.user == users.c.name, keys.c.fingerprint.in_({key for _, key in pairs}))
+    joined = users.outerjoin(keys, is_wanted)
+    query = sa.select(*_USER, keys.c.fingerprint).select_from(joined)
+    return query.where(users.c.name.in_({name for name, _ in pairs}))
+
+
 def _record(row: sa.RowMapping) -> UserRecord:
-    user = User(row["name"], row["full_name"], row["locked"])
-    return UserRecord(user, row["email"], row["uid"], row["created_at"], row["key_count"])
+    return UserRecord(
+        user=_user(row),
+        email=row["email"],
+        uid=row["uid"],
+        gid=row["gid"],
+        created_at=row["created_at"],
+        key_count=row["key_count"],
+        account=_account(row),
+    )
+
+
+def _user(row: sa.RowMapping) -> User:
+    return User(row["name"], row["full_name"], row["locked"], row["expires_at"])
+
+
+def _account(row: sa.RowMapping) -> Account | None:
+    if row["issuer"] is None or row["subject"] is None:
+        return None
+    return Account(
+        row["source"], row["issuer"], row["subject"], row["login"], tuple(row["groups"]), row["refreshed_at"]
+    )
 
 
 def _stored(row: sa.RowMapping) -> StoredKey:

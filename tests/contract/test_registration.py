@@ -1,0 +1,193 @@
+"""What becomes of somebody whom a provider vouches for: bound to one account, with a uid nobody shares."""
+
+import asyncio
+
+import pytest
+
+from proxy.errors import IdentityError, NameTaken, OnboardingRejected
+from proxy.identity.directory import Directory, OnboardingStatus
+from proxy.identity.profile import Profile
+from tests.contract.directories import make_key, open_directory  # noqa: F401 - the fixture
+
+
+def profile(name: str, subject: str = "", **more: object) -> Profile:
+    facts: dict[str, object] = {
+        "provider": "forge",
+        "issuer": "https://forge.example",
+        "subject": subject or f"id-of-{name}",
+        "login": name.title(),
+        "name": name,
+        "full_name": f"{name} Ö.",
+        "email": f"{name}@example.com",
+        "groups": ("org", "org/team"),
+    }
+    return Profile(**{**facts, **more})  # type: ignore[arg-type]
+
+
+async def test_who_registers_is_a_user_bound_to_the_account_with_the_key(directory: Directory) -> None:
+    key = make_key()
+    await directory.register(profile("alice"), "alice", key, "forge")
+    record = await directory.show_user("alice")
+    assert (record.user.name, record.user.full_name, record.email) == (
+        "alice",
+        "alice Ö.",
+        "alice@example.com",
+    )
+    assert record.account is not None
+    assert (record.account.provider, record.account.issuer, record.account.subject) == (
+        "forge",
+        "https://forge.example",
+        "id-of-alice",
+    )
+    assert (record.account.login, record.account.groups) == ("Alice", ("org", "org/team"))
+    assert record.account.refreshed_at is not None
+    assert record.account == await directory.account_of("alice")
+    stored = await directory.key_of("alice", key.blob)
+    assert stored is not None
+    assert stored.origin == "forge"
+
+
+async def test_registering_again_adds_a_key_and_refreshes_what_the_provider_said(
+    directory: Directory,
+) -> None:
+    first, second = make_key(), make_key()
+    await directory.register(profile("alice"), "alice", first, "forge")
+    uid = (await directory.show_user("alice")).uid
+    await directory.register(profile("alice"), "alice", first, "forge")
+    await directory.register(profile("alice", full_name="A. Renamed", groups=()), "alice", second, "forge")
+    record = await directory.show_user("alice")
+    assert (record.user.full_name, record.uid, record.key_count) == ("A. Renamed", uid, 2)
+    assert record.account is not None
+    assert record.account.groups == ()
+
+
+async def test_a_name_that_is_somebody_elses_is_taken(directory: Directory) -> None:
+    await directory.add_user("static")
+    await directory.register(profile("alice"), "alice", make_key(), "forge")
+    for other in (profile("alice", "another-id"), profile("alice", issuer="https://other.example")):
+        with pytest.raises(NameTaken, match="is not bound to"):
+            await directory.register(other, "alice", make_key(), "forge")
+    with pytest.raises(NameTaken):
+        await directory.register(profile("static"), "static", make_key(), "forge")
+    with pytest.raises(NameTaken, match="is user 'alice'") as caught:
+        await directory.register(profile("renamed", "id-of-alice"), "renamed", make_key(), "forge")
+    assert "alice" not in caught.value.user_message
+    assert await directory.find("renamed") is None
+    assert (await directory.show_user("alice")).key_count == 1
+
+
+async def test_fifty_first_logins_at_once_get_fifty_uids(directory: Directory) -> None:
+    names = [f"user{number}" for number in range(50)]
+    key = make_key()
+    await asyncio.gather(*(directory.register(profile(name), name, key, "forge") for name in names))
+    uids = [record.uid for record in await directory.list_users()]
+    assert sorted(uid for uid in uids if uid is not None) == list(range(10_000, 10_050))
+
+
+async def test_racing_logins_of_one_account_make_one_user(directory: Directory) -> None:
+    keys = [make_key() for _ in range(8)]
+    await asyncio.gather(*(directory.register(profile("alice"), "alice", key, "forge") for key in keys))
+    assert (await directory.show_user("alice")).key_count == 8
+    rivals = [profile("bob", f"id-{number}") for number in range(8)]
+    ends = await asyncio.gather(
+        *(directory.register(rival, "bob", make_key(), "forge") for rival in rivals), return_exceptions=True
+    )
+    assert sum(end is None for end in ends) == 1
+    assert sum(isinstance(end, NameTaken) for end in ends) == 7
+
+
+async def test_a_uid_of_the_mapping_is_taken_when_it_is_free(directory: Directory) -> None:
+    await directory.register(profile("alice", uid=10_001), "alice", make_key(), "forge")
+    await directory.register(profile("bob", uid=10_001), "bob", make_key(), "forge")
+    await directory.add_user("carol")
+    uids = {record.user.name: (record.uid, record.gid) for record in await directory.list_users()}
+    assert uids == {"alice": (10_001, 10_001), "bob": (10_000, 10_000), "carol": (10_002, 10_002)}
+    with pytest.raises(IdentityError, match="uid 10001 is user alice's"):
+        await directory.add_user("dave", uid=10_001)
+
+
+async def test_a_uid_is_not_given_to_somebody_else_later(directory: Directory) -> None:
+    await directory.add_user("alice")
+    await directory.remove_user("alice")
+    await directory.add_user("bob")
+    assert (await directory.show_user("bob")).uid == 10_001
+
+
+# ------------------------------------------------------------------------------------- the waiting list
+
+
+async def test_who_waits_becomes_a_user_with_the_proved_key_when_approved(directory: Directory) -> None:
+    key = make_key()
+    await directory.waitlist(profile("alice", uid=4_711), "alice", key, "192.0.2.7")
+    assert await directory.find("alice") is None
+    (waiting,) = await directory.list_onboardings()
+    assert (waiting.status, waiting.name, waiting.key.fingerprint, waiting.source_address) == (
+        OnboardingStatus.WAITLISTED,
+        "alice",
+        key.fingerprint,
+        "192.0.2.7",
+    )
+    approved = await directory.approve(waiting.id, "cli:root")
+    assert (approved.status, approved.decided_by) == (OnboardingStatus.APPROVED, "cli:root")
+    assert approved.decided_at is not None
+    assert await directory.key_of("alice", key.blob) is not None
+    record = await directory.show_user("alice")
+    assert (record.uid, record.account) == (4_711, await directory.account_of("alice"))
+    with pytest.raises(IdentityError, match="was approved by cli:root; user alice can be locked"):
+        await directory.approve(waiting.id, "cli:root")
+    with pytest.raises(IdentityError, match="was approved"):
+        await directory.reject(waiting.id, "cli:root")
+
+
+async def test_who_asks_again_is_on_the_list_once_with_the_last_key(directory: Directory) -> None:
+    key = make_key()
+    for one in (make_key(), key):
+        await directory.waitlist(profile("alice"), "alice", one, "192.0.2.7")
+    (waiting,) = await directory.list_onboardings()
+    assert waiting.key.fingerprint == key.fingerprint
+
+
+async def test_a_rejection_is_remembered_until_an_operator_thinks_otherwise(directory: Directory) -> None:
+    await directory.waitlist(profile("alice"), "alice", make_key(), "192.0.2.7")
+    (waiting,) = await directory.list_onboardings()
+    await directory.reject(waiting.id, "cli:root")
+    for attempt in (
+        directory.waitlist(profile("alice"), "alice", make_key(), "192.0.2.7"),
+        directory.register(profile("alice"), "alice", make_key(), "forge"),
+        directory.register(profile("renamed", "id-of-alice"), "renamed", make_key(), "forge"),
+    ):
+        with pytest.raises(OnboardingRejected) as caught:
+            await attempt
+        assert caught.value.user_message == "an operator rejected your request to log in here"
+    assert await directory.list_users() == []
+    await directory.approve(waiting.id, "cli:root")
+    assert await directory.find("alice") is not None
+
+
+async def test_a_rule_that_lets_in_later_takes_from_the_list(directory: Directory) -> None:
+    await directory.waitlist(profile("alice"), "alice", make_key(), "192.0.2.7")
+    await directory.register(profile("alice"), "alice", make_key(), "forge")
+    (record,) = await directory.list_onboardings()
+    assert (record.status, record.decided_by) == (OnboardingStatus.APPROVED, "a rule")
+
+
+async def test_nobody_waits_for_a_name_that_is_somebody_elses(directory: Directory) -> None:
+    await directory.add_user("alice")
+    with pytest.raises(NameTaken):
+        await directory.waitlist(profile("alice"), "alice", make_key(), "192.0.2.7")
+    assert await directory.list_onboardings() == []
+
+
+async def test_a_name_that_was_taken_meanwhile_stops_an_approval(directory: Directory) -> None:
+    await directory.waitlist(profile("alice"), "alice", make_key(), "192.0.2.7")
+    await directory.add_user("alice")
+    with pytest.raises(NameTaken):
+        await directory.approve(1, "cli:root")
+    (record,) = await directory.list_onboardings()
+    assert record.status is OnboardingStatus.WAITLISTED
+
+
+async def test_there_is_no_such_onboarding(directory: Directory) -> None:
+    for attempt in (directory.approve(7, "x"), directory.reject(7, "x")):
+        with pytest.raises(IdentityError, match="there is no onboarding 7"):
+            await attempt
