@@ -166,8 +166,8 @@ def user_name(account: str) -> str:
         return "user"
 
 
-def contradicts(known_hosts: str, host: str, port: int, host_keys: Sequence[str]) -> bool:
-    """Tell whether a known_hosts file has this address with other keys only, so that ssh would refuse us.
+def knows(known_hosts: str, host: str, port: int, host_keys: Sequence[str]) -> bool:
+    """Tell whether a known_hosts file has this address with a key of ours, so that ssh asks nothing.
 
     Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
     """
@@ -178,7 +178,7 @@ def contradicts(known_hosts: str, host: str, port: int, host_keys: Sequence[str]
         fields = line.split()
         if len(fields) >= 3 and fields[0][0] not in "#@" and _names(fields[0], name):
             known.add((fields[1], fields[2]))
-    return bool(known) and not known & ours
+    return bool(known & ours)
 
 
 def _names(field: str, name: str) -> bool:
@@ -192,14 +192,15 @@ def _names(field: str, name: str) -> bool:
 
 
 def _own_known_hosts(home: Path, host: str, port: int, host_keys: Sequence[str]) -> Path | None:
-    """Write a file of our own when the person's has another key for this address, as after a fresh clone."""
+    """Write a file of our own unless the person's knows us.
+
+    With it the line works at once: no question, and no refusal after a fresh clone made other keys.
+    """
     target = reachable(host)
-    try:
+    with suppress(OSError):
         known = (_ssh_dir() / "known_hosts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    if not contradicts(known, target, port, host_keys):
-        return None
+        if knows(known, target, port, host_keys):
+            return None
     file = home / "known_hosts"
     name = target if port == 22 else f"[{target}]:{port}"
     file.write_text("".join(f"{name} {line}\n" for line in host_keys), encoding="utf-8")

@@ -9,7 +9,7 @@ from proxy import quickstart
 from proxy.blueprints.catalog import Catalog
 from proxy.errors import FairleadError
 from proxy.identity.store import SqlDirectory
-from proxy.quickstart import Prepared, contradicts, prepare, reachable, ssh_line, user_name
+from proxy.quickstart import Prepared, knows, prepare, reachable, ssh_line, user_name
 from proxy.settings import Settings
 
 
@@ -166,25 +166,25 @@ def test_an_account_becomes_a_name_that_can_be_typed(account: str, name: str) ->
     ("known_hosts", "answer"),
     [
         ("", False),
-        ("# comment\n\n[127.0.0.1]:2222 ssh-ed25519 OURS\n", False),
-        ("[127.0.0.1]:2222 ssh-ed25519 OTHER\n", True),
-        ("[127.0.0.1]:2222 ssh-ed25519 OTHER\n[127.0.0.1]:2222 ssh-ed25519 OURS comment\n", False),
-        ("[127.0.0.1]:2223 ssh-ed25519 OTHER\n127.0.0.1 ssh-ed25519 OTHER\n", False),
-        ("example.com,[127.0.0.1]:2222 ssh-rsa OTHER\n", True),
-        ("@cert-authority [127.0.0.1]:2222 ssh-rsa OTHER\n", False),
-        ("|1|nonsense ssh-rsa OTHER\n|1|!|! ssh-rsa OTHER\n", False),
+        ("# comment\n\n[127.0.0.1]:2222 ssh-ed25519 OURS\n", True),
+        ("[127.0.0.1]:2222 ssh-ed25519 OTHER\n", False),
+        ("[127.0.0.1]:2222 ssh-ed25519 OTHER\n[127.0.0.1]:2222 ssh-ed25519 OURS comment\n", True),
+        ("[127.0.0.1]:2223 ssh-ed25519 OURS\n127.0.0.1 ssh-ed25519 OURS\n", False),
+        ("example.com,[127.0.0.1]:2222 ssh-rsa MINE\n", True),
+        ("@cert-authority [127.0.0.1]:2222 ssh-rsa MINE\n", False),
+        ("|1|nonsense ssh-rsa MINE\n|1|!|! ssh-rsa MINE\n", False),
         # ssh-keygen -H of [127.0.0.1]:2222
-        ("|1|AAECAwQFBgcICQoLDA0ODxAREhM=|HASH ssh-rsa OTHER\n", True),
+        ("|1|AAECAwQFBgcICQoLDA0ODxAREhM=|HASH ssh-rsa MINE\n", True),
     ],
 )
-def test_a_known_hosts_file_that_would_make_ssh_refuse_us_is_noticed(known_hosts: str, answer: bool) -> None:
+def test_a_known_hosts_file_that_knows_us_is_noticed(known_hosts: str, answer: bool) -> None:
     import base64
     import hashlib
     import hmac
 
     digest = hmac.digest(bytes(range(20)), b"[127.0.0.1]:2222", hashlib.sha1)
     text = known_hosts.replace("HASH", base64.b64encode(digest).decode())
-    assert contradicts(text, "127.0.0.1", 2222, ["ssh-ed25519 OURS fairlead", "ssh-rsa MINE"]) is answer
+    assert knows(text, "127.0.0.1", 2222, ["ssh-ed25519 OURS fairlead", "ssh-rsa MINE"]) is answer
 
 
 @pytest.mark.parametrize(("host", "target"), [("", "127.0.0.1"), ("10.0.0.1", "10.0.0.1"), ("::", "::1")])
