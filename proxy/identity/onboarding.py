@@ -26,6 +26,7 @@ from proxy.errors import (
     OnboardingError,
     OnboardingRefused,
     ProviderUnavailable,
+    Waitlisted,
 )
 from proxy.identity import admission
 from proxy.identity.clock import REAL, Clock
@@ -48,7 +49,14 @@ class Registrar(Protocol):
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
         """Record the user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
 
-        Raises: NameTaken when the name, or that subject, belongs to another record; StoreError.
+        Raises: NameTaken when the name, or that subject, belongs to another record; OnboardingRejected
+            when an operator rejected the account; StoreError.
+        """
+
+    async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
+        """Remember somebody whom an operator has to approve, with this key; again, the last key counts.
+
+        `source` is the client's address. Raises: as register.
         """
 
 
@@ -203,6 +211,8 @@ class Onboarding:
         profile, listed = approval.profile, approval.listed
         request = admission.Request(flow.name, key.blob)
         refusal = admission.decide(request, profile, listed, profile.confirmed, self._rules)
+        if isinstance(refusal, Waitlisted):
+            await self._registrar.waitlist(profile, flow.name, key, flow.source)
         if refusal is not None:
             raise refusal
         await self._registrar.register(profile, flow.name, key, profile.provider)

@@ -182,7 +182,13 @@ class Registered:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str, str]] = []
+        self.waiting: list[tuple[str, str, str, str]] = []
         self.failure: Exception | None = None
+
+    async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.waiting.append((profile.subject, name, key.fingerprint, source))
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
         if self.failure is not None:
