@@ -1,0 +1,37 @@
+// An OpenID provider that anybody can sign in to, for tests: ISSUER, REDIRECT_URI and PORT come by environment.
+import { Provider } from 'oidc-provider';
+
+const { ISSUER, REDIRECT_URI, PORT, SSH_KEY } = process.env;
+
+const provider = new Provider(ISSUER, {
+  clients: [{
+    client_id: 'fairlead',
+    client_secret: 'not-much-of-a-secret',
+    grant_types: ['authorization_code', 'urn:ietf:params:oauth:grant-type:device_code'],
+    redirect_uris: [REDIRECT_URI],
+    response_types: ['code'],
+    token_endpoint_auth_method: 'client_secret_post',
+  }],
+  claims: {
+    openid: ['sub'],
+    profile: ['preferred_username', 'name', 'groups', 'ssh_keys'],
+    email: ['email', 'email_verified'],
+  },
+  cookies: { keys: ['only for tests'] },
+  features: { deviceFlow: { enabled: true } },
+  findAccount: (context, sub) => ({
+    accountId: sub,
+    claims: () => ({
+      sub,
+      preferred_username: sub,
+      name: `${sub} of oidc-provider`,
+      groups: ['wonderland'],
+      ssh_keys: SSH_KEY ? [SSH_KEY] : [],
+      email: `${sub}@wonder.example`,
+      email_verified: true,
+    }),
+  }),
+  pkce: { required: () => true },
+});
+
+provider.listen(Number(PORT), '127.0.0.1', () => console.log('listening'));
