@@ -1,0 +1,67 @@
+"""Sentences as values: what a person reads, without a terminal."""
+
+from datetime import UTC, datetime, timedelta
+
+from proxy.errors import StoreError, UserStringInvalid
+from proxy.identity.onboarding import Shown
+from proxy.model import Phase, Progress
+from proxy.ssh import prompts
+
+SHOWN = Shown(
+    provider="github",
+    verification_uri="https://github.com/login/device",
+    verification_uri_complete="",
+    user_code="WDJB-MJHT",
+    is_code_typed=True,
+    expires_at=datetime.now(UTC) + timedelta(seconds=900),
+)
+
+
+def test_an_approval_fits_what_openssh_prints() -> None:
+    """It logs title and instruction, at most 1,023 bytes of each, and escapes what is not ASCII."""
+    title, text = prompts.approval(SHOWN, "alice")
+    assert "alice" in title
+    assert "github" in title
+    assert text.isascii()
+    assert len(text) < 1_023
+    assert "https://github.com/login/device\n" in text
+    assert "WDJB-MJHT" in text
+    assert "15 minutes" in text
+
+
+def test_a_link_that_leads_straight_there_asks_to_compare_the_code() -> None:
+    from dataclasses import replace
+
+    _, text = prompts.approval(replace(SHOWN, is_code_typed=False), "alice")
+    assert "compare the code" in text
+
+
+def test_a_qr_code_has_the_width_of_every_terminal_or_is_not_there() -> None:
+    from dataclasses import replace
+
+    drawing = prompts.qr_code(SHOWN)
+    assert drawing.count("\n") > 10
+    assert max(len(line) for line in drawing.splitlines()) <= prompts.MAX_QR_COLUMNS
+    assert prompts.qr_code(replace(SHOWN, verification_uri_complete="https://x.test/" + "y" * 2_000)) == ""
+
+
+def test_a_progress_line_never_wraps() -> None:
+    progress = Progress(Phase.STARTING, "starting workspace " + "x" * 200)
+    line = prompts.progress_line(progress, 3.2, 1, 40, unicode=True)
+    assert line.startswith(prompts.ERASE_LINE)
+    assert len(line.removeprefix(prompts.ERASE_LINE).decode()) == 39
+
+
+def test_a_bad_user_string_is_shown_with_its_position_and_an_example() -> None:
+    exc = UserStringInvalid("something is missing here", text="alice++x", position=6)
+    sentence = prompts.user_string_invalid(exc)
+    assert "'alice++x'" in sentence
+    assert "(character 7)" in sentence
+    assert "user+blueprint" in sentence
+
+
+def test_a_bug_and_a_broken_store_say_no_more_than_a_reference() -> None:
+    assert prompts.failure(ValueError("secret"), "ref", pty=True) == (
+        b"fairlead: internal error (reference ref)\r\n"
+    )
+    assert "secret" not in prompts.refusal(StoreError("secret"), "ref")
