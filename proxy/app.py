@@ -52,7 +52,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = hostkeys.load_or_create(settings.host_key_dir)
     directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s
+        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
     )
     stack.push_async_callback(directory.close)
     catalog = Catalog(settings.blueprint_dir)

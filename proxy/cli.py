@@ -283,7 +283,9 @@ def _with_directory(context: typer.Context, act: Callable[["Directory"], Awaitab
 
     async def main() -> _T:
         directory = await SqlDirectory.open(
-            settings.database_url, query_timeout_s=settings.identity.query_timeout_s
+            settings.database_url,
+            query_timeout_s=settings.identity.query_timeout_s,
+            uids=settings.identity.uids,
         )
         try:
             return await act(directory)

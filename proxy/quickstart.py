@@ -97,7 +97,7 @@ async def prepare(settings: Settings) -> Prepared:
     user = user_name(_account_name())
     keys = [*own, *found.ssh_agent, *(key for keys in found.files.values() for key in keys)]
     directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s
+        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
     )
     try:
         await _authorise(directory, user, keys)

@@ -139,9 +139,25 @@ class IdentitySettings(_Section):
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
     query_timeout_s: Seconds = 10
+    first_uid: Annotated[int, Field(ge=1, lt=2**31)] = 10_000
+    last_uid: Annotated[int, Field(ge=1, lt=2**31)] = 59_999
+    """Users without a uid of their own get the next of these; none is ever given to a second user."""
+    recheck_s: Seconds = 2
+    """Live connections are compared with the directory this often, and a locked user's end: the bound that
+    holds without NATS."""
     trusted_user_ca_keys: tuple[Path, ...] = ()
     """Files with public keys of authorities whose OpenSSH user certificates let a known user in, when one
     of the certificate's principals is the user's name."""
+
+    @property
+    def uids(self) -> range:
+        return range(self.first_uid, self.last_uid + 1)
+
+    @model_validator(mode="after")
+    def _uids_in_order(self) -> "IdentitySettings":
+        if self.first_uid > self.last_uid:
+            raise ValueError("first_uid must not exceed last_uid")
+        return self
 
 
 class ShutdownSettings(_Section):
