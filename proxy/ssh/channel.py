@@ -47,6 +47,15 @@ class BulkChannel(SSHChannel[bytes]):
             conn.send_channel_data(self, self._send_chan, view, datatype)
         super()._flush_send_buf()  # what is to be said when the buffer is empty
 
+    def _flush_recv_buf(self, exc: Exception | None = None) -> None:
+        """Deliver what is held when the channel closes: nobody is to be slowed down any more.
+
+        asyncssh would keep the close to itself until its session reads again, which may be never.
+        """
+        if self._recv_state == "close_pending":
+            self._recv_paused = False
+        super()._flush_recv_buf(exc)
+
     def receive(self, data: memoryview) -> None:
         """Take the payload of one CHANNEL_DATA packet.
 

@@ -25,6 +25,7 @@ class Channel(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def is_closing(self) -> bool: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
 class Gate:
@@ -176,6 +177,15 @@ class Outbound:
         while not (self.gate.is_open and self._connection.is_open):
             await self.gate.wait()
             await self._connection.wait()
+
+    async def flush(self) -> None:
+        """Wait until everything written is on its way: the client's window took it, or the channel closed.
+
+        asyncssh sends requests ahead of data that waits for the window, and the exit-status is one.
+        """
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.set_write_buffer_limits(0)
+            await self.gate.wait()
 
     def write_eof(self) -> None:
         """Send EOF after what was written; the other direction goes on."""

@@ -165,6 +165,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             self._owner.log.exception("program failed by a bug")
             await self._say(prompts.failure(exc, reference, pty=self._pty is not None))
             end = ExitStatus(EXIT_LINK)
+        await self._outbound.flush()
         self._end(end)
 
     async def _run(self) -> Exit:
