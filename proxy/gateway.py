@@ -27,6 +27,13 @@ class Gateway:
         self._workspaces = workspaces
         self._links = links
 
+    async def splash(self, principal: Principal) -> str:
+        """Give what the blueprint wants shown before the first prompt.
+
+        Raises: BlueprintError, WorkspaceError.
+        """
+        return (await self._workspaces.blueprint(principal)).splash
+
     @asynccontextmanager
     async def program(
         self, principal: Principal, spec: ProgramSpec, program_id: str, report: Report

@@ -38,7 +38,7 @@ class Catalog:
 
         Raises: BlueprintNotFound with a sentence that lists what there is.
         """
-        self._refresh()
+        self._refresh(at_once=name not in self._blueprints)  # it may have been written a moment ago
         try:
             return self._blueprints[name]
         except KeyError:
@@ -50,9 +50,9 @@ class Catalog:
         self._refresh()
         return [self._blueprints[name] for name in sorted(self._blueprints)]
 
-    def _refresh(self) -> None:
+    def _refresh(self, *, at_once: bool = False) -> None:
         now = self._clock()
-        if now - self._checked_at < CHECK_EVERY_S:
+        if now - self._checked_at < CHECK_EVERY_S and not at_once:
             return
         self._checked_at = now
         if (signature := _signature(self._directory)) == self._signature:

@@ -89,6 +89,11 @@ def progress_note(progress: Progress) -> bytes:
     return f"fairlead: {progress.text}\n".encode()
 
 
+def splash(text: str) -> bytes:
+    """Show a blueprint's own words on a PTY, on lines of their own; nothing for an empty text."""
+    return b"".join(f"{line}\r\n".encode() for line in text.splitlines())
+
+
 def failure(exc: BaseException, reference: str, *, pty: bool) -> bytes:
     """Say why a program could not run or ended early."""
     return _line(user_sentence(exc, reference), pty=pty)

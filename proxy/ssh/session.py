@@ -177,6 +177,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 program, link = await self._start(stack, self._kind, waiting)
             self._waiting = None
             self._program = program
+            if isinstance(self._kind, Shell) and self._pty is not None:
+                splash = await self._owner.shared.gateway.splash(self._principal)
+                await self._outbound.write(prompts.splash(splash))
             stack.callback(self._forget_program)
             return await relay_program(
                 program, self._inbound, self._outbound, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
