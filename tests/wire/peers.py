@@ -151,11 +151,15 @@ def digest_of_echo(link: socket.socket, size: int) -> str:
 def socks_connect(proxy_port: int, host: str, port: int) -> socket.socket:
     """Connect through a SOCKS5 server, without authentication (RFC 1928)."""
     link = connect(proxy_port)
-    link.sendall(b"\x05\x01\x00")
-    assert _exactly(link, 2) == b"\x05\x00"
-    link.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2, "big"))
-    reply = _exactly(link, 10)
-    assert reply[:2] == b"\x05\x00", f"SOCKS refused: {reply!r}"
+    try:
+        link.sendall(b"\x05\x01\x00")
+        assert _exactly(link, 2) == b"\x05\x00"
+        link.sendall(b"\x05\x01\x00\x03" + bytes([len(host)]) + host.encode() + port.to_bytes(2, "big"))
+        reply = _exactly(link, 10)
+        assert reply[:2] == b"\x05\x00", f"SOCKS refused: {reply!r}"
+    except BaseException:
+        link.close()
+        raise
     return link
 
 
