@@ -29,6 +29,7 @@ from proxy.identity.web import Site, new_session, read_form, read_query, redirec
 from proxy.settings.front_door import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
+MAX_VISITS_PER_TICKET = 10
 _WORDS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
@@ -107,12 +108,19 @@ class ConfirmPages:
             client = await ticket.provider.code_client()
         except OnboardingError as exc:
             return self._failed(ticket, exc)
-        self._visits[login.state.reveal()] = _Visit(ticket, session, login)
-        while len(self._visits) > self._settings.max_visits:
-            self._visits.popitem(last=False)
+        self._remember(login.state.reveal(), _Visit(ticket, session, login))
         response = redirect(authcode.authorize_url(client, login))
         self._site.give_session(response, session)
         return response
+
+    def _remember(self, state: str, visit: _Visit) -> None:
+        """Keep a visit; whoever opens one link again and again crowds out only that link's visits."""
+        same = [known for known, other in self._visits.items() if other.ticket is visit.ticket]
+        for known in same[: max(0, len(same) - MAX_VISITS_PER_TICKET + 1)]:
+            del self._visits[known]
+        self._visits[state] = visit
+        while len(self._visits) > self._settings.max_visits:
+            self._visits.popitem(last=False)
 
     async def _return(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request)
@@ -126,6 +134,8 @@ class ConfirmPages:
             code = authcode.read_callback(client, query)
             tokens = await authcode.redeem(client, visit.web, code, self._http)
             profile = await ticket.provider.profile(tokens, nonce=visit.web.nonce)
+        except ApprovalDenied as exc:
+            return self._deny(ticket, exc)
         except OnboardingError as exc:
             return self._failed(ticket, exc)
         self._signed_in[visit.session, ticket.id] = Confirmation(profile, tokens.access)
@@ -166,7 +176,9 @@ class ConfirmPages:
         if known is None or ticket.done.done():
             raise web.HTTPForbidden(text="Nobody is signed in here, or this was answered already.")
         if form.get("decision") != "confirm":
-            return self._deny(ticket)
+            said = "the request was denied in the browser"
+            name = ticket.provider.name
+            return self._deny(ticket, ApprovalDenied(f"{name}: denied on the page", user_message=said))
         if known.profile.name != ticket.about.name:
             raise web.HTTPForbidden(text="You are signed in as somebody else.")
         ticket.done.set_result(known)
@@ -174,13 +186,9 @@ class ConfirmPages:
         body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
         return self._site.page("Confirmed", body)
 
-    def _deny(self, ticket: Ticket) -> web.Response:
-        name = ticket.provider.name
-        ticket.done.set_exception(
-            ApprovalDenied(
-                f"{name}: denied on the page", user_message="the request was denied in the browser"
-            )
-        )
+    def _deny(self, ticket: Ticket, denial: ApprovalDenied) -> web.Response:
+        if not ticket.done.done():
+            ticket.done.set_exception(denial)
         self._forget(ticket)
         return self._site.page("Denied", pages.paragraph("Nobody was let in. You can close this page."))
 

@@ -499,6 +499,17 @@ async def test_the_callback_belongs_to_one_browser_and_one_visit(confirming: Hou
     assert confirming.records.calls == []
 
 
+async def test_opening_a_link_again_and_again_crowds_out_nobody(confirming: House, browser: Browser) -> None:
+    mine, his = await confirming.begin(), await confirming.begin(MALLORY, source="192.0.2.66")
+    page = await browser.get(mine.shown.verification_uri)
+    async with Browser() as flood:
+        for _ in range(15):
+            await flood.get(his.shown.verification_uri)
+    assert confirming.door._confirm is not None
+    assert len(confirming.door._confirm._visits) == 11
+    assert ALICE.fingerprint in (await browser.submit(page, "approve", account="alice")).text
+
+
 async def test_confirming_one_terminal_confirms_no_other(confirming: House, browser: Browser) -> None:
     mine, his = await confirming.begin(), await confirming.begin(MALLORY, source="192.0.2.66")
     waiting = [asyncio.ensure_future(pending.outcome()) for pending in (mine, his)]
