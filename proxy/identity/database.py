@@ -76,9 +76,16 @@ class Database:
 def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
     try:
         parsed = sa.make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+asyncpg")
         if parsed.get_backend_name() != "sqlite":
             return create_async_engine(parsed, pool_pre_ping=True)
         engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s})
+    except ModuleNotFoundError as exc:
+        raise StoreError(
+            f"the identity database cannot be used: {exc.name} is not installed; "
+            "PostgreSQL needs fairlead[postgres]"
+        ) from exc
     except (SQLAlchemyError, ImportError) as exc:
         raise StoreError(f"the identity database cannot be used: {exc}") from exc
     if parsed.database and parsed.database != ":memory:":

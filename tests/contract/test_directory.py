@@ -1,33 +1,14 @@
 """What every Directory promises, run on each store there is."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
-from proxy.identity.directory import Directory
-from proxy.identity.keys import PublicKey, parse_public_key
-from proxy.identity.store import SqlDirectory
+from proxy.identity.directory import Directory, KeyStanding
 from proxy.model import User
-
-
-def make_key(comment: str = "") -> PublicKey:
-    public = Ed25519PrivateKey.generate().public_key()
-    return parse_public_key(
-        public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() + " " + comment
-    )
-
-
-@pytest.fixture(params=["sqlite"])
-async def directory(tmp_path: Path) -> AsyncIterator[Directory]:
-    store = await SqlDirectory.open(f"sqlite+aiosqlite:///{tmp_path}/fairlead.db", query_timeout_s=30)
-    yield store
-    await store.close()
+from tests.contract.directories import make_key
 
 
 async def test_a_user_is_found_once_added(directory: Directory) -> None:
@@ -178,3 +159,45 @@ async def test_text_is_never_read_as_sql(directory: Directory, text: str) -> Non
     assert await directory.find(text) is None
     assert await directory.key_of(text, text.encode()) is None
     assert (await directory.show_user("alice")).user.full_name == text
+
+
+async def test_a_user_may_expire(directory: Directory) -> None:
+    end = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    added = await directory.add_user("alice", expires_at=end)
+    assert added == await directory.find("alice") == User("alice", expires_at=end)
+    with pytest.raises(ValueError, match="without a zone"):
+        await directory.add_user("bob", expires_at=datetime(2030, 1, 2))
+
+
+async def test_what_is_left_of_many_logins_is_one_question(directory: Directory) -> None:
+    keys = {name: make_key() for name in ("alice", "bob", "carol", "dave", "erin")}
+    for name, key in keys.items():
+        await directory.add_user(name)
+        await directory.add_key(name, key)
+    await directory.add_key("alice", keys["bob"])
+    await directory.lock("bob")
+    await directory.remove_key("carol", keys["carol"].fingerprint)
+    await directory.remove_user("dave")
+    pairs = [(name, key.fingerprint) for name, key in keys.items()]
+    standing = await directory.standing_of(
+        [*pairs, ("bob", ""), ("dave", ""), ("carol", keys["bob"].fingerprint)]
+    )
+    assert standing == {
+        pairs[0]: KeyStanding(User("alice"), has_key=True),
+        pairs[1]: KeyStanding(User("bob", locked=True), has_key=True),
+        pairs[2]: KeyStanding(User("carol"), has_key=False),
+        pairs[3]: KeyStanding(None, has_key=False),
+        pairs[4]: KeyStanding(User("erin"), has_key=True),
+        ("bob", ""): KeyStanding(User("bob", locked=True), has_key=True),
+        ("dave", ""): KeyStanding(None, has_key=True),
+        ("carol", keys["bob"].fingerprint): KeyStanding(User("carol"), has_key=False),
+    }
+    assert await directory.standing_of([]) == {}
+
+
+async def test_twelve_thousand_logins_are_no_problem(directory: Directory) -> None:
+    await directory.add_user("alice")
+    pairs = [(f"user{number}", f"SHA256:{number}") for number in range(12_000)]
+    standing = await directory.standing_of([*pairs, ("alice", "")])
+    assert standing["alice", ""].user == User("alice")
+    assert [standing[pair].user for pair in pairs] == [None] * 12_000

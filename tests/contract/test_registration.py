@@ -4,10 +4,13 @@ import asyncio
 
 import pytest
 
-from proxy.errors import IdentityError, NameTaken, OnboardingRejected
+from proxy.errors import IdentityError, NameTaken, OnboardingRejected, Waitlisted
 from proxy.identity.directory import Directory, OnboardingStatus
+from proxy.identity.onboarding import Approved, Onboarding
 from proxy.identity.profile import Profile
-from tests.contract.directories import make_key, open_directory  # noqa: F401 - the fixture
+from proxy.settings.front_door import OnboardingSettings
+from tests.contract.directories import Replica, make_key
+from tests.fakes.provider import Manual, StubProvider, settle
 
 
 def profile(name: str, subject: str = "", **more: object) -> Profile:
@@ -76,11 +79,16 @@ async def test_a_name_that_is_somebody_elses_is_taken(directory: Directory) -> N
     assert (await directory.show_user("alice")).key_count == 1
 
 
-async def test_fifty_first_logins_at_once_get_fifty_uids(directory: Directory) -> None:
-    names = [f"user{number}" for number in range(50)]
+async def test_fifty_first_logins_at_two_replicas_get_fifty_uids(replica: Replica) -> None:
+    replicas = [await replica(), await replica()]
     key = make_key()
-    await asyncio.gather(*(directory.register(profile(name), name, key, "forge") for name in names))
-    uids = [record.uid for record in await directory.list_users()]
+    await asyncio.gather(
+        *(
+            replicas[number % 2].register(profile(f"user{number}"), f"user{number}", key, "forge")
+            for number in range(50)
+        )
+    )
+    uids = [record.uid for record in await replicas[0].list_users()]
     assert sorted(uid for uid in uids if uid is not None) == list(range(10_000, 10_050))
 
 
@@ -191,3 +199,34 @@ async def test_there_is_no_such_onboarding(directory: Directory) -> None:
     for attempt in (directory.approve(7, "x"), directory.reject(7, "x")):
         with pytest.raises(IdentityError, match="there is no onboarding 7"):
             await attempt
+
+
+async def test_from_the_approval_in_the_browser_over_the_list_to_a_user(directory: Directory) -> None:
+    """The whole way: a rule says waitlist, an operator approves, and the very key that was proved is in."""
+    time = Manual()
+    provider = StubProvider(time.clock)
+    key = make_key()
+    provider.listed = [key]
+    rule = OnboardingSettings(otherwise="waitlist")
+    onboarding = Onboarding([provider], directory, rule, clock=time.clock)
+
+    async def knock() -> Approved:
+        outcome = asyncio.ensure_future((await onboarding.begin("192.0.2.9", "alice", key.blob)).outcome())
+        await settle()
+        await time.advance(5)
+        return await outcome
+
+    provider.approve()
+    try:
+        with pytest.raises(Waitlisted, match="waits for an operator"):
+            await knock()
+        assert await directory.find("alice") is None
+        (waiting,) = await directory.list_onboardings()
+        assert (waiting.name, waiting.source_address) == ("alice", "192.0.2.9")
+        await directory.reject(waiting.id, "cli:root")
+        with pytest.raises(OnboardingRejected):
+            await knock()
+        await directory.approve(waiting.id, "cli:root")
+        assert await directory.key_of("alice", key.blob) is not None
+    finally:
+        await onboarding.close()
