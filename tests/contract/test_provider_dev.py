@@ -499,6 +499,15 @@ async def test_the_callback_belongs_to_one_browser_and_one_visit(confirming: Hou
     assert confirming.records.calls == []
 
 
+async def test_denied_at_the_provider(confirming: House, browser: Browser) -> None:
+    pending = await confirming.begin()
+    waiting = asyncio.ensure_future(pending.outcome())
+    page = await browser.submit(await browser.get(pending.shown.verification_uri), "deny")
+    assert "Denied" in page.text
+    with pytest.raises(ApprovalDenied):
+        await waiting
+
+
 async def test_opening_a_link_again_and_again_crowds_out_nobody(confirming: House, browser: Browser) -> None:
     mine, his = await confirming.begin(), await confirming.begin(MALLORY, source="192.0.2.66")
     page = await browser.get(mine.shown.verification_uri)
