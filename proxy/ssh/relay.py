@@ -244,15 +244,19 @@ async def relay_connection(
         while len(data := await connection.read()):
             await outbound.write(data)
         outbound.write_eof()
-        await up
+        tasks.spawn(_end_behind(connection, up), name="end")
         await connection.delivered()
     finally:
         tasks.cancel()
 
 
 async def _follow(connection: Connection, inbound: Inbound, up: asyncio.Task[None]) -> None:
-    """Once the client has left, end the connection behind the last of what it sent."""
     await inbound.left()
+    await _end_behind(connection, up)
+
+
+async def _end_behind(connection: Connection, up: asyncio.Task[None]) -> None:
+    """Nothing can be answered any more: end the connection behind the last of what the client sent."""
     await asyncio.wait([up])
     await connection.abandon()
 

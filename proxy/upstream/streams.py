@@ -209,7 +209,7 @@ class Connection(_Stream[pb.ConnectionOutput]):
                 await self._call.done_writing()
 
     async def delivered(self) -> None:
-        """After both directions ended: wait until shelld has handed over the last byte.
+        """After `read` gave the end: wait until shelld has handed over the last byte of the other way.
 
         Raises: UpstreamLost when the peer or the link broke the connection before that.
         """
