@@ -10,6 +10,9 @@ from shelld.errors import ShelldError
 from shelld.log import Log
 
 _log = Log("shelld.aio")
+LINGER_S = 1.0
+"""For a client to hear that its call is over, before the call is."""
+
 _T = TypeVar("_T")
 _alive: set[asyncio.Task[Any]] = set()
 

@@ -54,7 +54,9 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     server = Server(handlers(service.behaviours(), authenticate))
 
     bootstrap.prepare()
-    await server.start(settings.listen, settings.tls)
+    await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
+    if door is not None:
+        door.show()
     scripts = aio.spawn(bootstrap.run_scripts(), name="init scripts")
     _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
     try:

@@ -156,37 +156,45 @@ async def _race(addresses: Sequence[Resolved]) -> socket.socket:
 
     Raises: OSError of the first address when none answers.
     """
-    attempts: list[asyncio.Task[socket.socket]] = []
+    attempts: list[asyncio.Task[socket.socket | OSError]] = []
     waiting = list(addresses)
     winner: socket.socket | None = None
     try:
-        while waiting or any(not attempt.done() for attempt in attempts):
+        while winner is None and (waiting or not all(attempt.done() for attempt in attempts)):
             if waiting:
                 attempts.append(aio.spawn(_attempt(waiting.pop(0)), name="dial attempt"))
             running = [attempt for attempt in attempts if not attempt.done()]
             if running:
-                await asyncio.wait(
-                    running, timeout=_STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
-                )
-            winner = next((task.result() for task in attempts if task.done() and not task.exception()), None)
-            if winner is not None:
-                return winner
-        error = attempts[0].exception()
-        raise error if isinstance(error, OSError) else OSError(errno.EHOSTUNREACH, "")
+                patience_s = _STAGGER_S if waiting else None
+                await asyncio.wait(running, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            winner = next((made for made in _results(attempts) if isinstance(made, socket.socket)), None)
+        if winner is None:
+            raise next(made for made in _results(attempts) if isinstance(made, OSError))
+        return winner
     finally:
         await aio.end(attempts)
-        for attempt in attempts:
-            if not attempt.cancelled() and not attempt.exception() and attempt.result() is not winner:
-                attempt.result().close()
+        for made in _results(attempts):
+            if isinstance(made, socket.socket) and made is not winner:
+                made.close()
 
 
-async def _attempt(entry: Resolved) -> socket.socket:
+def _results(attempts: Sequence[asyncio.Task[socket.socket | OSError]]) -> list[socket.socket | OSError]:
+    return [attempt.result() for attempt in attempts if attempt.done() and not attempt.cancelled()]
+
+
+async def _attempt(entry: Resolved) -> socket.socket | OSError:
     family, kind, protocol, _, address = entry
-    made = socket.socket(family, kind, protocol)
+    made: socket.socket | None = None
     try:
+        made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         await asyncio.get_running_loop().sock_connect(made, address)
+    except OSError as error:
+        if made is not None:
+            made.close()
+        return error
     except BaseException:
-        made.close()
+        if made is not None:
+            made.close()
         raise
     return made

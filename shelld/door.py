@@ -17,7 +17,11 @@ class Taken(Exception):
 
 
 class UnixDoor:
-    """A Unix socket path, held by a lock beside it for as long as the process lives."""
+    """A Unix socket path, held by a lock beside it for as long as the process lives.
+
+    The socket is bound under the name `hidden` and shown when it listens, so that whoever sees it can
+    connect to it.
+    """
 
     def __init__(self, path: str) -> None:
         """Take the lock and remove the socket of a dead predecessor.
@@ -27,7 +31,7 @@ class UnixDoor:
         Raises: Taken; SettingsError when the path cannot be used.
         """
         self.path = path
-        self._hidden = f"{path}.stopping"
+        self.hidden = f"{path}~"
         try:
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -37,7 +41,7 @@ class UnixDoor:
         except BlockingIOError:
             os.close(self._lock)
             raise Taken(f"another shelld serves {path}") from None
-        for stale in (path, self._hidden):
+        for stale in (path, self.hidden):
             self._remove_stale(stale)
 
     @staticmethod
@@ -50,16 +54,16 @@ class UnixDoor:
     def hide(self) -> None:
         """Make the socket unreachable for newcomers without closing it."""
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self.path, self._hidden)
+            os.rename(self.path, self.hidden)
 
     def show(self) -> None:
-        """Undo `hide`."""
+        """Let newcomers in."""
         with contextlib.suppress(FileNotFoundError):
-            os.rename(self._hidden, self.path)
+            os.rename(self.hidden, self.path)
 
     def close(self) -> None:
         """Remove the socket and let a successor in."""
-        for path in (self.path, self._hidden):
+        for path in (self.path, self.hidden):
             Path(path).unlink(missing_ok=True)
         os.close(self._lock)
 

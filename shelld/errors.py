@@ -6,6 +6,7 @@ ShelldError
 ├─ ProtocolError(reason)          a frame that has no business here; ends one call
 ├─ Mismatch(reason)               the caller speaks another version, or to another workspace
 ├─ Unavailable(reason)            shelld is stopping and takes no new work
+├─ CallGone(reason)               the client left while it was written to; nobody is told
 ├─ StartError(code, reason)       a program did not start; a frame, not a gRPC status
 └─ OpenError(code, reason)        a dial, listen or accept failed; a frame as well
 
@@ -45,6 +46,10 @@ class Mismatch(ShelldError):
 
 class Unavailable(ShelldError):
     """shelld is stopping and takes no new work; another one may."""
+
+
+class CallGone(ShelldError):
+    """The client left while it was written to: as good as a cancellation, which follows."""
 
 
 class StartCode(StrEnum):

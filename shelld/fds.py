@@ -167,21 +167,27 @@ class Sink:
         self._fd = fd
         self._pipe = pipe
 
-    async def write(self, data: bytes | memoryview) -> bool:
+    async def write(self, data: memoryview) -> bool:
         """Write all of `data`, waiting for room; False when nobody will ever read it."""
-        view = memoryview(data)
-        while view:
-            try:
-                written = os.write(self._fd, view)
-            except BlockingIOError:
-                if self._pipe:
-                    grow_pipe(self._fd)
-                    self._pipe = False
+        while data:
+            written = self.offer(data)
+            if written is None:
+                return False
+            data = data[written:]
+            if not written:
                 await writable(self._fd)
-                continue
-            except OSError as error:
-                if error.errno in _ENDINGS:
-                    return False
-                raise
-            view = view[written:]
         return True
+
+    def offer(self, data: memoryview) -> int | None:
+        """Write what there is room for, 0 bytes or more; None when nobody will ever read it."""
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            if self._pipe:
+                grow_pipe(self._fd)
+                self._pipe = False
+            return 0
+        except OSError as error:
+            if error.errno in _ENDINGS:
+                return None
+            raise

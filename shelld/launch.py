@@ -16,6 +16,7 @@ from typing import Any
 
 from shelld import launcher
 from shelld.account import Ids
+from shelld.errors import ShelldError
 from shelld.fds import readable
 from shelld.log import Log
 from shelld.reaper import Reaper
@@ -24,12 +25,12 @@ _log = Log("shelld.launch")
 _REPORT_BYTES = 4096
 
 
-class LaunchError(OSError):
+class LaunchError(ShelldError, OSError):
     """A job failed before it did what it was for; `stage` says where."""
 
     def __init__(self, number: int, stage: str) -> None:
         """`number` is an errno, 0 when the failure was none of the kernel's."""
-        super().__init__(number, os.strerror(number) if number else stage)
+        OSError.__init__(self, number, os.strerror(number) if number else stage)
         self.stage = stage
 
 

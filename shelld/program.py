@@ -20,11 +20,11 @@ from shelld import aio
 from shelld.account import Account
 from shelld.errors import ProtocolError, StartCode, StartError
 from shelld.farewell import Farewell
-from shelld.fds import Sink, Source, TtySource
 from shelld.launch import Command, Launcher, LaunchError
 from shelld.log import Log
-from shelld.pty import PtySpec, WindowSize, open_pty, send_break, set_window
+from shelld.pty import PtySpec, WindowSize, send_break, set_window
 from shelld.reaper import End
+from shelld.stdio import Reads, Stdio
 
 _log = Log("shelld.program")
 _EXIT_FOLLOWS_S = 0.02
@@ -93,15 +93,17 @@ class Output(Protocol):
     async def stdout_eof(self) -> None:
         """Say that no output will follow although the program lives on."""
 
+    async def exit(self, ended: Ended) -> None:
+        """Say how the program ended, after everything else."""
 
-class _Reads(Protocol):
-    async def read(self) -> bytes: ...
+    async def stdin_consumed(self, count: int) -> None:
+        """Say that the program took `count` more bytes of stdin (at least 1)."""
 
 
 class Program:
     """A started program; `close` must be called, whatever happens."""
 
-    def __init__(self, pid: int, end: asyncio.Future[End], stdio: _Stdio, farewell: Farewell) -> None:
+    def __init__(self, pid: int, end: asyncio.Future[End], stdio: Stdio, farewell: Farewell) -> None:
         """Made by `start`."""
         self.pid = pid
         self.tty = stdio.tty
@@ -110,26 +112,29 @@ class Program:
         self._farewell = farewell
         self._finished = False
 
-    async def converse(self, receive: Callable[[], Awaitable[Input | None]], output: Output) -> Ended:
-        """Carry bytes both ways until the program has ended and all its output is delivered.
+    async def converse(self, receive: Callable[[], Awaitable[Input | None]], output: Output) -> None:
+        """Carry bytes both ways until the program has ended, and its end is told behind all output.
 
-        `receive` returns None when the client has no more to say. stdout and stderr keep their order
-        each, not between each other.
+        `receive` returns None when the client has no more to say; what it says after the end is dropped
+        for a moment, because a call that ends under a write loses frames that were not read yet. stdout
+        and stderr keep their order each, not between each other.
 
         Raises: ProtocolError for input after its end; whatever `receive` and `output` raise.
         Cancelled: the caller's `close` hangs the program up.
         """
-        feeding = aio.spawn(self._feed(receive), name=f"stdin {self.pid}")
+        feeding = aio.spawn(self._feed(receive), name=f"input {self.pid}")
+        writing = aio.spawn(self._stdio.stdin.run(output.stdin_consumed), name=f"stdin {self.pid}")
         ending = aio.spawn(self._drain(output), name=f"output {self.pid}")
         try:
             await asyncio.wait({feeding, ending}, return_when=asyncio.FIRST_COMPLETED)
             if feeding.done() and not ending.done():
                 feeding.result()
-            end = await ending
+            ended = await ending
             self._finished = True
-            return end
+            await output.exit(ended)
+            await asyncio.wait({feeding}, timeout=aio.LINGER_S)
         finally:
-            await aio.end([feeding, ending])
+            await aio.end([feeding, writing, ending])
 
     def hang_up(self) -> None:
         """Begin to end the program while its last output is still carried."""
@@ -162,17 +167,17 @@ class Program:
             if isinstance(item, memoryview):
                 if ended:
                     raise ProtocolError("stdin after its end")
-                await self._stdio.feed(item)
+                await self._stdio.stdin.put(item)
             elif isinstance(item, Eof):
                 ended = True
-                self._stdio.close_stdin()
+                self._stdio.stdin.put_eof()
             elif isinstance(item, WindowSize):
                 self._resize(item)
             elif isinstance(item, SignalRequest):
                 self._signal(item.name)
             else:
                 self._break()
-        self._stdio.close_stdin()
+        self._stdio.stdin.put_eof()
 
     def _resize(self, window: WindowSize) -> None:
         if self.tty:
@@ -209,83 +214,9 @@ def how_it_ended(end: End) -> Ended:
     return Ended(signal=name, core_dumped=end.si_code == os.CLD_DUMPED)
 
 
-async def _pump(source: _Reads, deliver: Callable[[bytes], Awaitable[None]]) -> None:
+async def _pump(source: Reads, deliver: Callable[[bytes], Awaitable[None]]) -> None:
     while data := await source.read():
         await deliver(data)
-
-
-class _Stdio:
-    """shelld's ends of a program's stdin, stdout and stderr, and for a moment the program's."""
-
-    def __init__(self) -> None:
-        self.tty = ""
-        self.master = -1
-        self.theirs: tuple[int, int, int] = (-1, -1, -1)
-        self._ours: set[int] = set()
-        self._stdin_fd = -1
-        self._stdin_open = True
-        self.stdin: Sink
-        self.out: _Reads
-        self.err: _Reads | None = None
-
-    @classmethod
-    def terminal(cls, account: Account, spec: PtySpec) -> _Stdio:
-        """Raises: StartError NO_PTY."""
-        pty = open_pty(account, spec)
-        stdio = cls()
-        stdio.tty, stdio.master = pty.path, pty.master
-        stdio.theirs = (pty.slave, pty.slave, pty.slave)
-        stdio._ours = {pty.master}
-        stdio.stdin, stdio.out = Sink(pty.master), TtySource(pty.master)
-        return stdio
-
-    @classmethod
-    def pipes(cls, account: Account) -> _Stdio:
-        """Raises: StartError RESOURCES."""
-        made: list[int] = []
-        try:
-            for _ in range(3):
-                made.extend(os.pipe())
-        except OSError as error:
-            for fd in made:
-                os.close(fd)
-            raise StartError(StartCode.RESOURCES, f"no pipe is to be had: {error.strerror}") from error
-        stdin_read, stdin_write, out_read, out_write, err_read, err_write = made
-        stdio = cls()
-        stdio.theirs = (stdin_read, out_write, err_write)
-        stdio._ours = {stdin_write, out_read, err_read}
-        stdio._stdin_fd = stdin_write
-        for fd in stdio._ours:
-            os.set_blocking(fd, False)
-        if account.ids is not None:
-            for fd in stdio.theirs:
-                os.fchown(fd, account.uid, account.gid)  # or /dev/stderr could not be opened by name
-        stdio.stdin = Sink(stdin_write, pipe=True)
-        stdio.out, stdio.err = Source(out_read, pipe=True), Source(err_read, pipe=True)
-        return stdio
-
-    def close_theirs(self) -> None:
-        for fd in set(self.theirs) - {-1}:
-            os.close(fd)
-        self.theirs = (-1, -1, -1)
-
-    async def feed(self, data: memoryview) -> None:
-        """Write stdin; what nobody will read any more is dropped, as a broken pipe drops it."""
-        if self._stdin_open and not await self.stdin.write(data):
-            self.close_stdin()
-
-    def close_stdin(self) -> None:
-        """Close a pipe; a terminal's input cannot end before its output, and `sshd` does not pretend."""
-        if self._stdin_fd in self._ours:
-            self._stdin_open = False
-            self._ours.discard(self._stdin_fd)
-            os.close(self._stdin_fd)
-
-    def close(self) -> None:
-        self._stdin_open = False
-        self.close_theirs()
-        while self._ours:
-            os.close(self._ours.pop())
 
 
 async def start(
@@ -296,7 +227,7 @@ async def start(
     Raises: StartError with a sentence.
     Cancelled: a program that was already on its way is hung up.
     """
-    stdio = _Stdio.terminal(account, pty) if pty is not None else _Stdio.pipes(account)
+    stdio = Stdio.terminal(account, pty) if pty is not None else Stdio.pipes(account)
     if stdio.tty:
         command = Command(command.path, command.argv, {**command.env, "SSH_TTY": stdio.tty}, command.cwd)
     launching = aio.spawn(
@@ -315,7 +246,7 @@ async def start(
 
 
 def _abandon(
-    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: _Stdio, farewell: Farewell
+    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: Stdio, farewell: Farewell
 ) -> None:
     stdio.close()
     if not launching.cancelled() and launching.exception() is None:

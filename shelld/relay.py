@@ -49,7 +49,10 @@ async def relay(
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if down.done() and not down.result():
-            return  # broken: nobody is left to hear the rest
+            # Broken. A call that ends under a write loses frames that were not read yet, the Reset among them.
+            tasks.append(dropping := aio.spawn(_drop(up, receive), name="connection broken"))
+            await asyncio.wait({dropping}, timeout=aio.LINGER_S)
+            return
         await up
         if not down.done():
             tasks.append(rest := aio.spawn(_rest(receive, ended=up.result()), name="connection rest"))
@@ -84,6 +87,13 @@ async def _up(connection: socket.socket, receive: Callable[[], Awaitable[Receive
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
     return True
+
+
+async def _drop(up: asyncio.Task[bool], receive: Callable[[], Awaitable[Received | None]]) -> None:
+    """Let `up` find out that nobody takes its bytes, then drop the rest until the client's stream is over."""
+    await up
+    while await receive() is not None:
+        pass
 
 
 async def _rest(receive: Callable[[], Awaitable[Received | None]], *, ended: bool) -> None:

@@ -20,6 +20,7 @@ from shelld.auth import Authenticate
 from shelld.dial import Dialer
 from shelld.door import private_files
 from shelld.errors import (
+    CallGone,
     Mismatch,
     OpenCode,
     OpenError,
@@ -33,17 +34,19 @@ from shelld.errors import (
 from shelld.fds import MAX_FRAME_BYTES
 from shelld.listen import Listener, Listeners
 from shelld.log import Log
+from shelld.program import Program
 from shelld.registry import Registry
 from shelld.relay import address_text, relay
 from shelld.settings import Settings, Tls
 from shelld.start import Starter
+from shelld.stdio import STDIN_WINDOW_BYTES
 from shelld.token import Caller
 
 _log = Log("shelld.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=0)
+VERSION = pb.Version(major=1, minor=1)
 FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent")
 
 
@@ -97,6 +100,7 @@ class Service:
                 await self._run(context, caller, frames)
         except StartError as error:
             await frames.send(wire.start_failed(error))
+            await wire.linger(context)
 
     async def _run(self, context: wire.Context, caller: Caller, frames: wire.Frames) -> None:
         spec = wire.program_spec(await wire.read(context))
@@ -104,10 +108,9 @@ class Service:
         program = await self.starter.start(spec)
         try:
             self.registry.enter(program)
-            await frames.send(pb.RunOutput(started=pb.Started(pid=program.pid, tty=program.tty)))
+            await frames.send(pb.RunOutput(started=_started(program)))
             receive = self._receiver(context, wire.run_input)
-            ended = await program.converse(receive, wire.RunFrames(frames, self.registry.touch))
-            await frames.send(wire.exit_frame(ended))
+            await program.converse(receive, wire.RunFrames(frames, self.registry.touch))
         finally:
             self.registry.leave(program)
             program.close()
@@ -145,6 +148,7 @@ class Service:
                 await relay(connection, receive, wire.ConnectionFrames(frames, self.registry.touch))
         except OpenError as error:
             await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
+            await wire.linger(context)
 
     async def listen(
         self, request: pb.ListenRequest | wire.Malformed, context: wire.Context, caller: Caller
@@ -226,6 +230,10 @@ class Service:
             raise Unavailable("this shelld is stopping")
 
 
+def _started(program: Program) -> pb.Started:
+    return pb.Started(pid=program.pid, tty=program.tty, stdin_window=STDIN_WINDOW_BYTES)
+
+
 # --------------------------------------------------------------------------------------- guard
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"]
@@ -269,15 +277,13 @@ def _guarded(
         try:
             caller = authenticate(context.invocation_metadata() or (), context.auth_context())
             return await behaviour(request, context, caller)
+        except CallGone as error:
+            raise asyncio.CancelledError from error
         except ShelldError as error:
             _log.info("call refused", method=name, reason=str(error), peer=context.peer())
             await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
         except grpc.aio.AbortError:
             raise
-        except (grpc.aio.UsageError, grpc.aio.InternalError) as error:
-            # The call ended under a write: the client went a moment before its cancellation came.
-            _log.debug("call was gone", method=name, reason=str(error))
-            raise asyncio.CancelledError from error
         except Exception as error:  # noqa: BLE001 - the edge of one call: nobody else may be hurt
             _log.bug("call failed", error, method=name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error of shelld")
@@ -296,20 +302,19 @@ class Server:
         self._server = grpc.aio.server(options=wire.SERVER_OPTIONS)
         self._server.add_generic_rpc_handlers((handler,))
 
-    async def start(self, listen: str, tls: Tls | None) -> None:
-        """Bind and serve; a Unix socket has mode 0600 from its first moment.
+    async def start(self, address: str, tls: Tls | None) -> None:
+        """Bind and serve `host:port`, or a Unix path whose socket has mode 0600 from its first moment.
 
         Raises: SettingsError when the address cannot be bound or the certificates cannot be read.
         """
-        scheme, _, address = listen.partition("://")
         try:
             with private_files():
                 if tls is None:
-                    self._server.add_insecure_port(f"{scheme}:{address}")
+                    self._server.add_insecure_port(f"unix:{address}")
                 else:
                     self._server.add_secure_port(address, _credentials(tls))
         except (RuntimeError, OSError) as error:
-            raise SettingsError([f"--listen: {listen} cannot be served: {error}"]) from error
+            raise SettingsError([f"--listen: {address} cannot be served: {error}"]) from error
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

@@ -22,6 +22,9 @@ from shelld.rules import parse_tcp
 MAX_SOCKET_PATH_BYTES = 107
 """Room in `sun_path` without its final NUL: unix(7)."""
 
+INTERNAL_SFTP = "internal-sftp"
+"""As `sftp_server`: the server that shelld brings along; sshd_config(5) has the word."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 _KEPT_BYTES = 16 * 1024 * 1024
 
@@ -151,6 +154,10 @@ def _absolute(value: Any) -> str:
     if not _text(value).startswith("/"):
         raise ValueError("must be an absolute path")
     return str(value)
+
+
+def _sftp_server(value: Any) -> str:
+    return str(value) if value == INTERNAL_SFTP else _absolute(value)
 
 
 def _number(value: Any) -> float:
@@ -290,7 +297,7 @@ def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Setti
         limits=_limits(reader.take("limits", {}, lambda value: value), problems),
         dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, _number),
         accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, _number),
-        sftp_server=reader.take("sftp_server", None, _absolute),
+        sftp_server=reader.take("sftp_server", None, _sftp_server),
     )
     reader.close()
     if problems:
@@ -345,8 +352,8 @@ def _check_listen(listen: str, problems: list[str]) -> None:
     if scheme == "unix":
         if not rest.startswith("/"):
             problems.append("--listen unix:// needs an absolute path")
-        elif len(os.fsencode(rest)) > MAX_SOCKET_PATH_BYTES:
-            problems.append(f"--listen: a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        elif len(os.fsencode(rest)) >= MAX_SOCKET_PATH_BYTES:  # one more for the name of `door.hidden`
+            problems.append(f"--listen: a socket path has fewer than {MAX_SOCKET_PATH_BYTES} bytes here")
     elif scheme == "tcp":
         host, _, port = rest.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65535:

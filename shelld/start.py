@@ -15,7 +15,7 @@ from shelld.launch import Command, Launcher
 from shelld.log import Log
 from shelld.program import Program, start
 from shelld.pty import PtySpec
-from shelld.settings import Settings
+from shelld.settings import INTERNAL_SFTP, Settings
 
 _log = Log("shelld.start")
 
@@ -121,6 +121,8 @@ class Starter:
         if name != "sftp":
             raise StartError(StartCode.NOT_FOUND, f"the workspace has no subsystem {name[:64]!r}")
         wanted = self.settings.sftp_server
+        if wanted == INTERNAL_SFTP:
+            return BUILT_IN_SFTP, []
         for path in (*((wanted,) if wanted else ()), *SFTP_SERVERS):
             if os.path.isfile(path) and os.access(path, os.X_OK):
                 return path, [os.path.basename(path)]

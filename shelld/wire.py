@@ -8,6 +8,7 @@ on the wire (tested).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,7 +17,8 @@ import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from protos.shelld.v1 import shelld_pb2 as pb
-from shelld.errors import OpenCode, OpenError, ProtocolError, StartCode, StartError
+from shelld.aio import LINGER_S
+from shelld.errors import CallGone, OpenCode, OpenError, ProtocolError, StartCode, StartError
 from shelld.fds import MAX_FRAME_BYTES
 from shelld.listen import Arrival
 from shelld.program import BreakRequest, Ended, Eof, Input, SignalRequest
@@ -272,6 +274,18 @@ async def read(context: Context) -> Any:
     return None if frame is grpc.aio.EOF else frame
 
 
+async def linger(context: Context) -> None:
+    """Drop what the client still sends until it has heard the end, LINGER_S at most.
+
+    A call that ends while its client writes fails that write, and gRPC then forgets the frames that
+    the client has not read yet. Only for calls that nobody else reads from: gRPC allows no two reads.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            while await read(context) is not None:
+                pass
+
+
 class Frames:
     """Writes of one call, one at a time whoever asks: gRPC allows no two."""
 
@@ -281,9 +295,15 @@ class Frames:
         self._turn = asyncio.Lock()
 
     async def send(self, frame: Message | bytes) -> None:
-        """Send one frame; returns when the transport took it, which is the back-pressure."""
+        """Send one frame; returns when the transport took it, which is the back-pressure.
+
+        Raises: CallGone when the call ended under it, a moment before its cancellation arrives.
+        """
         async with self._turn:
-            await self._context.write(frame)
+            try:
+                await self._context.write(frame)
+            except (grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as error:
+                raise CallGone("the client went away") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +322,14 @@ class RunFrames:
         """Send stderr."""
         self.touch()
         await self.frames.send(bulk(_STDERR_FIELD, data))
+
+    async def exit(self, ended: Ended) -> None:
+        """Send the end."""
+        await self.frames.send(exit_frame(ended))
+
+    async def stdin_consumed(self, count: int) -> None:
+        """Send credit for as much stdin."""
+        await self.frames.send(pb.RunOutput(stdin_consumed=count))
 
     async def stdout_eof(self) -> None:
         """Send the end of both."""
