@@ -4,6 +4,8 @@
     ├─ LoginError                no channel yet: said by banner or disconnect, then no login
     │  ├─ UserStringInvalid(position)
     │  ├─ LoginRefused
+    │  │  ├─ LockedOut
+    │  │  └─ UserExpired
     │  └─ OnboardingError        somebody new is not let in; each has a sentence of its own
     │     ├─ KeyNotProved
     │     ├─ TooManyPending      (retryable)
@@ -102,6 +104,18 @@ class LoginRefused(LoginError):
     """Nobody is told whether the user, the key or a rule was the reason; the log is."""
 
     code = "login.refused"
+
+
+class LockedOut(LoginRefused):
+    """The key is right, and an operator has locked its user."""
+
+    code = "login.locked"
+
+
+class UserExpired(LoginRefused):
+    """The key is right, and its user was let in until a moment that has passed."""
+
+    code = "login.expired"
 
 
 class OnboardingError(LoginError):

@@ -11,7 +11,7 @@ import structlog
 
 from proxy import policy
 from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, LoginRefused, OnboardingError
+from proxy.errors import FairleadError, LockedOut, OnboardingError, UserExpired
 from proxy.errors import Waitlisted as WaitlistedError
 from proxy.events import schema
 from proxy.events.publisher import Publisher
@@ -95,7 +95,8 @@ class Logins:
 
     def _check(self, user: User) -> None:
         if not (decision := policy.may_login(user, datetime.now(UTC))):
-            raise LoginRefused(f"{user.name}: {decision.reason}", user_message=decision.reason)
+            refusal = LockedOut if user.locked else UserExpired
+            raise refusal(f"{user.name}: {decision.reason}", user_message=decision.reason)
 
     # ------------------------------------------------------------------------------- onboarding
 
