@@ -82,6 +82,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     def pty_requested(
         self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
     ) -> bool:
+        if self._kind is not None:
+            return False  # the program runs already, and has none
         self._pty = Pty(term_type, WindowSize(*term_size), dict(term_modes))
         return True
 

@@ -33,7 +33,8 @@ class Master:
 
     @property
     def options(self) -> tuple[str, ...]:
-        return "-S", self._path
+        """For a client that is to use this connection and no other."""
+        return "-S", self._path, "-o", "ProxyCommand=false"
 
     @property
     def said(self) -> str:
