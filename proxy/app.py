@@ -19,6 +19,7 @@ from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
 from proxy.upstream.client import Links
+from proxy.watch import Watch
 from proxy.workspaces.local import LocalBackend
 from proxy.workspaces.provisioner import Workspaces
 
@@ -66,6 +67,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(links.close)
     logins = Logins(directory, bus, door.onboarding)
     listener = Listener(settings, Gateway(workspaces, links), logins, keys)
+    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
+    watch.start()
+    stack.push_async_callback(watch.close)
     await listener.open()
     return listener, keys
 

@@ -79,8 +79,8 @@ def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+asyncpg")
         if parsed.get_backend_name() != "sqlite":
-            return create_async_engine(parsed, pool_pre_ping=True)
-        engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s})
+            return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+        engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s}, hide_parameters=True)
     except ModuleNotFoundError as exc:
         raise StoreError(
             f"the identity database cannot be used: {exc.name} is not installed; "

@@ -61,7 +61,7 @@ def decode(blob: bytes) -> SSHOpenSSHCertificate | None:
 
 def key_id(certificate: SSHOpenSSHCertificate) -> str:
     """Give what the authority wrote about the certificate, for logs and events."""
-    return certificate._key_id
+    return certificate._key_id or "unnamed"  # never empty: that means a plain key
 
 
 def judge(

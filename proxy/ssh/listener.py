@@ -38,6 +38,10 @@ class Listener:
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 
+    def connections(self) -> set[ClientConnection]:
+        """Give those that are open at the moment, logged in or not yet."""
+        return self._shared.connections
+
     async def open(self) -> None:
         """Bind and accept. Raises: SettingsError naming the address that cannot be bound."""
         settings = self._settings

@@ -1,0 +1,186 @@
+"""Who is ended and told why, and what a directory or a bus in trouble costs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from proxy.errors import StoreError
+from proxy.events import schema
+from proxy.events.inprocess import InProcessBus
+from proxy.identity.directory import Directory, KeyStanding
+from proxy.model import Principal, User
+from proxy.watch import Watch
+
+MakePrincipal = Callable[[str], Principal]
+NEVER_S = 3_600.0
+
+
+class Connection:
+    def __init__(self, principal: Principal | None) -> None:
+        self.principal = principal
+        self.ended: list[str] = []
+        self.told = asyncio.Event()
+
+    def disconnect(self, reason: str) -> None:
+        self.ended.append(reason)
+        self.told.set()
+
+
+class FakeDirectory:
+    """Says what the test says; everybody not mentioned is well."""
+
+    def __init__(self) -> None:
+        self.standing: dict[str, KeyStanding] = {}
+        self.asked: list[set[tuple[str, str]]] = []
+        self.was_asked = asyncio.Event()
+        self.failure: Exception | None = None
+
+    async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
+        self.asked.append(set(pairs))
+        self.was_asked.set()
+        if self.failure is not None:
+            raise self.failure
+        well = {pair: KeyStanding(User(pair[0]), has_key=True) for pair in pairs}
+        return {pair: self.standing.get(pair[0], standing) for pair, standing in well.items()}
+
+
+class Scene:
+    def __init__(self, principal: MakePrincipal) -> None:
+        self.directory = FakeDirectory()
+        self.bus = InProcessBus(proxy_id="test", subscription_queue_size=2)
+        self.connections: set[Connection] = set()
+        self._principal = principal
+        self._watches: list[Watch] = []
+
+    def connect(self, name: str, **facts: Any) -> Connection:
+        made = Connection(replace(self._principal(name), **facts))
+        self.connections.add(made)
+        return made
+
+    def watch(self, recheck_s: float = NEVER_S) -> Watch:
+        made = Watch(cast(Directory, self.directory), self.bus, lambda: self.connections, recheck_s)
+        self._watches.append(made)
+        return made
+
+    async def close(self) -> None:
+        for watch in self._watches:
+            await watch.close()
+
+
+@pytest.fixture
+async def scene(principal: MakePrincipal) -> AsyncIterator[Scene]:
+    made = Scene(principal)
+    yield made
+    await made.close()
+
+
+@pytest.mark.parametrize(
+    ("standing", "reason"),
+    [
+        (KeyStanding(User("alice"), has_key=True), None),
+        (KeyStanding(User("alice", expires_at=datetime(9999, 1, 1, tzinfo=UTC)), has_key=True), None),
+        (KeyStanding(User("alice", locked=True), has_key=True), "this user is locked"),
+        (KeyStanding(None, has_key=False), "this user was removed"),
+        (KeyStanding(User("alice"), has_key=False), "the key of this connection was removed"),
+        (
+            KeyStanding(User("alice", expires_at=datetime(2020, 1, 2, 3, 4, tzinfo=UTC)), has_key=True),
+            "this user expired on 2020-01-02 at 03:04 UTC",
+        ),
+    ],
+)
+async def test_whoever_may_not_stay_is_told_why(
+    scene: Scene, standing: KeyStanding, reason: str | None
+) -> None:
+    alice, second, bob = scene.connect("alice"), scene.connect("alice"), scene.connect("bob")
+    scene.directory.standing["alice"] = standing
+    await scene.watch().check()
+    assert alice.ended == second.ended == ([reason] if reason else [])
+    assert bob.ended == []
+    assert scene.directory.asked == [{("alice", "SHA256:none"), ("bob", "SHA256:none")}]
+
+
+async def test_nobody_there_nothing_asked(scene: Scene) -> None:
+    scene.connections.add(Connection(None))
+    await scene.watch().check()
+    assert scene.directory.asked == []
+
+
+async def test_a_certificate_needs_no_stored_key(scene: Scene) -> None:
+    scene.connect("alice", certificate="alice@laptop")
+    await scene.watch().check()
+    assert scene.directory.asked == [{("alice", "")}]
+
+
+async def test_a_directory_that_does_not_answer_ends_nobody(scene: Scene) -> None:
+    alice = scene.connect("alice")
+    scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
+    scene.directory.failure = StoreError("down")
+    watch = scene.watch()
+    await watch.check()
+    assert alice.ended == []
+    scene.directory.failure = None
+    await watch.check()
+    assert alice.ended == ["this user was removed"]
+
+
+async def test_who_left_meanwhile_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = scene.connect("alice")
+    scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
+    ask = scene.directory.standing_of
+
+    async def leave(pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
+        scene.connections.clear()
+        return await ask(pairs)
+
+    monkeypatch.setattr(scene.directory, "standing_of", leave)
+    await scene.watch().check()
+    assert alice.ended == []
+
+
+async def test_it_looks_by_itself(scene: Scene) -> None:
+    alice = scene.connect("alice")
+    scene.watch(recheck_s=0.01).start()
+    await scene.directory.was_asked.wait()
+    scene.directory.standing["alice"] = KeyStanding(User("alice", locked=True), has_key=True)
+    await alice.told.wait()
+
+
+@pytest.mark.parametrize(
+    "event", [schema.UserLocked(user="alice"), schema.KeyRemoved(user="alice", fingerprint="SHA256:none")]
+)
+async def test_an_event_is_acted_on_at_once(scene: Scene, event: schema.Event) -> None:
+    alice = scene.connect("alice")
+    scene.watch().start()
+    await scene.directory.was_asked.wait()  # the Gap that begins every subscription
+    scene.directory.standing["alice"] = KeyStanding(User("alice", locked=True), has_key=True)
+    scene.bus.publish(event)
+    await alice.told.wait()
+
+
+async def test_events_about_others_ask_nothing(scene: Scene) -> None:
+    alice = scene.connect("alice")
+    scene.watch().start()
+    await scene.directory.was_asked.wait()
+    scene.bus.publish(schema.UserLocked(user="bob"))
+    scene.bus.publish(schema.UserUnlocked(user="alice"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(scene.directory.asked) == 1
+    scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
+    for _ in range(10):  # more than the queue holds: the Gap says that something was missed
+        scene.bus.publish(schema.UserUnlocked(user="somebody"))
+    await alice.told.wait()
+
+
+async def test_a_bug_in_one_look_does_not_end_the_watch(scene: Scene) -> None:
+    alice = scene.connect("alice")
+    scene.directory.failure = ZeroDivisionError()
+    scene.watch(recheck_s=0.01).start()
+    await scene.directory.was_asked.wait()
+    scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
+    scene.directory.failure = None
+    await alice.told.wait()
