@@ -117,11 +117,16 @@ class ClientConnection(LoginGuard):
     # ----------------------------------------------------------------------------------- login
 
     async def begin_auth(self, username: str) -> bool:
-        """Read the user string; known and unknown users go on alike."""
+        """Read the user string; known and unknown users go on alike.
+
+        One name a connection, as with OpenSSH: each would cost a look-up, an event and a new budget.
+        """
+        if self._login is not None:
+            self._login.fault("name_changed")
+            raise asyncssh.ProtocolError("the user name cannot be changed; connect again")
         peer_host, peer_port = self.conn.get_extra_info("peername")[:2]
         server_host, server_port = self.conn.get_extra_info("sockname")[:2]
         peer = Peer(self.conn_id, peer_host, peer_port, server_host, server_port)
-        self.conn.proved_key = b""  # what was proved for another name counts for nothing
         try:
             attempt = LoginAttempt(peer, userstring.parse(username))
         except UserStringInvalid as exc:
@@ -147,7 +152,7 @@ class ClientConnection(LoginGuard):
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Tell whether a key is worth a signature; asyncssh verifies that after this."""
-        del username  # parsed in begin_auth, which asyncssh calls again when the name changes
+        del username  # parsed in begin_auth
         if self._login is None:
             return False
         with self._store_errors():
@@ -163,6 +168,11 @@ class ClientConnection(LoginGuard):
         if refusal:
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None
+
+    def method_failed(self, method: str) -> None:
+        """Tell somebody new who asks for the approval first what comes before it."""
+        if self._login is not None and self._login.failed_method(method):
+            self.conn.send_auth_banner(prompts.key_first(self._login.attempt.user_string.user))
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
         """Show where to approve, with nothing to answer."""
@@ -183,6 +193,8 @@ class ClientConnection(LoginGuard):
         """Wait for the approval; the client's empty answer only says that the text was shown."""
         del username, responses
         assert self._login is not None
+        if not self._login.is_shown:
+            raise asyncssh.ProtocolError("an answer before the question")
         try:
             other_key = await self._login.approval()
         except FairleadError as exc:

@@ -15,7 +15,7 @@ from enum import Enum
 import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
-from proxy.errors import FairleadError, KeyNotConfirmed, KeyNotListed, LoginRefused
+from proxy.errors import FairleadError, KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
 from proxy.events.schema import AuthFailed
 from proxy.identity.keys import fingerprint
 from proxy.identity.onboarding import Pending, Shown
@@ -47,7 +47,7 @@ class Verdict(Enum):
 
 
 class Login:
-    """One name on one connection; a client that changes the name starts anew."""
+    """One name on one connection."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Login:
         self._candidate = b""
         self._pending: Pending | None = None
         self._approved = False
+        self._leads_on = False
         self._methods: list[str] = []
         self._reasons: list[str] = []
         self._fingerprints: list[str] = []
@@ -78,6 +79,20 @@ class Login:
         wanted = KEYBOARD_INTERACTIVE if self._stage is Stage.APPROVAL else PUBLICKEY
         return self._stage is not Stage.IN and method == wanted
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether the person can see what to approve."""
+        return self._pending is not None
+
+    def failed_method(self, method: str) -> bool:
+        """Take note of a method that led nowhere; True for somebody new who skips the key."""
+        if method != "none":
+            self._note(method)
+        skips = method == KEYBOARD_INTERACTIVE and self._stage is Stage.KEY and self._standing is Standing.NEW
+        if skips:
+            self.fault(KeyNotProved.code)
+        return skips
+
     # ------------------------------------------------------------------------------------- keys
 
     async def offered(self, key_blob: bytes) -> bool:
@@ -87,7 +102,7 @@ class Login:
             return True
         if await self._logins.recognises(self.attempt, key_blob):
             return True
-        self._fault("key_unknown")
+        self.fault("key_unknown")
         return False
 
     def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> str | None:
@@ -95,7 +110,7 @@ class Login:
         self._note(PUBLICKEY, certificate.key.get_fingerprint())
         judgement = self._judge(certificate)
         if not judgement:
-            self._fault(judgement.reason)
+            self.fault(judgement.reason)
             return judgement.sentence
         return None
 
@@ -113,6 +128,9 @@ class Login:
         if self._stage is Stage.KEY and self._standing is Standing.NEW:
             self._candidate = key_blob
             self._stage = Stage.APPROVAL
+            return Verdict.MORE
+        if self._leads_on:
+            self._leads_on = False  # this is the approval's own end; another key may come now
             return Verdict.MORE
         if self._stage is Stage.OTHER_KEY:
             return await self._try_other(key_blob)
@@ -136,10 +154,10 @@ class Login:
         try:
             principal = await admission
         except LoginRefused as exc:
-            self._fault(exc.code)
+            self.fault(exc.code)
             raise
         if principal is None:
-            self._fault("key_unknown")
+            self.fault("key_unknown")
             return Verdict.REFUSE
         self.principal = principal
         self._stage = Stage.IN
@@ -151,7 +169,7 @@ class Login:
         try:
             approved = await self._pending.try_key(key_blob)
         except (KeyNotListed, KeyNotConfirmed) as exc:
-            self._fault(exc.code)
+            self.fault(exc.code)
             return Verdict.REFUSE
         self._logins.onboarded(self.attempt, self._client_version, approved)
         return await self._enter(key_blob)
@@ -166,7 +184,7 @@ class Login:
                 self.attempt, self._candidate, self._client_version
             )
         except FairleadError as exc:
-            self._fault(exc.code)
+            self.fault(exc.code)
             raise
         return self._pending.shown
 
@@ -181,6 +199,7 @@ class Login:
         except (KeyNotListed, KeyNotConfirmed) as exc:
             self._refused(exc)
             self._stage = Stage.OTHER_KEY
+            self._leads_on = True
             return exc.user_message
         except FairleadError as exc:
             self._refused(exc)
@@ -190,7 +209,7 @@ class Login:
         return ""
 
     def _refused(self, exc: FairleadError) -> None:
-        self._fault(exc.code)
+        self.fault(exc.code)
         self._logins.onboarding_refused(self.attempt, self._candidate, self._client_version, exc)
 
     # ------------------------------------------------------------------------------- what happened
@@ -201,14 +220,19 @@ class Login:
         if shown and shown not in self._fingerprints and len(self._fingerprints) < _MAX_REMEMBERED:
             self._fingerprints.append(shown)
 
-    def _fault(self, reason: str) -> None:
+    def fault(self, reason: str) -> None:
+        """Remember for the event why this does not go well."""
         if reason not in self._reasons and len(self._reasons) < _MAX_REMEMBERED:
             self._reasons.append(reason)
 
     def failed(self, reason: str = "") -> None:
         """Tell of the end without a login, once a connection."""
         if reason:
-            self._fault(reason)
+            self.fault(reason)
+        if self._stage is Stage.APPROVAL and KEYBOARD_INTERACTIVE not in self._methods:
+            self.fault("approval_not_shown")  # BatchMode, or a client that cannot
+        if self._stage is Stage.KEY and self._standing is Standing.NEW and self._fingerprints:
+            self.fault(KeyNotProved.code)
         peer = self.attempt.peer
         self._logins.failed(
             AuthFailed(

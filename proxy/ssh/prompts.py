@@ -26,6 +26,14 @@ def user_string_invalid(exc: UserStringInvalid) -> str:
     )
 
 
+def key_first(name: str) -> str:
+    """Say what is missing to a client that asks for an approval and has no key, or does not use it."""
+    return notice(
+        f"nobody called {name} is known here yet, and an approval alone lets nobody in:\n"
+        "log in with an SSH key (ssh-keygen -t ed25519 makes one), then approve in a browser."
+    )
+
+
 def new_here(name: str) -> str:
     """Explain the second step before it comes; a client that cannot take it ends with these words."""
     return notice(

@@ -36,6 +36,10 @@ class LoginGuard(asyncssh.SSHServer):
         """Tell whether a certificate is worth a signature."""
         raise NotImplementedError
 
+    def method_failed(self, method: str) -> None:
+        """Hear that a method led nowhere, before the client does; a banner may say why."""
+        raise NotImplementedError
+
 
 class TunedConnection(BulkConnection):
     """One SSH transport towards a client."""
@@ -56,6 +60,7 @@ class TunedConnection(BulkConnection):
         self._join_bytes = relay.join_bytes
         self._prefer_aes_gcm = prefer_aes_gcm
         self._kexinit_held = False
+        self._method_asked = ""
 
     # ------------------------------------------------------------------------------ the socket
 
@@ -123,6 +128,19 @@ class TunedConnection(BulkConnection):
                 self._enc_algs = [name for name in self._enc_algs if name in _AES_GCM]
             super()._send_kexinit()
         await super()._process_kexinit(pkttype, pktid, packet)
+
+    # ------------------------------------------------------------------------------- the methods
+
+    async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:
+        self._method_asked = method.decode("ascii", "replace")
+        await super()._finish_userauth(begin_auth, method, packet)
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Let the reason be said first: after this packet a client may be gone."""
+        owner = self.get_owner()
+        if not partial_success and isinstance(owner, LoginGuard):
+            owner.method_failed(self._method_asked)
+        super().send_userauth_failure(partial_success)
 
     # ---------------------------------------------------------------------------- the signature
 
