@@ -147,10 +147,23 @@ class Directory(Protocol):
         """Let a locked user in again. Raises: UserNotFound."""
 
     async def add_key(self, name: str, key: PublicKey, *, origin: str = "static") -> bool:
-        """Let a key log in as `name`; False when it already could. Raises: UserNotFound."""
+        """Let a key log in as `name`; False when it already could, or when a provider brings back what
+        `remove_key` took.
+
+        Raises: UserNotFound.
+        """
 
     async def remove_key(self, name: str, fingerprint: str) -> None:
-        """Take a key from a user. Raises: UserNotFound, KeyNotFound."""
+        """Take a key from a user; only `add_key` with origin `static` gives it back.
+
+        Raises: UserNotFound, KeyNotFound.
+        """
+
+    async def drop_unlisted(self, name: str, provider: str, listed: Collection[bytes]) -> list[str]:
+        """Note what a provider lists for a user now; what came from it and is not there any more goes.
+
+        Gives the fingerprints of what went.
+        """
 
     async def keys_of(self, name: str) -> list[StoredKey]:
         """Give the keys of a user, oldest first. Raises: UserNotFound."""

@@ -4,7 +4,8 @@ Everything here that writes users begins with `serialise`: one proxy at a time m
 keeps uids, names and subjects apart on every replica. Logins never wait for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +17,12 @@ from proxy.errors import IdentityError, NameTaken, OnboardingRejected, ProviderM
 from proxy.identity.directory import Account, OnboardingRecord, OnboardingStatus, check_name
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
-from proxy.identity.schema import MAX_ISSUER, MAX_SUBJECT, counters, keys, onboardings, users
+from proxy.identity.schema import MAX_ISSUER, MAX_SUBJECT, counters, keys, onboardings, revoked_keys, users
 
 _UIDS_AT_ONCE = 1_000
+STATIC = "static"
+"""Origin of users and keys that an operator added."""
+
 _UID = counters.c.name == "uid"
 
 
@@ -50,7 +54,7 @@ async def insert_user(
         "full_name": "",
         "email": "",
         "locked": False,
-        "source": "static",
+        "source": STATIC,
         "login": "",
         "groups": [],
         **row,
@@ -62,7 +66,15 @@ async def insert_user(
 
 
 async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, origin: str) -> bool:
-    """Let a key log in as a user who exists; False when it already could."""
+    """Let a key log in as a user who exists; False when it already could.
+
+    What an operator took away stays away until an operator gives it back, whatever a provider lists.
+    """
+    is_revoked = sa.and_(revoked_keys.c.user == name, revoked_keys.c.fingerprint == key.fingerprint)
+    if origin == STATIC:
+        await connection.execute(sa.delete(revoked_keys).where(is_revoked))
+    elif (await connection.execute(sa.select(revoked_keys.c.user).where(is_revoked))).first() is not None:
+        return False
     row = {
         "user": name,
         "fingerprint": key.fingerprint,
@@ -78,6 +90,32 @@ async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, ori
     except IntegrityError:
         return False
     return True
+
+
+async def delete_key(connection: AsyncConnection, name: str, fingerprint: str) -> bool:
+    """Take a key from a user for good; False when there is none."""
+    gone = sa.delete(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint)
+    if not (await connection.execute(gone)).rowcount:
+        return False
+    row = {"user": name, "fingerprint": fingerprint, "created_at": _now()}
+    with suppress(IntegrityError):
+        async with connection.begin_nested():
+            await connection.execute(sa.insert(revoked_keys).values(row))
+    return True
+
+
+async def drop_unlisted(
+    connection: AsyncConnection, name: str, provider: str, listed: Collection[str]
+) -> list[str]:
+    """Take away what came from a provider that does not list it any more, and give the fingerprints."""
+    is_its = sa.and_(keys.c.user == name, keys.c.origin == provider)
+    held = (await connection.execute(sa.select(keys.c.fingerprint).where(is_its))).scalars().all()
+    gone = sorted(set(held) - set(listed))
+    if gone:
+        await connection.execute(sa.delete(keys).where(is_its, keys.c.fingerprint.in_(gone)))
+    is_user = sa.and_(users.c.name == name, users.c.source == provider)
+    await connection.execute(sa.update(users).where(is_user).values(refreshed_at=_now()))
+    return gone
 
 
 async def lacks_uids(connection: AsyncConnection) -> bool:

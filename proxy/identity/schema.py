@@ -88,6 +88,15 @@ counters = sa.Table(
     sa.Column("next", sa.BigInteger, nullable=False),
 )
 
+revoked_keys = sa.Table(
+    "revoked_keys",
+    metadata,
+    sa.Column("user", sa.String(128), sa.ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+)
+"""Keys that an operator took from a user while a provider may still list them."""
+
 onboardings = sa.Table(
     "onboardings",
     metadata,

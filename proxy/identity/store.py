@@ -25,7 +25,7 @@ from proxy.identity.directory import (
 )
 from proxy.identity.keys import PublicKey, fingerprint
 from proxy.identity.profile import Profile
-from proxy.identity.schema import keys, users
+from proxy.identity.schema import keys, revoked_keys, users
 from proxy.model import User
 
 _TOUCH_EVERY = timedelta(minutes=1)
@@ -118,7 +118,8 @@ class SqlDirectory:
 
     async def remove_user(self, name: str) -> None:
         async with self._writing() as connection:
-            await connection.execute(sa.delete(keys).where(keys.c.user == name))
+            for table in (keys, revoked_keys):
+                await connection.execute(sa.delete(table).where(table.c.user == name))
             _expect_user(
                 (await connection.execute(sa.delete(users).where(users.c.name == name))).rowcount, name
             )
@@ -141,17 +142,21 @@ class SqlDirectory:
     async def unlock(self, name: str) -> None:
         await self._set_locked(name, locked=False)
 
-    async def add_key(self, name: str, key: PublicKey, *, origin: str = "static") -> bool:
+    async def add_key(self, name: str, key: PublicKey, *, origin: str = registration.STATIC) -> bool:
         async with self._writing() as connection:
             await _require_user(connection, name)
             return await registration.insert_key(connection, name, key, origin)
 
     async def remove_key(self, name: str, fingerprint: str) -> None:
-        gone = sa.delete(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint)
         async with self._writing() as connection:
             await _require_user(connection, name)
-            if not (await connection.execute(gone)).rowcount:
+            if not await registration.delete_key(connection, name, fingerprint):
                 raise KeyNotFound(f"user {name} has no key {fingerprint}")
+
+    async def drop_unlisted(self, name: str, provider: str, listed: Collection[bytes]) -> list[str]:
+        shown = {fingerprint(blob) for blob in listed}
+        async with self._writing() as connection:
+            return await registration.drop_unlisted(connection, name, provider, shown)
 
     async def keys_of(self, name: str) -> list[StoredKey]:
         query = sa.select(keys).where(keys.c.user == name).order_by(keys.c.id)

@@ -121,6 +121,38 @@ async def test_a_uid_is_not_given_to_somebody_else_later(directory: Directory) -
     assert (await directory.show_user("bob")).uid == 10_001
 
 
+async def test_what_a_provider_stops_listing_goes_and_nothing_else(directory: Directory) -> None:
+    kept, gone, own = make_key(), make_key(), make_key()
+    await directory.register(profile("alice"), "alice", kept, "forge")
+    await directory.register(profile("alice"), "alice", gone, "forge")
+    await directory.add_key("alice", own)
+    before = await directory.account_of("alice")
+    assert await directory.drop_unlisted("alice", "other", []) == []
+    assert await directory.drop_unlisted("alice", "forge", [kept.blob, b"more"]) == [gone.fingerprint]
+    assert {stored.key.blob for stored in await directory.keys_of("alice")} == {kept.blob, own.blob}
+    after = await directory.account_of("alice")
+    assert before is not None
+    assert after is not None
+    assert before.refreshed_at is not None
+    assert after.refreshed_at is not None
+    assert after.refreshed_at > before.refreshed_at
+    assert await directory.add_key("alice", gone, origin="forge")  # listed again, in again
+
+
+async def test_a_key_that_an_operator_took_does_not_come_back_by_a_provider(directory: Directory) -> None:
+    key = make_key()
+    await directory.register(profile("alice"), "alice", key, "forge")
+    for _ in range(2):
+        await directory.remove_key("alice", key.fingerprint)
+        assert not await directory.add_key("alice", key, origin="forge")
+        assert await directory.key_of("alice", key.blob) is None
+        assert await directory.add_key("alice", key)
+    await directory.remove_key("alice", key.fingerprint)
+    await directory.remove_user("alice")
+    await directory.register(profile("alice"), "alice", key, "forge")
+    assert await directory.key_of("alice", key.blob) is not None
+
+
 # ------------------------------------------------------------------------------------- the waiting list
 
 

@@ -1,4 +1,4 @@
-"""Users that a provider vouches for, uids that nobody shares, and the waiting list."""
+"""Users that a provider vouches for, uids that nobody shares, revoked keys, and the waiting list."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,6 +37,12 @@ def upgrade() -> None:
         sa.Column("next", sa.BigInteger, nullable=False),
     )
     op.execute("INSERT INTO counters (name, next) VALUES ('uid', 0)")
+    op.create_table(
+        "revoked_keys",
+        sa.Column("user", sa.String(128), sa.ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
+        sa.Column("fingerprint", sa.String(64), primary_key=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+    )
     op.create_table(
         "onboardings",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
