@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import asyncssh
 import structlog
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT
-from asyncssh.packet import PacketDecodeError, SSHPacket
+from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST
+from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.settings import RelaySettings
@@ -22,6 +22,7 @@ from proxy.ssh.relay import Gate
 
 _log = structlog.get_logger("ssh")
 
+_USERAUTH = String("ssh-userauth")
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
 
@@ -131,6 +132,13 @@ class TunedConnection(BulkConnection):
 
     # ------------------------------------------------------------------------------- the methods
 
+    def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Grant the authentication service again, as sshd does: Paramiko asks for it before every method."""
+        if self._auth_in_progress and packet.get_full_payload()[1:] == _USERAUTH:
+            self.send_packet(MSG_SERVICE_ACCEPT, _USERAUTH)
+        else:
+            super()._process_service_request(pkttype, pktid, packet)
+
     async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:
         self._method_asked = method.decode("ascii", "replace")
         await super()._finish_userauth(begin_auth, method, packet)
@@ -238,6 +246,7 @@ class TunedConnection(BulkConnection):
 TunedConnection._packet_handlers = {
     **asyncssh.SSHServerConnection._packet_handlers,
     MSG_KEXINIT: TunedConnection._process_kexinit,
+    MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
 }
 
 
