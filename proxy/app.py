@@ -12,8 +12,9 @@ from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
 from proxy.identity.frontdoor import FrontDoor
+from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
-from proxy.logins import Logins
+from proxy.logins import Logins, key_event
 from proxy.settings import Settings, split_address
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.ssh import hostkeys
@@ -65,7 +66,15 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(door.close)
     links = Links(settings.upstream, settings.proxy_id)
     stack.push_async_callback(links.close)
-    logins = Logins(directory, bus, door.onboarding)
+    keysource = KeySource(
+        directory,
+        door,
+        door.issuers,
+        lambda change: bus.publish(key_event(change)),
+        max_keys=settings.front_door.keys.max_keys,
+    )
+    stack.push_async_callback(keysource.close)
+    logins = Logins(directory, keysource, bus, door.onboarding)
     listener = Listener(settings, Gateway(workspaces, links), logins, keys)
     watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
     watch.start()

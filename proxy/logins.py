@@ -17,6 +17,7 @@ from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory
 from proxy.identity.keys import fingerprint
+from proxy.identity.keysource import KeyChange, KeySource
 from proxy.identity.onboarding import Approved, Onboarding, Pending
 from proxy.model import LoginAttempt, Principal, User
 
@@ -46,8 +47,11 @@ class Standing(Enum):
 class Logins:
     """One per process; every connection shares it."""
 
-    def __init__(self, directory: Directory, publisher: Publisher, onboarding: Onboarding | None) -> None:
+    def __init__(
+        self, directory: Directory, keys: KeySource, publisher: Publisher, onboarding: Onboarding | None
+    ) -> None:
         self._directory = directory
+        self._keys = keys
         self._publisher = publisher
         self._onboarding = onboarding
         self._tasks = TaskOwner("logins")
@@ -62,10 +66,11 @@ class Logins:
     async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
         """Tell whether this key would log this user in; proves nothing.
 
-        Unknown users take the same query as known ones, so that its time tells nothing either.
+        Unknown users take the same queries as known ones, so that their time tells nothing either; the
+        provider of a user who is bound to one is asked besides.
         Raises: StoreError.
         """
-        return await self._directory.key_of(attempt.user_string.user, key_blob) is not None
+        return await self._keys.recognises(attempt.user_string.user, key_blob)
 
     async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
         """Turn a proved key into a principal; None when it is not the user's.
@@ -74,7 +79,7 @@ class Logins:
         reason since the key has told who is asking.
         """
         name = attempt.user_string.user
-        key = await self._directory.key_of(name, key_blob)
+        key = await self._keys.key_of(name, key_blob)
         user = await self._directory.find(name)
         if key is None or user is None:
             return None
@@ -158,6 +163,18 @@ class Logins:
                 certificate=principal.certificate,
             )
         )
+
+
+def key_event(change: KeyChange) -> schema.Event:
+    """Tell what a provider changed about the keys of a user."""
+    make = schema.KeyAdded if change.is_added else schema.KeyRemoved
+    return make(
+        user=change.user,
+        actor=f"provider:{change.provider}",
+        fingerprint=change.fingerprint,
+        key_type=change.key_type,
+        origin=change.provider,
+    )
 
 
 def _connection(attempt: LoginAttempt, client_version: str) -> _Connection:

@@ -159,8 +159,10 @@ class Directory(Protocol):
         Raises: UserNotFound, KeyNotFound.
         """
 
-    async def drop_unlisted(self, name: str, provider: str, listed: Collection[bytes]) -> list[str]:
-        """Note what a provider lists for a user now; what came from it and is not there any more goes.
+    async def drop_unlisted(
+        self, name: str, provider: str, listed: Collection[bytes], read_at: datetime
+    ) -> list[str]:
+        """Note what a provider listed at `read_at`; what came from it before and is not listed goes.
 
         Gives the fingerprints of what went.
         """

@@ -21,6 +21,7 @@ from proxy.settings.front_door import (
     FrontDoorSettings,
     GitHubSettings,
     GitLabSettings,
+    OidcSettings,
     ProviderSettings,
 )
 
@@ -72,6 +73,11 @@ class FrontDoor:
         urls = [server.page_url for server in self._servers]
         return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
 
+    @property
+    def issuers(self) -> dict[str, str]:
+        """Say by provider whose subjects it knows, as profiles name them."""
+        return {settings.title: _issuer(settings) for settings in self._settings.providers}
+
     async def keys(self, provider: str, subject: str, login: str) -> KeyList | None:
         """Give the keys that a provider lists for a known account; None when it lists none, or is no more.
 
@@ -105,6 +111,12 @@ class FrontDoor:
         if isinstance(settings, GitLabSettings):
             return GitLab(settings, secret, self._tools)
         return Oidc(settings, secret, self._tools)
+
+
+def _issuer(settings: ProviderSettings) -> str:
+    if isinstance(settings, DevSettings):
+        return "dev"
+    return settings.issuer if isinstance(settings, OidcSettings) else settings.url
 
 
 def _read_secret(file: Path | None) -> Secret | None:

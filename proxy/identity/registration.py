@@ -105,16 +105,16 @@ async def delete_key(connection: AsyncConnection, name: str, fingerprint: str) -
 
 
 async def drop_unlisted(
-    connection: AsyncConnection, name: str, provider: str, listed: Collection[str]
+    connection: AsyncConnection, name: str, provider: str, listed: Collection[str], read_at: datetime
 ) -> list[str]:
     """Take away what came from a provider that does not list it any more, and give the fingerprints."""
-    is_its = sa.and_(keys.c.user == name, keys.c.origin == provider)
+    is_its = sa.and_(keys.c.user == name, keys.c.origin == provider, keys.c.created_at < read_at)
     held = (await connection.execute(sa.select(keys.c.fingerprint).where(is_its))).scalars().all()
     gone = sorted(set(held) - set(listed))
     if gone:
         await connection.execute(sa.delete(keys).where(is_its, keys.c.fingerprint.in_(gone)))
     is_user = sa.and_(users.c.name == name, users.c.source == provider)
-    await connection.execute(sa.update(users).where(is_user).values(refreshed_at=_now()))
+    await connection.execute(sa.update(users).where(is_user).values(refreshed_at=read_at))
     return gone
 
 

@@ -153,10 +153,12 @@ class SqlDirectory:
             if not await registration.delete_key(connection, name, fingerprint):
                 raise KeyNotFound(f"user {name} has no key {fingerprint}")
 
-    async def drop_unlisted(self, name: str, provider: str, listed: Collection[bytes]) -> list[str]:
+    async def drop_unlisted(
+        self, name: str, provider: str, listed: Collection[bytes], read_at: datetime
+    ) -> list[str]:
         shown = {fingerprint(blob) for blob in listed}
         async with self._writing() as connection:
-            return await registration.drop_unlisted(connection, name, provider, shown)
+            return await registration.drop_unlisted(connection, name, provider, shown, read_at)
 
     async def keys_of(self, name: str) -> list[StoredKey]:
         query = sa.select(keys).where(keys.c.user == name).order_by(keys.c.id)

@@ -1,6 +1,7 @@
 """What becomes of somebody whom a provider vouches for: bound to one account, with a uid nobody shares."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -127,15 +128,16 @@ async def test_what_a_provider_stops_listing_goes_and_nothing_else(directory: Di
     await directory.register(profile("alice"), "alice", gone, "forge")
     await directory.add_key("alice", own)
     before = await directory.account_of("alice")
-    assert await directory.drop_unlisted("alice", "other", []) == []
-    assert await directory.drop_unlisted("alice", "forge", [kept.blob, b"more"]) == [gone.fingerprint]
+    now = datetime.now(UTC)
+    assert await directory.drop_unlisted("alice", "other", [], now) == []
+    assert await directory.drop_unlisted("alice", "forge", [], now - timedelta(hours=1)) == []
+    assert await directory.drop_unlisted("alice", "forge", [kept.blob, b"more"], now) == [gone.fingerprint]
     assert {stored.key.blob for stored in await directory.keys_of("alice")} == {kept.blob, own.blob}
     after = await directory.account_of("alice")
     assert before is not None
     assert after is not None
     assert before.refreshed_at is not None
-    assert after.refreshed_at is not None
-    assert after.refreshed_at > before.refreshed_at
+    assert after.refreshed_at == now > before.refreshed_at
     assert await directory.add_key("alice", gone, origin="forge")  # listed again, in again
 
 
