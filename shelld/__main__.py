@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from shelld import log, settings
+from shelld import log, memory, settings
 from shelld.errors import SettingsError
 
 EX_TEMPFAIL = 75
@@ -25,6 +25,7 @@ def main() -> None:
     except SettingsError as error:
         _refuse(error, EX_CONFIG)
     settings.prepare_process()
+    memory.keep_buffers()
     log.configure(chosen.log_level)
 
     # The launcher must be forked while this process has one thread; gRPC's import changes that.

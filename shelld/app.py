@@ -21,7 +21,7 @@ from shelld.listen import Listeners
 from shelld.log import Log
 from shelld.reaper import Reaper
 from shelld.registry import Registry
-from shelld.service import Server, Service, handlers
+from shelld.service import Server, Service
 from shelld.settings import Settings
 from shelld.start import Starter
 
@@ -39,6 +39,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     if settings.tls is not None:
         authenticate = TokenAuthenticator(settings, settings.tls)
     door = UnixDoor(settings.listen.removeprefix("unix://")) if settings.tls is None else None
+    told = _listen_for_signals()  # before anybody can see the socket and think that it serves
     reaper = Reaper()
     reaper.install()
     launcher = Launcher(forked, reaper)
@@ -51,7 +52,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     starter = Starter(settings, accounts, launcher, farewell, bootstrap.ready, listeners.agent_socket)
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher)
     service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
-    server = Server(handlers(service.behaviours(), authenticate))
+    server = Server(service.behaviours(), authenticate)
 
     bootstrap.prepare()
     await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
@@ -60,7 +61,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     scripts = aio.spawn(bootstrap.run_scripts(), name="init scripts")
     _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
     try:
-        reason = await _until_stop(settings, registry, activity, door)
+        reason = await _until_stop(told, settings, registry, activity, door)
         _log.info("stopping", reason=reason, programs=registry.programs)
     finally:
         registry.draining = True
@@ -75,14 +76,23 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
             door.close()
 
 
-async def _until_stop(
-    settings: Settings, registry: Registry, activity: Activity, door: UnixDoor | None
-) -> str:
-    """Wait for a signal or, when that is wanted, for idleness; return which."""
+def _listen_for_signals() -> asyncio.Future[str]:
+    """Return the name of the first TERM or INT to come; as PID 1 no signal has a default effect."""
     loop = asyncio.get_running_loop()
     told: asyncio.Future[str] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _tell(told, number.name))
+    return told
+
+
+async def _until_stop(
+    told: asyncio.Future[str],
+    settings: Settings,
+    registry: Registry,
+    activity: Activity,
+    door: UnixDoor | None,
+) -> str:
+    """Wait for a signal or, when that is wanted, for idleness; return which."""
     waiting: set[asyncio.Future[str]] = {told}
     if settings.idle_stop_s > 0:
         waiting.add(aio.spawn(_idle(settings, registry, activity, door), name="idle"))

@@ -8,10 +8,12 @@ import contextlib
 import gc
 import json
 import os
-import signal
 import socket
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shelld import launcher
@@ -23,6 +25,7 @@ from shelld.reaper import Reaper
 
 _log = Log("shelld.launch")
 _REPORT_BYTES = 4096
+_ATTEMPTS = 3
 
 
 class LaunchError(ShelldError, OSError):
@@ -50,20 +53,39 @@ class Command:
 def fork_launcher() -> tuple[int, socket.socket]:
     """Start the launcher; return its pid and shelld's end of its socket. Closing that ends it.
 
-    Meant to be called while the process has one thread. Later (someone killed the launcher) it is
-    still sound: the child runs nothing of gRPC's and takes no lock that other threads held.
+    Only for a process of one thread, before uvloop is imported: libuv replaces descriptors of its own in
+    every child that is forked afterwards.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = os.fork()
     if pid == 0:
         gc.disable()  # a collection would copy every page that is still shared with shelld
-        signal.set_wakeup_fd(-1)
-        kept = os.dup2(theirs.fileno(), 3, inheritable=False)
-        os.closerange(4, 65536)
-        launcher.serve(socket.socket(fileno=kept))
+        ours.close()
+        launcher.serve(theirs)
     theirs.close()
     ours.setblocking(False)
     return pid, ours
+
+
+def _execute_launcher() -> tuple[int, socket.socket]:
+    """Start another launcher in an interpreter of its own, when somebody killed the first.
+
+    The command line is that of this very process up to its interpreter: a bundle is started through a
+    loader of its own, which `sys.executable` does not tell.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    whole = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]
+    loader = whole[: max(0, len(whole) - len(sys.orig_argv))]
+    code = f"import sys; sys.path[:] = {sys.path!r}; from shelld import launcher; launcher.main()"
+    started = subprocess.Popen(
+        [*loader, sys.executable, "-c", code, str(theirs.fileno())],
+        executable="/proc/self/exe",
+        pass_fds=[theirs.fileno()],
+    )
+    started.returncode = 0  # not subprocess's to wait for: the reaper buries it
+    theirs.close()
+    ours.setblocking(False)
+    return started.pid, ours
 
 
 class Launcher:
@@ -93,14 +115,11 @@ class Launcher:
             "tty": tty,
         }
         with self._reaper.launching():
-            async with _Report() as report:
-                await self._send(job, ids, [report.theirs.fileno(), *stdio])
-                report.theirs.close()
-                pid = await report.pid()
-                end = self._reaper.watch(pid)
+            async with self._sent(job, ids, stdio) as (report, first):
+                end = self._reaper.watch(first["pid"])
                 while message := await report.next():
                     _raise(message)
-                return pid, end
+                return first["pid"], end
 
     async def connect(self, path: str, ids: Ids | None, *, timeout_s: float) -> socket.socket:
         """Connect to a Unix path as an account; EAGAIN when its backlog stays full.
@@ -121,16 +140,12 @@ class Launcher:
 
         Raises: LaunchError of stage "unlink".
         """
-        async with _Report() as report:
-            await self._send({"op": "unlink", "path": path}, ids, [report.theirs.fileno()])
-            report.theirs.close()
+        async with self._sent({"op": "unlink", "path": path}, ids) as (report, _):
             while message := await report.next():
                 _raise(message)
 
     async def _socket(self, job: dict[str, Any], ids: Ids | None) -> socket.socket:
-        async with _Report() as report:
-            await self._send(job, ids, [report.theirs.fileno()])
-            report.theirs.close()
+        async with self._sent(job, ids) as (report, _):
             while message := await report.next():
                 _raise(message)
                 if report.received:
@@ -139,6 +154,25 @@ class Launcher:
                     return made
         raise LaunchError(0, "the launcher's child ended without a word")
 
+    @contextlib.asynccontextmanager
+    async def _sent(
+        self, job: dict[str, Any], ids: Ids | None, fds: Sequence[int] = ()
+    ) -> AsyncIterator[tuple[_Report, dict[str, Any]]]:
+        """Hand over a job; give its report and the first message of it, which holds the pid.
+
+        A launcher may die with the job in its socket. A report that ends before that message says that
+        the job was never begun, so it is handed to the next launcher.
+        """
+        for _ in range(_ATTEMPTS):
+            async with _Report() as report:
+                await self._send(job, ids, [report.theirs.fileno(), *fds])
+                report.theirs.close()
+                if first := await report.next():
+                    _raise(first)
+                    yield report, first
+                    return
+        raise LaunchError(0, "the launcher ended")
+
     async def _send(self, job: dict[str, Any], ids: Ids | None, fds: list[int]) -> None:
         job["ids"] = None if ids is None else [ids.uid, ids.gid, list(ids.groups)]
         body = json.dumps(job).encode()
@@ -146,9 +180,9 @@ class Launcher:
             try:
                 await self._send_frame(body, fds)
             except (BrokenPipeError, ConnectionResetError):
-                _log.warning("launcher was gone, another one is forked")
+                _log.warning("launcher was gone, another one is started")
                 self._requests.close()
-                self.pid, self._requests = fork_launcher()
+                self.pid, self._requests = _execute_launcher()
                 await self._send_frame(body, fds)
 
     async def _send_frame(self, body: bytes, fds: list[int]) -> None:
@@ -181,7 +215,10 @@ class _Report:
         self.received: list[int] = []
 
     async def __aenter__(self) -> _Report:
-        self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise LaunchError(error.errno or 0, "shelld") from error
         self._ours.setblocking(False)
         return self
 
@@ -191,17 +228,6 @@ class _Report:
         for fd in self.received:
             with contextlib.suppress(OSError):
                 os.close(fd)
-
-    async def pid(self) -> int:
-        """Return the first message's pid.
-
-        Raises: LaunchError when there was no fork.
-        """
-        message = await self.next()
-        _raise(message)
-        if "pid" not in message:
-            raise LaunchError(0, "the launcher ended")
-        return int(message["pid"])
 
     async def next(self) -> dict[str, Any]:
         """Return the next message; an empty one says that the job went on to its own life or ended."""

@@ -27,6 +27,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import termios
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -36,12 +37,18 @@ MAX_FDS = 4
 _UMASK = 0o022
 
 
+def main() -> NoReturn:
+    """Serve the socket whose descriptor is the first argument, in an interpreter of its own."""
+    serve(socket.socket(fileno=int(sys.argv[1])))
+
+
 def serve(requests: socket.socket) -> NoReturn:
     """Fork a child per request until shelld closes its end; never returns."""
     os.setsid()  # a Ctrl-C at the terminal that shelld runs in is shelld's to handle
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the middle processes need no burial
     os.chdir("/")
+    requests.set_inheritable(False)
     while True:
         try:
             job, fds = _receive(requests)

@@ -253,11 +253,12 @@ def _abandon(
         farewell.hang_up(launching.result()[0])
 
 
-def _start_error(error: LaunchError, path: str) -> StartError:
+def _start_error(error: OSError, path: str) -> StartError:
     reason = f"{path}: {error.strerror}"
-    if error.stage != "exec":
+    stage = error.stage if isinstance(error, LaunchError) else "shelld"
+    if stage != "exec":
         return StartError(
-            StartCode.RESOURCES, f"the program could not be started ({error.stage}): {error.strerror}"
+            StartCode.RESOURCES, f"the program could not be started ({stage}): {error.strerror}"
         )
     if isinstance(error, FileNotFoundError) or error.errno in {2, 20}:
         return StartError(StartCode.NOT_FOUND, reason)

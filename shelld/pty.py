@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import grp
 import os
@@ -138,6 +139,18 @@ def _set(attributes: list[object], word: int, bit: int, *, on: bool) -> None:
     attributes[word] = old | bit if on else old & ~bit
 
 
+def set_modes(fd: int, modes: Mapping[int, int]) -> None:
+    """Apply the client's terminal modes as far as a terminal without a line can take them.
+
+    Raises: termios.error when `fd` is no terminal.
+    """
+    changed = apply_modes(termios.tcgetattr(fd), modes)
+    # A pseudo-terminal keeps 8 bits and no parity whatever is asked; glibc compares afterwards and then
+    # complains although everything else was done.
+    with contextlib.suppress(termios.error):
+        termios.tcsetattr(fd, termios.TCSANOW, changed)
+
+
 def open_pty(account: Account, spec: PtySpec) -> Pty:
     """Open a pseudo-terminal that belongs to `account`, with the client's size and modes.
 
@@ -153,7 +166,7 @@ def open_pty(account: Account, spec: PtySpec) -> Pty:
     try:
         os.set_blocking(master, False)
         _give(slave, account)
-        termios.tcsetattr(slave, termios.TCSANOW, apply_modes(termios.tcgetattr(slave), spec.modes))
+        set_modes(slave, spec.modes)
         set_window(master, spec.window)
         return Pty(master, slave, os.ttyname(slave))
     except (OSError, termios.error) as error:

@@ -49,7 +49,7 @@ async def relay(
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if down.done() and not down.result():
-            # Broken. A call that ends under a write loses frames that were not read yet, the Reset among them.
+            # A call that ends under a write loses frames that were not read yet, the Reset among them.
             tasks.append(dropping := aio.spawn(_drop(up, receive), name="connection broken"))
             await asyncio.wait({dropping}, timeout=aio.LINGER_S)
             return

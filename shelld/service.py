@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -26,7 +26,6 @@ from shelld.errors import (
     OpenError,
     ProtocolError,
     SettingsError,
-    ShelldError,
     StartError,
     Unauthenticated,
     Unavailable,
@@ -237,12 +236,13 @@ def _started(program: Program) -> pb.Started:
 # --------------------------------------------------------------------------------------- guard
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"]
-_STATUS = {
+_STATUS: dict[type[BaseException], grpc.StatusCode] = {
     Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
 }
+_CLIENT_STREAMING = {method.name for method in _SERVICE.methods if method.client_streaming}
 _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -250,57 +250,64 @@ _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] 
 }
 
 
-def handlers(behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> grpc.GenericRpcHandler:
-    """Put every method of the service behind the guard.
-
-    `behaviours` maps method names to coroutines that take the request (None for a request stream),
-    the context and the caller; replies are messages, or bytes already encoded. The list of methods
-    comes from the service's descriptor: one without a behaviour is an error here, at start, and one
-    without the guard cannot exist.
-    """
-    table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    for method in _SERVICE.methods:
-        kind = _KINDS[method.client_streaming, method.server_streaming]
-        guarded = _guarded(method.name, behaviours[method.name], authenticate)
-        table[method.name] = kind(
-            guarded,
-            request_deserializer=wire.decoder(getattr(pb, method.input_type.name)),
-            response_serializer=wire.encode,
-        )
-    return grpc.method_handlers_generic_handler(_SERVICE.full_name, table)
-
-
-def _guarded(
-    name: str, behaviour: Behaviour, authenticate: Authenticate
-) -> Callable[[Any, wire.Context], Awaitable[Any]]:
-    async def call(request: Any, context: wire.Context) -> Any:
-        try:
-            caller = authenticate(context.invocation_metadata() or (), context.auth_context())
-            return await behaviour(request, context, caller)
-        except CallGone as error:
-            raise asyncio.CancelledError from error
-        except ShelldError as error:
-            _log.info("call refused", method=name, reason=str(error), peer=context.peer())
-            await context.abort(_STATUS.get(type(error), grpc.StatusCode.INTERNAL), str(error))
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the edge of one call: nobody else may be hurt
-            _log.bug("call failed", error, method=name)
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error of shelld")
-
-    return call
-
-
-# -------------------------------------------------------------------------------------- server
-
-
 class Server:
-    """The gRPC server."""
+    """The gRPC server, with every method of the service behind the guard."""
 
-    def __init__(self, handler: grpc.GenericRpcHandler) -> None:
-        """`handler` comes from `handlers`."""
+    def __init__(self, behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> None:
+        """Take coroutines by method name: they get the request, the context and the caller.
+
+        Replies are messages, or bytes already encoded. The list of methods comes from the service's
+        descriptor: one without a behaviour is an error here, at start, and one without the guard
+        cannot exist.
+        """
+        self._authenticate = authenticate
+        self._calls: dict[asyncio.Task[Any], str] = {}
+        self._stopping = False
+        table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in _SERVICE.methods:
+            kind = _KINDS[method.client_streaming, method.server_streaming]
+            table[method.name] = kind(
+                self._guarded(method.name, behaviours[method.name]),
+                request_deserializer=wire.decoder(getattr(pb, method.input_type.name)),
+                response_serializer=wire.encode,
+            )
         self._server = grpc.aio.server(options=wire.SERVER_OPTIONS)
-        self._server.add_generic_rpc_handlers((handler,))
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE.full_name, table),)
+        )
+
+    def _guarded(self, name: str, behaviour: Behaviour) -> Callable[[Any, wire.Context], Awaitable[Any]]:
+        async def call(request: Any, context: wire.Context) -> Any:
+            task = asyncio.current_task()
+            assert task is not None, "gRPC runs each call as a task"
+            self._calls[task] = name
+            try:
+                caller = self._authenticate(context.invocation_metadata() or (), context.auth_context())
+                return await behaviour(request, context, caller)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the edge of one call
+                await self._conclude(name, context, error)
+            finally:
+                del self._calls[task]
+
+        return call
+
+    async def _conclude(self, name: str, context: wire.Context, error: BaseException) -> NoReturn:
+        """End one call that did not end by itself; nobody else is hurt."""
+        code, words = grpc.StatusCode.INTERNAL, "internal error of shelld"
+        if isinstance(error, asyncio.CancelledError) and self._stopping:
+            code, words = grpc.StatusCode.UNAVAILABLE, "this shelld is stopping"
+        elif isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
+            raise error
+        elif isinstance(error, CallGone):
+            raise asyncio.CancelledError from error
+        elif type(error) in _STATUS:
+            code, words = _STATUS[type(error)], str(error)
+            _log.info("call refused", method=name, reason=words, peer=context.peer())
+            if name in _CLIENT_STREAMING:
+                await wire.linger(context)
+        else:
+            _log.bug("call failed", error, method=name)
+        await context.abort(code, words)
 
     async def start(self, address: str, tls: Tls | None) -> None:
         """Bind and serve `host:port`, or a Unix path whose socket has mode 0600 from its first moment.
@@ -318,7 +325,18 @@ class Server:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, end those that last longer than `grace_s`."""
+        """Take no more calls; end connections and listeners now, programs when their Exit is out.
+
+        A call that lasts longer than `grace_s` is ended too.
+        """
+        self._stopping = True
+        for task, name in self._calls.items():
+            if name != "Run":
+                task.cancel()
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=grace_s)
+        for task in self._calls:
+            task.cancel()
         await self._server.stop(grace_s)
 
 

@@ -6,7 +6,6 @@ The only module that reads or writes the environment of the process.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fnmatch
 import json
 import os
@@ -24,9 +23,6 @@ MAX_SOCKET_PATH_BYTES = 107
 
 INTERNAL_SFTP = "internal-sftp"
 """As `sftp_server`: the server that shelld brings along; sshd_config(5) has the word."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_KEPT_BYTES = 16 * 1024 * 1024
 
 _T = TypeVar("_T")
 
@@ -396,17 +392,3 @@ def prepare_process() -> None:
     """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    _keep_buffers()
-
-
-def _keep_buffers() -> None:
-    """Have the allocator keep buffers of a frame's size instead of returning each to the kernel.
-
-    By default glibc maps anything above 128 KiB anew and unmaps it when it is freed, so that every
-    frame pays for 256 page faults: two thirds of all processor time of a download, measured. Other
-    C libraries have no mallopt, and do not need it as badly.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES // 4)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

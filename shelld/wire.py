@@ -278,9 +278,10 @@ async def linger(context: Context) -> None:
     """Drop what the client still sends until it has heard the end, LINGER_S at most.
 
     A call that ends while its client writes fails that write, and gRPC then forgets the frames that
-    the client has not read yet. Only for calls that nobody else reads from: gRPC allows no two reads.
+    the client has not read yet, and the status. gRPC allows no two reads of a call: where another one
+    was given up, there is nothing to drop.
     """
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, grpc.aio.InternalError, grpc.aio.UsageError):
         async with asyncio.timeout(LINGER_S):
             while await read(context) is not None:
                 pass

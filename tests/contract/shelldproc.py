@@ -293,6 +293,8 @@ class Connection:
         """Read to the end of the call; return the kinds of frames that were no data."""
         kinds = []
         while (frame := await self.next()) is not None:
+            if frame.WhichOneof("frame") == "reset":
+                await self.call.done_writing()
             if frame.WhichOneof("frame") != "data":
                 kinds.append(frame.WhichOneof("frame") or "")
         return kinds
@@ -303,6 +305,7 @@ async def refused(call: Any, **first: Any) -> tuple[str, str]:
     await call.write(pb.ConnectionInput(**first))
     frame = await call.read()
     assert frame.WhichOneof("frame") == "failed", frame
+    await call.done_writing()
     assert await call.read() is grpc.aio.EOF
     return pb.OpenFailed.Code.Name(frame.failed.code), frame.failed.reason
 

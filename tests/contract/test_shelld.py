@@ -372,7 +372,7 @@ async def test_lost_client_ends_a_program_that_is_blocked_writing(served: Shelld
 async def test_hang_up_reaches_the_foreground_job(served: Shelld) -> None:
     script = "trap 'echo hup > heard; exit' HUP; echo ready; while :; do sleep 0.05; done"
     await _lost(served, script, pty=pty())
-    await wait_for(lambda: (served.home / "heard").exists(), what="the hang-up")
+    await wait_for((served.home / "heard").exists, what="the hang-up")
 
 
 # --------------------------------------------------------------------------------- back-pressure
@@ -456,7 +456,7 @@ async def test_bad_later_frame_ends_this_program_alone(served: Shelld, frames: l
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await running.end()
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    await wait_for(lambda: not _alive(running.ran.frames[0].started.pid))
+    await wait_for(lambda: not _alive(running.ran.frames[0].started.pid), what="its end")
     await other.type("still here\n")
     assert (await other.end()).out == "still here\n"
 
