@@ -1,0 +1,102 @@
+"""A GitLab by script, in a thread: it counts what it is asked, and says yes when the test does."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from tests.fakes.provider import HANG_UP, Say, Scripted, fixture, said
+from tests.wire.newcomer import public_line
+
+START, POLL = "/oauth/authorize_device", "/oauth/token"
+DEVICE_CODE = "device-code-that-nobody-may-see"
+ACCESS = "access-token-that-nobody-may-see"
+REFRESH = "refresh-token-that-nobody-may-see"
+CLIENT_SECRET = "client-secret-that-nobody-may-see"
+SECRETS = (DEVICE_CODE, ACCESS, REFRESH, CLIENT_SECRET)
+
+
+class Forge:
+    """As `alice` with the keys given; every device code is the same but for its number."""
+
+    def __init__(self, server: Scripted, keys: list[Path]) -> None:
+        self.server = server
+        self.interval_s = 1
+        self.expires_s = 300
+        self._started = 0
+        self._is_approved = threading.Event()
+        entries = [{"id": n, "key": public_line(key), "usage_type": "auth"} for n, key in enumerate(keys)]
+        pages = fixture("gitlab")
+        server.on(START, self._start)
+        server.on(POLL, self._poll)
+        server.on("/api/v4/user", said(pages["user"]))
+        server.on("/oauth/userinfo", said(pages["userinfo"]))
+        server.on("/api/v4/users/42/keys?per_page=100", Say(entries))
+
+    @property
+    def provider(self) -> dict[str, Any]:
+        """Settings that point here; the secret's file is put there by the test."""
+        return {"kind": "gitlab", "url": self.server.url, "client_id": "fairlead"}
+
+    def approve(self) -> None:
+        """The person says yes to whoever asks from now on."""
+        self._is_approved.set()
+
+    def die(self) -> None:
+        """Hang up on everybody from now on."""
+        for path in (START, POLL, "/api/v4/user"):
+            self.server.on(path, HANG_UP)
+
+    @property
+    def starts(self) -> int:
+        return self.server.count(START)
+
+    @property
+    def polls(self) -> int:
+        return self.server.count(POLL)
+
+    async def _start(self, request: web.Request) -> web.StreamResponse:
+        del request
+        self._started += 1
+        return web.json_response(
+            {
+                "device_code": f"{DEVICE_CODE}-{self._started}",
+                "user_code": f"CODE{self._started:04}",
+                "verification_uri": f"{self.server.url}/oauth/device",
+                "expires_in": self.expires_s,
+                "interval": self.interval_s,
+            }
+        )
+
+    async def _poll(self, request: web.Request) -> web.StreamResponse:
+        del request
+        if not self._is_approved.is_set():
+            return web.json_response({"error": "authorization_pending"}, status=400)
+        return web.json_response(
+            {"access_token": ACCESS, "token_type": "Bearer", "refresh_token": REFRESH, "expires_in": 7200}
+        )
+
+
+@contextmanager
+def open_forge(keys: list[Path]) -> Iterator[Forge]:
+    """Serve from a loop in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def run(make: Callable[[], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(make(), loop).result(60)
+
+    server = Scripted()
+    try:
+        run(server.__aenter__)
+        yield Forge(server, keys)
+        run(server.__aexit__)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(60)
+        loop.close()
