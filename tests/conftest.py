@@ -41,3 +41,9 @@ def short_dir() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
     yield path
     shutil.rmtree(path)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name long values by their argument: keys are made anew in every process, and names must not be."""
+    del config
+    return argname if isinstance(val, str | bytes) and len(val) > 24 else None
