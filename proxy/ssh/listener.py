@@ -2,8 +2,11 @@
 
 import asyncio
 import socket
+from collections import OrderedDict
+from copy import copy
 
 import asyncssh
+from asyncssh.kex import get_kex_algs
 
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
@@ -16,6 +19,34 @@ from proxy.ssh.hostkeys import HostKeys
 from proxy.ssh.transport import TunedConnection
 
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
+# The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
+# looks for: liboqs.
+_KEY_EXCHANGES = (
+    "mlkem768x25519-sha256",
+    "sntrup761x25519-sha512",
+    "sntrup761x25519-sha512@openssh.com",
+    "mlkem768nistp256-sha256",
+    "mlkem1024nistp384-sha384",
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group18-sha512",
+    "diffie-hellman-group14-sha256",
+    "diffie-hellman-group-exchange-sha256",
+)
+# As OpenSSH since 8.8: no SHA-1.
+_HOST_KEY_SIGNATURES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
+_SIGNATURES = (
+    *_HOST_KEY_SIGNATURES,
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com",
+    "sk-ecdsa-sha2-nistp256@openssh.com",
+    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
+)
 _COMPRESSION = ("none", "zlib@openssh.com")  # the one that starts after login: strangers inflate nothing
 
 
@@ -49,6 +80,14 @@ class Listener:
             options = await asyncssh.SSHServerConnectionOptions.construct(**self._options())
         except ValueError as exc:
             raise SettingsError(f"ssh: {exc}") from exc
+        # One key object an algorithm: asyncssh sets the algorithm of a signature on the object, and two
+        # clients at once, one for each algorithm of the RSA key, would share it.
+        options.server_host_keys = OrderedDict(
+            (name.encode(), copy(options.server_host_keys[name.encode()])) for name in _HOST_KEY_SIGNATURES
+        )
+        for keypair in options.all_server_host_keys.values():
+            if keypair.algorithm == b"ssh-rsa":
+                keypair.set_sig_algorithm(b"rsa-sha2-512")  # of the proof that we have it
         loop = asyncio.get_running_loop()
         host, port = split_address(settings.listen)
 
@@ -82,6 +121,8 @@ class Listener:
             "send_server_host_keys": True,
             "server_version": settings.ssh.version,
             "encryption_algs": settings.ssh.ciphers,
+            "kex_algs": [name for name in _KEY_EXCHANGES if name.encode() in get_kex_algs()],
+            "signature_algs": _SIGNATURES,
             "mac_algs": _MACS,
             "compression_algs": _COMPRESSION,
             "login_timeout": 0,  # three budgets of our own replace it

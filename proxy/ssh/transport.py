@@ -6,7 +6,9 @@ that reach below asyncssh's documented surface are pinned by tests in tests/unit
 
 import asyncio
 import sys
-from typing import Any, cast
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
 import structlog
@@ -123,12 +125,23 @@ class TunedConnection(BulkConnection):
         super()._send_kexinit()
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        theirs = packet.get_full_payload()
         if self._kexinit_held and not self._session_id and not self._server_kexinit:
-            offered = _ciphers_offered(packet)
-            if _AES_GCM & offered:
+            if _AES_GCM & set(_Proposal.of(theirs).ciphers):
                 self._enc_algs = [name for name in self._enc_algs if name in _AES_GCM]
             super()._send_kexinit()
         await super()._process_kexinit(pkttype, pktid, packet)
+        # asyncssh takes a guess for right when it names what was agreed on; Dropbear sends another packet
+        # when it does not name what both like best, as RFC 4253 §7 says.
+        client, server = _Proposal.of(theirs), _Proposal.of(self._server_kexinit)
+        self._ignore_first_kex = client.guesses and client.favourites != server.favourites
+
+    def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
+        """Prove the chosen key later as it is proved now: OpenSSH accepts no other RSA signature."""
+        chosen = super().choose_server_host_key(peer_host_key_algs)
+        if (key := self._server_host_key) is not None:
+            self._all_server_host_keys = OrderedDict(self._all_server_host_keys) | {key.public_data: key}
+        return chosen
 
     # ------------------------------------------------------------------------------- the methods
 
@@ -153,7 +166,12 @@ class TunedConnection(BulkConnection):
     # ---------------------------------------------------------------------------- the signature
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Remember which key was proved: identity hangs on the signature, not on the last offer."""
+        """Remember which key was proved: identity hangs on the signature, not on the last offer.
+
+        A signature over SHA-1 proves nothing, as with OpenSSH since 8.8.
+        """
+        if signature and SSHPacket(signature).get_string() == b"ssh-rsa":
+            return False
         valid = await super().validate_public_key(username, key_data, msg, signature)
         if valid and msg:
             self.proved_key = key_data
@@ -250,11 +268,21 @@ TunedConnection._packet_handlers = {
 }
 
 
-def _ciphers_offered(packet: SSHPacket) -> set[bytes]:
-    """Read the client's ciphers towards us from a KEXINIT, without consuming it (RFC 4253 §7.1)."""
-    copy = SSHPacket(packet.get_full_payload())
-    copy.get_byte()
-    copy.get_bytes(16)  # cookie
-    copy.get_namelist()  # key exchange
-    copy.get_namelist()  # host keys
-    return set(copy.get_namelist())
+class _Proposal(NamedTuple):
+    """What matters here of a KEXINIT (RFC 4253 §7.1)."""
+
+    favourites: tuple[Sequence[bytes], Sequence[bytes]]
+    """The first of the key exchanges and of the host keys; none of an empty list."""
+    ciphers: Sequence[bytes]
+    """From client to server."""
+    guesses: bool
+    """Whether a packet follows that relies on the favourites being agreed on."""
+
+    @classmethod
+    def of(cls, payload: bytes) -> Self:
+        """Read a payload. Raises: PacketDecodeError."""
+        packet = SSHPacket(payload)
+        packet.get_byte()
+        packet.get_bytes(16)  # cookie
+        exchanges, host_keys, ciphers, *_ = [packet.get_namelist() for _ in range(10)]
+        return cls((exchanges[:1], host_keys[:1]), ciphers, packet.get_boolean())
