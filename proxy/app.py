@@ -15,8 +15,7 @@ from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
-from proxy.settings import Settings, split_address
-from proxy.settings.front_door import FrontDoorSettings, is_loopback
+from proxy.settings import Settings
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
 from proxy.upstream.client import Links
@@ -62,7 +61,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     workspaces = Workspaces(catalog, backend, settings.blueprint.default)
     stack.push_async_callback(workspaces.close)
     bus = await _open_bus(settings, stack)
-    door = await FrontDoor.open(_front_door(settings), directory)
+    door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)
     links = Links(settings.upstream, settings.proxy_id)
     stack.push_async_callback(links.close)
@@ -96,9 +95,3 @@ async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:
     bus.start()
     stack.push_async_callback(bus.close, events.close_timeout_s)
     return bus
-
-
-def _front_door(settings: Settings) -> FrontDoorSettings:
-    """The development provider is for those who reach this machine from this machine, and only them."""
-    host, _ = split_address(settings.listen)
-    return settings.front_door.in_effect(embedded=is_loopback(host))

@@ -7,7 +7,7 @@ be used.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,39 +16,35 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from proxy import __version__
-from proxy.errors import EXIT_CONFIG, FairleadError, IdentityError, SettingsError
-from proxy.output import count, key_row, print_json, print_rows, user_row
+from proxy.commands.common import HELP, Json
+from proxy.commands.onboarding import onboarding_app
+from proxy.commands.providers import provider_app
+from proxy.commands.users import key_app, user_app
+from proxy.errors import EXIT_CONFIG, FairleadError, SettingsError
+from proxy.output import print_json, print_rows
 
 if TYPE_CHECKING:
-    from proxy.identity.directory import Directory
-    from proxy.identity.keys import PublicKey
     from proxy.settings import Settings
     from proxy.workspaces.backend import WorkspaceRecord
     from proxy.workspaces.local import LocalBackend
 
 _T = TypeVar("_T")
 
-_HELP = {"context_settings": {"help_option_names": ["-h", "--help"]}, "no_args_is_help": True}
 app = typer.Typer(
     help="SSH bastion into workspaces: ssh user+blueprint@host with any stock SSH client.",
     pretty_exceptions_enable=False,
     add_completion=False,
-    **_HELP,  # type: ignore[arg-type]
+    **HELP,
 )
-user_app = typer.Typer(help="People who may log in.", **_HELP)  # type: ignore[arg-type]
-key_app = typer.Typer(help="Public keys of a user.", **_HELP)  # type: ignore[arg-type]
-blueprint_app = typer.Typer(help="What workspaces look like.", **_HELP)  # type: ignore[arg-type]
-workspace_app = typer.Typer(help="Workspaces of this machine.", **_HELP)  # type: ignore[arg-type]
+blueprint_app = typer.Typer(help="What workspaces look like.", **HELP)
+workspace_app = typer.Typer(help="Workspaces of this machine.", **HELP)
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.add_typer(onboarding_app, name="onboarding")
+app.add_typer(provider_app, name="provider")
 app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str, typer.Argument(help="User name, as typed before '+' in ssh.", show_default=False)]
-KeyFiles = Annotated[
-    list[str], typer.Option("--key", help="File with public keys; '-' for stdin. May be repeated.")
-]
 Listen = Annotated[str | None, typer.Option(help="host:port of the SSH listener.")]
 
 
@@ -150,149 +146,6 @@ def show_settings(context: typer.Context, as_json: Json = False) -> None:
         print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False), end="")
-
-
-# -------------------------------------------------------------------------------------------- users
-
-
-@user_app.command("add")
-def add_user(
-    context: typer.Context,
-    name: Name,
-    key: KeyFiles = [],  # noqa: B006 - typer copies it
-    full_name: Annotated[str, typer.Option(help="For people to read.")] = "",
-    email: Annotated[str, typer.Option(help="For people to read.")] = "",
-) -> None:
-    """Record a user who may log in with these keys."""
-    keys = _read_keys(key)
-
-    async def act(directory: "Directory") -> None:
-        await directory.add_user(name, full_name=full_name, email=email)
-        for one in keys:
-            await directory.add_key(name, one)
-
-    _with_directory(context, act)
-    print(f"user {name} added with {count(len(keys), 'key')}", file=sys.stderr)
-
-
-@user_app.command("list")
-def list_users(context: typer.Context, as_json: Json = False) -> None:
-    """List every user."""
-    rows = [user_row(record) for record in _with_directory(context, lambda directory: directory.list_users())]
-    print_rows(rows, as_json, ("name", "full_name", "email", "keys", "locked", "created_at"))
-
-
-@user_app.command("show")
-def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show one user with the keys."""
-
-    async def act(directory: "Directory") -> dict[str, Any]:
-        row = user_row(await directory.show_user(name))
-        return {**row, "keys": [key_row(key) for key in await directory.keys_of(name)]}
-
-    shown = _with_directory(context, act)
-    if as_json:
-        print_json(shown)
-        return
-    for label, value in shown.items():
-        if label != "keys":
-            print(f"{label + ':':12} {value if value is not None else ''}")
-    print_rows(shown["keys"], False, _KEY_COLUMNS)
-
-
-@user_app.command("remove")
-def remove_user(context: typer.Context, name: Name) -> None:
-    """Forget a user and the keys; workspaces stay."""
-    _with_directory(context, lambda directory: directory.remove_user(name))
-
-
-@user_app.command("lock")
-def lock_user(context: typer.Context, name: Name) -> None:
-    """Keep a user out without forgetting anything."""
-    _with_directory(context, lambda directory: directory.lock(name))
-
-
-@user_app.command("unlock")
-def unlock_user(context: typer.Context, name: Name) -> None:
-    """Let a locked user in again."""
-    _with_directory(context, lambda directory: directory.unlock(name))
-
-
-# --------------------------------------------------------------------------------------------- keys
-
-_KEY_COLUMNS = ("fingerprint", "algorithm", "comment", "origin", "last_used_at")
-
-
-@key_app.command("add")
-def add_key(
-    context: typer.Context,
-    name: Name,
-    files: Annotated[
-        list[str], typer.Argument(help="Files with public keys; '-' for stdin.", show_default=False)
-    ],
-) -> None:
-    """Let more keys log in as a user."""
-    keys = _read_keys(files)
-
-    async def act(directory: "Directory") -> int:
-        return sum([await directory.add_key(name, key) for key in keys])
-
-    print(f"{count(_with_directory(context, act), 'new key')} for {name}", file=sys.stderr)
-
-
-@key_app.command("list")
-def list_keys(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """List the keys of a user."""
-    keys = _with_directory(context, lambda directory: directory.keys_of(name))
-    print_rows([key_row(key) for key in keys], as_json, _KEY_COLUMNS)
-
-
-@key_app.command("remove")
-def remove_key(
-    context: typer.Context,
-    name: Name,
-    fingerprint: Annotated[
-        str, typer.Argument(help="SHA256:…, as `key list` prints it.", show_default=False)
-    ],
-) -> None:
-    """Take a key from a user."""
-    _with_directory(context, lambda directory: directory.remove_key(name, fingerprint))
-
-
-def _read_keys(files: Sequence[str]) -> list["PublicKey"]:
-    from proxy.identity.keys import parse_public_keys
-
-    keys = []
-    for name in files:
-        try:
-            text = sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
-            keys += parse_public_keys(text)
-        except OSError as exc:
-            raise IdentityError(f"{name}: {exc.strerror}") from None
-        except UnicodeDecodeError:
-            raise IdentityError(f"{name}: not a text file") from None
-        except IdentityError as exc:
-            raise IdentityError(f"{'stdin' if name == '-' else name}: {exc}") from None
-    return keys
-
-
-def _with_directory(context: typer.Context, act: Callable[["Directory"], Awaitable[_T]]) -> _T:
-    from proxy.identity.store import SqlDirectory
-
-    settings: Settings = context.obj.settings()
-
-    async def main() -> _T:
-        directory = await SqlDirectory.open(
-            settings.database_url,
-            query_timeout_s=settings.identity.query_timeout_s,
-            uids=settings.identity.uids,
-        )
-        try:
-            return await act(directory)
-        finally:
-            await directory.close()
-
-    return asyncio.run(main())
 
 
 # --------------------------------------------------------------------------- blueprints, workspaces

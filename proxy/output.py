@@ -3,14 +3,16 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxy.identity.directory import StoredKey, UserRecord
+    from proxy.identity.directory import OnboardingRecord, StoredKey, UserChange, UserRecord
 
 
 def user_row(record: "UserRecord") -> dict[str, Any]:
     """Flatten a user."""
+    account = record.account
     return {
         "name": record.user.name,
         "full_name": record.user.full_name,
@@ -18,22 +20,63 @@ def user_row(record: "UserRecord") -> dict[str, Any]:
         "uid": record.uid,
         "locked": record.user.locked,
         "keys": record.key_count,
-        "created_at": record.created_at.isoformat(timespec="seconds"),
+        "created_at": _when(record.created_at),
+        "expires_at": _when(record.user.expires_at),
+        "source": account.provider if account else "static",
+        "issuer": account.issuer if account else "",
+        "subject": account.subject if account else "",
+        "login": account.login if account else "",
+        "groups": list(account.groups) if account else [],
+        "refreshed_at": _when(account.refreshed_at) if account else None,
+    }
+
+
+def onboarding_row(record: "OnboardingRecord") -> dict[str, Any]:
+    """Flatten somebody on the waiting list."""
+    return {
+        "id": record.id,
+        "status": record.status.value,
+        "name": record.name,
+        "full_name": record.full_name,
+        "email": record.email,
+        "provider": record.account.provider,
+        "login": record.account.login,
+        "issuer": record.account.issuer,
+        "subject": record.account.subject,
+        "groups": list(record.account.groups),
+        "fingerprint": record.key.fingerprint,
+        "source_address": record.source_address,
+        "created_at": _when(record.created_at),
+        "decided_by": record.decided_by,
+        "decided_at": _when(record.decided_at),
+    }
+
+
+def import_row(change: "UserChange") -> dict[str, Any]:
+    """Flatten what an import did to a user."""
+    return {
+        "name": change.name,
+        "action": change.action,
+        "new_keys": [key.fingerprint for key in change.keys],
+        "locked": change.locked,
     }
 
 
 def key_row(stored: "StoredKey") -> dict[str, Any]:
     """Flatten a key; the key itself can be printed again from its `line`."""
-    used = stored.last_used_at
     return {
         "fingerprint": stored.key.fingerprint,
         "algorithm": stored.key.algorithm,
         "comment": stored.key.comment,
         "origin": stored.origin,
-        "created_at": stored.created_at.isoformat(timespec="seconds"),
-        "last_used_at": used and used.isoformat(timespec="seconds"),
+        "created_at": _when(stored.created_at),
+        "last_used_at": _when(stored.last_used_at),
         "line": str(stored.key),
     }
+
+
+def _when(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="seconds")
 
 
 def count(number: int, what: str) -> str:
@@ -70,5 +113,7 @@ def _cell(value: Any) -> str:
     """One line without control characters: a key's comment was written by a stranger."""
     if isinstance(value, bool):
         return "yes" if value else ""
+    if isinstance(value, list):
+        value = " ".join(str(part) for part in value)
     text = "" if value is None else str(value)
     return "".join(character if character.isprintable() else " " for character in text)

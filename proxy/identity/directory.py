@@ -4,7 +4,7 @@ Names are lower-case as `userstring` gives them. How they are kept is `store`; w
 is `keys`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -99,6 +99,42 @@ class KeyStanding:
     has_key: bool
 
 
+@dataclass(frozen=True, slots=True)
+class UserEntry:
+    """A user as a file describes one; None leaves what is there as it is."""
+
+    where: str
+    """Place in the file, for problems."""
+    name: str
+    full_name: str | None = None
+    email: str | None = None
+    uid: int | None = None
+    expires_at: datetime | None = None
+    locked: bool | None = None
+    keys: tuple[PublicKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UserChange:
+    """What an import did to a user."""
+
+    name: str
+    action: str
+    """`add`, `change`, or `same` when there was nothing to do."""
+    keys: tuple[PublicKey, ...]
+    """Those that are new."""
+    locked: bool | None
+    """None when that did not change."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """What an import did, or would have done; with problems it did nothing."""
+
+    changes: tuple[UserChange, ...]
+    problems: tuple[str, ...]
+
+
 class Directory(Protocol):
     """Users and their keys. Safe to call from many tasks and many proxies at once.
 
@@ -172,6 +208,9 @@ class Directory(Protocol):
 
     async def touch_key(self, key_id: int) -> None:
         """Note that a key was used now; within a minute of the last note nothing is written."""
+
+    async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
+        """Add and change users by entries of distinct names: all, or none when there is a problem."""
 
     # ------------------------------------------------------------------- those who come by a provider
 

@@ -105,7 +105,7 @@ class FrontDoor:
             await server.start()
             self._servers.append(server)
             return Dev(settings, server, self._tools)
-        secret = _read_secret(settings.client_secret_file)
+        secret = read_secret(settings.client_secret_file)
         if isinstance(settings, GitHubSettings):
             return GitHub(settings, secret, self._tools)
         if isinstance(settings, GitLabSettings):
@@ -119,7 +119,8 @@ def _issuer(settings: ProviderSettings) -> str:
     return settings.issuer if isinstance(settings, OidcSettings) else settings.url
 
 
-def _read_secret(file: Path | None) -> Secret | None:
+def read_secret(file: Path | None) -> Secret | None:
+    """Read the secret of a client, if it has one. Raises: SettingsError."""
     if file is None:
         return None
     try:

@@ -5,6 +5,7 @@ With `registration` the only module that writes queries.
 
 import hmac
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -13,13 +14,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
-from proxy.identity import registration
+from proxy.identity import bulk, registration
 from proxy.identity.database import Database
 from proxy.identity.directory import (
     Account,
+    ImportResult,
     KeyStanding,
     OnboardingRecord,
     StoredKey,
+    UserEntry,
     UserRecord,
     check_name,
 )
@@ -31,6 +34,10 @@ from proxy.model import User
 _TOUCH_EVERY = timedelta(minutes=1)
 _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
 _USER = (users.c.name, users.c.full_name, users.c.locked, users.c.expires_at)
+
+
+class _Undo(Exception):
+    """Leaves a transaction without keeping what it did."""
 
 
 class SqlDirectory:
@@ -177,6 +184,14 @@ class SqlDirectory:
                 return
         async with self._writing() as connection:
             await connection.execute(sa.update(keys).where(keys.c.id == key_id).values(last_used_at=now))
+
+    async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
+        with suppress(_Undo):
+            async with self._writing() as connection:
+                result = await bulk.import_users(connection, self._uids, entries)
+                if dry_run or result.problems:
+                    raise _Undo
+        return result
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
         async with self._writing() as connection:

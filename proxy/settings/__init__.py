@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from proxy.errors import SettingsError
 from proxy.settings.events import EventsSettings
-from proxy.settings.front_door import FrontDoorSettings
+from proxy.settings.front_door import FrontDoorSettings, is_loopback
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -214,6 +214,12 @@ class Settings(_Section):
     @property
     def blueprint_dir(self) -> Path:
         return self.blueprint.directory or self.state_dir / "blueprints"
+
+    @property
+    def front_door_in_effect(self) -> FrontDoorSettings:
+        """The development provider is for those who reach this machine from this machine, and only them."""
+        host, _ = split_address(self.listen)
+        return self.front_door.in_effect(embedded=is_loopback(host))
 
     @property
     def database_url(self) -> str:

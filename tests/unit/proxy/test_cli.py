@@ -1,47 +1,15 @@
 """The command line: output, exit status, nothing else."""
 
-import io
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from proxy import cli
+from tests.unit.proxy.commandline import Run
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJNXJ0rwcTs0CZYOsFMeHLjUUiWYOovhTAlU3HMn9Gc3"
-
-
-class Done(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def fairlead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    for name in [name for name in os.environ if name.startswith("FAIRLEAD_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("FAIRLEAD_HOME", str(tmp_path / "home"))
-
-    def run(*words: str, stdin: str = "", **environ: str) -> Done:
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["fairlead", *words])
-            patch.setattr(sys, "stdin", io.StringIO(stdin))
-            for name, value in environ.items():
-                patch.setenv(name, value)
-            with pytest.raises(SystemExit) as ended:
-                cli.main()
-        return Done(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 def test_users_and_keys(fairlead: Run, tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""Fixtures of several modules' tests."""
+
+from tests.unit.proxy.commandline import fairlead
+
+__all__ = ["fairlead"]
