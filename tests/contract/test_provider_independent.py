@@ -4,6 +4,7 @@ Needs node and npm, and once the npm registry; without them these tests are skip
 """
 
 import asyncio
+import fcntl
 import os
 import shutil
 import socket
@@ -35,13 +36,15 @@ def installed(request: pytest.FixtureRequest) -> Path:
     target = request.config.cache.mkdir("oidc-provider")
     for file in ("package.json", "server.mjs"):
         shutil.copy(HERE / file, target)
-    if not (target / "node_modules" / "oidc-provider").is_dir():
-        command = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            subprocess.run(command, cwd=target, check=True, capture_output=True, timeout=90)
-        except (subprocess.SubprocessError, OSError) as exc:
-            shutil.rmtree(target / "node_modules", ignore_errors=True)
-            pytest.skip(f"NOT TESTED against an independent provider: npm could not install it ({exc})")
+    with (target / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side
+        if not (target / "node_modules" / "oidc-provider").is_dir():
+            command = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+            try:
+                subprocess.run(command, cwd=target, check=True, capture_output=True, timeout=90)
+            except (subprocess.SubprocessError, OSError) as exc:
+                shutil.rmtree(target / "node_modules", ignore_errors=True)
+                pytest.skip(f"NOT TESTED against an independent provider: npm could not install it ({exc})")
     return target
 
 

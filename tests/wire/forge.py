@@ -94,8 +94,10 @@ def open_forge(keys: list[Path]) -> Iterator[Forge]:
     server = Scripted()
     try:
         run(server.__aenter__)
-        yield Forge(server, keys)
-        run(server.__aexit__)
+        try:
+            yield Forge(server, keys)
+        finally:
+            run(server.__aexit__)
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)
