@@ -16,7 +16,7 @@ from proxy.settings import Settings, split_address
 from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
 from proxy.ssh.hostkeys import HostKeys
-from proxy.ssh.transport import TunedConnection
+from proxy.ssh.transport import GOODBYE_S, TunedConnection
 
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
@@ -109,9 +109,11 @@ class Listener:
         for connection in tuple(self._shared.connections):
             live.spawn(connection.conn.wait_closed(), name="wait")
         await live.wait(grace_s)
-        for connection in tuple(self._shared.connections):
+        leaving = tuple(self._shared.connections)
+        for connection in leaving:
+            live.spawn(connection.conn.gone.wait(), name="goodbye")
             connection.disconnect("the proxy is shutting down")
-        await live.close(grace_s=2.0)
+        await live.close(grace_s=GOODBYE_S)
 
     def _options(self) -> dict[str, object]:
         settings = self._settings

@@ -25,6 +25,9 @@ from proxy.ssh.relay import Gate
 _log = structlog.get_logger("ssh")
 
 _USERAUTH = String("ssh-userauth")
+GOODBYE_S = 2.0
+"""A client has this long to read why its connection ends."""
+
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
 
@@ -58,6 +61,8 @@ class TunedConnection(BulkConnection):
         super().__init__(loop, options)
         self.writable = Gate()
         """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
+        self.gone = asyncio.Event()
+        """Set when the socket has gone, or nobody is at its other end."""
         self.proved_key = b""
         """The key blob whose signature was verified last; a key merely offered never gets here."""
         self._join_bytes = relay.join_bytes
@@ -82,7 +87,27 @@ class TunedConnection(BulkConnection):
 
     def connection_lost(self, exc: Exception | None = None) -> None:
         self.writable.open()
+        self.gone.set()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes, datatype: int | None = None) -> None:
+        if self._transport is not None:  # else we have said goodbye, and hear nothing any more
+            super().data_received(data, datatype)
+
+    def _force_close(self, exc: Exception | None) -> None:
+        """End the connection, but let the client read why.
+
+        asyncssh aborts, which drops the disconnect message together with all that waits before it.
+        """
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        self._loop.call_soon(self._cleanup, exc)
+        if transport.is_closing() or isinstance(exc, asyncssh.ConnectionLost):
+            transport.abort()
+            return
+        transport.write_eof()
+        self._loop.call_later(GOODBYE_S, transport.abort)
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
         """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh.

@@ -47,7 +47,11 @@ class Master:
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:  # it may be stuck in a write to a client that reads no more
+            self.process.kill()
+            self.process.wait(20)
         self._scratch.cleanup()
 
     def _stands(self) -> bool:

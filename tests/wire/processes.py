@@ -1,9 +1,11 @@
 """What the kernel tells of processes: memory, families, who is left over."""
 
 import os
+import signal
 from pathlib import Path
 
 from tests.wire.harness import Fairlead
+from tests.wire.peers import until
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -63,4 +65,10 @@ def shelld(fairlead: Fairlead, user_string: str = "alice+dev") -> int:
 def programs(fairlead: Fairlead, user_string: str = "alice+dev") -> set[int]:
     """What runs in a workspace besides shelld's own processes; zombies included."""
     own = set(shellds(fairlead, user_string))
-    return descendants(shelld(fairlead, user_string)) - own
+    return descendants(shelld(fairlead, user_string)) - own if own else set()
+
+
+def kill(pid: int) -> None:
+    """End a process that the test's own proxy started, and wait until the kernel has."""
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: pid not in parents(), "the killed process is gone")
