@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from proxy.errors import OnboardingError, SettingsError
-from proxy.identity.clock import REAL
+from proxy.identity.clock import REAL, Clock
 from proxy.identity.directory import Account
 from proxy.identity.frontdoor import read_secret
 from proxy.identity.http import HttpClient, Request
@@ -46,13 +46,20 @@ Steps = AsyncIterator[Finding]
 class Checkup:
     """Looks at providers one after the other; `close` when done."""
 
-    def __init__(self, settings: FrontDoorSettings, accounts: Mapping[str, Account], *, start: bool) -> None:
+    def __init__(
+        self,
+        settings: FrontDoorSettings,
+        accounts: Mapping[str, Account],
+        *,
+        start: bool,
+        clock: Clock = REAL,
+    ) -> None:
         """`accounts` has somebody of each provider, for key lists; `start` asks for a code of each."""
         self._settings = settings
         self._accounts = accounts
         self._start = start
         self._http = HttpClient(settings.http)
-        self._tools = Tools(self._http, REAL, settings.keys)
+        self._tools = Tools(self._http, clock, settings.keys)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -104,7 +111,7 @@ class Checkup:
         yield Finding(
             name, "discovery", True, f"{settings.issuer} is what it says{'; has ' + has if has else ''}"
         )
-        jwks = Jwks(name, endpoints.jwks, self._http)
+        jwks = Jwks(name, endpoints.jwks, self._http, clock=self._tools.clock)
         try:
             count = len((await jwks.keys()).keys)
         except OnboardingError as exc:
@@ -154,7 +161,7 @@ class Checkup:
             return Finding(name, "approval", None, "by device code; --start asks for one")
         about = About("provider-check", "localhost", "")
         authorization = await provider.start_device(about, _CODE_LIFETIME_S)
-        lifetime_s = authorization.expires_at - REAL.now()
+        lifetime_s = authorization.expires_at - self._tools.clock.now()
         return Finding(
             name,
             "approval",
