@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,20 +179,18 @@ async def test_idle_shelld_stops_and_ends_an_idle_shell() -> None:
         assert not (served.directory / "s").exists()
 
 
-async def _outlives_its_idle_limit(work: str) -> None:
-    async with shelld(idle_stop_s=1.5) as served:
-        running = await start(served, work)
-        reading = asyncio.create_task(running.end())
-        await asyncio.sleep(4.0)
-        assert served.process.poll() is None
-        reading.cancel()
-        running.call.cancel()
-        await asyncio.to_thread(served.process.wait, 30)
-
-
 async def test_output_and_work_are_activity() -> None:
-    works = ("while :; do echo x; sleep 0.2; done", "while :; do :; done")
-    await asyncio.gather(*(_outlives_its_idle_limit(work) for work in works))
+    limit_s = 2.0
+    async with AsyncExitStack() as stack:
+        workspaces = []
+        for work in ("while :; do echo x; sleep 0.2; done", "while :; do :; done"):
+            served = await stack.enter_async_context(shelld(idle_stop_s=limit_s))
+            workspaces.append((served, await start(served, work)))
+        await asyncio.sleep(2.5 * limit_s)
+        assert [served.process.poll() for served, _ in workspaces] == [None, None]
+        for served, running in workspaces:
+            running.call.cancel()
+            await asyncio.to_thread(served.process.wait, 60)
 
 
 # ---------------------------------------------------------------------------------- init scripts
