@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
+from statistics import median
 from subprocess import TimeoutExpired
 from typing import Any
 
@@ -22,6 +23,9 @@ from bench.plan import MIB, QUICK, Bench, Plan
 from bench.rows import crowds, execs, files, forwards, latency
 from bench.sshd import HOW_TO_INSTALL, find_sshd, sshd_target
 from bench.targets import BenchError, Target, make_key
+from bench.transfers import OTHERS
+
+_QUIET_CORES = 0.25
 
 ROWS: dict[str, Callable[[Bench], list[Metric]]] = {
     "download": execs.download,
@@ -70,9 +74,20 @@ def _run(arguments: Namespace, console: Console, facts: dict[str, Any]) -> int:
         lines, failed = _measure(bench, arguments, console)
     report.show(console, lines, {t.label: _heading(t.label, arguments.self_check) for t in bench.targets})
     path = arguments.json or Path(__file__).parent / "results" / f"{facts['date'].replace(':', '')}.json"
+    if (noise := _noise(lines)) > _QUIET_CORES:
+        console.print(
+            f"[yellow]note:[/] others kept {noise:.1f} cores busy meanwhile: trust CPU, not throughput ratios"
+        )
     report.write(path, facts, asdict(bench.plan) | {"self_check": arguments.self_check}, lines)
     console.print(f"every sample: {path}")
     return 1 if failed else 0
+
+
+def _noise(lines: list[Metric]) -> float:
+    """Give the processors that others used in the worst row, its median."""
+    return max(
+        (median(v) for line in lines if line.name == OTHERS for v in line.samples.values()), default=0.0
+    )
 
 
 def _introduce(console: Console, facts: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The candidate: `fairlead serve` with a home of its own, one static user and one plain blueprint."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,7 +39,11 @@ def fairlead_target(
         with serving([*_command(), "serve"], port, home / "serve.log", environ) as process:
             yield _target(label, home, port, identity, psutil.Process(process.pid))
     finally:
-        end_strangers(_shellds(home))
+        left = _shellds(home)
+        sockets = _socket_folders(left)
+        end_strangers(left)
+        for folder in sockets:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _target(label: str, home: Path, port: int, identity: Path, root: psutil.Process) -> Target:
@@ -78,6 +83,16 @@ def _fairlead(words: list[str], environ: dict[str, str]) -> None:
         raise BenchError(
             f"fairlead {' '.join(words[:2])} ended with {done.returncode}: {done.stderr.strip()[-2000:]}"
         )
+
+
+def _socket_folders(shellds: list[psutil.Process]) -> set[Path]:
+    """Name where these keep their sockets, outside the home: `<folder>/<workspace>/shelld.sock`."""
+    found = set()
+    for process in shellds:
+        with suppress(psutil.Error):
+            urls = [word for word in process.cmdline() if word.startswith("unix://")]
+            found |= {Path(url.removeprefix("unix://")).parent.parent for url in urls}
+    return {folder for folder in found if folder.name.startswith("fairlead-")}
 
 
 def _shellds(home: Path) -> list[psutil.Process]:

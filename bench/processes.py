@@ -67,6 +67,12 @@ def family_of(root: psutil.Process) -> list[psutil.Process]:
     return []
 
 
+def machine_cpu_s() -> float:
+    """Seconds that all processors together have worked since boot, for whomever."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
 def await_exit(process: Popen[Any], timeout_s: float) -> None:
     """Return at the moment the process ends; it can still be read in /proc until it is reaped.
 

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 
 from bench.client import client_cpu_s
 from bench.pairs import Metric, in_pairs
 from bench.plan import MIB, Bench
+from bench.processes import machine_cpu_s
 from bench.targets import Target
 
 GIB = 1024 * MIB
+
+OTHERS = "work of others"
+"""Of a quiet machine it is near zero; beyond a quarter of a core, believe CPU figures before throughput."""
 
 
 @dataclass
@@ -23,6 +27,8 @@ class Transfer:
     server_cpu: dict[str, float] = field(default_factory=dict)
     """Seconds by kind of process, log-in included (a few milliseconds)."""
     client_cpu: float = 0.0
+    others: float = 0.0
+    """Processors kept busy by neither server, client nor this program, on average: noise."""
 
     @contextmanager
     def stopwatch(self) -> Iterator[None]:
@@ -35,10 +41,13 @@ class Transfer:
 def accounted(target: Target, transfer: Transfer) -> Iterator[None]:
     """Book what the block costs the server and the client; every client must have ended in it."""
     before, client_before = target.settled_cpu(), client_cpu_s()
+    machine_before, own_before, start = machine_cpu_s(), process_time(), perf_counter()
     yield
     transfer.client_cpu = client_cpu_s() - client_before
     after = target.settled_cpu()
     transfer.server_cpu = {kind: after[kind] - before.get(kind, 0.0) for kind in after}
+    ours = transfer.client_cpu + sum(transfer.server_cpu.values()) + process_time() - own_before
+    transfer.others = (machine_cpu_s() - machine_before - ours) / (perf_counter() - start)
 
 
 def measured(
@@ -56,7 +65,8 @@ def measured(
         "higher",
         goal,
     )
-    return [speed, _totals(row, taken), *_kinds(row, taken), _clients(row, taken)]
+    others = Metric(row, OTHERS, "cores", {k: [t.others for t in v] for k, v in taken.items()}, paired=False)
+    return [speed, _totals(row, taken), *_kinds(row, taken), _clients(row, taken), others]
 
 
 def _totals(row: str, taken: dict[str, list[Transfer]]) -> Metric:
