@@ -42,7 +42,10 @@ def add_user(
     key: KeyFiles = [],  # noqa: B006 - typer copies it
     full_name: Annotated[str, typer.Option(help="For people to read.")] = "",
     email: Annotated[str, typer.Option(help="For people to read.")] = "",
-    uid: Annotated[int | None, typer.Option(help="Default: the next free one.", show_default=False)] = None,
+    uid: Annotated[
+        int | None,
+        typer.Option(help="Default: the next free one.", min=1, max=2**31 - 1, show_default=False),
+    ] = None,
     expires: Expires = "",
 ) -> None:
     """Record a user who may log in with these keys."""

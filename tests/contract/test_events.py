@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from proxy.events import schema, subjects
-from proxy.settings.events import EventsSettings
 from proxy.events.inprocess import InProcessBus
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message, Subscription
+from proxy.settings.events import EventsSettings
 from tests.contract.natsserver import NatsServer
 
 PATIENCE_S = 30

@@ -14,9 +14,9 @@ import structlog
 from nats.js.api import StreamConfig
 
 from proxy.events import schema, subjects
-from proxy.settings.events import EventsSettings
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message
+from proxy.settings.events import EventsSettings
 from tests.contract.natsauth import write_certificates, write_creds
 from tests.contract.natsserver import NatsServer, free_port
 

@@ -1,8 +1,9 @@
 """Locking somebody, or taking a key away, ends live connections: on every replica, within seconds."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -29,21 +30,20 @@ def replica_of(first: Fairlead, directory: Path, **settings: str) -> Fairlead:
 def replicas(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Fairlead]]:
     """Two proxies on one database; the settings of a test come as its parameter."""
     settings: dict[str, str] = dict(getattr(request, "param", {}))
-    if settings.pop("nats", None):
-        nats = NatsServer(tmp_path / "nats")
-        nats.start()
-        request.addfinalizer(nats.kill)
-        settings["FAIRLEAD_EVENTS__URLS"] = nats.url
-    first = Fairlead(tmp_path / "first", extra_env={**settings, REPLICA: "first"})
-    first.prepare()
-    second = replica_of(first, tmp_path / "second", **{REPLICA: "second"})
-    try:
+    with ExitStack() as stack:
+        if settings.pop("nats", None):
+            nats = NatsServer(tmp_path / "nats")
+            nats.start()
+            stack.callback(nats.kill)
+            settings["FAIRLEAD_EVENTS__URLS"] = nats.url
+        first = Fairlead(tmp_path / "first", extra_env={**settings, REPLICA: "first"})
+        first.prepare()
+        stack.callback(first.close)
+        second = replica_of(first, tmp_path / "second", **{REPLICA: "second"})
+        stack.callback(second.stop)
         first.start()
         second.start()
         yield [first, second]
-    finally:
-        second.stop()
-        first.close()
 
 
 @asynccontextmanager
@@ -121,6 +121,4 @@ async def test_a_removed_key_ends_what_it_opened_and_nothing_else(replicas: list
 
 
 def _keygen(file: Path) -> None:
-    import subprocess
-
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "spare", "-f", file], check=True)
