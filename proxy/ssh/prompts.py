@@ -102,9 +102,12 @@ def splash(text: str) -> bytes:
     return b"".join(f"{line}\r\n".encode() for line in text.splitlines())
 
 
-def failure(exc: BaseException, reference: str, *, pty: bool) -> bytes:
-    """Say why a program could not run or ended early."""
-    return _line(user_sentence(exc, reference), pty=pty)
+def failure(exc: BaseException, reference: str, *, pty: bool, ran: bool = False) -> bytes:
+    """Say why a program could not run or, when it `ran`, ended early.
+
+    A terminal shows its last words then, and the cursor may be anywhere.
+    """
+    return (b"\r\n" if pty and ran else b"") + _line(user_sentence(exc, reference), pty=pty)
 
 
 def cancelled(*, pty: bool) -> bytes:

@@ -53,6 +53,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._wants_ssh_agent = False
         self._waiting: Waiting | None = None
         self._program: Program | None = None
+        self._pty_told: Pty | None = None
+        self._ran = False
         self._task: asyncio.Task[None] | None = None
 
     # -------------------------------------------------------------------- requests of the channel
@@ -161,11 +163,11 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             end = ExitStatus(_CANCELLED_STATUS)
         except FairleadError as exc:
             self._owner.log.info("program failed", code=exc.code, reason=str(exc))
-            await self._say(prompts.failure(exc, reference, pty=self._pty is not None))
+            await self._say(prompts.failure(exc, reference, pty=self._pty is not None, ran=self._ran))
             end = ExitStatus(exit_status_of(exc))
         except Exception as exc:
             self._owner.log.exception("program failed by a bug")
-            await self._say(prompts.failure(exc, reference, pty=self._pty is not None))
+            await self._say(prompts.failure(exc, reference, pty=self._pty is not None, ran=self._ran))
             end = ExitStatus(EXIT_LINK)
         await self._outbound.flush()
         self._end(end)
@@ -179,6 +181,10 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 program, link = await self._start(stack, self._kind, waiting)
             self._waiting = None
             self._program = program
+            self._ran = True
+            if self._pty is not None and self._pty is not self._pty_told:
+                # It changed while the workspace started.
+                await _ignore_lost(program.resize(self._pty.window))
             if isinstance(self._kind, Shell) and self._pty is not None:
                 splash = await self._owner.shared.gateway.splash(self._principal)
                 await self._outbound.write(prompts.splash(splash))
@@ -195,13 +201,11 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             using = self._owner.ssh_agent.use(self._principal, waiting.report)
             ssh_agent = await stack.enter_async_context(using)
         spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
+        self._pty_told = self._pty
         starting = self._owner.shared.gateway.program(
             self._principal, spec, self._owner.next_program_id(), waiting.report
         )
-        program, link = await stack.enter_async_context(starting)
-        if self._pty is not None and self._pty is not spec.pty:
-            await program.resize(self._pty.window)  # it changed while the workspace started
-        return program, link
+        return await stack.enter_async_context(starting)
 
     def _forget_program(self) -> None:
         self._program = None

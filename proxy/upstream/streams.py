@@ -39,6 +39,7 @@ class _Stream(Generic[_Out]):
         self._call = call
         # gRPC takes one write at a time; windows and signals come from other tasks than stdin.
         self._writing = asyncio.Lock()
+        self._answered = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -57,7 +58,7 @@ class _Stream(Generic[_Out]):
             async with self._writing:
                 await self._call.write(frame)
         except aio.AioRpcError as exc:
-            raise upstream_error(exc) from exc
+            raise self._error(exc) from exc
         except (asyncio.InvalidStateError, aio.UsageError) as exc:
             raise UpstreamLost("the stream has ended", user_message=_BROKEN) from exc
 
@@ -66,12 +67,12 @@ class _Stream(Generic[_Out]):
         try:
             frame: Any = await self._call.read()
         except aio.AioRpcError as exc:
-            raise upstream_error(exc) from exc
+            raise self._error(exc) from exc
         if frame is aio.EOF:
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
                 details = await self._call.details()
-                raise upstream_error(aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details))
+                raise self._error(aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), details))
             return None
         return frame  # type: ignore[no-any-return]
 
@@ -83,7 +84,13 @@ class _Stream(Generic[_Out]):
             raise Unreachable("no first frame in time", user_message=_SILENT) from None
         if frame is None or isinstance(frame, Output):
             raise UpstreamLost("shelld did not answer the first frame", user_message=_BROKEN)
+        self._answered = True
         return frame
+
+    def _error(self, exc: aio.AioRpcError) -> UpstreamError:
+        """Tell a workspace that went away from one that never answered."""
+        error = upstream_error(exc)
+        return UpstreamLost(str(error), user_message=_BROKEN) if self._answered else error
 
 
 class Program(_Stream[pb.RunOutput]):

@@ -1,5 +1,7 @@
 """What is left of a session whose client vanished: what was told to stay, and nothing else."""
 
+import json
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +14,7 @@ from tests.wire.master import Master
 from tests.wire.peers import until
 from tests.wire.terminal import Terminal
 
-BLUEPRINTS = {"dev": "shell: /bin/sh\n"}
+BLUEPRINTS = {"dev": "shell: /bin/sh\n", "doomed": "shell: /bin/sh\n"}
 GRACE_S = 30
 """More than shelld gives a lost session, whatever this machine is busy with."""
 
@@ -123,3 +125,14 @@ def test_one_channel_that_ends_leaves_the_others_of_its_connection_alone(fairlea
             one.run("true")  # OpenSSH's master looks at what it lost when it next has something to do
             is_gone(fairlead, pid.group())
             assert "7" in one.run("echo $((3 + 4))")
+
+
+def test_a_workspace_that_dies_under_a_prompt_is_told_on_a_line_of_its_own(fairlead: Fairlead) -> None:
+    with Terminal([*fairlead.command("ssh", "-tt", "-l", "alice+doomed"), "fl"]) as terminal:
+        terminal.ready()
+        running = json.loads((fairlead.workspace("alice+doomed") / "running.json").read_text())
+        os.kill(running["pid"], signal.SIGKILL)
+        terminal.expect_screen(r"(?m)^fairlead: the link to the workspace broke; .*\(reference \w+\)?")
+        assert terminal.wait() == 255
+    again = fairlead.ssh("echo another", "-l", "alice+doomed")
+    assert (again.returncode, again.stdout) == (0, b"another\n")
