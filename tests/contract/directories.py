@@ -73,7 +73,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     cluster: Cluster = request.getfixturevalue("cluster")
     database: str = request.getfixturevalue("postgres_database")
     cluster.sql(
-        database, "TRUNCATE users, keys, revoked_keys, onboardings RESTART IDENTITY", "UPDATE counters SET next = 0"
+        database,
+        "TRUNCATE users, keys, revoked_keys, onboardings RESTART IDENTITY",
+        "UPDATE counters SET next = 0",
     )
     return cluster.url(database)
 
