@@ -125,6 +125,8 @@ class OnboardingError(LoginError):
     """
 
     code = "onboarding"
+    account: str = ""
+    """The account that approved, once it is known: for events, never for the person."""
 
 
 class KeyNotProved(OnboardingError):

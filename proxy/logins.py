@@ -3,6 +3,7 @@
 Knows neither SSH nor SQL nor HTTP: `ssh.login` keeps the state of one attempt, `identity` the records.
 """
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TypedDict
@@ -138,14 +139,27 @@ class Logins:
         )
 
     def onboarding_refused(
-        self, attempt: LoginAttempt, key_blob: bytes, client_version: str, exc: FairleadError
+        self,
+        attempt: LoginAttempt,
+        key_blob: bytes,
+        client_version: str,
+        exc: FairleadError,
+        provider: str = "",
     ) -> None:
-        """Tell that an onboarding ended without a user."""
-        facts, shown = _connection(attempt, client_version), fingerprint(key_blob)
+        """Tell that an onboarding ended without a user; `provider` is empty when it showed no code."""
+        account = exc.account if isinstance(exc, OnboardingError) else ""
+        refused = schema.OnboardingRefused(
+            **_connection(attempt, client_version),
+            provider=provider,
+            account=account,
+            fingerprint=fingerprint(key_blob),
+            reasons=(exc.code,),
+        )
         if isinstance(exc, WaitlistedError):
-            self._publisher.publish(schema.Waitlisted(**facts, fingerprint=shown))
+            told = {item.name: getattr(refused, item.name) for item in fields(schema.Waitlisted)}
+            self._publisher.publish(schema.Waitlisted(**told))
         else:
-            self._publisher.publish(schema.OnboardingRefused(**facts, fingerprint=shown, reasons=(exc.code,)))
+            self._publisher.publish(refused)
 
     # ------------------------------------------------------------------------------- what is told
 

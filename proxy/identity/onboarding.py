@@ -211,11 +211,15 @@ class Onboarding:
         profile, listed = approval.profile, approval.listed
         request = admission.Request(flow.name, key.blob)
         refusal = admission.decide(request, profile, listed, profile.confirmed, self._rules)
-        if isinstance(refusal, Waitlisted):
-            await self._registrar.waitlist(profile, flow.name, key, flow.source)
-        if refusal is not None:
-            raise refusal
-        await self._registrar.register(profile, flow.name, key, profile.provider)
+        try:
+            if isinstance(refusal, Waitlisted):
+                await self._registrar.waitlist(profile, flow.name, key, flow.source)
+            if refusal is not None:
+                raise refusal
+            await self._registrar.register(profile, flow.name, key, profile.provider)
+        except OnboardingError as exc:
+            exc.account = profile.login
+            raise
         return Approved(profile, flow.name, key, listed is not None and listed.stale)
 
     # ------------------------------------------------------------------------------------ one flow

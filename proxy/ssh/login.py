@@ -171,6 +171,9 @@ class Login:
         except (KeyNotListed, KeyNotConfirmed) as exc:
             self.fault(exc.code)
             return Verdict.REFUSE
+        except FairleadError as exc:
+            self._refused(exc, key_blob)
+            raise
         self._logins.onboarded(self.attempt, self._client_version, approved)
         return await self._enter(key_blob)
 
@@ -197,20 +200,22 @@ class Login:
         try:
             approved = await self._pending.outcome()
         except (KeyNotListed, KeyNotConfirmed) as exc:
-            self._refused(exc)
+            self._refused(exc, self._candidate)
             self._stage = Stage.OTHER_KEY
             self._leads_on = True
             return exc.user_message
         except FairleadError as exc:
-            self._refused(exc)
+            self._refused(exc, self._candidate)
             raise
         self._approved = True
         self._logins.onboarded(self.attempt, self._client_version, approved)
         return ""
 
-    def _refused(self, exc: FairleadError) -> None:
+    def _refused(self, exc: FairleadError, key_blob: bytes) -> None:
+        assert self._pending is not None
         self.fault(exc.code)
-        self._logins.onboarding_refused(self.attempt, self._candidate, self._client_version, exc)
+        provider = self._pending.shown.provider
+        self._logins.onboarding_refused(self.attempt, key_blob, self._client_version, exc, provider)
 
     # ------------------------------------------------------------------------------- what happened
 
