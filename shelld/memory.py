@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_KEPT_BYTES = 16 * 1024 * 1024
+_KEPT_BYTES = 8 * 1024 * 1024
 
 
 def keep_buffers() -> None:
