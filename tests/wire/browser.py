@@ -35,7 +35,7 @@ def find_shown(text: str) -> Shown | None:
     return Shown(url.group(1), code.group(1)) if url and code else None
 
 
-def decide(shown: Shown, decision: str = "approve", **fields: str) -> Page:
+def decide(shown: Shown, decision: str = "approve", *, look_only: bool = False, **fields: str) -> Page:
     """Open what was shown in a fresh browser and press a button; `account` is who the person is."""
 
     async def visit() -> Page:
@@ -43,7 +43,7 @@ def decide(shown: Shown, decision: str = "approve", **fields: str) -> Page:
             page = await browser.get(shown.link)
             assert page.status == 200, page.text
             assert shown.code in page.text
-            return await browser.submit(page, decision, **fields)
+            return page if look_only else await browser.submit(page, decision, **fields)
 
     return in_a_loop(visit())
 
