@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.wire.browser import Shown, decide
 from tests.wire.newcomer import House, Newcomer, open_house
-from tests.wire.terminal import Terminal, plain
+from tests.wire.terminal import Terminal
 
 PAGE = Path(__file__).parents[2] / "docs" / "first-login.md"
 _PORT = 2222
@@ -52,7 +52,7 @@ def _log_in(house: House, directory: Path) -> tuple[str, str, str]:
         page = decide(Shown(code.group(1), code.group(2)), look_only=True)
         decide(Shown(code.group(1), code.group(2)))
         terminal.expect(r"[#$%>] ?$")
-        first = "\n".join(line.rstrip() for line in plain(terminal.raw).replace("\r", "").splitlines())
+        first = terminal.text
         terminal.send("exit\r")
         terminal.wait()
     again = person.silently()
