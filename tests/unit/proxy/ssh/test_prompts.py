@@ -1,5 +1,6 @@
 """Sentences as values: what a person reads, without a terminal."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from proxy.errors import StoreError, UserStringInvalid
@@ -13,13 +14,14 @@ SHOWN = Shown(
     verification_uri_complete="",
     user_code="WDJB-MJHT",
     is_code_typed=True,
-    expires_at=datetime.now(UTC) + timedelta(seconds=900),
+    expires_at=datetime(2100, 1, 1, tzinfo=UTC),
 )
 
 
 def test_an_approval_fits_what_openssh_prints() -> None:
     """It logs title and instruction, at most 1,023 bytes of each, and escapes what is not ASCII."""
-    title, text = prompts.approval(SHOWN, "alice")
+    soon = replace(SHOWN, expires_at=datetime.now(UTC) + timedelta(seconds=900))
+    title, text = prompts.approval(soon, "alice")
     assert "alice" in title
     assert "github" in title
     assert text.isascii()
@@ -30,15 +32,11 @@ def test_an_approval_fits_what_openssh_prints() -> None:
 
 
 def test_a_link_that_leads_straight_there_asks_to_compare_the_code() -> None:
-    from dataclasses import replace
-
     _, text = prompts.approval(replace(SHOWN, is_code_typed=False), "alice")
     assert "compare the code" in text
 
 
 def test_a_qr_code_has_the_width_of_every_terminal_or_is_not_there() -> None:
-    from dataclasses import replace
-
     drawing = prompts.qr_code(SHOWN)
     assert drawing.count("\n") > 10
     assert max(len(line) for line in drawing.splitlines()) <= prompts.MAX_QR_COLUMNS
