@@ -92,9 +92,9 @@ def progress_line(progress: Progress, elapsed_s: float, tick: int, columns: int,
     return ERASE_LINE + text[: max(columns - 1, 20)].encode()
 
 
-def progress_note(progress: Progress) -> bytes:
-    """Say the same as a plain line, for stderr of programs without a PTY."""
-    return f"fairlead: {progress.text}\n".encode()
+def progress_note(progress: Progress, *, pty: bool) -> bytes:
+    """Say the same as a plain line, for programs without a PTY and for terminals that cannot redraw."""
+    return _line(progress.text, pty=pty)
 
 
 def splash(text: str) -> bytes:

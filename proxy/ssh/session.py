@@ -111,6 +111,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._pty = Pty(self._pty.term, size, self._pty.modes)
         if self._program is not None:
             self._tell(self._program.resize(size), "resize")
+        elif self._waiting is not None:
+            self._waiting.resized(self._pty)
 
     def signal_received(self, signal: str) -> None:
         if self._program is not None:

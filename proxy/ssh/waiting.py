@@ -14,6 +14,7 @@ from proxy.ssh.relay import Inbound, Outbound
 
 _QUIET_S = 0.5  # a warm workspace answers sooner, and then nothing is drawn at all
 _REDRAW_S = 0.1
+_NO_CURSOR = ("", "dumb")  # TERM of Emacs' shells and of scripts with `ssh -tt`
 _VINTR = 1  # RFC 4254 §8
 _CTRL_C = 3
 
@@ -48,6 +49,10 @@ class Waiting:
         self._progress = progress
         self._changed.set()
 
+    def resized(self, pty: Pty) -> None:
+        """Draw for another size from now on."""
+        self._pty = pty
+
     def give_up(self) -> None:
         """Cancel the body from outside, as Ctrl-C does from inside the terminal."""
         if self._body is not None and not self._given_up:
@@ -57,7 +62,8 @@ class Waiting:
     async def __aenter__(self) -> Self:
         self._body = asyncio.current_task()
         if not self._silent:
-            self._tasks.spawn(self._draw() if self._pty else self._note(), name="progress")
+            draws = self._pty is not None and self._pty.term not in _NO_CURSOR
+            self._tasks.spawn(self._draw() if draws else self._note(), name="progress")
         if self._pty is not None:
             interrupt = self._pty.modes.get(_VINTR, _CTRL_C)
             self._tasks.spawn(self._watch(interrupt), name="interrupt")
@@ -85,7 +91,7 @@ class Waiting:
     async def _draw(self) -> None:
         assert self._pty is not None
         started = time.monotonic()
-        unicode = self._pty.term not in ("dumb", "linux", "")
+        unicode = self._pty.term != "linux"
         await asyncio.sleep(_QUIET_S)
         tick = 0
         while True:
@@ -107,6 +113,5 @@ class Waiting:
             self._changed.clear()
             if self._progress is not None and self._progress.text != said:
                 said = self._progress.text
-                await self._outbound.write(
-                    prompts.progress_note(self._progress), asyncssh.EXTENDED_DATA_STDERR
-                )
+                note = prompts.progress_note(self._progress, pty=self._pty is not None)
+                await self._outbound.write(note, None if self._pty else asyncssh.EXTENDED_DATA_STDERR)

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,8 +68,8 @@ class Fresh:
     def command(self, program: str, *options: str) -> list[str]:
         return self.fairlead.command(program, "-o", f"User={self.user_string}", *options)
 
-    def terminal(self, *words: str, options: tuple[str, ...] = (), **size: int) -> Terminal:
-        return Terminal([*self.command("ssh", "-tt", *options), "fl", *words], **size)
+    def terminal(self, *words: str, options: tuple[str, ...] = (), **more: Any) -> Terminal:
+        return Terminal([*self.command("ssh", "-tt", *options), "fl", *words], **more)
 
     def client(self, arguments: list[str], stdin: int = subprocess.DEVNULL) -> Client:
         client = Client.start(arguments, self.tmp_path / f"client{len(self.clients)}", stdin)
@@ -112,15 +113,29 @@ def test_a_terminal_sees_one_line_that_is_erased_when_the_program_starts(fresh: 
         assert terminal.text == "at last"
 
 
-def test_the_line_never_wraps_in_a_narrow_terminal(fresh: Fresh) -> None:
-    with fresh.held() as hold, fresh.terminal("echo at last", columns=30) as terminal:
-        terminal.expect_screen("preparing workspace")
-        for _ in range(20):
+def test_the_line_never_wraps_however_narrow_the_terminal_becomes(fresh: Fresh) -> None:
+    with fresh.held() as hold, fresh.terminal("echo at last", columns=70) as terminal:
+        terminal.expect_screen("preparing workspace .*Ctrl-C to leave")
+        terminal.resize(30, 24)
+        terminal.expect_screen(r"\A. preparing workspace \S{1,8}\Z")
+        for _ in range(10):
             terminal.expect("preparing")
         assert len(terminal.text.splitlines()) == 1
         hold.close()
         terminal.wait()
         assert terminal.text == "at last"
+
+
+def test_a_terminal_that_cannot_redraw_gets_lines(fresh: Fresh) -> None:
+    """Emacs' shell is one."""
+    with fresh.held() as hold, fresh.terminal("echo at last", env={"TERM": "dumb"}) as terminal:
+        terminal.expect("fairlead: preparing workspace")
+        hold.close()
+        assert terminal.wait() == 0
+        assert b"\x1b" not in terminal.raw
+        assert terminal.raw.count(b"fairlead: preparing") == 1
+        assert terminal.lines[0].startswith("fairlead: preparing")
+        assert terminal.text.endswith("\nat last")
 
 
 def test_a_command_is_told_by_plain_lines_on_stderr(fresh: Fresh) -> None:
