@@ -89,18 +89,30 @@ class BulkConnection(asyncssh.SSHServerConnection):
             super().data_received(data, datatype)
             return
         self._reset_keepalive_timer()
-        if self._inpbuf or self._packet:
-            data = self._take_back() + data
         view = memoryview(data)
+        if self._inpbuf or self._packet:
+            begun = self._take_back()
+            # Only the packet that was cut is put together anew, not all that came with its rest.
+            missing = max(0, self._packet_size(begun + bytes(view[:_LENGTH_BYTES])) - len(begun))
+            self._take_packets(memoryview(begun + bytes(view[:missing])))
+            view = view[missing:]
+        self._take_packets(view)
+
+    def _take_packets(self, view: memoryview) -> None:
         at = 0
         while at < len(view):
-            end = self._packet_end(view, at)
-            if not end or not self._may_open():
-                super().data_received(bytes(view[at:]), datatype)
+            end = self._packet_end(view, at) if self._may_open() else 0
+            if not end:
+                super().data_received(bytes(view[at:]))
                 return
             if not self._take_channel_data(view, at, end):
-                super().data_received(bytes(view[at:end]), datatype)
+                super().data_received(bytes(view[at:end]))
             at = end
+
+    def _packet_size(self, start: bytes) -> int:
+        """Give the size of the packet that starts so; any will do for one that is not as it should be."""
+        length = int.from_bytes(start[:_LENGTH_BYTES], "big")
+        return _LENGTH_BYTES + min(length, self._max_recv_pktlen) + _TAG_BYTES
 
     def _may_open(self) -> bool:
         """Whether the connection is at rest, so that the next packet may take the short road."""
