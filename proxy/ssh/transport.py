@@ -94,6 +94,11 @@ class TunedConnection(BulkConnection):
         if self._transport is not None:  # else we have said goodbye, and hear nothing any more
             super().data_received(data, datatype)
 
+    def disconnect(self, code: int, reason: str, lang: str = "en-US") -> None:
+        """Say why, and end. asyncssh closes every channel first, and a client without any leaves unheard."""
+        self._send_disconnect(code, reason, lang)
+        self._force_close(None)
+
     def _force_close(self, exc: Exception | None) -> None:
         """End the connection, but let the client read why.
 

@@ -186,7 +186,7 @@ class TestProxyAskedToEnd:
                 subprocess.Popen(
                     [*fairlead.command("ssh"), "fl", command], stdin=stdin, stderr=subprocess.PIPE
                 )
-                for command, stdin in (("cat > /dev/null", zeros), ("sleep 60", subprocess.DEVNULL))
+                for command, stdin in (("exec cat > /dev/null", zeros), ("sleep 60", subprocess.DEVNULL))
             ]
             until(lambda: len(programs(fairlead)) == 3, "every program runs")
             fairlead.stop()
