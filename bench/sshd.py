@@ -45,7 +45,7 @@ def sshd_target(label: str, folder: Path, identity: Path) -> Iterator[Target]:
     config = _write_config(folder, home, port, identity)
     with (
         _privilege_separation_folder(),
-        serving([program, "-D", "-e", "-f", str(config)], port, folder / "sshd.log") as process,
+        serving([program, "-D", "-e", "-f", str(config)], port, folder / "sshd.log", adopts=True) as process,
     ):
         listener = psutil.Process(process.pid)
         yield Target(
@@ -72,7 +72,10 @@ def _sshds(listener: psutil.Process) -> list[psutil.Process]:
 
 
 def _cpu(listener: psutil.Process) -> dict[str, float]:
-    """The listener waits for its connections, so a finished one is in its books with the program it ran."""
+    """The listener waits for its connections, so a finished one is in its books with the program it ran.
+
+    Of an ordinary user's `sshd`, the process that does the work is nobody's when it ends; see `adopts`.
+    """
     family = family_of(listener)
     return {"sshd and program": own_cpu_s(family) + reaped_cpu_s(family)}
 

@@ -1,5 +1,6 @@
 """What is measured: a server to log in to, and how to read what it costs."""
 
+import ctypes
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,9 @@ from subprocess import DEVNULL, PIPE, Popen, run
 import psutil
 
 from bench.processes import Memory, end, memory_of, wait_until
+
+_PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+_LIBC = ctypes.CDLL(None)
 
 
 class BenchError(Exception):
@@ -97,14 +101,19 @@ def announced(port: int, timeout_s: float = 1.0) -> str:
 
 @contextmanager
 def serving(
-    argv: list[str], port: int, log: Path, env: dict[str, str] | None = None
+    argv: list[str], port: int, log: Path, env: dict[str, str] | None = None, *, adopts: bool = False
 ) -> Iterator[Popen[bytes]]:
     """Start a server, wait until it announces itself, and end it at the end.
+
+    With `adopts`, descendants whose parent is gone become children of the server, so that what they cost
+    is in its books when it waits for them.
 
     Raises: BenchError with the end of its log when it does not come up within a minute.
     """
     with log.open("ab") as sink:
-        process = Popen(argv, stdin=DEVNULL, stdout=sink, stderr=sink, env=env)
+        become = _adopt if adopts else None
+        # Between fork and exec it makes one system call and takes no lock.
+        process = Popen(argv, stdin=DEVNULL, stdout=sink, stderr=sink, env=env, preexec_fn=become)  # noqa: PLW1509
     try:
         up = wait_until(
             lambda: process.poll() is not None or announced(port).startswith("SSH-"), 60, every_s=0.1
@@ -115,6 +124,11 @@ def serving(
         yield process
     finally:
         end(process)
+
+
+def _adopt() -> None:
+    """Become a sub-reaper: prctl(2), kept across exec."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def make_key(path: Path) -> Path:
