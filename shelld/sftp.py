@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from typing import Any
 
@@ -81,6 +82,8 @@ def main() -> None:
     Paths are relative to the working directory, which is the account's home; nothing is hidden from
     the account, and nothing is permitted that the kernel does not permit it.
     """
+    # Standard error is the client's terminal here, and shelld's loggers were inherited.
+    logging.getLogger("asyncssh").setLevel(logging.WARNING)
     stdio: Any = _Stdio()
     serving = run_sftp_server(SFTPServer(stdio), stdio, stdio, SFTP_VERSION)
 

@@ -498,6 +498,7 @@ async def test_sftp_subsystem_answers(server: str | None) -> None:
         assert running.ran.stdout[4:9] == b"\x02\0\0\0\x03"
         await running.send(stdin_eof=pb.Eof())
         assert (await running.end()).status == 0
+        assert running.ran.err == ""
 
 
 @pytest.mark.skipif(not Path("/usr/bin/sftp").exists(), reason="no OpenSSH sftp here")
