@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROTO := protos/shelld/v1/shelld.proto
 SOURCES := proxy shelld tests bench
+# Most tests wait for programs rather than for a processor.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run test soak lint fix bench protos lock clean
@@ -25,7 +27,7 @@ run: .venv/runtime.stamp ## start Fairlead on this machine with embedded default
 	@$(BIN)/fairlead run
 
 test: .venv/dev.stamp ## every test but the long ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: .venv/dev.stamp ## the long tests: gigabytes, thousands of programs, deep fuzzing
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
