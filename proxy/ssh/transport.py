@@ -19,6 +19,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import TcpChannel, UnixChannel
+from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.relay import Gate
 
@@ -73,9 +74,10 @@ class TunedConnection(BulkConnection):
     # ------------------------------------------------------------------------------ the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Let the event loop join the packets of a turn: one write of many packets, not many of one."""
-        cast(asyncio.WriteTransport, transport).set_write_buffer_limits(high=self._join_bytes)
-        super().connection_made(transport)
+        """Write through JoinedTransport."""
+        tcp = cast(asyncio.Transport, transport)
+        tcp.set_write_buffer_limits(high=self._join_bytes)
+        super().connection_made(cast(asyncio.Transport, JoinedTransport(tcp, self._join_bytes)))
 
     def pause_writing(self) -> None:
         """Stop every channel. asyncssh does nothing here and relies on windows, which a client may

@@ -1,0 +1,49 @@
+"""A transport that joins the packets of one turn of the event loop into one write."""
+
+import asyncio
+from typing import Any
+
+from proxy.upstream.bulk import Buffer
+
+
+class JoinedTransport:
+    """Stand before a TCP transport; what is not about writing goes straight through.
+
+    asyncssh writes each packet by itself and uvloop hands each to the kernel at once: a system call, and
+    often a TCP segment, for every 32 KiB. Here pieces wait for the end of the turn, or for `join_bytes`,
+    and leave in order. Nothing waits for more to come.
+    """
+
+    def __init__(self, transport: asyncio.Transport, join_bytes: int) -> None:
+        self._transport = transport
+        self._join_bytes = join_bytes
+        self._loop = asyncio.get_running_loop()
+        self._pieces: list[Buffer] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: Buffer) -> None:
+        """Take one piece, which must not change afterwards."""
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= self._join_bytes:
+            self._flush()
+
+    def close(self) -> None:
+        """Close behind what was written."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once; what was written and has not left yet may still be a goodbye."""
+        self._flush()
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        if self._pieces:
+            pieces, self._pieces, self._size = self._pieces, [], 0
+            self._transport.writelines(pieces)
