@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from shelld import aio
 from shelld.errors import ProtocolError
@@ -39,69 +40,67 @@ async def relay(
     """Carry bytes both ways until both directions have ended; the caller closes the socket.
 
     `receive` returns None when the client's stream is over: nobody listens any more, and the connection
-    is over once it has everything.
+    is over once it has everything. It is heard to that end, for a while: a call that ends under a write
+    of the client loses the frames that were not read yet, the Reset among them.
 
     Raises: ProtocolError for data after Eof; whatever `receive` and `output` raise.
     """
-    down = aio.spawn(_down(connection, output), name="connection down")
-    up = aio.spawn(_up(connection, receive), name="connection up")
-    tasks: list[asyncio.Task[Any]] = [down, up]
+    upwards = _Upwards(connection, receive)
+    up = aio.spawn(upwards.run(), name="connection up")
+    down = aio.spawn(_finish(connection, upwards, output), name="connection down")
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if down.done() and not down.result():
-            # A call that ends under a write loses frames that were not read yet, the Reset among them.
-            tasks.append(dropping := aio.spawn(_drop(up, receive), name="connection broken"))
-            await asyncio.wait({dropping}, timeout=aio.LINGER_S)
-            return
-        await up
-        if not down.done():
-            tasks.append(rest := aio.spawn(_rest(receive, ended=up.result()), name="connection rest"))
-            await asyncio.wait({down, rest}, return_when=asyncio.FIRST_COMPLETED)
-            if rest.done():
-                rest.result()
-                return
-        await down
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if not up.done():
+            down.result()
+            await asyncio.wait({up}, timeout=aio.LINGER_S)
+        if up.done():
+            up.result()
     finally:
-        await aio.end(tasks)
+        await aio.end([up, down])
 
 
-async def _down(connection: socket.socket, output: ConnectionOutput) -> bool:
-    """Carry the peer's bytes; False when it broke the connection."""
+class _Upwards:
+    """The client's bytes on their way to the peer."""
+
+    def __init__(self, connection: socket.socket, receive: Callable[[], Awaitable[Received | None]]) -> None:
+        self._connection = connection
+        self._receive = receive
+        self.settled = asyncio.Event()
+        """Set when the peer has everything, or takes no more."""
+        self.taken = True
+        """False once the peer took no more."""
+
+    async def run(self) -> None:
+        """Carry everything up to the client's Eof, dropping what the peer does not take; return after it.
+
+        Raises: ProtocolError for a frame after Eof.
+        """
+        sink = Sink(self._connection.fileno())
+        while isinstance(item := await self._receive(), memoryview):
+            if self.taken and not await sink.write(item):
+                self.taken = False
+                self.settled.set()
+        if self.taken:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+        self.settled.set()
+        if item is not None and await self._receive() is not None:
+            raise ProtocolError("a frame after eof")
+
+
+async def _finish(connection: socket.socket, upwards: _Upwards, output: ConnectionOutput) -> None:
+    """Carry the peer's bytes and its end, and say so if the connection breaks."""
     source = Source(connection.fileno())
     try:
         while data := await source.read():
             await output.data(data)
     except OSError as error:
         await output.reset(os.strerror(error.errno or 0))
-        return False
+        return
     await output.eof()
-    return True
-
-
-async def _up(connection: socket.socket, receive: Callable[[], Awaitable[Received | None]]) -> bool:
-    """Carry the client's bytes up to its Eof; False, and early, when the peer takes no more."""
-    sink = Sink(connection.fileno())
-    while isinstance(item := await receive(), memoryview):
-        if not await sink.write(item):
-            return False
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_WR)
-    return True
-
-
-async def _drop(up: asyncio.Task[bool], receive: Callable[[], Awaitable[Received | None]]) -> None:
-    """Let `up` find out that nobody takes its bytes, then drop the rest until the client's stream is over."""
-    await up
-    while await receive() is not None:
-        pass
-
-
-async def _rest(receive: Callable[[], Awaitable[Received | None]], *, ended: bool) -> None:
-    """Drop what the peer does not take, until the client's stream is over."""
-    while (item := await receive()) is not None:
-        if ended:
-            raise ProtocolError("a frame after eof")
-        ended = isinstance(item, Eof)
+    await upwards.settled.wait()
+    if not upwards.taken:
+        await output.reset(os.strerror(errno.EPIPE))
 
 
 def address_text(connection: socket.socket) -> str:

@@ -211,7 +211,7 @@ class Connection(_Stream[pb.ConnectionOutput]):
 
     async def abandon(self) -> None:
         """After `write_eof`: nobody listens any more, so shelld may close what it has delivered."""
-        with suppress(aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError):
+        with suppress(aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError, aio.InternalError):
             async with self._writing:
                 await self._call.done_writing()
 

@@ -9,6 +9,16 @@ from tests.wire.harness import Fairlead
 
 MakeFairlead = Callable[..., Fairlead]
 
+BUGS = ("ended by a bug", "failed by a bug", "task failed", "call failed", "Traceback")
+"""Words of the log that no input, however bad, may bring about."""
+
+
+def assert_no_bugs(server: Fairlead) -> None:
+    """Look through what the proxy and every shelld of it logged."""
+    logs = [server.directory / "proxy.log", *server.home.glob("workspaces/*/shelld.log")]
+    told = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
+    assert [line[:2_000] for line in told if any(words in line for words in BUGS)] == []
+
 
 @pytest.fixture(scope="module")
 def fairlead(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fairlead]:
@@ -25,6 +35,13 @@ def fairlead(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         yield server
     finally:
         server.close()
+    assert_no_bugs(server)
+
+
+@pytest.fixture(scope="module")
+def warm(fairlead: Fairlead) -> None:
+    """The shared workspace runs already, so that nothing is said about its start."""
+    assert fairlead.ssh("true").returncode == 0
 
 
 @pytest.fixture
@@ -37,6 +54,7 @@ def own_fairlead(tmp_path: Path) -> Iterator[Fairlead]:
         yield server
     finally:
         server.close()
+    assert_no_bugs(server)
 
 
 @pytest.fixture
@@ -56,3 +74,5 @@ def make_fairlead(tmp_path: Path) -> Iterator[MakeFairlead]:
     finally:
         for server in servers:
             server.close()
+    for server in servers:
+        assert_no_bugs(server)
