@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from proxy import memory
+from proxy import tuning
 from proxy.blueprints.catalog import Catalog
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
@@ -35,7 +35,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
 
     Raises: SettingsError, StoreError when a part cannot start.
     """
-    memory.keep_buffers()
+    tuning.keep_buffers()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -23,6 +23,7 @@ from proxy.ssh.channel import BulkChannel
 _BLOCK_BYTES = 16
 _TAG_BYTES = 16
 _LENGTH_BYTES = 4
+_SMALL_BYTES = 2_048
 _DATA_HEADER = struct.Struct(">BBII")  # padding length, type, channel, size of data
 _EXTENDED_HEADER = struct.Struct(">BBIII")  # the same with the data type before the size
 
@@ -63,8 +64,11 @@ class BulkConnection(asyncssh.SSHServerConnection):
         self._send_seq = (self._send_seq + 1) & 0xFFFFFFFF
         self._rekey_bytes_sent += length
         if self._transport is not None:
-            self._transport.write(prefix)
-            self._transport.write(sealed)
+            if size < _SMALL_BYTES:
+                self._transport.write(prefix + sealed)  # a keystroke is one segment
+            else:
+                self._transport.write(prefix)
+                self._transport.write(sealed)
 
     def _sealer(self) -> AESGCM | None:
         """Give the cipher for outgoing data, or None when the packet must go the long road."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from proxy.upstream.bulk import Buffer
 
+_SMALL_BYTES = 1_024  # an echo does not wait for the end of a turn, since nothing comes with it
+
 
 class JoinedTransport:
     """Stand before a TCP transport; what is not about writing goes straight through.
@@ -27,6 +29,9 @@ class JoinedTransport:
     def write(self, data: Buffer) -> None:
         """Take one piece, which must not change afterwards."""
         if not self._pieces:
+            if len(data) < _SMALL_BYTES:
+                self._transport.write(data)
+                return
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
         self._size += len(data)
