@@ -43,6 +43,11 @@ class JoinedTransport:
         self._flush()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        """End this direction behind what was written: asyncssh does so after a goodbye."""
+        self._flush()
+        self._transport.write_eof()
+
     def abort(self) -> None:
         """Close at once; what was written and has not left yet may still be a goodbye."""
         self._flush()

@@ -33,19 +33,20 @@ _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
 
 class LoginGuard(asyncssh.SSHServer):
-    """Who is asked before a login succeeds."""
+    """Who is asked before a login succeeds; refuses unless told otherwise, as asyncssh's own hooks do."""
 
     async def may_enter(self, key_blob: bytes) -> Verdict:
         """Tell what becomes of the holder of this key, the last one whose signature was verified."""
-        raise NotImplementedError
+        del key_blob
+        return Verdict.REFUSE
 
     def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature."""
-        raise NotImplementedError
+        del certificate
+        return False
 
     def method_failed(self, method: str) -> None:
         """Hear that a method led nowhere, before the client does; a banner may say why."""
-        raise NotImplementedError
 
 
 class TunedConnection(BulkConnection):
