@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy import userstring
+from proxy.workspaces.state import State
 
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20
@@ -129,6 +130,7 @@ class Fairlead:
         if names:
             command = [sys.executable, "-m", "proxy", "workspace", "stop", *names]
             subprocess.run(command, env=self.env(), capture_output=True, timeout=60)
+        shutil.rmtree(State(self.home).runtime, ignore_errors=True)
 
     # -------------------------------------------------------------------------- the workspaces
 

@@ -18,6 +18,8 @@ from tests.wire.harness import Fairlead, free_port, needs
 from tests.wire.peers import MIB, Peer, at_once, connect, echo, noise, received
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 BLUEPRINTS = {"dev": "shell: /bin/sh\n"}
 SIZE = 8 * MIB
 COUNT_AND_HASH = "cat | sha256sum"

@@ -19,6 +19,8 @@ from tests.wire.harness import Fairlead
 from tests.wire.peers import until
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 SETTINGS = {
     # short, and yet longer than a busy machine takes for what must succeed
     "FAIRLEAD_CONNECTION__KEEPALIVE_INTERVAL_S": "0.7",

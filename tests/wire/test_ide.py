@@ -16,6 +16,8 @@ from tests.wire.master import Master
 from tests.wire.peers import Peer, at_once, connect, echo, noise, received, socks_connect, until
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 BLUEPRINTS = {"cold": "{}\n"}
 CHANNELS = 60
 KIB = 1024

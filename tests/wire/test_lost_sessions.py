@@ -14,6 +14,8 @@ from tests.wire.master import Master
 from tests.wire.peers import until
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 BLUEPRINTS = {"dev": "shell: /bin/sh\n", "doomed": "shell: /bin/sh\n"}
 GRACE_S = 30
 """More than shelld gives a lost session, whatever this machine is busy with."""

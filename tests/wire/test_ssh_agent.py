@@ -18,6 +18,8 @@ from tests.wire.master import Master
 from tests.wire.peers import at_once, until
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 BLUEPRINTS = {"dev": "shell: /bin/sh\n"}
 SETTINGS = {"FAIRLEAD_PROXY_ID": "proxy-7"}
 LISTING = "ssh-add -l"

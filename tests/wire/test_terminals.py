@@ -13,6 +13,8 @@ from tests.wire.harness import Fairlead, needs
 from tests.wire.peers import until
 from tests.wire.terminal import Terminal
 
+pytestmark = pytest.mark.usefixtures("warm")
+
 # A POSIX shell, so that what is tested does not depend on who runs the tests.
 BLUEPRINTS = {"dev": "shell: /bin/sh\n"}
 
