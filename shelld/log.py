@@ -28,6 +28,11 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Leave out that gRPC could not end a call whose client had gone a moment before: nobody is waiting."""
+    return not (record.name.startswith("grpc.") and "ExecuteBatchError" in record.getMessage())
+
+
 class Log:
     """A logger whose keyword arguments become keys of the line."""
 
@@ -56,6 +61,7 @@ def configure(level: str) -> None:
     """Send every logger of the process to standard error; `level` is a name of `logging`."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())
+    handler.addFilter(_is_worth_a_line)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
