@@ -115,11 +115,6 @@ def cancelled(*, pty: bool) -> bytes:
     return _line("cancelled; the workspace goes on starting", pty=pty)
 
 
-def closing(reason: str, *, pty: bool) -> bytes:
-    """Say why a live session is ended from our side."""
-    return _line(reason, pty=pty)
-
-
 def _line(text: str, *, pty: bool) -> bytes:
     # A PTY in raw mode needs the carriage return; the erased line takes a half-drawn prompt with it.
     end = "\r\n" if pty else "\n"
