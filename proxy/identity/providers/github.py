@@ -8,16 +8,14 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from proxy.errors import ProviderMisconfigured
-from proxy.identity import device_flow
-from proxy.identity.authcode import CodeClient
-from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
+from proxy.identity.device_flow import Tokens
 from proxy.identity.http import Request
-from proxy.identity.mapping import ClaimMapping
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Gate, Tools, get_json, make_profile, misconfigured
-from proxy.identity.providers.keylists import KeyLists, Page, read_pages
+from proxy.identity.providers.base import Tools, get_json, make_profile, misconfigured
+from proxy.identity.providers.forge import Endpoints, Forge
+from proxy.identity.providers.keylists import Page, read_pages
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import Approval, GitHubSettings
+from proxy.settings.front_door import GitHubSettings
 
 _HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
@@ -32,63 +30,20 @@ def api_of(url: str) -> str:
     return f"{url}/api/v3"
 
 
-class GitHub:
+class GitHub(Forge):
     """One OAuth app at one GitHub."""
 
     def __init__(self, settings: GitHubSettings, secret: Secret | None, tools: Tools) -> None:
-        self._settings = settings
-        self._secret = secret
-        self._tools = tools
-        self._api = api_of(settings.url)
-        self._mapping = ClaimMapping(settings.title, "github", settings.mapping)
-        self._lists = KeyLists(settings.title, tools.keys, tools.clock)
-
-    @property
-    def name(self) -> str:
-        return self._settings.title
-
-    @property
-    def approval(self) -> Approval:
-        return self._settings.approval
-
-    @property
-    def can_onboard(self) -> bool:
-        return self._settings.onboard
-
-    @property
-    def _scopes(self) -> tuple[str, ...]:
         scopes = ("read:user", "user:email")
-        return scopes if self._settings.groups == "none" else (*scopes, "read:org")
-
-    def _device_client(self, max_lifetime_s: float) -> DeviceClient:
-        return DeviceClient(
-            provider=self.name,
-            device_url=f"{self._settings.url}/login/device/code",
-            token_url=f"{self._settings.url}/login/oauth/access_token",
-            client_id=self._settings.client_id,
-            client_secret=self._secret,
-            scopes=self._scopes,
-            max_lifetime_s=max_lifetime_s,
+        endpoints = Endpoints(
+            device=f"{settings.url}/login/device/code",
+            authorize=f"{settings.url}/login/oauth/authorize",
+            token=f"{settings.url}/login/oauth/access_token",
         )
-
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
-        del about  # its page has no place for it
-        client = self._device_client(max_lifetime_s)
-        return await device_flow.obtain(client, self._tools.http, self._tools.clock)
-
-    async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
-        client, tools = self._device_client(0), self._tools
-        return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
-
-    async def code_client(self) -> CodeClient:
-        return CodeClient(
-            provider=self.name,
-            authorize_url=f"{self._settings.url}/login/oauth/authorize",
-            token_url=f"{self._settings.url}/login/oauth/access_token",
-            client_id=self._settings.client_id,
-            client_secret=self._secret,
-            scopes=self._scopes,
-        )
+        wanted = scopes if settings.groups == "none" else (*scopes, "read:org")
+        super().__init__(settings, secret, tools, endpoints=endpoints, scopes=wanted)
+        self._group_source = settings.groups
+        self._api = api_of(settings.url)
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
         del nonce  # GitHub gives no ID token; state and PKCE bind the reply to the browser
@@ -140,10 +95,10 @@ class GitHub:
         return {"email": None, "email_verified": False}
 
     async def _groups(self, access: Secret) -> list[str]:
-        if self._settings.groups == "none":
+        if self._group_source == "none":
             return []
         groups = [entry.get("login") for entry in await self._pages("/user/orgs?per_page=100", access)]
-        if self._settings.groups == "teams":
+        if self._group_source == "teams":
             for team in await self._pages("/user/teams?per_page=100", access):
                 organization = team.get("organization")
                 if isinstance(organization, dict):

@@ -8,71 +8,28 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from proxy.identity import device_flow
-from proxy.identity.authcode import CodeClient
-from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
+from proxy.identity.device_flow import Tokens
 from proxy.identity.http import Request
-from proxy.identity.mapping import ClaimMapping
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Gate, Tools, get_json, make_profile, misconfigured
-from proxy.identity.providers.keylists import KeyLists, Page, read_pages
+from proxy.identity.providers.base import Tools, get_json, make_profile, misconfigured
+from proxy.identity.providers.forge import Endpoints, Forge
+from proxy.identity.providers.keylists import Page, read_pages
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import Approval, GitLabSettings
+from proxy.settings.front_door import GitLabSettings
 
 _SCOPES = ("openid", "profile", "email", "read_user")
 
 
-class GitLab:
+class GitLab(Forge):
     """One OAuth application at one GitLab."""
 
     def __init__(self, settings: GitLabSettings, secret: Secret | None, tools: Tools) -> None:
-        self._settings = settings
-        self._secret = secret
-        self._tools = tools
-        self._mapping = ClaimMapping(settings.title, "gitlab", settings.mapping)
-        self._lists = KeyLists(settings.title, tools.keys, tools.clock)
-
-    @property
-    def name(self) -> str:
-        return self._settings.title
-
-    @property
-    def approval(self) -> Approval:
-        return self._settings.approval
-
-    @property
-    def can_onboard(self) -> bool:
-        return self._settings.onboard
-
-    def _device_client(self, max_lifetime_s: float) -> DeviceClient:
-        return DeviceClient(
-            provider=self.name,
-            device_url=f"{self._settings.url}/oauth/authorize_device",
-            token_url=f"{self._settings.url}/oauth/token",
-            client_id=self._settings.client_id,
-            client_secret=self._secret,
-            scopes=_SCOPES,
-            max_lifetime_s=max_lifetime_s,
+        endpoints = Endpoints(
+            device=f"{settings.url}/oauth/authorize_device",
+            authorize=f"{settings.url}/oauth/authorize",
+            token=f"{settings.url}/oauth/token",
         )
-
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
-        del about  # its page has no place for it
-        client = self._device_client(max_lifetime_s)
-        return await device_flow.obtain(client, self._tools.http, self._tools.clock)
-
-    async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
-        client, tools = self._device_client(0), self._tools
-        return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
-
-    async def code_client(self) -> CodeClient:
-        return CodeClient(
-            provider=self.name,
-            authorize_url=f"{self._settings.url}/oauth/authorize",
-            token_url=f"{self._settings.url}/oauth/token",
-            client_id=self._settings.client_id,
-            client_secret=self._secret,
-            scopes=_SCOPES,
-        )
+        super().__init__(settings, secret, tools, endpoints=endpoints, scopes=_SCOPES)
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
         del nonce  # the account is read with the token itself; the ID token adds nothing

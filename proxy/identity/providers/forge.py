@@ -1,0 +1,85 @@
+"""What providers with fixed OAuth endpoints have in common; profiles and key lists are each one's own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from proxy.identity import device_flow
+from proxy.identity.authcode import CodeClient
+from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
+from proxy.identity.mapping import ClaimMapping
+from proxy.identity.providers.base import About, Gate, Tools
+from proxy.identity.providers.keylists import KeyLists
+from proxy.identity.secret import Secret
+from proxy.settings.front_door import Approval, GitHubSettings, GitLabSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a forge takes OAuth requests; absolute URLs."""
+
+    device: str
+    authorize: str
+    token: str
+
+
+class Forge:
+    """One OAuth application at one forge."""
+
+    def __init__(
+        self,
+        settings: GitHubSettings | GitLabSettings,
+        secret: Secret | None,
+        tools: Tools,
+        *,
+        endpoints: Endpoints,
+        scopes: Sequence[str],
+    ) -> None:
+        self._settings = settings
+        self._secret = secret
+        self._tools = tools
+        self._endpoints = endpoints
+        self._scopes = tuple(scopes)
+        self._mapping = ClaimMapping(settings.title, settings.kind, settings.mapping)
+        self._lists = KeyLists(settings.title, tools.keys, tools.clock)
+
+    @property
+    def name(self) -> str:
+        return self._settings.title
+
+    @property
+    def approval(self) -> Approval:
+        return self._settings.approval
+
+    @property
+    def can_onboard(self) -> bool:
+        return self._settings.onboard
+
+    def _device_client(self, max_lifetime_s: float) -> DeviceClient:
+        return DeviceClient(
+            provider=self.name,
+            device_url=self._endpoints.device,
+            token_url=self._endpoints.token,
+            client_id=self._settings.client_id,
+            client_secret=self._secret,
+            scopes=self._scopes,
+            max_lifetime_s=max_lifetime_s,
+        )
+
+    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
+        del about  # its page has no place for it
+        client = self._device_client(max_lifetime_s)
+        return await device_flow.obtain(client, self._tools.http, self._tools.clock)
+
+    async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
+        client, tools = self._device_client(0), self._tools
+        return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
+
+    async def code_client(self) -> CodeClient:
+        return CodeClient(
+            provider=self.name,
+            authorize_url=self._endpoints.authorize,
+            token_url=self._endpoints.token,
+            client_id=self._settings.client_id,
+            client_secret=self._secret,
+            scopes=self._scopes,
+        )
