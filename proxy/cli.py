@@ -7,8 +7,9 @@ be used.
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from proxy import __version__
-from proxy.commands.common import HELP, Json
+from proxy.commands.common import HELP, Json, actor
 from proxy.commands.onboarding import onboarding_app
 from proxy.commands.providers import provider_app
 from proxy.commands.users import key_app, user_app
@@ -198,21 +199,23 @@ def _checked(path: Path, read: Callable[[], object]) -> dict[str, Any]:
 @workspace_app.command("list")
 def list_workspaces(context: typer.Context, as_json: Json = False) -> None:
     """List the workspaces of this machine, running or not."""
+    from proxy.workspaces.backend import WorkspacePhase
+
     rows = [
         {
             "name": record.name,
             "user": record.user,
             "blueprint": record.blueprint,
-            "running": running,
+            "running": record.phase is WorkspacePhase.RUNNING,
             "created_at": record.created_at.isoformat(timespec="seconds"),
         }
-        for record, running in _with_backend(context, _list_workspaces)
+        for record in _with_backend(context, _list_workspaces)
     ]
     print_rows(rows, as_json, ("name", "user", "blueprint", "running", "created_at"))
 
 
-async def _list_workspaces(backend: "LocalBackend") -> list[tuple["WorkspaceRecord", bool]]:
-    return backend.list()
+async def _list_workspaces(backend: "LocalBackend") -> "Sequence[WorkspaceRecord]":
+    return await backend.list()
 
 
 @workspace_app.command("stop")
@@ -222,9 +225,12 @@ def stop_workspace(
 ) -> None:
     """End workspaces and everything that runs in them; their homes stay."""
     from proxy.model import WorkspaceName
+    from proxy.workspaces.backend import Stop
+
+    stop = Stop(by=actor(), at=datetime.now(UTC))
 
     async def act(backend: "LocalBackend") -> None:
-        await asyncio.gather(*(backend.stop(WorkspaceName(name)) for name in names))
+        await asyncio.gather(*(backend.stop(WorkspaceName(name), stop) for name in names))
 
     _with_backend(context, act)
 

@@ -50,6 +50,15 @@ class User:
     locked: bool = False
     expires_at: datetime | None = None
     """Aware UTC; from then on nobody logs in as this user. None for never."""
+    email: str = ""
+    uid: int | None = None
+    """Numeric OS account in workspaces; None only for a user whom an older release just added."""
+    gid: int | None = None
+    """Primary group; None means the same number as `uid`."""
+    groups: tuple[str, ...] = ()
+    """What the provider said when it was last asked; empty for users whom an operator added."""
+    provider: str = ""
+    """Our name of the provider that vouches for this user; empty for users whom an operator added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,11 @@ class Endpoint:
 
     workspace: WorkspaceName
     address: str
-    """A gRPC target: `unix:///path` or `dns:///host:2822`."""
+    """A gRPC target: `unix:///path` or `ipv4:10.0.0.7:2822`."""
     generation: str
     """Changes whenever another shelld process answers there; links of an older one are dead."""
+    server_name: str = ""
+    """Name in the server's certificate. Empty for a Unix socket of this machine, which needs neither
+    certificate nor token: only our own account can open it."""
+    user: str = ""
+    """Whom the workspace belongs to: the subject of tokens for it."""

@@ -33,7 +33,10 @@ from proxy.model import User
 
 _TOUCH_EVERY = timedelta(minutes=1)
 _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
-_USER = (users.c.name, users.c.full_name, users.c.locked, users.c.expires_at)
+_USER = (
+    *(users.c.name, users.c.full_name, users.c.locked, users.c.expires_at),
+    *(users.c.email, users.c.uid, users.c.gid, users.c.groups, users.c.issuer, users.c.source),
+)
 
 
 class _Undo(Exception):
@@ -121,7 +124,8 @@ class SqlDirectory:
             if uid is not None and (owner := await registration.owner_of_uid(connection, uid)):
                 raise IdentityError(f"uid {uid} is user {owner}'s")
             await registration.insert_user(connection, self._uids, row, uid)
-        return User(name, full_name, expires_at=expires_at)
+            added = await connection.execute(sa.select(*_USER).where(users.c.name == name))
+            return _user(added.mappings().one())
 
     async def remove_user(self, name: str) -> None:
         async with self._writing() as connection:
@@ -253,7 +257,17 @@ def _record(row: sa.RowMapping) -> UserRecord:
 
 
 def _user(row: sa.RowMapping) -> User:
-    return User(row["name"], row["full_name"], row["locked"], row["expires_at"])
+    return User(
+        row["name"],
+        row["full_name"],
+        row["locked"],
+        row["expires_at"],
+        email=row["email"],
+        uid=row["uid"],
+        gid=row["gid"],
+        groups=tuple(row["groups"]),
+        provider="" if row["issuer"] is None else row["source"],
+    )
 
 
 def _account(row: sa.RowMapping) -> Account | None:

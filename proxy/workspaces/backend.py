@@ -1,12 +1,14 @@
 """What every backend promises; `local` is one, Kubernetes another."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
 from proxy.blueprints.schema import Blueprint
-from proxy.model import Endpoint, Progress, WorkspaceName
+from proxy.model import Endpoint, Progress, User, WorkspaceName
+from proxy.userstring import UserString
 
 Report = Callable[[Progress], None]
 """Called with what is worth telling the person who waits; never blocks, never raises."""
@@ -27,10 +29,34 @@ class WorkspaceRequest:
     """One workspace that somebody wants to be in."""
 
     name: WorkspaceName
-    user: str
+    user: User
     blueprint: Blueprint
+    """Resolved: nothing is left to inherit or to evaluate."""
+    origin: UserString
+    """What was asked for: repository, ref and workload are read from here."""
     may_create: bool = True
     """False for the named form, which only ever finds."""
+
+
+class WorkspacePhase(Enum):
+    """What a workspace that exists is doing."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a workspace is stopped; it stays on record until the next start."""
+
+    by: str
+    """A user's name, `cli:<OS user>`, `idle` or `lifetime`."""
+    at: datetime
+    reason: str = ""
+    """A sentence for the person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +68,27 @@ class WorkspaceRecord:
     """Whom it belongs to; nobody else is ever let in."""
     blueprint: str
     created_at: datetime
+    user_string: str = ""
+    """Means this workspace again when parsed; without an account."""
+    phase: WorkspacePhase = WorkspacePhase.STOPPED
+    detail: str = ""
+    """Why it is in this phase, in words, when that is worth telling."""
+    started_at: datetime | None = None
+    stop: Stop | None = None
+    location: str = ""
+    """Where it runs, for operators: namespace and object, or a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceEvent:
+    """Something that the backend noted about a workspace."""
+
+    at: datetime
+    kind: str
+    """`normal` or `warning`."""
+    reason: str
+    message: str
+    count: int = 1
 
 
 class Backend(Protocol):
@@ -54,21 +101,39 @@ class Backend(Protocol):
     async def find(self, name: str) -> WorkspaceRecord | None:
         """Look up a workspace that exists; whose it is, the caller must check."""
 
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        """Give every workspace, by name."""
+
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Find the workspace or make it, and wait until shelld answers. Idempotent.
 
         Callers that overlap join the same start. Cancelling one caller leaves the start to the others
-        and to its own deadline.
+        and to its own deadline. The record of a stop is gone afterwards.
 
         Raises: WorkspaceNotFound, also for a workspace of another user; WorkspaceStartFailed,
             ReadyTimeout.
         """
 
-    async def stop(self, name: WorkspaceName) -> None:
-        """End the workspace's processes; its home stays. A stopped one is left as it is.
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        """End the workspace's processes and note why; its home stays. A stopped one is left as it is.
 
         Raises: WorkspaceNotFound.
         """
+
+    async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        """Take away everything but the home, and with `purge` the home too.
+
+        Raises: WorkspaceNotFound.
+        """
+
+    def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """Give lines that shelld logged, the last `tail` of them first.
+
+        Raises: WorkspaceNotFound.
+        """
+
+    async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        """Give what the backend noted lately, oldest first. Raises: WorkspaceNotFound."""
 
     async def close(self) -> None:
         """Let go of what this proxy holds; workspaces run on."""

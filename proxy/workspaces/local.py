@@ -14,21 +14,41 @@ import pwd
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
-from proxy.model import Endpoint, Phase, Progress, WorkspaceName
+from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.model import Endpoint, Phase, WorkspaceName
 from proxy.settings import WorkspaceSettings
+from proxy.userstring import format_user_string
 from proxy.workspaces import namespaces
-from proxy.workspaces.backend import Features, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.backend import (
+    Features,
+    Report,
+    Stop,
+    WorkspaceEvent,
+    WorkspacePhase,
+    WorkspaceRecord,
+    WorkspaceRequest,
+)
+from proxy.workspaces.logtail import lines_of
 from proxy.workspaces.namespaces import Separation
 from proxy.workspaces.process import Child, Handle, has_argument, listener_pid, spawn_detached, started_at
-from proxy.workspaces.state import Places, State, last_words, open_log, read_json, try_lock, write_json
+from proxy.workspaces.shelldconfig import shelld_config
+from proxy.workspaces.starts import Start, Starts
+from proxy.workspaces.state import (
+    Places,
+    State,
+    last_words,
+    open_log,
+    read_json,
+    try_lock,
+    write_json,
+)
 
 STOP_GRACE_S = 10.0
 """From TERM to KILL: shelld gives its programs about half of it."""
@@ -38,30 +58,6 @@ _LOCK_POLL_S = 0.05
 _PYTHON = (sys.executable, "-P", "-m", "shelld")  # -P: whatever lies in `/` is not ours to import
 
 _log = structlog.get_logger("workspaces")
-
-
-class _Start:
-    """A start under way, and everybody who waits for it."""
-
-    def __init__(self) -> None:
-        self.done: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-        # When every caller has gone, nobody is left to read the failure; that is no bug.
-        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._reports: list[Report] = []
-        self._last: Progress | None = None
-
-    def join(self, report: Report) -> None:
-        self._reports.append(report)
-        if self._last:
-            report(self._last)
-
-    def leave(self, report: Report) -> None:
-        self._reports.remove(report)
-
-    def tell(self, phase: Phase, text: str) -> None:
-        self._last = Progress(phase, text)
-        for report in tuple(self._reports):
-            report(self._last)
 
 
 class LocalBackend:
@@ -79,84 +75,82 @@ class LocalBackend:
         self._state = State(state_dir, runtime_parent)
         self._settings = settings
         self._command = tuple(command)
-        self._owner = TaskOwner("local")
-        self._starts: dict[WorkspaceName, _Start] = {}
+        self._starts = Starts(settings.start_timeout_s)
         self._children: set[Child] = set()
         self._separation: Separation | None = None
         self._choosing = asyncio.Lock()
         self.features = Features(account=_own_account()["name"] or "")
 
     async def find(self, name: str) -> WorkspaceRecord | None:
-        return self._state.record(name)
+        record = self._state.record(name)
+        return None if record is None else self._running(record)
 
-    def list(self) -> list[tuple[WorkspaceRecord, bool]]:
-        """Give every workspace, and whether it runs."""
-        return [
-            (record, listener_pid(self._state.places(record.name).socket) is not None)
-            for record in self._state.records()
-        ]
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        return [self._running(record) for record in self._state.records()]
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         places = self._state.places(request.name)
         self._check_owner(request)
         if endpoint := _answering(request.name, places):
             return endpoint
-        start = self._starts.get(request.name)
-        if start is None:
-            start = self._starts[request.name] = _Start()
-            self._owner.spawn(self._settle(start, request, places), name=request.name)
-        start.join(report)
-        try:
-            return await asyncio.shield(start.done)
-        finally:
-            start.leave(report)
+        return await self._starts.join(request, report, lambda start: self._start(start, request, places))
 
-    async def stop(self, name: WorkspaceName) -> None:
-        places = self._state.places(name)
-        if self._state.record(name) is None:
-            raise WorkspaceNotFound(f"there is no workspace {name!r}")
-        async with _locked(places):
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        async with _locked(self._places_of(name)) as places:
+            if _answering(name, places) is not None:
+                self._state.note_stop(places, stop)
             await _end(_pids(places), places)
             self._state.remove_runtime(places)
 
+    async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        async with _locked(self._places_of(name)) as places:
+            await _end(_pids(places), places)
+            self._state.remove_runtime(places)
+            self._state.forget(places, purge=purge)
+
+    async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        async for line in lines_of(self._places_of(name).log, follow=follow, tail=tail):
+            yield line
+
+    async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        """Nothing notes any: shelld's log tells what happened."""
+        self._places_of(name)
+        return []
+
     async def close(self) -> None:
-        await self._owner.close()
-        for start in self._starts.values():
-            start.done.cancel()
+        await self._starts.close()
         for child in tuple(self._children):
             child.release()
 
+    def _places_of(self, name: WorkspaceName) -> Places:
+        """Raises: WorkspaceNotFound."""
+        if self._state.record(name) is None:
+            raise WorkspaceNotFound(f"there is no workspace {name!r}")
+        return self._state.places(name)
+
+    def _running(self, record: WorkspaceRecord) -> WorkspaceRecord:
+        """Add what only the kernel and the files beside the record know."""
+        places = self._state.places(record.name)
+        running = listener_pid(places.socket) is not None
+        return replace(
+            record,
+            phase=WorkspacePhase.RUNNING if running else WorkspacePhase.STOPPED,
+            stop=None if running else self._state.stop_of(places),
+            location=str(places.root),
+        )
+
     def _check_owner(self, request: WorkspaceRequest) -> None:
         record = self._state.record(request.name)
-        if (record is None and not request.may_create) or (record and record.user != request.user):
-            raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user}")
+        if (record is None and not request.may_create) or (record and record.user != request.user.name):
+            raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
 
-    async def _settle(self, start: _Start, request: WorkspaceRequest, places: Places) -> None:
-        """Carry a start to its end, whatever that is, and tell everybody who waits."""
-        failure: FairleadError
+    async def _start(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
         try:
-            async with asyncio.timeout(self._settings.start_timeout_s):
-                endpoint = await self._start(start, request, places)
-        except TimeoutError:
-            wait_s = self._settings.start_timeout_s
-            failure = ReadyTimeout(f"workspace {request.name} was not ready within {wait_s:g} s")
+            return await self._prepare(start, request, places)
         except OSError as exc:
-            failure = _failed_by_system(request.name, exc)
-        except FairleadError as exc:
-            failure = exc
-        except BaseException:
-            start.done.cancel()  # this proxy is closing, or there is a bug, which the owner logs
-            raise
-        else:
-            start.tell(Phase.READY, f"workspace {request.name} is ready")
-            start.done.set_result(endpoint)
-            return
-        finally:
-            del self._starts[request.name]
-        _log.warning("workspace not started", workspace=request.name, user=request.user, why=str(failure))
-        start.done.set_exception(failure)
+            raise _failed_by_system(request.name, exc) from exc
 
-    async def _start(self, start: _Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+    async def _prepare(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
         start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
         places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with _locked(places):
@@ -165,11 +159,11 @@ class LocalBackend:
             # One that listens no more may still be on its way out, and would share the home.
             await _end(_pids(places), places)
             separation = await self._choose()
-            record = WorkspaceRecord(request.name, request.user, request.blueprint.name, datetime.now(UTC))
-            self._state.make(places, record)
+            self._state.make(places, record_of(request))
             self._check_owner(request)
             self._state.make_runtime(places)
-            write_json(places.config, shelld_config(request, places, separation, self._settings))
+            write_json(places.config, local_config(request, places, separation, self._settings))
+            self._state.forget_stop(places)
             if separation.kind == "none":
                 start.tell(
                     Phase.STARTING, "workspaces are plain processes here, not set apart from each other"
@@ -206,27 +200,29 @@ class LocalBackend:
         return endpoint
 
 
-def shelld_config(
+def local_config(
     request: WorkspaceRequest, places: Places, separation: Separation, settings: WorkspaceSettings
 ) -> dict[str, Any]:
-    """Say to shelld what its workspace is; the shape is what `shelld.settings` reads."""
-    blueprint = request.blueprint
-    own_idle_s = blueprint.idle_stop_s
-    return {
-        "workspace": request.name,
-        "user": request.user,
-        "account": {**_own_account(), "home": str(places.home)},
-        "accounts": list(blueprint.accounts),
-        "shell": blueprint.shell,
-        "env": dict(blueprint.env),
-        "accept_env": list(blueprint.all_accept_env),
-        "init": [script.model_dump() for script in blueprint.init],
-        "forward": {key: list(rules) for key, rules in blueprint.forward.model_dump().items()},
-        "runtime_dir": str(places.runtime),
-        "hostname": None if separation.kind == "none" else request.name,
-        "idle_stop_s": settings.idle_stop_s if own_idle_s is None else own_idle_s,
-        "limits": blueprint.limits.model_dump(),
-    }
+    """Say to shelld what a workspace of this machine is; it stops by itself when idle."""
+    own_idle_s = request.blueprint.idle_stop_s
+    return shelld_config(
+        request,
+        account={**_own_account(), "home": str(places.home)},
+        runtime_dir=str(places.runtime),
+        hostname=None if separation.kind == "none" else request.name,
+        idle_stop_s=settings.idle_stop_s if own_idle_s is None else own_idle_s,
+    )
+
+
+def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
+    """Describe a workspace that is made now."""
+    return WorkspaceRecord(
+        request.name,
+        request.user.name,
+        request.blueprint.name,
+        datetime.now(UTC),
+        user_string=format_user_string(replace(request.origin, account="")),
+    )
 
 
 def _own_account() -> dict[str, Any]:
@@ -296,11 +292,11 @@ async def _end(pids: Iterable[int], places: Places) -> None:
 
 
 @asynccontextmanager
-async def _locked(places: Places) -> AsyncIterator[None]:
+async def _locked(places: Places) -> AsyncIterator[Places]:
     """Be the only one, of all proxies, that starts or stops this workspace."""
     while True:
         with try_lock(places.lock) as held:
             if held:
-                yield
+                yield places
                 return
         await asyncio.sleep(_LOCK_POLL_S)

@@ -4,7 +4,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.resolve import resolve_name
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import Refused, WorkspaceNotFound
-from proxy.model import Endpoint, Phase, Principal, Progress, WorkspaceName
+from proxy.model import Endpoint, Phase, Principal, Progress, User, WorkspaceName
 from proxy.userstring import UserString, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 
@@ -47,16 +47,16 @@ class Workspaces:
             blueprint_name = record.blueprint
         blueprint = self._catalog.get(blueprint_name)
         check_account(value.account, blueprint, own=features.account)
-        return request_of(value, principal.user.name, blueprint)
+        return request_of(value, principal.user, blueprint)
 
     async def close(self) -> None:
         await self._backend.close()
 
 
-def request_of(value: UserString, user: str, blueprint: Blueprint) -> WorkspaceRequest:
+def request_of(value: UserString, user: User, blueprint: Blueprint) -> WorkspaceRequest:
     """Name the workspace. Pure."""
     name = WorkspaceName(workspace_name(value, blueprint.name))
-    return WorkspaceRequest(name, user, blueprint, may_create=not value.pod)
+    return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)
 
 
 def own_record(record: WorkspaceRecord | None, name: str, user: str) -> WorkspaceRecord:

@@ -3,6 +3,7 @@
     <home>/workspaces/<name>/workspace.json   whose it is; written once
                              config.json      what shelld is told; written at every start
                              running.json     which process it was; written when it answered
+                             stopped.json     why it was stopped; gone with the next start
                              shelld.log       what shelld says; the one before as shelld.log.1
                              lock             held by whoever starts or stops it
                              home/            the person's files
@@ -30,7 +31,7 @@ import structlog
 
 from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import WorkspaceName
-from proxy.workspaces.backend import WorkspaceRecord
+from proxy.workspaces.backend import Stop, WorkspaceRecord
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
 
@@ -60,6 +61,10 @@ class Places:
     @property
     def running(self) -> Path:
         return self.root / "running.json"
+
+    @property
+    def stopped(self) -> Path:
+        return self.root / "stopped.json"
 
     @property
     def log(self) -> Path:
@@ -104,8 +109,13 @@ class State:
         file = self.places(name).record
         try:
             raw = json.loads(file.read_bytes())
-            created_at = datetime.fromisoformat(raw["created_at"])
-            return WorkspaceRecord(WorkspaceName(name), str(raw["user"]), str(raw["blueprint"]), created_at)
+            return WorkspaceRecord(
+                WorkspaceName(name),
+                str(raw["user"]),
+                str(raw["blueprint"]),
+                datetime.fromisoformat(raw["created_at"]),
+                user_string=str(raw.get("user_string", "")),  # older releases wrote none
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -137,9 +147,36 @@ class State:
             content = {
                 "user": record.user,
                 "blueprint": record.blueprint,
+                "user_string": record.user_string,
                 "created_at": record.created_at.isoformat(),
             }
             write_json(places.record, content)
+
+    def note_stop(self, places: Places, stop: Stop) -> None:
+        """Keep why a workspace was stopped."""
+        write_json(places.stopped, {"by": stop.by, "at": stop.at.isoformat(), "reason": stop.reason})
+
+    def stop_of(self, places: Places) -> Stop | None:
+        """Say why a workspace was stopped, as far as anybody noted it."""
+        noted = read_json(places.stopped)
+        try:
+            return Stop(noted["by"], datetime.fromisoformat(noted["at"]), noted["reason"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def forget_stop(self, places: Places) -> None:
+        """It is started again."""
+        places.stopped.unlink(missing_ok=True)
+
+    def forget(self, places: Places, *, purge: bool) -> None:
+        """Take a stopped workspace's record away; the home only with `purge`."""
+        if purge:
+            shutil.rmtree(places.home, ignore_errors=True)
+        for file in places.root.iterdir():
+            if file not in (places.home, places.lock):
+                file.unlink(missing_ok=True)
+        if purge:
+            shutil.rmtree(places.root, ignore_errors=True)
 
     def make_runtime(self, places: Places) -> None:
         """Make the directory of the sockets, or make sure that it is still ours alone.

@@ -7,21 +7,24 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
-from proxy.model import Endpoint, Phase, Progress, WorkspaceName
+from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
+from proxy.userstring import UserString
 from proxy.workspaces import local
-from proxy.workspaces.backend import WorkspaceRequest
+from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
 from proxy.workspaces.local import LocalBackend
 from proxy.workspaces.process import Handle, listener_pid
 
 FAKE = Path(__file__).parent.parent / "fakes" / "shelld.py"
 NAME = WorkspaceName("alice-0123456789")
+STOP = Stop("cli:tester", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "for a test")
 COMMANDS = {
     "fake": (sys.executable, str(FAKE)),
     "shelld": (sys.executable, "-P", "-m", "shelld"),
@@ -31,7 +34,9 @@ Proxy = Callable[..., AbstractAsyncContextManager[LocalBackend]]
 
 
 def request(name: str = NAME, user: str = "alice", **fields: object) -> WorkspaceRequest:
-    return WorkspaceRequest(WorkspaceName(name), user, Blueprint(name="dev"), **fields)  # type: ignore[arg-type]
+    return WorkspaceRequest(
+        WorkspaceName(name), User(user), Blueprint(name="dev"), UserString(user, "dev"), **fields
+    )  # type: ignore[arg-type]
 
 
 def silent(_: Progress) -> None:
@@ -80,8 +85,8 @@ async def proxy(tmp_path: Path, short_dir: Path) -> AsyncIterator[Proxy]:
 
     yield make
     async with make() as backend:
-        for record, _ in backend.list():
-            await backend.stop(record.name)
+        for record in await backend.list():
+            await backend.stop(record.name, STOP)
 
 
 @pytest.fixture(params=sorted(COMMANDS))
@@ -104,7 +109,8 @@ async def test_a_workspace_starts_and_is_found_again(backend: LocalBackend, tmp_
     record = await backend.find(NAME)
     assert record is not None
     assert (record.user, record.blueprint) == ("alice", "dev")
-    assert backend.list() == [(record, True)]
+    assert await backend.list() == [record]
+    assert record.phase is WorkspacePhase.RUNNING
 
 
 async def test_callers_that_overlap_join_one_start(backend: LocalBackend) -> None:
@@ -142,7 +148,7 @@ async def test_a_workspace_outlives_its_proxy(proxy: Proxy) -> None:
 async def test_two_proxies_start_one_workspace_once(proxy: Proxy, tmp_path: Path) -> None:
     async with proxy() as one, proxy() as other:
         assert await one.ensure(request(), silent) == await other.ensure(request(), silent)
-        await one.stop(NAME)
+        await one.stop(NAME, STOP)
         endpoints = await asyncio.gather(
             *(backend.ensure(request(), silent) for backend in (one, other) for _ in range(3))
         )
@@ -168,22 +174,66 @@ async def test_stopping_ends_the_process_and_keeps_the_home(backend: LocalBacken
     endpoint = await backend.ensure(request(), silent)
     pid = pid_of(endpoint)
     (tmp_path / "workspaces" / NAME / "home" / "mine").write_text("x")
-    await backend.stop(NAME)
+    await backend.stop(NAME, STOP)
     await gone(pid)
     assert pid_of_or_none(endpoint) is None
-    await backend.stop(NAME)
+    await backend.stop(NAME, STOP)
     await backend.ensure(request(), silent)
     assert (tmp_path / "workspaces" / NAME / "home" / "mine").read_text() == "x"
 
 
 async def test_an_idle_workspace_stops_by_itself_and_starts_again(proxy: Proxy) -> None:
-    idle = WorkspaceRequest(NAME, "alice", Blueprint(name="dev", idle_stop_s=0.5))
+    idle = WorkspaceRequest(
+        NAME, User("alice"), Blueprint(name="dev", idle_stop_s=0.5), UserString("alice", "dev")
+    )
     async with proxy(*COMMANDS["shelld"]) as backend:
         old = await backend.ensure(idle, silent)
         async with asyncio.timeout(60):
             while pid_of_or_none(old) is not None:
                 await asyncio.sleep(0.05)
         assert (await backend.ensure(idle, silent)).generation != old.generation
+
+
+async def test_why_it_stopped_is_known_until_it_starts_again(backend: LocalBackend) -> None:
+    await backend.ensure(request(), silent)
+    await backend.stop(NAME, STOP)
+    await backend.stop(NAME, Stop("somebody later", STOP.at))
+    record = await backend.find(NAME)
+    assert record is not None
+    assert (record.phase, record.stop, record.user_string) == (WorkspacePhase.STOPPED, STOP, "alice+dev")
+    await backend.ensure(request(), silent)
+    record = await backend.find(NAME)
+    assert record is not None
+    assert (record.phase, record.stop) == (WorkspacePhase.RUNNING, None)
+
+
+async def test_deleting_keeps_the_home_unless_it_is_purged(backend: LocalBackend, tmp_path: Path) -> None:
+    mine = tmp_path / "workspaces" / NAME / "home" / "mine"
+    pid = pid_of(await backend.ensure(request(), silent))
+    mine.write_text("x")
+    await backend.delete(NAME, purge=False)
+    await gone(pid)
+    assert await backend.find(NAME) is None
+    assert mine.read_text() == "x"
+    await backend.ensure(request(), silent)
+    await backend.delete(NAME, purge=True)
+    assert not mine.parent.parent.exists()
+    for act in (backend.delete(NAME, purge=True), backend.events(NAME)):
+        with pytest.raises(WorkspaceNotFound):
+            await act
+
+
+async def test_its_log_can_be_followed(backend: LocalBackend, tmp_path: Path) -> None:
+    await backend.ensure(request(), silent)
+    log = tmp_path / "workspaces" / NAME / "shelld.log"
+    log.write_text("one\ntwo\nthree\n")
+    assert [line async for line in backend.logs(NAME, follow=False, tail=2)] == ["two", "three"]
+    following = backend.logs(NAME, follow=True, tail=1)
+    assert await anext(following) == "three"
+    with log.open("a") as stream:
+        stream.write("four\n")
+    async with asyncio.timeout(20):
+        assert await anext(following) == "four"
 
 
 async def test_no_zombie_is_left(proxy: Proxy) -> None:
@@ -201,7 +251,7 @@ async def test_another_users_workspace_does_not_exist(proxy: Proxy, tmp_path: Pa
         for may_create in (True, False):
             with pytest.raises(WorkspaceNotFound, match=r"no workspace .* of mallory"):
                 await backend.ensure(request(user="mallory", may_create=may_create), silent)
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         with pytest.raises(WorkspaceNotFound):
             await backend.ensure(request(user="mallory"), silent)
     assert starts(tmp_path) == 1
@@ -214,7 +264,7 @@ async def test_a_named_workspace_is_found_and_never_made(proxy: Proxy, tmp_path:
         assert not (tmp_path / "workspaces").exists()
         endpoint = await backend.ensure(request(), silent)
         assert await backend.ensure(request(may_create=False), silent) == endpoint
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         assert await backend.ensure(request(may_create=False), silent)
 
 
@@ -226,7 +276,7 @@ async def test_a_name_is_never_a_path(proxy: Proxy, tmp_path: Path, name: str) -
         with pytest.raises(WorkspaceNotFound):
             await backend.find(name)
         with pytest.raises(WorkspaceNotFound):
-            await backend.stop(WorkspaceName(name))
+            await backend.stop(WorkspaceName(name), STOP)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -268,7 +318,7 @@ async def test_a_stubborn_one_is_killed(proxy: Proxy, monkeypatch: pytest.Monkey
     monkeypatch.setattr(local, "STOP_GRACE_S", 0.2)
     async with proxy(*COMMANDS["fake"], "--behave", "stubborn") as backend:
         pid = pid_of(await backend.ensure(request(), silent))
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         await gone(pid)
 
 
@@ -300,7 +350,7 @@ async def test_one_whose_socket_was_removed_is_ended_before_another_starts(proxy
 async def test_a_process_that_is_not_shelld_is_never_ended(proxy: Proxy, tmp_path: Path) -> None:
     async with proxy() as backend:
         endpoint = await backend.ensure(request(), silent)
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         note = {"pid": os.getpid(), "started_at": local.started_at(os.getpid())}
         (tmp_path / "workspaces" / NAME / "running.json").write_text(json.dumps(note))
         assert (await backend.ensure(request(), silent)).generation != endpoint.generation
@@ -334,7 +384,7 @@ async def test_a_runtime_directory_that_is_not_ours_alone_is_refused(
 ) -> None:
     async with proxy() as backend:
         runtime = socket_of(await backend.ensure(request(), silent)).parent.parent
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         aside = short_dir / "aside"
         runtime.rename(aside)
         if spoil == "symlink":
@@ -356,7 +406,7 @@ async def test_a_log_that_grew_large_is_put_aside(
     root = tmp_path / "workspaces" / NAME
     async with proxy() as backend:
         await backend.ensure(request(), silent)
-        await backend.stop(NAME)
+        await backend.stop(NAME, STOP)
         (root / "shelld.log").write_text("x" * 11)
         await backend.ensure(request(), silent)
     assert (root / "shelld.log.1").read_text() == "x" * 11

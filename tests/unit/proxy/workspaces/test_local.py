@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from proxy.blueprints.schema import DEFAULT_ACCEPT_ENV, Blueprint, InitScript
-from proxy.model import WorkspaceName
+from proxy.model import User, WorkspaceName
 from proxy.settings import WorkspaceSettings
+from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRequest
-from proxy.workspaces.local import _failed_by_system, _own_account, shelld_config
+from proxy.workspaces.local import _failed_by_system, _own_account, local_config
 from proxy.workspaces.namespaces import Separation
 from proxy.workspaces.state import Places
 
@@ -18,8 +19,8 @@ PLACES = Places(Path("/state/workspaces/ws-1"), Path("/run/fl/12"))
 
 
 def config(blueprint: Blueprint, separation: Separation) -> dict[str, object]:
-    request = WorkspaceRequest(WorkspaceName("ws-1"), "alice", blueprint)
-    return shelld_config(request, PLACES, separation, WorkspaceSettings(idle_stop_s=60))
+    request = WorkspaceRequest(WorkspaceName("ws-1"), User("alice"), blueprint, UserString("alice"))
+    return local_config(request, PLACES, separation, WorkspaceSettings(idle_stop_s=60))
 
 
 def test_shelld_is_told_what_the_blueprint_says() -> None:

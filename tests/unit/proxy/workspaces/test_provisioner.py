@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +10,14 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors import BlueprintNotFound, Refused, WorkspaceNotFound
 from proxy.model import Endpoint, Principal, WorkspaceName
 from proxy.userstring import parse, workspace_name
-from proxy.workspaces.backend import Features, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.backend import (
+    Features,
+    Report,
+    Stop,
+    WorkspaceEvent,
+    WorkspaceRecord,
+    WorkspaceRequest,
+)
 from proxy.workspaces.provisioner import Workspaces, check_account, own_record
 
 MakePrincipal = Callable[[str], Principal]
@@ -31,8 +38,20 @@ class RecordingBackend:
         self.asked.append(request)
         return Endpoint(request.name, "unix:///nowhere", "1")
 
-    async def stop(self, name: WorkspaceName) -> None:
-        raise NotImplementedError
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        return tuple(self.records.values())
+
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        del self.records[name]
+
+    async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        del self.records[name]
+
+    async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        yield name
+
+    async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        return []
 
     async def close(self) -> None:
         pass
@@ -83,7 +102,7 @@ async def test_a_user_string_means_one_workspace(
     endpoint = await workspaces.ensure(principal(text), print)
     assert endpoint.workspace == name
     (asked,) = backend.asked
-    assert (asked.name, asked.user, asked.blueprint.name, asked.may_create) == (
+    assert (asked.name, asked.user.name, asked.blueprint.name, asked.may_create) == (
         name,
         "alice",
         blueprint,

@@ -1,0 +1,1 @@
+"""Who may talk to a workspace, and how a workspace proves which one it is."""

@@ -1,0 +1,37 @@
+"""What shelld is told about its workspace, the same for every backend; `shelld.settings` reads it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxy.workspaces.backend import WorkspaceRequest
+
+
+def shelld_config(
+    request: WorkspaceRequest,
+    *,
+    account: Mapping[str, Any],
+    runtime_dir: str,
+    hostname: str | None,
+    idle_stop_s: float,
+) -> dict[str, Any]:
+    """Describe a workspace to its shelld as JSON; pure.
+
+    `account` is the workspace's own: name, uid, gid, home, shell. `hostname` None leaves the host's;
+    `idle_stop_s` 0 means that shelld never ends by itself.
+    """
+    blueprint = request.blueprint
+    return {
+        "workspace": request.name,
+        "user": request.user.name,
+        "account": dict(account),
+        "accounts": list(blueprint.accounts),
+        "shell": blueprint.shell,
+        "env": dict(blueprint.env),
+        "accept_env": list(blueprint.all_accept_env),
+        "init": [script.model_dump() for script in blueprint.init],
+        "forward": {key: list(rules) for key, rules in blueprint.forward.model_dump().items()},
+        "runtime_dir": runtime_dir,
+        "hostname": hostname,
+        "idle_stop_s": idle_stop_s,
+        "limits": blueprint.limits.model_dump(),
+    }

@@ -1,0 +1,103 @@
+"""Starts under way: whoever wants a workspace that is being started joins that start."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import FairleadError, ReadyTimeout
+from proxy.model import Endpoint, Phase, Progress, WorkspaceName
+from proxy.workspaces.backend import Report, WorkspaceRequest
+
+_log = structlog.get_logger("workspaces")
+
+
+class Start:
+    """One start, and everybody who waits for it."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        # When every caller has gone, nobody is left to read the failure; that is no bug.
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._reports: list[Report] = []
+        self._last: Progress | None = None
+
+    def join(self, report: Report) -> None:
+        """Be told from now on, and what was told last."""
+        self._reports.append(report)
+        if self._last:
+            report(self._last)
+
+    def leave(self, report: Report) -> None:
+        """Be told no more."""
+        self._reports.remove(report)
+
+    def tell(self, phase: Phase, text: str) -> None:
+        """Tell everybody who waits; the same twice is told once."""
+        told = Progress(phase, text)
+        if told == self._last:
+            return
+        self._last = told
+        for report in tuple(self._reports):
+            report(told)
+
+
+Carry = Callable[[Start], Awaitable[Endpoint]]
+"""Brings one workspace to where it answers, telling the start how it goes."""
+
+
+class Starts:
+    """The starts of one backend in this process; at most one a workspace."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._owner = TaskOwner("starts")
+        self._starts: dict[WorkspaceName, Start] = {}
+
+    async def join(self, request: WorkspaceRequest, report: Report, carry: Carry) -> Endpoint:
+        """Wait for the start of a workspace; `carry` begins it when there is none.
+
+        A caller that is cancelled leaves the start to the others and to its own deadline.
+
+        Raises: ReadyTimeout, and what `carry` raises.
+        """
+        start = self._starts.get(request.name)
+        if start is None:
+            start = self._starts[request.name] = Start()
+            self._owner.spawn(self._settle(start, request, carry), name=request.name)
+        start.join(report)
+        try:
+            return await asyncio.shield(start.done)
+        finally:
+            start.leave(report)
+
+    async def close(self) -> None:
+        """Give up what is under way; workspaces that were told to start go on by themselves."""
+        await self._owner.close()
+        for start in self._starts.values():
+            start.done.cancel()
+
+    async def _settle(self, start: Start, request: WorkspaceRequest, carry: Carry) -> None:
+        """Carry a start to its end, whatever that is, and tell everybody who waits."""
+        failure: FairleadError
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                endpoint = await carry(start)
+        except TimeoutError:
+            failure = ReadyTimeout(f"workspace {request.name} was not ready within {self._timeout_s:g} s")
+        except FairleadError as exc:
+            failure = exc
+        except BaseException:
+            start.done.cancel()  # this proxy is closing, or there is a bug, which the owner logs
+            raise
+        else:
+            start.tell(Phase.READY, f"workspace {request.name} is ready")
+            start.done.set_result(endpoint)
+            return
+        finally:
+            del self._starts[request.name]
+        _log.warning(
+            "workspace not started", workspace=request.name, user=request.user.name, why=str(failure)
+        )
+        start.done.set_exception(failure)
