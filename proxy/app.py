@@ -19,6 +19,7 @@ from proxy.logins import Logins, key_event
 from proxy.settings import Settings
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
+from proxy.storage.database import Database
 from proxy.upstream.client import Links
 from proxy.watch import Watch
 from proxy.workspaces.local import LocalBackend
@@ -54,10 +55,9 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
 async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys]:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = hostkeys.load_or_create(settings.host_key_dir)
-    directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
-    )
-    stack.push_async_callback(directory.close)
+    database = await Database.open(settings.database_url, query_timeout_s=settings.identity.query_timeout_s)
+    stack.push_async_callback(database.close)
+    directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
     catalog = Catalog(settings.blueprint_dir)
     backend = LocalBackend(settings.state_dir, settings.workspace)
     workspaces = Workspaces(catalog, backend, settings.blueprint.default)

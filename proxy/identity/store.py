@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
 from proxy.identity import bulk, registration
-from proxy.identity.database import Database
 from proxy.identity.directory import (
     Account,
     ImportResult,
@@ -30,6 +29,7 @@ from proxy.identity.keys import PublicKey, fingerprint
 from proxy.identity.profile import Profile
 from proxy.identity.schema import keys, revoked_keys, users
 from proxy.model import User
+from proxy.storage.database import Database
 
 _TOUCH_EVERY = timedelta(minutes=1)
 _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
@@ -60,17 +60,22 @@ class SqlDirectory:
 
         Raises: StoreError when there is no such database, or it is of a newer release.
         """
-        database = Database(url, query_timeout_s=query_timeout_s)
-        store = cls(database, uids)
+        database = await Database.open(url, query_timeout_s=query_timeout_s)
         try:
-            await database.migrate()
-            await store._give_uids()
+            return await cls.in_database(database, uids=uids)
         except BaseException:
             await database.close()
             raise
+
+    @classmethod
+    async def in_database(cls, database: Database, *, uids: range) -> Self:
+        """Use a database that others use too. Raises: StoreError."""
+        store = cls(database, uids)
+        await store._give_uids()
         return store
 
     async def close(self) -> None:
+        """Let go of the database."""
         await self._database.close()
 
     async def find(self, name: str) -> User | None:

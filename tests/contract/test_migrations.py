@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from proxy.errors import StoreError
-from proxy.identity import schema
 from proxy.identity.store import SqlDirectory
+from proxy.storage.tables import metadata
 from tests.contract.directories import DEADLINE_S, make_key, sqlite_url
 from tests.contract.postgres import Cluster
 
@@ -82,7 +82,7 @@ async def test_the_migrations_give_what_the_code_reads(make_database: OldDatabas
     await (await open_(url)).close()
 
     def compare(connection: Connection) -> list[object]:
-        return list(compare_metadata(MigrationContext.configure(connection), schema.metadata))
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
     engine = create_async_engine(url)
     async with engine.connect() as connection:
@@ -124,7 +124,7 @@ async def test_a_database_that_is_not_there_is_a_store_error(cluster: Cluster, t
         f"postgresql+asyncpg://fairlead@/x?host={tmp_path}",
         "postgresql://fairlead@127.0.0.1:1/x",
     ):
-        with pytest.raises(StoreError, match="the identity database"):
+        with pytest.raises(StoreError, match="the database"):
             await SqlDirectory.open(url)
 
 

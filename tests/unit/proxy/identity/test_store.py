@@ -12,8 +12,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from proxy.errors import StoreError
-from proxy.identity import schema
 from proxy.identity.store import SqlDirectory
+from proxy.storage import migrate
+from proxy.storage.tables import metadata
 
 
 def url(file: Path) -> str:
@@ -36,12 +37,12 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 async def test_the_migrations_give_what_the_code_reads(tmp_path: Path) -> None:
     await make(tmp_path / "x.db")
     with sa.create_engine(f"sqlite:///{tmp_path}/x.db").connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         connection.engine.dispose()
 
 
 def test_head_is_the_newest_migration() -> None:
-    assert ScriptDirectory(str(schema._MIGRATIONS)).get_heads() == [schema.HEAD]
+    assert ScriptDirectory(str(migrate.MIGRATIONS)).get_heads() == [migrate.HEAD]
 
 
 async def test_many_proxies_may_start_on_a_new_database(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from proxy.errors import StoreError
-from proxy.identity import schema
+from proxy.storage import migrate
 
 _SORRY = "users cannot be looked up at the moment"
 
@@ -32,17 +32,30 @@ class Database:
         self._writer = self._engine.execution_options(fairlead_begin="BEGIN IMMEDIATE")
         self._query_timeout_s = query_timeout_s
 
+    @classmethod
+    async def open(cls, url: str, *, query_timeout_s: float) -> Self:
+        """Connect and bring the schema up to date.
+
+        Raises: StoreError when there is no such database, or it is of a newer release.
+        """
+        database = cls(url, query_timeout_s=query_timeout_s)
+        try:
+            await database._migrate()
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
     async def close(self) -> None:
         """Let go of every connection."""
         await self._engine.dispose()
 
-    async def migrate(self) -> None:
-        """Bring the schema up to date. Raises: StoreError, also for a database of a newer release."""
+    async def _migrate(self) -> None:
         async with self.reading() as connection:
-            if await connection.run_sync(schema.is_current):
+            if await connection.run_sync(migrate.is_current):
                 return
         async with self.writing() as connection:
-            await connection.run_sync(schema.upgrade)
+            await connection.run_sync(migrate.upgrade)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -64,13 +77,13 @@ class Database:
                 yield
         except TimeoutError as exc:
             raise StoreError(
-                f"the identity database did not answer within {self._query_timeout_s:g} s",
+                f"the database did not answer within {self._query_timeout_s:g} s",
                 user_message=_SORRY,
             ) from exc
         except DBAPIError as exc:
-            raise StoreError(f"the identity database failed: {exc.orig}", user_message=_SORRY) from exc
+            raise StoreError(f"the database failed: {exc.orig}", user_message=_SORRY) from exc
         except (SQLAlchemyError, OSError) as exc:
-            raise StoreError(f"the identity database failed: {exc}", user_message=_SORRY) from exc
+            raise StoreError(f"the database failed: {exc}", user_message=_SORRY) from exc
 
 
 def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
@@ -83,11 +96,10 @@ def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
         engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s}, hide_parameters=True)
     except ModuleNotFoundError as exc:
         raise StoreError(
-            f"the identity database cannot be used: {exc.name} is not installed; "
-            "PostgreSQL needs fairlead[postgres]"
+            f"the database cannot be used: {exc.name} is not installed; PostgreSQL needs fairlead[postgres]"
         ) from exc
     except (SQLAlchemyError, ImportError) as exc:
-        raise StoreError(f"the identity database cannot be used: {exc}") from exc
+        raise StoreError(f"the database cannot be used: {exc}") from exc
     if parsed.database and parsed.database != ":memory:":
         _make_private(Path(parsed.database))
     event.listen(engine.sync_engine, "connect", _on_sqlite_connect)
@@ -101,7 +113,7 @@ def _make_private(file: Path) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.touch(mode=0o600)
     except OSError as exc:
-        raise StoreError(f"the identity database {file} cannot be made: {exc.strerror}") from exc
+        raise StoreError(f"the database {file} cannot be made: {exc.strerror}") from exc
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:
