@@ -22,7 +22,7 @@ from proxy.ssh.listener import Listener
 from proxy.storage.database import Database
 from proxy.upstream.client import Links
 from proxy.watch import Watch
-from proxy.workspaces.local import LocalBackend
+from proxy.workspaces.opening import open_backend
 from proxy.workspaces.provisioner import Workspaces
 
 _log = structlog.get_logger("app")
@@ -59,9 +59,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(database.close)
     directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
     catalog = Catalog(settings.blueprint_dir)
-    backend = LocalBackend(settings.state_dir, settings.workspace)
+    backend = await stack.enter_async_context(open_backend(settings))
     workspaces = Workspaces(catalog, backend, settings.blueprint.default)
-    stack.push_async_callback(workspaces.close)
     bus = await _open_bus(settings, stack)
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)

@@ -5,31 +5,26 @@ Exit status: 0, 1 with one sentence on stderr, 2 for a wrong command line, 78 fo
 be used.
 """
 
-import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from proxy import __version__
-from proxy.commands.common import HELP, Json, actor
+from proxy.commands.common import HELP, Json
 from proxy.commands.onboarding import onboarding_app
 from proxy.commands.providers import provider_app
 from proxy.commands.users import key_app, user_app
+from proxy.commands.workspaces import workspace_app
 from proxy.errors import EXIT_CONFIG, FairleadError, SettingsError
 from proxy.output import print_json, print_rows
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-    from proxy.workspaces.backend import WorkspaceRecord
-    from proxy.workspaces.local import LocalBackend
-
-_T = TypeVar("_T")
 
 app = typer.Typer(
     help="SSH bastion into workspaces: ssh user+blueprint@host with any stock SSH client.",
@@ -38,7 +33,6 @@ app = typer.Typer(
     **HELP,
 )
 blueprint_app = typer.Typer(help="What workspaces look like.", **HELP)
-workspace_app = typer.Typer(help="Workspaces of this machine.", **HELP)
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
 app.add_typer(onboarding_app, name="onboarding")
@@ -149,7 +143,7 @@ def show_settings(context: typer.Context, as_json: Json = False) -> None:
         print(yaml.safe_dump(values, sort_keys=False), end="")
 
 
-# --------------------------------------------------------------------------- blueprints, workspaces
+# ------------------------------------------------------------------------------------------ blueprints
 
 
 @blueprint_app.command("list")
@@ -194,57 +188,3 @@ def _checked(path: Path, read: Callable[[], object]) -> dict[str, Any]:
     except BlueprintInvalid as exc:
         return {"file": str(path), "ok": False, "where": exc.where, "reason": exc.reason}
     return {"file": str(path), "ok": True, "where": None, "reason": None}
-
-
-@workspace_app.command("list")
-def list_workspaces(context: typer.Context, as_json: Json = False) -> None:
-    """List the workspaces of this machine, running or not."""
-    from proxy.workspaces.backend import WorkspacePhase
-
-    rows = [
-        {
-            "name": record.name,
-            "user": record.user,
-            "blueprint": record.blueprint,
-            "running": record.phase is WorkspacePhase.RUNNING,
-            "created_at": record.created_at.isoformat(timespec="seconds"),
-        }
-        for record in _with_backend(context, _list_workspaces)
-    ]
-    print_rows(rows, as_json, ("name", "user", "blueprint", "running", "created_at"))
-
-
-async def _list_workspaces(backend: "LocalBackend") -> "Sequence[WorkspaceRecord]":
-    return await backend.list()
-
-
-@workspace_app.command("stop")
-def stop_workspace(
-    context: typer.Context,
-    names: Annotated[list[str], typer.Argument(help="As `workspace list` prints them.", show_default=False)],
-) -> None:
-    """End workspaces and everything that runs in them; their homes stay."""
-    from proxy.model import WorkspaceName
-    from proxy.workspaces.backend import Stop
-
-    stop = Stop(by=actor(), at=datetime.now(UTC))
-
-    async def act(backend: "LocalBackend") -> None:
-        await asyncio.gather(*(backend.stop(WorkspaceName(name), stop) for name in names))
-
-    _with_backend(context, act)
-
-
-def _with_backend(context: typer.Context, act: Callable[["LocalBackend"], Coroutine[Any, Any, _T]]) -> _T:
-    from proxy.workspaces.local import LocalBackend
-
-    settings: Settings = context.obj.settings()
-
-    async def main() -> _T:
-        backend = LocalBackend(settings.state_dir, settings.workspace)
-        try:
-            return await act(backend)
-        finally:
-            await backend.close()
-
-    return asyncio.run(main())

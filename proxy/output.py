@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxy.identity.directory import OnboardingRecord, StoredKey, UserChange, UserRecord
+    from proxy.workspaces.backend import WorkspaceEvent, WorkspaceRecord
 
 
 def user_row(record: "UserRecord") -> dict[str, Any]:
@@ -72,6 +73,36 @@ def key_row(stored: "StoredKey") -> dict[str, Any]:
         "created_at": _when(stored.created_at),
         "last_used_at": _when(stored.last_used_at),
         "line": str(stored.key),
+    }
+
+
+def workspace_row(record: "WorkspaceRecord") -> dict[str, Any]:
+    """Flatten a workspace."""
+    stop = record.stop
+    return {
+        "name": record.name,
+        "user": record.user,
+        "blueprint": record.blueprint,
+        "user_string": record.user_string,
+        "phase": record.phase.value,
+        "detail": record.detail or (f"stopped by {stop.by}" if stop else ""),
+        "location": record.location,
+        "created_at": _when(record.created_at),
+        "started_at": _when(record.started_at),
+        "stopped_at": _when(stop.at) if stop else None,
+        "stopped_by": stop.by if stop else None,
+        "stop_reason": stop.reason if stop else None,
+    }
+
+
+def event_row(event: "WorkspaceEvent") -> dict[str, Any]:
+    """Flatten what a backend noted."""
+    return {
+        "at": _when(event.at),
+        "kind": event.kind,
+        "count": event.count,
+        "reason": event.reason,
+        "message": event.message,
     }
 
 

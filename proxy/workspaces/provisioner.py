@@ -22,7 +22,11 @@ class Workspaces:
 
         Raises: BlueprintNotFound, WorkspaceNotFound, Refused, WorkspaceStartFailed, ReadyTimeout.
         """
-        request = await self.request(principal)
+        return await self.start(principal.user, principal.attempt.user_string, report)
+
+    async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
+        """Do as `ensure` for a user who need not be connected."""
+        request = await self.request(user, value)
         endpoint = await self._backend.ensure(request, report)
         if request.blueprint.init:
             # shelld answers before they have ended, and lets programs wait for them.
@@ -31,11 +35,11 @@ class Workspaces:
 
     async def blueprint(self, principal: Principal) -> Blueprint:
         """Give the blueprint in effect. Raises: as `ensure`, but for starting."""
-        return (await self.request(principal)).blueprint
+        return (await self.request(principal.user, principal.attempt.user_string)).blueprint
 
-    async def request(self, principal: Principal) -> WorkspaceRequest:
+    async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Decide which workspace is meant, and whether it may be entered as the account asked for."""
-        value, features = principal.attempt.user_string, self._backend.features
+        features = self._backend.features
         blueprint_name = resolve_name(
             value,
             default=self._default,
@@ -43,14 +47,11 @@ class Workspaces:
             workloads=features.workloads,
         )
         if not blueprint_name:
-            record = own_record(await self._backend.find(value.pod), value.pod, principal.user.name)
+            record = own_record(await self._backend.find(value.pod), value.pod, user.name)
             blueprint_name = record.blueprint
         blueprint = self._catalog.get(blueprint_name)
         check_account(value.account, blueprint, own=features.account)
-        return request_of(value, principal.user, blueprint)
-
-    async def close(self) -> None:
-        await self._backend.close()
+        return request_of(value, user, blueprint)
 
 
 def request_of(value: UserString, user: User, blueprint: Blueprint) -> WorkspaceRequest:

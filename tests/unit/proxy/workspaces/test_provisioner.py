@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,4 +165,3 @@ async def test_the_blueprint_in_effect_can_be_asked_for(
     workspaces: Workspaces, principal: MakePrincipal
 ) -> None:
     assert (await workspaces.blueprint(principal("alice+data"))).accounts == ("postgres",)
-    await asyncio.wait_for(workspaces.close(), 5)
