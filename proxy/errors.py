@@ -43,6 +43,10 @@
     │  ├─ KeyNotFound
     │  └─ KeyInvalid
     ├─ StoreError                the identity store cannot answer
+    ├─ StateError                what replicas share cannot be changed
+    │  ├─ StateUnavailable       (retryable)
+    │  ├─ StateConflict
+    │  └─ StateRefused
     └─ SettingsError             start-up only; process exit 78
 
 `str(exc)` is for the operator's log. `user_message` is for the person at the terminal and never
@@ -398,6 +402,31 @@ class StoreError(FairleadError):
 
     code = "store"
     retryable = True
+
+
+class StateError(FairleadError):
+    """What replicas share could not be changed; what is known of it can still be read."""
+
+    code = "state"
+
+
+class StateUnavailable(StateError):
+    """The store of shared state does not answer; the change may have been made all the same."""
+
+    code = "state.unavailable"
+    retryable = True
+
+
+class StateConflict(StateError):
+    """Somebody else changed the entry first."""
+
+    code = "state.conflict"
+
+
+class StateRefused(StateError):
+    """The store will never take this change: too large, full, or not permitted."""
+
+    code = "state.refused"
 
 
 class SettingsError(FairleadError):
