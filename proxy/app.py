@@ -12,6 +12,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
+from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
@@ -42,17 +43,20 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        listener, keys = await _build(settings, stack)
+        listener, keys, health = await _build(settings, stack)
         host, port = listener.address
+        health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
         if on_ready is not None:
             on_ready(host, port, keys)
         await stop.wait()
-        _log.info("shutting down", grace_s=settings.shutdown.grace_s)
+        health.set_ready(False)
+        _log.info("shutting down", drain_s=settings.health.drain_s, grace_s=settings.shutdown.grace_s)
+        await asyncio.sleep(settings.health.drain_s)
         await listener.close(settings.shutdown.grace_s)
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys]:
+async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys, Health]:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = hostkeys.load_or_create(settings.host_key_dir)
     database = await Database.open(settings.database_url, query_timeout_s=settings.identity.query_timeout_s)
@@ -80,7 +84,34 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     watch.start()
     stack.push_async_callback(watch.close)
     await listener.open()
-    return listener, keys
+    health = _health(settings, listener, links, bus, door)
+    stack.push_async_callback(health.close)
+    await health.open()
+    return listener, keys, health
+
+
+def _health(settings: Settings, listener: Listener, links: Links, bus: Bus, door: FrontDoor) -> Health:
+    """Say what can be looked at; whoever adds a part with a queue or a bound adds it here."""
+    counters = bus.counters
+    return Health(
+        settings.health,
+        gauges={
+            ("fairlead_connections", "SSH connections that are open, logged in or not."): (
+                lambda: len(listener.connections())
+            ),
+            ("fairlead_links", "gRPC channels to workspaces."): lambda: len(links),
+            ("fairlead_onboardings_pending", "People who are shown a code at the moment."): (
+                lambda: len(door.onboarding)
+            ),
+        },
+        counters={
+            ("fairlead_events", "Events by what became of them; see docs/events.md."): {
+                "published": lambda: counters.published,
+                "dropped": lambda: counters.dropped,
+                "failed": lambda: counters.failed,
+            },
+        },
+    )
 
 
 async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:

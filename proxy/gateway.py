@@ -1,12 +1,12 @@
 """The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import structlog
 
-from proxy import policy
-from proxy.errors import Refused, Unreachable
+from proxy import metrics, policy
+from proxy.errors import FairleadError, Refused, Unreachable
 from proxy.model import Bind, Principal, ProgramSpec, Target
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
@@ -18,6 +18,20 @@ _log = structlog.get_logger("gateway")
 
 def _silent(_: object) -> None:
     """Report to nobody: a forward has no place to show progress."""
+
+
+@contextmanager
+def _counted(spec: ProgramSpec) -> Iterator[None]:
+    """Count a program by how its start went."""
+    outcome = "cancelled"
+    try:
+        yield
+        outcome = "started"
+    except FairleadError as exc:
+        outcome = exc.code
+        raise
+    finally:
+        metrics.PROGRAMS.labels(type(spec.kind).__name__.lower(), outcome).inc()
 
 
 class Gateway:
@@ -42,10 +56,12 @@ class Gateway:
 
         Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError.
         """
-        if not (decision := policy.may_start(principal, spec.kind)):
-            raise Refused(decision.reason)
-        async with self.link(principal, report) as link:
-            program = await link.run(spec, principal, program_id)
+        async with AsyncExitStack() as stack:
+            with _counted(spec):
+                if not (decision := policy.may_start(principal, spec.kind)):
+                    raise Refused(decision.reason)
+                link = await stack.enter_async_context(self.link(principal, report))
+                program = await link.run(spec, principal, program_id)
             async with program:
                 yield program, link
 

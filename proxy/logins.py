@@ -10,7 +10,7 @@ from typing import TypedDict
 
 import structlog
 
-from proxy import policy
+from proxy import metrics, policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError, LockedOut, OnboardingError, UserExpired
 from proxy.errors import Waitlisted as WaitlistedError
@@ -165,10 +165,12 @@ class Logins:
 
     def failed(self, event: schema.AuthFailed) -> None:
         """Tell of a connection that ended without a login."""
+        metrics.LOGINS.labels("failed", next(iter(event.reasons), "gave_up")).inc()
         self._publisher.publish(event)
 
     def succeeded(self, principal: Principal, client_version: str, methods: tuple[str, ...]) -> None:
         """Tell that a user is in."""
+        metrics.LOGINS.labels("succeeded", "").inc()
         self._publisher.publish(
             schema.AuthSucceeded(
                 **_connection(principal.attempt, client_version),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from proxy.errors import SettingsError
 from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
+from proxy.settings.health import HealthSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -193,6 +194,7 @@ class Settings(_Section):
     identity: IdentitySettings = IdentitySettings()
     front_door: FrontDoorSettings = FrontDoorSettings()
     events: EventsSettings = EventsSettings()
+    health: HealthSettings = HealthSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
 
@@ -201,6 +203,12 @@ class Settings(_Section):
     def _listen_is_address(cls, value: str) -> str:
         split_address(value)
         return value
+
+    @model_validator(mode="after")
+    def _health_has_an_address(self) -> "Settings":
+        if self.health.listen:
+            split_address(self.health.listen)
+        return self
 
     @property
     def state_dir(self) -> Path:

@@ -146,6 +146,10 @@ class Links:
         self._links: dict[tuple[str, str], asyncio.Task[Link]] = {}
         self._tasks = TaskOwner("links")
 
+    def __len__(self) -> int:
+        """Count links, those that are being opened included."""
+        return len(self._links)
+
     @asynccontextmanager
     async def use(self, endpoint: model.Endpoint) -> AsyncIterator[Link]:
         """Hold the link to `endpoint` while inside; made when there is none, or only a broken one.

@@ -1,10 +1,12 @@
 """Starts under way: whoever wants a workspace that is being started joins that start."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 
+from proxy import metrics
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError, ReadyTimeout
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
@@ -81,6 +83,7 @@ class Starts:
     async def _settle(self, start: Start, request: WorkspaceRequest, carry: Carry) -> None:
         """Carry a start to its end, whatever that is, and tell everybody who waits."""
         failure: FairleadError
+        begun = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout_s):
                 endpoint = await carry(start)
@@ -92,6 +95,7 @@ class Starts:
             start.done.cancel()  # this proxy is closing, or there is a bug, which the owner logs
             raise
         else:
+            _measure(begun, "ready")
             start.tell(Phase.READY, f"workspace {request.name} is ready")
             start.done.set_result(endpoint)
             return
@@ -101,3 +105,7 @@ class Starts:
             "workspace not started", workspace=request.name, user=request.user.name, why=str(failure)
         )
         start.done.set_exception(failure)
+
+
+def _measure(begun: float, outcome: str) -> None:
+    metrics.STARTS.labels(outcome).observe(time.monotonic() - begun)

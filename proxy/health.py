@@ -1,0 +1,107 @@
+"""The health page: may traffic come here, does the event loop turn, and what was counted.
+
+    GET /livez     200 while the process can answer at all
+    GET /readyz    200 while connections are accepted; 503 while starting and from SIGTERM on
+    GET /metrics   Prometheus text
+
+Readiness does not ask the database: a proxy that cannot reach it still tells each person so in words, which a
+closed port would not.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from proxy import __version__
+from proxy.errors import SettingsError
+from proxy.metrics import REGISTRY
+from proxy.settings import split_address
+from proxy.settings.health import HealthSettings
+
+Read = Callable[[], float]
+
+
+class Health:
+    """One per process. `gauges` and `counters` are read at each scrape, by name and help."""
+
+    def __init__(
+        self,
+        settings: HealthSettings,
+        *,
+        gauges: Mapping[tuple[str, str], Read],
+        counters: Mapping[tuple[str, str], Mapping[str, Read]],
+    ) -> None:
+        """Each counter has one label, `outcome`, whose values are the keys of its mapping."""
+        self._settings = settings
+        self._gauges = gauges
+        self._counters = counters
+        self._is_ready = False
+        self._is_registered = False
+        self._began = time.monotonic()
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        """Listen, when that is wanted. Raises: SettingsError naming the address."""
+        if not self._settings.listen:
+            return
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/livez", _alive),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=15)
+        await self._runner.setup()
+        host, port = split_address(self._settings.listen)
+        try:
+            await web.TCPSite(self._runner, host or None, port, backlog=64).start()
+        except OSError as exc:
+            await self.close()
+            where = self._settings.listen
+            raise SettingsError(f"health.listen: cannot listen on {where}: {exc.strerror or exc}") from exc
+        REGISTRY.register(self)
+        self._is_registered = True
+
+    def set_ready(self, ready: bool) -> None:
+        """Say whether new connections may be sent here."""
+        self._is_ready = ready
+
+    async def close(self) -> None:
+        """Stop answering."""
+        if self._is_registered:
+            REGISTRY.unregister(self)
+            self._is_registered = False
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def collect(self) -> Iterable[Metric]:
+        """Read what can be looked at only now; called by the registry at each scrape."""
+        yield GaugeMetricFamily("fairlead_uptime_seconds", "Since start.", time.monotonic() - self._began)
+        info = GaugeMetricFamily("fairlead_build_info", "Always 1.", labels=("version",))
+        info.add_metric((__version__,), 1)
+        yield info
+        for (name, text), read in self._gauges.items():
+            yield GaugeMetricFamily(name, text, read())
+        for (name, text), outcomes in self._counters.items():
+            family = CounterMetricFamily(name, text, labels=("outcome",))
+            for outcome, read in outcomes.items():
+                family.add_metric((outcome,), read())
+            yield family
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if self._is_ready else web.Response(text="not now\n", status=503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}
+        return web.Response(body=generate_latest(REGISTRY), headers=headers)
+
+
+async def _alive(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")

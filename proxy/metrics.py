@@ -1,0 +1,36 @@
+"""What is counted, for Prometheus. Counters live here; what can be looked at when asked is `health`'s.
+
+Names and labels follow https://prometheus.io/docs/practices/naming/. No label ever holds a name, an address
+or anything else that strangers choose: their number would have no bound.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+REGISTRY = CollectorRegistry()
+
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+LOGINS = Counter(
+    "fairlead_logins",
+    "Connections that logged in, or ended without; reason is the first one of docs/events.md.",
+    ("outcome", "reason"),
+    registry=REGISTRY,
+)
+
+PROGRAMS = Counter(
+    "fairlead_programs",
+    "Shells, commands and subsystems that were asked for.",
+    ("kind", "outcome"),
+    registry=REGISTRY,
+)
+
+STARTS = Histogram(
+    "fairlead_workspace_start_seconds",
+    "From wanting a workspace that does not answer to its answer or to a failure; outcome is its code.",
+    ("outcome",),
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
+    registry=REGISTRY,
+)
