@@ -16,22 +16,44 @@
     accounts: [postgres]             # may be asked for with `user=`, besides the workspace's own
     idle_stop_s: 3600                # 0: never
     limits: {programs: 512, connections: 4096, listeners: 64}
+    image: registry.example.com/dev:1                        # this and the rest: of a cluster
+    resources: {requests: {cpu: 500m}, limits: {memory: 4Gi, nvidia.com/gpu: 1}}
+    storages: {home: {kind: home, size: 20Gi}}
+    network: {policy: isolated, egress_cidrs: [{cidr: 10.1.0.0/16, ports: [443]}]}
+    security: {run_as_user: 1000, drop_capabilities: [ALL]}
+    node: {selector: {pool: dev}}
 
-What a value does is shelld's business; that it can be one is checked here, so that a mistake is
-found when it is written and not when somebody logs in.
+What a value does is shelld's business, or the cluster's (see `pod`); that it can be one is checked here,
+so that a mistake is found when it is written and not when somebody logs in. docs/blueprints.md has every
+field with its default.
 """
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.functional_validators import AfterValidator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import to_json
 
 from proxy.blueprints.document import Document, Location, read_document
+from proxy.blueprints.pod import Network, Node, Resources, Security, Storage
+from proxy.blueprints.values import (
+    AbsolutePath,
+    Account,
+    EnvName,
+    EnvPattern,
+    Image,
+    Name,
+    ObjectName,
+    Part,
+    PathGlob,
+    Pattern,
+    Seconds,
+    StorageName,
+    TcpRule,
+    Text,
+    misfit,
+)
 from proxy.errors import BlueprintInvalid
 
 DEFAULT_ACCEPT_ENV = ("LANG", "LC_*", "TERM", "COLORTERM", "FAIRLEAD_*")
@@ -40,44 +62,7 @@ DEFAULT_ACCEPT_ENV = ("LANG", "LC_*", "TERM", "COLORTERM", "FAIRLEAD_*")
 MAX_FILE_BYTES = 1024 * 1024
 
 
-def _tcp_rule(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    low, _, high = port.partition("-")
-    ports = [low, high or low]
-    if not colon or not host or not (port == "*" or all(re.fullmatch(r"[0-9]{1,5}", one) for one in ports)):
-        raise ValueError("a rule is host:port, with a port, a range as 1-1023, or *")
-    if port != "*" and not int(ports[0]) <= int(ports[1]) <= 65_535:
-        raise ValueError("ports are out of order or above 65535")
-    bare = host.removeprefix("[").removesuffix("]")
-    if "/" in bare or ":" in bare:
-        try:
-            ipaddress.ip_network(bare, strict=False)
-        except ValueError:
-            raise ValueError(f"{bare} is neither a name nor a network") from None
-    return text
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a NUL character cannot be passed to a program")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_no_nul)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")]
-EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-EnvPattern = Annotated[str, Field(pattern=r"^[A-Za-z_*?][A-Za-z0-9_*?]*$")]
-AbsolutePath = Annotated[str, Field(pattern=r"^/[^\x00]*$")]
-PathGlob = Annotated[str, Field(pattern=r"^[/*][^\x00]*$")]
-Account = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,31}$")]
-TcpRule = Annotated[str, AfterValidator(_tcp_rule)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class InitScript(_Part):
+class InitScript(Part):
     """A script that runs as the workspace's own account before the first program."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -86,7 +71,7 @@ class InitScript(_Part):
     when: Literal["once", "every"] = "once"
 
 
-class Forward(_Part):
+class Forward(Part):
     """What may be dialled from the workspace, and bound in it. An empty list permits nothing."""
 
     tcp: tuple[TcpRule, ...] = ("*:*",)
@@ -95,7 +80,7 @@ class Forward(_Part):
     listen_unix: tuple[PathGlob, ...] = ("*",)
 
 
-class Limits(_Part):
+class Limits(Part):
     """Ceilings of one workspace, so that a runaway client gets an answer."""
 
     programs: Annotated[int, Field(ge=1, le=1_000_000)] = 512
@@ -103,11 +88,34 @@ class Limits(_Part):
     listeners: Annotated[int, Field(ge=1, le=1_000_000)] = 64
 
 
-class Blueprint(_Part):
-    """One kind of workspace."""
+class Access(Part):
+    """Who may use a blueprint: whoever one entry matches, and everybody when there is none."""
+
+    users: tuple[Pattern, ...] = ()
+    groups: tuple[Pattern, ...] = ()
+    """As the person's provider names them; without regard to case."""
+
+
+class Quota(Part):
+    """How many workspaces of one blueprint there may be, everybody's together; None: any number."""
+
+    total: Annotated[int, Field(ge=0)] | None = None
+    """Existing, running or not."""
+    running: Annotated[int, Field(ge=0)] | None = None
+
+
+class Blueprint(Part):
+    """One kind of workspace: nothing is left to inherit or to evaluate."""
 
     name: Name
     description: str = ""
+    template: Name | None = None
+    """The blueprint that this one inherited from."""
+    abstract: bool = False
+    """True: only ever inherited from, never asked for. Not inherited itself."""
+    access: Access = Access()
+    quota: Quota = Quota()
+
     env: Mapping[EnvName, Text] = {}
     accept_env: tuple[EnvPattern, ...] = ()
     """Patterns besides DEFAULT_ACCEPT_ENV."""
@@ -116,15 +124,79 @@ class Blueprint(_Part):
     forward: Forward = Forward()
     splash: str = ""
     """Shown before the first prompt of an interactive session."""
+    account: Account | None = None
+    """The workspace's own OS account, where the backend can choose one; None: the user's name."""
+    home: AbsolutePath | None = None
+    """That account's home; None: `/home/<account>`, or `/root` for root."""
     accounts: tuple[Account, ...] = ()
     """OS accounts that `user=` may ask for besides the workspace's own."""
-    idle_stop_s: Annotated[float, Field(ge=0, le=86_400 * 365)] | None = None
+    sudo: bool = False
+    """Whether the account may become root without a password."""
+    idle_stop_s: Seconds | None = None
     """Seconds; 0 never stops; None takes the installation's setting."""
+    lifetime_s: Seconds | None = None
+    """From one start to the stop that comes whatever goes on; 0: never; None: the installation's setting."""
+    stop_hold_s: Seconds | None = None
+    """A stop that the person asked for is not undone by a login for this long; None: the setting."""
     limits: Limits = Limits()
+
+    image: Image | None = None
+    """None takes the backend's default image."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """None leaves it to Kubernetes: Always for the tag latest, else IfNotPresent."""
+    image_pull_secrets: tuple[ObjectName, ...] = ()
+    resources: Resources = Resources()
+    storages: Mapping[StorageName, Storage] = {}
+    """By name. Without one that is the home, the home is scratch space and gone when the workspace stops."""
+    network: Network = Network()
+    security: Security = Security()
+    service_account: ObjectName | None = None
+    """Whose token is mounted; None: the namespace's default account, and no token."""
+    node: Node = Node()
 
     @property
     def all_accept_env(self) -> tuple[str, ...]:
         return (*DEFAULT_ACCEPT_ENV, *self.accept_env)
+
+    @property
+    def allow_privilege_escalation(self) -> bool:
+        """Whether setuid programs gain anything, with the default worked out."""
+        given = self.security.allow_privilege_escalation
+        return self.sudo if given is None else given
+
+    @property
+    def home_storage(self) -> str:
+        """Name of the storage that the home is on; empty for none."""
+        return next((name for name, storage in self.storages.items() if storage.is_home), "")
+
+    @model_validator(mode="after")
+    def _init_names_differ(self) -> "Blueprint":
+        names = [script.name for script in self.init]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise misfit(("init", at, "name"), "another script has that name")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> "Blueprint":
+        taken: dict[str, str] = {}
+        for name, storage in self.storages.items():
+            path = storage.mount_path.rstrip("/")
+            if other := taken.get(path):
+                raise misfit(("storages", name), f"{path or '/'} is the place of storage {other} already")
+            taken[path] = name
+        return self
+
+    @model_validator(mode="after")
+    def _privileges_add_up(self) -> "Blueprint":
+        if self.sudo and self.security.allow_privilege_escalation is False:
+            reason = "sudo needs it, and sudo is true"
+            raise misfit(("security", "allow_privilege_escalation"), reason)
+        if not self.security.is_root:
+            needs_root = next((field for field in ("sudo", "accounts") if getattr(self, field)), None)
+            if needs_root:
+                raise misfit((needs_root,), "this needs root, and security.run_as_user is not 0")
+        return self
 
 
 class Problem(NamedTuple):
@@ -159,18 +231,16 @@ def parse_blueprint(data: bytes, *, file_name: str, default_name: str) -> Bluepr
     content = {"name": default_name, **document.content}
     try:
         # As JSON, because strictness about Python values would refuse every list for a tuple.
-        blueprint = Blueprint.model_validate_json(to_json(content))
+        return Blueprint.model_validate_json(to_json(content))
     except ValidationError as exc:
         problems = [_problem(error, document) for error in exc.errors(include_url=False)]
         raise _invalid(problems) from None
-    if double := _first_double([script.name for script in blueprint.init]):
-        where = document.where(("init", double, "name"))
-        raise BlueprintInvalid(where, "another script has that name")
-    return blueprint
 
 
 def _problem(error: Mapping[str, object], document: Document) -> Problem:
     loc: Location = tuple(part for part in error["loc"] if part != "[key]")  # type: ignore[attr-defined]
+    if error["type"] == "misfit":
+        loc += tuple(error["ctx"]["at"])  # type: ignore[index]
     reasons = {
         "extra_forbidden": "there is no such field",
         "missing": "this field is missing",
@@ -185,8 +255,3 @@ def _invalid(problems: list[Problem]) -> BlueprintInvalid:
     first, *rest = problems
     also = "".join(f"; {where}: {reason}" for where, reason in rest)
     return BlueprintInvalid(first.where, first.reason + also)
-
-
-def _first_double(names: list[str]) -> int:
-    """Index of the first name that stood before, else 0, which cannot be one."""
-    return next((at for at, name in enumerate(names) if name in names[:at]), 0)

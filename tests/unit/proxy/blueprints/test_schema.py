@@ -77,7 +77,7 @@ def test_an_empty_file_is_a_blueprint_of_defaults(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "where", "reason"),
     [
-        ("name: dev\nimage: x\n", "dev.yaml:2: image", "there is no such field"),
+        ("name: dev\npicture: x\n", "dev.yaml:2: picture", "there is no such field"),
         ("forward:\n  tcp: []\n  udp: []\n", "dev.yaml:3: forward.udp", "there is no such field"),
         ("env:\n  A: x\n  B: 1\n", "dev.yaml:3: env.B", "text is expected; put it in quotes"),
         ("env:\n  A: yes\n", "dev.yaml:2: env.A", "put it in quotes"),
@@ -121,9 +121,9 @@ def test_an_error_names_file_line_and_path(text: str, where: str, reason: str) -
 
 def test_every_problem_of_a_file_is_named_at_once() -> None:
     with pytest.raises(BlueprintInvalid) as caught:
-        parse("shell: zsh\nimage: x\n")
+        parse("shell: zsh\npicture: x\n")
     assert "dev.yaml:1: shell" in str(caught.value)
-    assert "dev.yaml:2: image" in str(caught.value)
+    assert "dev.yaml:2: picture" in str(caught.value)
 
 
 def test_files_that_cannot_be_read_are_said(tmp_path: Path) -> None:
