@@ -32,7 +32,14 @@
     ├─ WorkspaceError
     │  ├─ WorkspaceNotFound
     │  ├─ WorkspaceStartFailed   (retryable)
-    │  └─ ReadyTimeout           (retryable)
+    │  ├─ ReadyTimeout           (retryable)
+    │  └─ ClusterError           what was asked of Kubernetes was not done
+    │     ├─ ClusterForbidden
+    │     ├─ ClusterRefused
+    │     ├─ ClusterConflict     (retryable)
+    │     ├─ ClusterNotFound
+    │     └─ ClusterUnavailable  (retryable)
+    │        └─ ClusterThrottled (retryable)
     ├─ UpstreamError
     │  ├─ Unreachable            (retryable)
     │  ├─ Incompatible
@@ -339,6 +346,62 @@ class ReadyTimeout(WorkspaceError):
 
     code = "workspace.ready_timeout"
     retryable = True
+
+
+class ClusterError(WorkspaceError):
+    """Kubernetes did not do what was asked of it; the message has its words, for the operator."""
+
+    code = "cluster"
+
+    @property
+    def user_message(self) -> str:
+        return (
+            self._user_message or "the cluster did not do what was asked; its operator can see why in the log"
+        )
+
+
+class ClusterForbidden(ClusterError):
+    """Our service account may not; the message names verb and resource."""
+
+    code = "cluster.forbidden"
+
+
+class ClusterRefused(ClusterError):
+    """A quota, an admission rule or validation said no to an object."""
+
+    code = "cluster.refused"
+
+
+class ClusterConflict(ClusterError):
+    """Somebody else was faster: the object exists already, or is no longer what it was."""
+
+    code = "cluster.conflict"
+    retryable = True
+
+
+class ClusterNotFound(ClusterError):
+    """There is no such object, or no such namespace."""
+
+    code = "cluster.not_found"
+
+
+class ClusterUnavailable(ClusterError):
+    """The API server gave no answer, or none that was its own, for as long as we kept asking."""
+
+    code = "cluster.unavailable"
+    retryable = True
+    retry_after_s: float = 0.0
+    """How long the server wants to be left alone, when it said so."""
+
+    @property
+    def user_message(self) -> str:
+        return self._user_message or "the cluster does not answer at the moment"
+
+
+class ClusterThrottled(ClusterUnavailable):
+    """The API server has more to do than it can, and said so for as long as we kept asking."""
+
+    code = "cluster.throttled"
 
 
 class UpstreamError(FairleadError):

@@ -18,6 +18,7 @@ from proxy.errors import SettingsError
 from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
+from proxy.settings.kubernetes import KubernetesSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -116,7 +117,8 @@ class UpstreamSettings(_Section):
 class WorkspaceSettings(_Section):
     """Starting and ending workspaces."""
 
-    backend: Literal["local"] = "local"
+    backend: Literal["local", "kubernetes"] = "local"
+    """Where workspaces run: processes of this machine, or pods of the cluster that `kubernetes` describes."""
     start_timeout_s: Seconds = 120
     """From the first channel to readiness; image pulls are the reason that it is long."""
     idle_stop_s: Annotated[float, Field(ge=0)] = 8 * 3600
@@ -190,6 +192,7 @@ class Settings(_Section):
     relay: RelaySettings = RelaySettings()
     upstream: UpstreamSettings = UpstreamSettings()
     workspace: WorkspaceSettings = WorkspaceSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     blueprint: BlueprintSettings = BlueprintSettings()
     identity: IdentitySettings = IdentitySettings()
     front_door: FrontDoorSettings = FrontDoorSettings()

@@ -1,0 +1,1 @@
+"""Workspaces as pods of a cluster. Imported only when that backend is chosen: its client is slow to load."""

@@ -1,0 +1,119 @@
+"""The vocabulary that our objects carry: what is selected by is a label, what is only read an annotation.
+
+    app.kubernetes.io/name         fairlead-workspace
+    app.kubernetes.io/managed-by   fairlead
+    app.kubernetes.io/instance     the workspace
+    fairlead.dev/workspace         the workspace
+    fairlead.dev/user              whose it is
+    fairlead.dev/blueprint         what it was made from
+
+A value that cannot be a label is shortened and ends in a hash of the whole; the annotation of the same name
+has it unchanged. Annotations, all `fairlead.dev/…`: `user`, `user-string`, `blueprint`, `created-at`,
+`last-start`, `manifest-hash`; of a stopped workspace `stopped-by`, `stopped-at`, `stop-reason`.
+"""
+
+import hashlib
+import re
+from datetime import datetime
+
+from proxy.model import WorkspaceName
+from proxy.workspaces.backend import Stop, WorkspaceRecord
+from proxy.workspaces.kubernetes.objects import Object, annotations_of, labels_of, made_at, moment, name_of
+
+DOMAIN = "fairlead.dev"
+APP = "fairlead-workspace"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+WORKSPACE = f"{DOMAIN}/workspace"
+USER = f"{DOMAIN}/user"
+USER_STRING = f"{DOMAIN}/user-string"
+BLUEPRINT = f"{DOMAIN}/blueprint"
+CREATED_AT = f"{DOMAIN}/created-at"
+LAST_START = f"{DOMAIN}/last-start"
+MANIFEST_HASH = f"{DOMAIN}/manifest-hash"
+STOPPED_BY = f"{DOMAIN}/stopped-by"
+STOPPED_AT = f"{DOMAIN}/stopped-at"
+STOP_REASON = f"{DOMAIN}/stop-reason"
+STOP_ANNOTATIONS = (STOPPED_BY, STOPPED_AT, STOP_REASON)
+
+_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+ALL_WORKSPACES = f"{MANAGED_BY}=fairlead,app.kubernetes.io/name={APP}"
+"""Selects every object of every workspace."""
+
+
+def workspace_labels(name: str, *, user: str, blueprint: str) -> dict[str, str]:
+    """Give the labels of every object of a workspace."""
+    return {
+        "app.kubernetes.io/name": APP,
+        MANAGED_BY: "fairlead",
+        "app.kubernetes.io/instance": name,
+        WORKSPACE: name,
+        USER: label_value(user),
+        BLUEPRINT: label_value(blueprint),
+    }
+
+
+def selector_of(name: str) -> str:
+    """Select every object of one workspace."""
+    return f"{ALL_WORKSPACES},{WORKSPACE}={name}"
+
+
+def workspace_of(body: Object) -> str:
+    """Name the workspace that an object belongs to; empty for none of ours."""
+    labels = labels_of(body)
+    return labels.get(WORKSPACE, "") if labels.get(MANAGED_BY) == "fairlead" else ""
+
+
+def label_value(text: str) -> str:
+    """Make a label of any text; equal texts give equal labels, and different ones different labels."""
+    if _LABEL.fullmatch(text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:50].strip("._-")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def is_object_name(name: str) -> bool:
+    """Whether a workspace of that name can exist: a DNS label that leaves room for what is added to it."""
+    return re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?", name) is not None
+
+
+def owner_of(stateful_set: Object) -> str:
+    """Say whose workspace it is; empty for nobody's."""
+    return annotations_of(stateful_set).get(USER, "")
+
+
+def stop_of(stateful_set: Object) -> Stop | None:
+    """Read why a workspace was stopped; None when nobody noted it."""
+    noted = annotations_of(stateful_set)
+    at = moment(noted.get(STOPPED_AT))
+    if at is None or STOPPED_BY not in noted:
+        return None
+    return Stop(noted[STOPPED_BY], at, noted.get(STOP_REASON, ""))
+
+
+def stop_annotations(stop: Stop | None) -> dict[str, str | None]:
+    """Give the annotations that note a stop, or, for None, take the note away."""
+    if stop is None:
+        return dict.fromkeys(STOP_ANNOTATIONS)
+    return {STOPPED_BY: stop.by, STOPPED_AT: stop.at.isoformat(), STOP_REASON: stop.reason}
+
+
+def record_of(stateful_set: Object) -> WorkspaceRecord:
+    """Read what is known of a workspace from its StatefulSet alone; phase and start come from elsewhere."""
+    noted = annotations_of(stateful_set)
+    name = name_of(stateful_set)
+    return WorkspaceRecord(
+        WorkspaceName(name),
+        user=noted.get(USER, ""),
+        blueprint=noted.get(BLUEPRINT, ""),
+        created_at=moment(noted.get(CREATED_AT)) or made_at(stateful_set),
+        user_string=noted.get(USER_STRING, ""),
+        stop=stop_of(stateful_set),
+        location=f"{stateful_set['metadata']['namespace']}/statefulset/{name}",
+    )
+
+
+def written(at: datetime) -> str:
+    """Write a time as annotations have it."""
+    return at.isoformat(timespec="seconds")
