@@ -2,12 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PROTO := protos/shelld/v1/shelld.proto
-SOURCES := proxy shelld tests bench
+SOURCES := proxy shelld deploy tests bench
 # Most tests wait for programs rather than for a processor.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint fix bench protos lock clean
+.PHONY: help run test soak lint fix bench protos lock images clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ protos: .venv/dev.stamp ## regenerate the modules of protos/
 lock: .venv/dev.stamp ## resolve the lock files anew
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements-dev.lock
+
+BASE ?= debian:bookworm-slim
+TAG ?= dev
+images: ## build the images fairlead-proxy:$(TAG) and fairlead-shelld:$(TAG) on BASE
+	docker build -f deploy/shelld.Dockerfile --build-arg BASE=$(BASE) -t fairlead-shelld:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
