@@ -49,6 +49,7 @@
     │  ├─ UserExists
     │  ├─ KeyNotFound
     │  └─ KeyInvalid
+    ├─ TrustError                certificates or keys of workspaces cannot be had (retryable)
     ├─ StoreError                the identity store cannot answer
     ├─ StateError                what replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
@@ -428,6 +429,17 @@ class UpstreamLost(UpstreamError):
 
     code = "upstream.lost"
     retryable = True
+
+
+class TrustError(FairleadError):
+    """What proves a proxy to workspaces, and them to it, cannot be read, made or kept."""
+
+    code = "trust"
+    retryable = True
+
+    @property
+    def user_message(self) -> str:
+        return "Fairlead cannot prove itself to workspaces now; its operator can see why in the log"
 
 
 class IdentityError(FairleadError):

@@ -92,12 +92,13 @@ class Gateway:
                 listener.close()
 
     @asynccontextmanager
-    async def accept(self, link: Link, connection_id: str) -> AsyncIterator[Connection]:
-        """Claim a connection that a listener announced on `link`, which stays while it lasts.
+    async def accept(self, principal: Principal, link: Link, connection_id: str) -> AsyncIterator[Connection]:
+        """Claim a connection that a listener of `principal` announced on `link`, which stays while it lasts.
 
         Raises: OpenFailed, UpstreamError.
         """
-        async with self._links.hold(link), await link.accept(connection_id) as connection:
+        account = principal.attempt.user_string.account
+        async with self._links.hold(link), await link.accept(connection_id, account) as connection:
             yield connection
 
     @asynccontextmanager

@@ -214,3 +214,14 @@ class Endpoint:
     certificate nor token: only our own account can open it."""
     user: str = ""
     """Whom the workspace belongs to: the subject of tokens for it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TlsMaterial:
+    """What a proxy makes a mutual TLS connection with, PEM; told from others by identity."""
+
+    roots: bytes
+    """Who may vouch for workspaces."""
+    certificate: bytes
+    """The proxy's own, and what else the workspace needs to follow it to a root."""
+    key: bytes

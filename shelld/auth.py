@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 from shelld.errors import SettingsError, Unauthenticated
+from shelld.log import Log
 from shelld.settings import Settings, Tls
-from shelld.token import Caller, read_key, verify
+from shelld.token import Caller, read_keys, verify
 
+_log = Log("shelld.auth")
 _SCHEME = "bearer "
 
 
@@ -23,15 +27,40 @@ def trust_socket(_metadata: Metadata, _peer: PeerFacts) -> Caller:
     return Caller()
 
 
+class KeyFile:
+    """The keys that sign tokens; read again when the file changes, as it does in a rotation."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it. Raises: OSError, ValueError."""
+        self._path = path
+        self._seen = self._mark()
+        self._keys = read_keys(path.read_bytes())
+
+    def keys(self) -> tuple[bytes, ...]:
+        """Return the keys of now; what cannot be read leaves those of before."""
+        try:
+            seen = self._mark()
+            if seen != self._seen:
+                self._seen, self._keys = seen, read_keys(self._path.read_bytes())
+                _log.info("token keys read again", count=len(self._keys))
+        except (OSError, ValueError) as error:
+            _log.warning("token keys not read again", reason=str(error))
+        return self._keys
+
+    def _mark(self) -> tuple[int, int, int]:
+        found = os.stat(self._path)
+        return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 class TokenAuthenticator:
     """Checks the certificate's name and the token of one call; has no state between calls."""
 
     def __init__(self, settings: Settings, tls: Tls) -> None:
-        """Read the key once. Raises: SettingsError."""
+        """Read the keys. Raises: SettingsError."""
         self._settings = settings
         self._client_name = tls.client_name
         try:
-            self._key = read_key(tls.token_key.read_bytes())
+            self._key_file = KeyFile(tls.token_key)
         except (OSError, ValueError) as error:
             raise SettingsError([f"--token-key: {error}"]) from error
 
@@ -41,7 +70,7 @@ class TokenAuthenticator:
             raise Unauthenticated("client certificate has another name")
         return verify(
             _bearer(metadata),
-            key=self._key,
+            keys=self._key_file.keys(),
             workspace=self._settings.workspace,
             user=self._settings.user,
             now_s=datetime.now(UTC).timestamp(),

@@ -135,15 +135,25 @@ class Listeners:
         async with self._serving(listener):
             yield listener
 
-    def agent_socket(self, listener_id: str) -> str:
-        """Return the path of an open ssh-agent listener.
+    def agent_socket(self, listener_id: str, account: Account) -> str:
+        """Return the path of an open ssh-agent listener of `account`.
 
         Raises: KeyError.
         """
         listener = self._open[listener_id]
-        if not listener.ssh_agent:
+        if not listener.ssh_agent or listener.account.name != account.name:
             raise KeyError(listener_id)
         return listener.path
+
+    def account_of(self, connection_id: str) -> str:
+        """Return the name of the account whose listener accepted a connection.
+
+        Raises: OpenError NOT_FOUND, as `claim` does.
+        """
+        waiting = self._waiting.get(connection_id)
+        if waiting is None:
+            raise OpenError(OpenCode.NOT_FOUND, "no such connection waits to be accepted")
+        return waiting.listener.account.name
 
     def claim(self, connection_id: str) -> socket.socket:
         """Hand over an accepted connection; the caller closes it.

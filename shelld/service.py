@@ -127,12 +127,14 @@ class Service:
 
         await self._carry(context, connect)
 
-    async def accept(self, _request: None, context: wire.Context, _caller: Caller) -> None:
-        """Claim a connection that a Listen announced, and carry it."""
+    async def accept(self, _request: None, context: wire.Context, caller: Caller) -> None:
+        """Claim a connection that a Listen for the same account announced, and carry it."""
         first = await wire.read(context)
 
         async def claim() -> socket.socket:
-            return self.listeners.claim(wire.connection_id(first))
+            connection_id = wire.connection_id(first)
+            self._check_account(caller, self.listeners.account_of(connection_id))
+            return self.listeners.claim(connection_id)
 
         await self._carry(context, claim)
 

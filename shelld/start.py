@@ -59,8 +59,8 @@ class Starter:
     launcher: Launcher
     farewell: Farewell
     ready: Callable[[], Awaitable[None]]
-    agent_socket: Callable[[str], str]
-    """Path of a listener's socket, by its id. Raises KeyError."""
+    agent_socket: Callable[[str, Account], str]
+    """Path of the socket of an account's listener, by its id. Raises KeyError."""
 
     async def start(self, spec: ProgramSpec) -> Program:
         """Start a program.
@@ -94,7 +94,7 @@ class Starter:
                 shell=shell,
                 term=None if spec.pty is None else spec.pty.term,
                 client=spec.client,
-                ssh_auth_sock=self._agent(spec),
+                ssh_auth_sock=self._agent(spec, account),
             ),
             read_host(),
             client=spec.env,
@@ -109,11 +109,11 @@ class Starter:
             path, argv = shell, ["-" + os.path.basename(shell)]
         return Command(path, argv, env, account.home)
 
-    def _agent(self, spec: ProgramSpec) -> str:
+    def _agent(self, spec: ProgramSpec, account: Account) -> str:
         if not spec.ssh_agent:
             return ""
         try:
-            return self.agent_socket(spec.ssh_agent)
+            return self.agent_socket(spec.ssh_agent, account)
         except KeyError:
             raise StartError(StartCode.INVALID, "the ssh-agent listener is gone") from None
 

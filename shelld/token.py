@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from shelld.errors import Unauthenticated
 
 MAX_TOKEN_BYTES = 4096
 MIN_KEY_BYTES = 32
+MAX_KEYS = 8
 SKEW_S = 60
 MAX_LIFETIME_S = 600
 
@@ -30,25 +31,33 @@ class Caller:
     account: str = ""
 
 
-def read_key(raw: bytes) -> bytes:
-    """Return the signing key in a key file: base64 of either alphabet, or the bytes as they are.
+def read_keys(raw: bytes) -> tuple[bytes, ...]:
+    """Return the keys in a key file: base64 of either alphabet, one a line, or the bytes as they are.
 
-    Raises: ValueError when there are fewer than MIN_KEY_BYTES.
+    More than one is accepted while the key is being changed.
+
+    Raises: ValueError when there are fewer than MIN_KEY_BYTES, or more than MAX_KEYS keys.
     """
     text = raw.strip()
+    keys = tuple(_base64(line.strip()) for line in text.splitlines())
+    if not keys or min(map(len, keys)) < MIN_KEY_BYTES:
+        keys = (text,)  # not base64, or too short to be meant as such
+    if len(keys[0]) < MIN_KEY_BYTES:
+        raise ValueError(f"a token key has at least {MIN_KEY_BYTES} bytes, this one {len(keys[0])}")
+    if len(keys) > MAX_KEYS:
+        raise ValueError(f"{len(keys)} keys are more than the {MAX_KEYS} that a rotation may need")
+    return keys
+
+
+def _base64(text: bytes) -> bytes:
     try:
-        key = base64.b64decode(text.translate(bytes.maketrans(b"-_", b"+/")), validate=True)
+        return base64.b64decode(text.translate(bytes.maketrans(b"-_", b"+/")), validate=True)
     except binascii.Error:
-        key = b""
-    if len(key) < MIN_KEY_BYTES:
-        key = text  # not base64, or too short to be meant as such
-    if len(key) < MIN_KEY_BYTES:
-        raise ValueError(f"a token key has at least {MIN_KEY_BYTES} bytes, this one {len(key)}")
-    return key
+        return b""
 
 
-def verify(token: str, *, key: bytes, workspace: str, user: str, now_s: float) -> Caller:
-    """Check one token and return its caller; pure.
+def verify(token: str, *, keys: Sequence[bytes], workspace: str, user: str, now_s: float) -> Caller:
+    """Check one token, signed with any of `keys`, and return its caller; pure.
 
     `user` "" accepts any subject. The signature is compared first and in constant time, so that a
     forger learns nothing from the reason.
@@ -61,8 +70,8 @@ def verify(token: str, *, key: bytes, workspace: str, user: str, now_s: float) -
     parts = token.split(".")
     if len(parts) != 3:
         raise Unauthenticated("token malformed")
-    expected = hmac.new(key, f"{parts[0]}.{parts[1]}".encode(), hashlib.sha256).digest()
-    if not hmac.compare_digest(expected, _decode(parts[2])):
+    signed, signature = f"{parts[0]}.{parts[1]}".encode(), _decode(parts[2])
+    if not any([hmac.compare_digest(hmac.digest(key, signed, "sha256"), signature) for key in keys]):
         raise Unauthenticated("token signature does not match")
     header = _object(_decode(parts[0]))
     if header.get("alg") != "HS256" or "crit" in header:

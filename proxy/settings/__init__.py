@@ -19,6 +19,7 @@ from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.trust import TrustSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -193,6 +194,7 @@ class Settings(_Section):
     upstream: UpstreamSettings = UpstreamSettings()
     workspace: WorkspaceSettings = WorkspaceSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
+    trust: TrustSettings = TrustSettings()
     blueprint: BlueprintSettings = BlueprintSettings()
     identity: IdentitySettings = IdentitySettings()
     front_door: FrontDoorSettings = FrontDoorSettings()
@@ -225,6 +227,10 @@ class Settings(_Section):
     @property
     def blueprint_dir(self) -> Path:
         return self.blueprint.directory or self.state_dir / "blueprints"
+
+    @property
+    def trust_file(self) -> Path:
+        return self.trust.file or self.state_dir / "trust.json"
 
     @property
     def front_door_in_effect(self) -> FrontDoorSettings:

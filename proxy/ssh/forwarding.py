@@ -196,7 +196,7 @@ class RemoteListener(asyncssh.SSHListener):
                 if not bound.done():
                     bound.set_result(listener.port)
                 async for accepted in listener.accepted():
-                    self._owner.tasks.spawn(self._forward(link, accepted), name="forwarded")
+                    self._owner.tasks.spawn(self._forward(principal, link, accepted), name="forwarded")
         except FairleadError as exc:
             if not bound.done():
                 bound.set_exception(exc)
@@ -205,11 +205,12 @@ class RemoteListener(asyncssh.SSHListener):
         finally:
             bound.cancel()
 
-    async def _forward(self, link: Link, accepted: Accepted) -> None:
+    async def _forward(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         conn = self._owner.conn
         session = Dialled(self._owner)
         try:
-            async with self._owner.shared.gateway.accept(link, accepted.connection_id) as connection:
+            accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
+            async with accepting as connection:
                 if isinstance(self._bind, TcpTarget):
                     port = self._bind.port or self._port
                     tcp = conn.create_tcp_channel()

@@ -74,7 +74,7 @@ class SshAgent:
             async with owner.shared.gateway.listen(principal, bind, listener_id, report) as (listener, link):
                 listening.set_result(listener_id)
                 async for accepted in listener.accepted():
-                    bridges.spawn(self._bridge(link, accepted), name="bridge")
+                    bridges.spawn(self._bridge(principal, link, accepted), name="bridge")
         except FairleadError as exc:
             if not listening.done():
                 listening.set_exception(exc)
@@ -84,11 +84,12 @@ class SshAgent:
             if self._listening is listening:  # the socket is gone with the workspace: make another next time
                 self._listening = None
 
-    async def _bridge(self, link: Link, accepted: Accepted) -> None:
+    async def _bridge(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         relay = self._owner.shared.settings.relay
         session = Dialled(self._owner)
         try:
-            async with self._owner.shared.gateway.accept(link, accepted.connection_id) as connection:
+            accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
+            async with accepting as connection:
                 channel = self._owner.conn.create_agent_channel(relay.window_bytes, relay.packet_bytes)
                 await channel.open(lambda: session)
                 await session.carry_open(connection, link)

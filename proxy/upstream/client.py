@@ -14,10 +14,11 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy import model
 from proxy.aio import TaskOwner
-from proxy.errors import Incompatible, UpstreamError
+from proxy.errors import Incompatible, TrustError, UpstreamError
 from proxy.settings import UpstreamSettings
 from proxy.upstream import frames
 from proxy.upstream.bulk import decoder, encode
+from proxy.upstream.credentials import Credentials
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Connection, Listener, Program, upstream_error
 
@@ -32,11 +33,21 @@ _CONNECTION_OUTPUT = {pb.ConnectionOutput.DATA_FIELD_NUMBER: Output}
 
 _FRAME_HEADROOM_BYTES = 64 * 1024
 
+Metadata = tuple[tuple[str, str], ...]
+
 
 class Link:
     """A handshaken channel to one shelld process."""
 
-    def __init__(self, endpoint: model.Endpoint, channel: aio.Channel, settings: UpstreamSettings) -> None:
+    def __init__(
+        self,
+        endpoint: model.Endpoint,
+        channel: aio.Channel,
+        settings: UpstreamSettings,
+        credentials: Credentials | None = None,
+        material: model.TlsMaterial | None = None,
+    ) -> None:
+        """`credentials` sign each call, `material` is what the channel shows; a Unix socket needs neither."""
         self.endpoint = endpoint
         self.max_frame_bytes = 0
         self.broken = False
@@ -47,15 +58,20 @@ class Link:
         self._dial = self._bulk_call("Dial", pb.ConnectionOutput, _CONNECTION_OUTPUT)
         self._accept = self._bulk_call("Accept", pb.ConnectionOutput, _CONNECTION_OUTPUT)
         self._settings = settings
+        self._credentials = credentials
+        self._material = material
 
     async def handshake(self, proxy_id: str) -> None:
-        """Agree on version and workspace. Raises: Unreachable, Incompatible."""
+        """Agree on version and workspace. Raises: Unreachable, Incompatible, TrustError."""
         request = pb.HandshakeRequest(
             version=frames.VERSION, proxy_id=proxy_id, workspace=self.endpoint.workspace
         )
         try:
             reply = await self._stub.Handshake(
-                request, timeout=self._settings.connect_timeout_s, wait_for_ready=True
+                request,
+                timeout=self._settings.connect_timeout_s,
+                wait_for_ready=True,
+                metadata=self._signed(""),
             )
         except aio.AioRpcError as exc:
             if exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -71,31 +87,39 @@ class Link:
 
     async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
-        program = Program(self._run())
+        program = Program(self._run(metadata=self._signed(principal.attempt.user_string.account)))
         with self._marking(program):
             await program.start(frames.start(spec, principal, program_id), self._settings.program_timeout_s)
         return program
 
     async def dial(self, target: model.Target, account: str) -> Connection:
         """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        connection = Connection(self._dial())
+        connection = Connection(self._dial(metadata=self._signed(account)))
         with self._marking(connection):
             await connection.open(frames.target(target, account), self._settings.rpc_timeout_s)
         return connection
 
     async def listen(self, bind: model.Bind, listener_id: str, account: str) -> Listener:
         """Listen inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        listener = Listener(self._stub.Listen(frames.bind(bind, listener_id, account)))
+        request = frames.bind(bind, listener_id, account)
+        listener = Listener(self._stub.Listen(request, metadata=self._signed(account)))
         with self._marking(listener):
             await listener.open(self._settings.rpc_timeout_s)
         return listener
 
-    async def accept(self, connection_id: str) -> Connection:
-        """Claim an accepted connection. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        connection = Connection(self._accept())
+    async def accept(self, connection_id: str, account: str) -> Connection:
+        """Claim a connection of a listener of `account`. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        connection = Connection(self._accept(metadata=self._signed(account)))
         with self._marking(connection):
             await connection.open(pb.ConnectionInput(accept=connection_id), self._settings.rpc_timeout_s)
         return connection
+
+    def _signed(self, account: str) -> Metadata:
+        """Say on whose behalf a call is made; signatures are cached, so a call costs a look-up."""
+        if self._credentials is None:
+            return ()
+        token = self._credentials.token(self.endpoint.workspace, self.endpoint.user, account)
+        return (("authorization", f"Bearer {token}"),)
 
     def _bulk_call(
         self, name: str, output: type[Message], wrappers: Mapping[int, Callable[[memoryview], Output]]
@@ -109,7 +133,12 @@ class Link:
 
     @property
     def is_usable(self) -> bool:
-        """Whether the next stream can be expected to reach shelld."""
+        """Whether the next stream can be expected to reach shelld.
+
+        One that shows what is no longer the newest is not used again; streams on it live on.
+        """
+        if self._credentials is not None and self._credentials.material() is not self._material:
+            return False
         return not self.broken and self._channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def close(self) -> None:
@@ -140,10 +169,16 @@ class _Marking:
 class Links:
     """Every link of this process; callers that want the same workspace share one."""
 
-    def __init__(self, settings: UpstreamSettings, proxy_id: str) -> None:
+    def __init__(
+        self, settings: UpstreamSettings, proxy_id: str, credentials: Credentials | None = None
+    ) -> None:
+        """`credentials` are for workspaces over TCP; without them only Unix sockets can be reached."""
         self._settings = settings
+        self._credentials = credentials
         self._proxy_id = proxy_id
         self._links: dict[tuple[str, str], asyncio.Task[Link]] = {}
+        self._alive: set[Link] = set()
+        """Also those that are used no more for what is new, while something old is on them."""
         self._tasks = TaskOwner("links")
 
     def __len__(self) -> int:
@@ -172,11 +207,10 @@ class Links:
 
     async def close(self) -> None:
         """Close every link."""
-        tasks, self._links = list(self._links.values()), {}
+        self._links.clear()
         await self._tasks.close()
-        for task in tasks:
-            if task.done() and not task.cancelled() and task.exception() is None:
-                await task.result().close()
+        while self._alive:
+            await self._alive.pop().close()
 
     async def _obtain(self, endpoint: model.Endpoint) -> Link:
         key = (endpoint.workspace, endpoint.generation)
@@ -188,32 +222,45 @@ class Links:
         return await asyncio.shield(task)
 
     async def _open(self, endpoint: model.Endpoint) -> Link:
-        link = Link(endpoint, self._channel(endpoint), self._settings)
+        link = self._link(endpoint)
         try:
             await link.handshake(self._proxy_id)
         except BaseException:
             await link.close()
             raise
+        self._alive.add(link)
         _log.info("linked", workspace=endpoint.workspace)
         return link
 
-    def _channel(self, endpoint: model.Endpoint) -> aio.Channel:
+    def _link(self, endpoint: model.Endpoint) -> Link:
+        """Raises: TrustError when the endpoint wants to be shown what we do not have."""
+        if not endpoint.server_name:
+            channel = aio.insecure_channel(endpoint.address, options=self._options("shelld"))
+            return Link(endpoint, channel, self._settings)
+        if self._credentials is None:
+            raise TrustError(f"{endpoint.workspace} wants mutual TLS, and this proxy has no credentials")
+        material = self._credentials.material()
+        tls = grpc.ssl_channel_credentials(material.roots, material.key, material.certificate)
+        # The name is looked for in the server's certificate; it is in no DNS, so it replaces the target.
+        override = ("grpc.ssl_target_name_override", endpoint.server_name)
+        options = [*self._options(endpoint.server_name), override]
+        channel = aio.secure_channel(endpoint.address, tls, options=options)
+        return Link(endpoint, channel, self._settings, self._credentials, material)
+
+    def _options(self, authority: str) -> list[tuple[str, Any]]:
         limit = 1024 * 1024 + _FRAME_HEADROOM_BYTES
-        return aio.insecure_channel(
-            endpoint.address,
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                ("grpc.keepalive_time_ms", int(self._settings.keepalive_interval_s * 1000)),
-                ("grpc.keepalive_timeout_ms", int(self._settings.keepalive_timeout_s * 1000)),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.max_pings_without_data", 0),
-                # Links of two generations must not share a connection through gRPC's global pool.
-                ("grpc.use_local_subchannel_pool", 1),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.default_authority", "shelld"),
-            ],
-        )
+        return [
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", limit),
+            ("grpc.keepalive_time_ms", int(self._settings.keepalive_interval_s * 1000)),
+            ("grpc.keepalive_timeout_ms", int(self._settings.keepalive_timeout_s * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_pings_without_data", 0),
+            # Links of two generations must not share a connection through gRPC's global pool.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.default_authority", authority),
+        ]
 
     async def _linger(self, link: Link) -> None:
         if not link.broken:
@@ -224,6 +271,7 @@ class Links:
         task = self._links.get(key)
         if task is not None and task.done() and task.exception() is None and task.result() is link:
             del self._links[key]
+        self._alive.discard(link)
         await link.close()
 
 

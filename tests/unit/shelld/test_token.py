@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shelld.errors import Unauthenticated
-from shelld.token import Caller, read_key, verify
+from shelld.token import MAX_KEYS, Caller, read_keys, verify
 
 KEY = b"k" * 32
 NOW = 1_800_000_000
@@ -35,7 +36,7 @@ def token(header: object = None, **claims: Any) -> str:
 
 
 def check(text: str, user: str = "alice") -> Caller:
-    return verify(text, key=KEY, workspace="ws1", user=user, now_s=NOW)
+    return verify(text, keys=(os.urandom(32), KEY), workspace="ws1", user=user, now_s=NOW)
 
 
 def test_good_tokens() -> None:
@@ -98,8 +99,13 @@ def test_signed_noise_is_refused_in_one_way_only(claims: object) -> None:
 
 def test_keys() -> None:
     raw = bytes(range(200, 240))
-    assert read_key(base64.b64encode(raw) + b"\n") == raw
-    assert read_key(base64.urlsafe_b64encode(raw)) == raw
-    assert read_key(raw) == raw
-    with pytest.raises(ValueError, match="at least 32"):
-        read_key(b"short")
+    other = bytes(range(100, 140))
+    assert read_keys(base64.b64encode(raw) + b"\n") == (raw,)
+    assert read_keys(base64.urlsafe_b64encode(raw)) == (raw,)
+    assert read_keys(base64.b64encode(raw) + b"\n" + base64.b64encode(other)) == (raw, other)
+    assert read_keys(raw) == (raw,)
+    for short in (b"", b"short", b"short\nshorter"):
+        with pytest.raises(ValueError, match="at least 32"):
+            read_keys(short)
+    with pytest.raises(ValueError, match="more than"):
+        read_keys((base64.b64encode(raw) + b"\n") * (MAX_KEYS + 1))

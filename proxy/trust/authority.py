@@ -1,0 +1,211 @@
+"""A certificate authority of Fairlead's own: it vouches for workspaces and for proxies. Pure.
+
+A workspace's certificate has one name, its own, and serves only: it is useless for calling, and for any
+other workspace. A proxy's certificate calls only. Keys are ECDSA P-256, which every TLS library takes.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import ip_network
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CLIENT_NAME = "fairlead-proxy"
+"""In the certificate of every proxy; shelld lets no other name call."""
+
+DOMAIN = "fairlead.internal"
+"""What every workspace's name ends with; nobody resolves it."""
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def server_name(workspace: str, namespace: str) -> str:
+    """Name a workspace in its certificate; both are DNS labels, so no two workspaces share a name.
+
+    Raises: ValueError for what is no label.
+    """
+    for label in (workspace, namespace):
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"{label!r} is no DNS label")
+    return f"{workspace}.{namespace}.{DOMAIN}"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """One certificate authority with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def create(cls, label: str, now: datetime, lifetime: timedelta, back_date: timedelta) -> Self:
+        """Make one that signs leaves and no further authority, for our own names and no others.
+
+        `label` sets its subject apart from its successor's; `back_date` bears with clocks that lag.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _subject(f"Fairlead workspaces {label}")
+        builder = (
+            _builder(name, key.public_key(), now - back_date, now + lifetime)
+            .issuer_name(name)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(_OUR_NAMES, critical=True)
+        )
+        return cls(builder.sign(key, hashes.SHA256()), key)
+
+    @classmethod
+    def load(cls, pair: KeyPair) -> Self:
+        """Read one back. Raises: ValueError when it is damaged or the two do not belong together."""
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+        key = load_pem_private_key(pair.key, password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not _belong(certificate, key):
+            raise ValueError("key and certificate of the authority do not belong together")
+        return cls(certificate, key)
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate, for whoever is to trust it."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    def dump(self) -> KeyPair:
+        """Write it down whole, the key in the clear."""
+        return KeyPair(self.pem, _pem_of(self.key))
+
+    def issue_server(
+        self, name: str, now: datetime, lifetime: timedelta, back_date: timedelta = timedelta()
+    ) -> KeyPair:
+        """Vouch for the workspace called `name`; see `server_name`."""
+        return self._issue(name, ExtendedKeyUsageOID.SERVER_AUTH, (now - back_date, now + lifetime))
+
+    def issue_client(self, now: datetime, lifetime: timedelta, back_date: timedelta = timedelta()) -> KeyPair:
+        """Vouch for a proxy."""
+        return self._issue(CLIENT_NAME, ExtendedKeyUsageOID.CLIENT_AUTH, (now - back_date, now + lifetime))
+
+    def issued(self, certificate: x509.Certificate) -> bool:
+        """Tell whether this authority signed a certificate."""
+        try:
+            certificate.verify_directly_issued_by(self.certificate)
+        except (ValueError, TypeError, InvalidSignature):
+            return False
+        return True
+
+    def _issue(
+        self, name: str, purpose: x509.ObjectIdentifier, validity: tuple[datetime, datetime]
+    ) -> KeyPair:
+        key = ec.generate_private_key(ec.SECP256R1())
+        # Nothing is trusted for longer than whoever vouches for it, in either direction.
+        not_before = max(validity[0], self.certificate.not_valid_before_utc)
+        not_after = min(validity[1], self.certificate.not_valid_after_utc)
+        builder = (
+            _builder(_subject("Fairlead"), key.public_key(), not_before, not_after)
+            .issuer_name(self.certificate.subject)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
+            )
+        )
+        return KeyPair(
+            builder.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM),
+            _pem_of(key),
+        )
+
+
+def bundle(authorities: Iterable[Authority]) -> bytes:
+    """Join the certificates of authorities into one file of roots, in the order given."""
+    return b"".join(authority.pem for authority in authorities)
+
+
+def is_fresh(certificate: x509.Certificate, now: datetime) -> bool:
+    """Tell whether a certificate is valid and has more than a third of its life before it."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begins <= now < ends - (ends - begins) / 3
+
+
+def serves(pair: KeyPair, name: str, authority: Authority, now: datetime) -> bool:
+    """Tell whether a workspace can go on with what it has: whole, fresh, its own, and of this authority."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pair.certificate)
+        key = load_pem_private_key(pair.key, password=None)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, x509.ExtensionNotFound):
+        return False
+    return (
+        names.get_values_for_type(x509.DNSName) == [name]
+        and isinstance(key, ec.EllipticCurvePrivateKey)
+        and _belong(certificate, key)
+        and is_fresh(certificate, now)
+        and authority.issued(certificate)
+    )
+
+
+_OUR_NAMES = x509.NameConstraints(
+    permitted_subtrees=[x509.DNSName(DOMAIN), x509.DNSName(CLIENT_NAME)],
+    excluded_subtrees=[x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0"))],
+)
+
+
+def _subject(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _builder(
+    subject: x509.Name, key: ec.EllipticCurvePublicKey, not_before: datetime, not_after: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _belong(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> bool:
+    public = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return certificate.public_key().public_bytes(*public) == key.public_key().public_bytes(*public)
+
+
+def _pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
