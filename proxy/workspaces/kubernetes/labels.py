@@ -73,6 +73,15 @@ def label_value(text: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
+def object_name(text: str) -> str:
+    """Make a part of an object's name of any text, at most 40 characters; different texts stay different."""
+    if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    readable = re.sub(r"[^a-z0-9]+", "-", text.lower())[:29].strip("-")
+    return f"{readable}-{digest}" if readable else digest
+
+
 def is_object_name(name: str) -> bool:
     """Whether a workspace of that name can exist: a DNS label that leaves room for what is added to it."""
     return re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?", name) is not None

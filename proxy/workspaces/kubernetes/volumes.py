@@ -1,0 +1,151 @@
+"""What a workspace mounts: shelld, its trust, its settings, the home, and what the blueprint adds. Pure.
+
+Claims are objects of their own rather than templates of the StatefulSet, so that what is kept and what is
+purged is ours to say in every release of Kubernetes. A claim is made once and never changed after.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from proxy.blueprints.pod import Storage
+from proxy.blueprints.schema import Blueprint
+from proxy.settings.kubernetes import KubernetesSettings
+from proxy.workspaces.kubernetes import bundle, labels
+from proxy.workspaces.kubernetes.objects import Object
+
+RUNTIME_ROOT = "/var/run"
+"""Where shelld keeps its sockets, as root."""
+
+RUNTIME_MOUNTED = "/run/fairlead"
+"""Where it keeps them when it could not write to the other."""
+
+_KEPT = f"{labels.DOMAIN}/storage"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Whose workspace it is, as far as volumes depend on it."""
+
+    workspace: str
+    namespace: str
+    user: str
+    home: str
+    blueprint: Blueprint
+    labels: Mapping[str, str]
+
+
+def needs_runtime(blueprint: Blueprint) -> bool:
+    """Whether the image's own directory for sockets cannot be written to."""
+    return not blueprint.security.is_root or blueprint.security.read_only_root
+
+
+def volumes(place: Place) -> list[Object]:
+    """Give the volumes of the pod."""
+    secret_mode = 0o400 if place.blueprint.security.is_root else 0o440
+    found: list[Object] = [
+        {"name": "fairlead-bundle", "emptyDir": {}},
+        {"name": "fairlead-trust", "secret": {"secretName": place.workspace, "defaultMode": secret_mode}},
+        {"name": "fairlead-config", "configMap": {"name": place.workspace, "defaultMode": 0o444}},
+    ]
+    found += [{"name": name, "emptyDir": dict(source)} for name, _, source in _scratch(place)]
+    found += [
+        {"name": _volume(name), **_source(place, name, one)} for name, one in place.blueprint.storages.items()
+    ]
+    return found
+
+
+def mounts(place: Place) -> list[Object]:
+    """Give the mounts of the main container."""
+    found: list[Object] = [
+        {"name": "fairlead-bundle", "mountPath": bundle.POD_ROOT, "readOnly": True},
+        {"name": "fairlead-trust", "mountPath": bundle.TRUST_DIRECTORY, "readOnly": True},
+        {"name": "fairlead-config", "mountPath": bundle.CONFIG_FILE.rpartition("/")[0], "readOnly": True},
+    ]
+    found += [{"name": name, "mountPath": path} for name, path, _ in _scratch(place)]
+    for name, storage in place.blueprint.storages.items():
+        mount: Object = {"name": _volume(name), "mountPath": path_of(storage, place.home)}
+        if storage.sub_path:
+            mount["subPath"] = storage.sub_path
+        if storage.read_only:
+            mount["readOnly"] = True
+        found.append(mount)
+    return found
+
+
+def claims(place: Place, settings: KubernetesSettings) -> list[Object]:
+    """Give the claims that are ours to make."""
+    return [
+        _claim(place, name, storage, settings)
+        for name, storage in place.blueprint.storages.items()
+        if storage.kind in {"home", "shared"}
+    ]
+
+
+def path_of(storage: Storage, home: str) -> str:
+    """Say where a storage is mounted, the home worked out."""
+    path = storage.mount_path
+    return home + path[1:] if path.startswith("~") else path
+
+
+def _scratch(place: Place) -> Iterator[tuple[str, str, Object]]:
+    """Directories that must be writable though nobody asked for storage: name, path, volume."""
+    blueprint = place.blueprint
+    taken = {path_of(storage, place.home).rstrip("/") for storage in blueprint.storages.values()}
+    if not blueprint.home_storage:
+        yield "fairlead-home", place.home, {}
+    if needs_runtime(blueprint):
+        yield "fairlead-run", RUNTIME_MOUNTED, {"medium": "Memory", "sizeLimit": "16Mi"}
+    if blueprint.security.read_only_root and "/tmp" not in taken:  # noqa: S108 - of the workspace
+        yield "fairlead-tmp", "/tmp", {}  # noqa: S108
+
+
+def _volume(storage: str) -> str:
+    """Name the volume of a storage such that it is never one of ours."""
+    return f"storage-{storage}"
+
+
+def _source(place: Place, name: str, storage: Storage) -> Object:
+    if storage.kind in {"empty", "memory"}:
+        source: Object = {"medium": "Memory"} if storage.kind == "memory" else {}
+        return {"emptyDir": source | ({"sizeLimit": storage.size} if storage.size else {})}
+    claim: Object = {"claimName": _claim_name(place, name, storage)}
+    if storage.read_only:
+        claim["readOnly"] = True
+    return {"persistentVolumeClaim": claim}
+
+
+def _claim_name(place: Place, name: str, storage: Storage) -> str:
+    if storage.kind == "existing":
+        assert storage.claim
+        return storage.claim
+    if storage.kind == "home":
+        return f"{place.workspace}-{name}"
+    owner = place.user if storage.scope == "user" else place.blueprint.name
+    return f"shared-{storage.scope}-{labels.object_name(owner)}-{name}"
+
+
+def _claim(place: Place, name: str, storage: Storage, settings: KubernetesSettings) -> Object:
+    own = dict(place.labels) | {_KEPT: storage.kind}
+    annotations = {labels.USER: place.user}
+    if storage.kind == "shared":  # it outlives every workspace that uses it, and may be of several people
+        del own[labels.WORKSPACE], own["app.kubernetes.io/instance"]
+        if storage.scope == "blueprint":
+            del own[labels.USER]
+            annotations = {}
+    spec: Object = {
+        "accessModes": list(storage.claim_access_modes),
+        "resources": {"requests": {"storage": storage.size or settings.home_size}},
+    }
+    if storage_class := storage.storage_class or settings.storage_class:
+        spec["storageClassName"] = storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": _claim_name(place, name, storage),
+            "namespace": place.namespace,
+            "labels": own,
+            "annotations": annotations,
+        },
+        "spec": spec,
+    }
