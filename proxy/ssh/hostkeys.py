@@ -35,15 +35,19 @@ class HostKeys:
 def load_or_create(directory: Path) -> HostKeys:
     """Read the host keys in `directory`; make those that are missing, mode 0600.
 
-    Several proxies may start at once on one directory: the first to write a key wins.
+    Several proxies may start at once on one directory: the first to write a key wins. One that cannot be
+    written, as a mounted Secret, is taken as it is, when it holds a key at all.
     Raises: SettingsError for a key that cannot be read or written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        keys = tuple(_one(directory / f"ssh_host_{kind}_key", name, args) for kind, name, args in _KINDS)
+        kinds = [(directory / f"ssh_host_{kind}_key", name, args) for kind, name, args in _KINDS]
+        there = [path for path, _, _ in kinds if path.exists()]
+        if there and not os.access(directory, os.W_OK, effective_ids=True):
+            return HostKeys(tuple(asyncssh.read_private_key(path) for path in there))
+        return HostKeys(tuple(_one(path, name, args) for path, name, args in kinds))
     except (OSError, asyncssh.KeyImportError) as exc:
         raise SettingsError(f"host keys in {directory}: {exc}") from exc
-    return HostKeys(keys)
 
 
 def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:

@@ -83,7 +83,9 @@ class Listener:
         # One key object an algorithm: asyncssh sets the algorithm of a signature on the object, and two
         # clients at once, one for each algorithm of the RSA key, would share it.
         options.server_host_keys = OrderedDict(
-            (name.encode(), copy(options.server_host_keys[name.encode()])) for name in _HOST_KEY_SIGNATURES
+            (name.encode(), copy(options.server_host_keys[name.encode()]))
+            for name in _HOST_KEY_SIGNATURES
+            if name.encode() in options.server_host_keys
         )
         for keypair in options.all_server_host_keys.values():
             if keypair.algorithm == b"ssh-rsa":

@@ -1,0 +1,49 @@
+"""Where host keys come from; how clients see them is tests/wire/test_hostkeys.py."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import SettingsError
+from proxy.ssh.hostkeys import load_or_create
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that somebody else may read and not write; nobody may write it who is not its owner."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o755)
+    mine = os.geteuid()
+    try:
+        yield path
+    finally:
+        os.seteuid(mine)
+        shutil.rmtree(path)
+
+
+def become_a_reader(directory: Path) -> None:
+    for key in directory.iterdir():
+        key.chmod(0o644)
+    directory.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+
+
+def test_keys_that_cannot_be_written_are_taken_as_they_are(directory: Path) -> None:
+    made = load_or_create(directory)
+    for path in (*directory.glob("*.pub"), directory / "ssh_host_rsa_key"):
+        path.unlink()
+    become_a_reader(directory)
+    assert load_or_create(directory).fingerprints == made.fingerprints[:2]
+
+
+def test_none_that_could_be_read_or_made_is_an_error(directory: Path) -> None:
+    become_a_reader(directory)
+    with pytest.raises(SettingsError, match=f"host keys in {directory}: "):
+        load_or_create(directory)
