@@ -169,6 +169,129 @@ class KeyRemoved(_OfKey):
     """A key no longer opens the door; connections that it opened are ended."""
 
 
+# ---------------------------------------------------------------------------------------- sessions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfSession(_OfConnection):
+    """A connection of a user, from login to its end; `connection_id` names it everywhere."""
+
+    client_type: str = ""
+    """`OpenSSH`, `PuTTY`, `VS Code`, …: what the version and the first commands look like."""
+    fingerprint: str = ""
+    certificate: str = ""
+    workspace: str = ""
+    """Empty, as the blueprint, when no such workspace can be had."""
+    blueprint: str = ""
+    account: str = ""
+    """OS account that was asked for; empty for the blueprint's own."""
+    started_at: str = ""
+    """RFC 3339."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOpened(_OfSession):
+    """A connection may be used; one event a connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfTraffic(_OfSession):
+    bytes_from_client: int = 0
+    bytes_to_client: int = 0
+    """Payload of all its channels since login."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionUpdated(_OfTraffic):
+    """A connection carried something since the last event of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionClosed(_OfTraffic):
+    """A connection is over; one event a connection, from the proxy that had it or the one that noticed."""
+
+    ended_at: str = ""
+    reasons: tuple[str, ...] = ()
+    """One word, such as `left`, `lost`, `killed`, `idle` or `proxy_lost`."""
+    actor: str = ""
+    """Who ended it, if somebody did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfProgram(Event):
+    connection_id: str = ""
+    program_id: str = ""
+    kind: str = ""
+    """`shell`, `exec`, `sftp`, `scp`, `rsync`, `git`, `forward`, `listen`, `forwarded`, `ssh-agent`."""
+    target: str = ""
+    """Where a forward goes, or what is listened on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramStarted(_OfProgram):
+    """Something began on a connection: a program, a forward, a listener.
+
+    The command line is not here: people type secrets into them.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramEnded(_OfProgram):
+    """It is over."""
+
+    bytes_from_client: int = 0
+    bytes_to_client: int = 0
+    exit_status: int = -1
+    """-1 for whatever has none."""
+    exit_signal: str = ""
+    """Without SIG."""
+    reasons: tuple[str, ...] = ()
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionKillOrdered(_OfAdministration):
+    """Somebody ordered that a session ends; the order itself is in the database, this only says: look."""
+
+    session_id: str = ""
+    """Of a connection or a program."""
+
+
+# -------------------------------------------------------------------------------------- workspaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfWorkspace(Event):
+    """`user` is whom it belongs to."""
+
+    workspace: str = ""
+    blueprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceStarted(_OfWorkspace):
+    """A workspace answers that did not run before; replicas that waited together tell it with one `id`."""
+
+    duration_ms: int = 0
+    """How long whoever waited first did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceStopped(_OfWorkspace):
+    """A workspace was ended; its home stays."""
+
+    actor: str = ""
+    """A user, `cli:<OS user>`, `idle` or `lifetime`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceFailed(_OfWorkspace):
+    """A workspace did not start."""
+
+    reasons: tuple[str, ...] = ()
+    """The code of an error, such as `workspace.start_failed`."""
+
+
 # -------------------------------------------------------------------------------------- CloudEvents
 
 

@@ -1,7 +1,6 @@
 """Every NATS subject, with what is published there: the only place that spells one.
 
-A subject is also the `type` of its CloudEvents. `fairlead.workspace.*` and `fairlead.session.*` are kept
-for what happens to workspaces and sessions; a row and a class of `schema` add one.
+A subject is also the `type` of its CloudEvents. A row and a class of `schema` add one.
 
 Inside the process a subject always begins with `fairlead`. On the wire the configured prefix stands there.
 """
@@ -23,6 +22,15 @@ USER_LOCKED = "fairlead.user.locked"
 USER_UNLOCKED = "fairlead.user.unlocked"
 USER_KEY_ADDED = "fairlead.user.key_added"
 USER_KEY_REMOVED = "fairlead.user.key_removed"
+SESSION_OPENED = "fairlead.session.opened"
+SESSION_UPDATED = "fairlead.session.updated"
+SESSION_CLOSED = "fairlead.session.closed"
+SESSION_PROGRAM_STARTED = "fairlead.session.program_started"
+SESSION_PROGRAM_ENDED = "fairlead.session.program_ended"
+SESSION_KILL_ORDERED = "fairlead.session.kill_ordered"
+WORKSPACE_STARTED = "fairlead.workspace.started"
+WORKSPACE_STOPPED = "fairlead.workspace.stopped"
+WORKSPACE_FAILED = "fairlead.workspace.failed"
 
 TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
     {
@@ -36,6 +44,15 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         USER_UNLOCKED: schema.UserUnlocked,
         USER_KEY_ADDED: schema.KeyAdded,
         USER_KEY_REMOVED: schema.KeyRemoved,
+        SESSION_OPENED: schema.SessionOpened,
+        SESSION_UPDATED: schema.SessionUpdated,
+        SESSION_CLOSED: schema.SessionClosed,
+        SESSION_PROGRAM_STARTED: schema.ProgramStarted,
+        SESSION_PROGRAM_ENDED: schema.ProgramEnded,
+        SESSION_KILL_ORDERED: schema.SessionKillOrdered,
+        WORKSPACE_STARTED: schema.WorkspaceStarted,
+        WORKSPACE_STOPPED: schema.WorkspaceStopped,
+        WORKSPACE_FAILED: schema.WorkspaceFailed,
     }
 )
 

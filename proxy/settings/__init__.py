@@ -19,6 +19,7 @@ from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.sessions import SessionSettings
 from proxy.settings.trust import TrustSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
@@ -200,6 +201,7 @@ class Settings(_Section):
     front_door: FrontDoorSettings = FrontDoorSettings()
     events: EventsSettings = EventsSettings()
     health: HealthSettings = HealthSettings()
+    sessions: SessionSettings = SessionSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
 

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from proxy.errors import StoreError
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration that this release knows."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

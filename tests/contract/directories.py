@@ -75,6 +75,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     cluster.sql(
         database,
         "TRUNCATE users, keys, revoked_keys, onboardings RESTART IDENTITY",
+        "TRUNCATE proxies, connections, programs, session_kills RESTART IDENTITY",
         "UPDATE counters SET next = 0",
     )
     return cluster.url(database)

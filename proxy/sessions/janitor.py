@@ -1,0 +1,104 @@
+"""Closes the records of proxies that ended without a word, and deletes old ones.
+
+Clocks of several machines need not agree: a process counts as gone when its sign of life has not changed
+for `lost_after_s` while this one looked. Any number of janitors may look at once; one of them wins.
+"""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import StoreError
+from proxy.events.publisher import Publisher
+from proxy.sessions import tell
+from proxy.sessions.store import SessionStore
+from proxy.settings.sessions import SessionSettings
+
+_log = structlog.get_logger("sessions")
+
+_LOOKS_PER_LOSS = 6
+_EXPIRE_EVERY_S = 300.0
+_EXPIRE_BATCH = 500
+_BATCHES_A_TURN = 20
+_ORDERS_LAST = timedelta(hours=1)
+
+
+class Janitor:
+    """One per process; `token` is its own and never taken for lost."""
+
+    def __init__(
+        self, store: SessionStore, publisher: Publisher, settings: SessionSettings, token: str
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._settings = settings
+        self._token = token
+        self._seen: dict[str, tuple[datetime, float]] = {}
+        self._expired_at = -_EXPIRE_EVERY_S
+        self._tasks = TaskOwner("janitor")
+
+    def start(self) -> None:
+        """Begin, with a look at what an earlier run may have left."""
+        self._tasks.spawn(self._run(), name="look")
+
+    async def close(self) -> None:
+        """End looking."""
+        await self._tasks.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.look(time.monotonic())
+                if time.monotonic() - self._expired_at >= _EXPIRE_EVERY_S:
+                    self._expired_at = time.monotonic()
+                    await self.expire(datetime.now(UTC))
+            except StoreError as exc:
+                _log.debug("janitor cannot look", reason=str(exc))
+            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+                _log.exception("janitor failed")
+            await asyncio.sleep(self._settings.lost_after_s / _LOOKS_PER_LOSS)
+
+    async def look(self, now_s: float) -> None:
+        """Compare signs of life with those of earlier looks, and close what is lost. Raises: StoreError."""
+        signs = await self._store.signs_of_life()
+        for token in self._seen.keys() - signs.keys():
+            del self._seen[token]
+        for token, seen_at in signs.items():
+            known = self._seen.get(token)
+            if token == self._token or known is None or known[0] != seen_at:
+                self._seen[token] = (seen_at, now_s)
+            elif now_s - known[1] >= self._settings.lost_after_s:
+                await self._close(token, seen_at)
+
+    async def _close(self, token: str, seen_at: datetime) -> None:
+        closed = await self._store.close_lost(token, seen_at)
+        for record in closed:
+            self._publisher.publish(tell.closed(record))
+        if closed:
+            _log.warning(
+                "a proxy ended without a word: its session records are closed",
+                proxy=closed[0].proxy_id,
+                pid=closed[0].pid,
+                records=len(closed),
+                last_sign=seen_at.isoformat(timespec="seconds"),
+            )
+
+    async def expire(self, now: datetime) -> int:
+        """Delete what is older than `keep_days`, a bounded part of it at once; gives how many went.
+
+        Raises: StoreError.
+        """
+        await self._store.forget_kills((), now - _ORDERS_LAST)
+        if not self._settings.keep_days:
+            return 0
+        before = now - timedelta(days=self._settings.keep_days)
+        total = 0
+        for _ in range(_BATCHES_A_TURN):
+            count = await self._store.expire(before, _EXPIRE_BATCH)
+            total += count
+            if count < _EXPIRE_BATCH:
+                break
+        return total

@@ -1,0 +1,251 @@
+"""Keeps the records of this process's connections: counts in memory, batches to the store, events to others.
+
+    relay ──counts──▶ LiveConnection ──begin · end──▶ Tracker ──every few seconds──▶ SessionStore
+                                                        └──at once──▶ events
+
+Nothing here makes a login or a byte wait. A store that is away is tried again; what ends meanwhile waits in
+a queue with a bound, and what no longer fits is counted.
+"""
+
+import asyncio
+from collections.abc import Collection
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import StoreError
+from proxy.events.publisher import Publisher
+from proxy.model import Principal
+from proxy.sessions import tell
+from proxy.sessions.clients import by_version
+from proxy.sessions.live import Controls, LiveConnection, LiveProgram, storable
+from proxy.sessions.records import ConnectionRecord, End, EndReason, ProgramRecord
+from proxy.sessions.store import ProxyProcess, SessionStore
+from proxy.settings.sessions import SessionSettings
+
+_log = structlog.get_logger("sessions")
+
+_BATCH = 10_000
+_CONNECTIONS_PER_TURN = 500
+
+
+class Tracker:
+    """One per process."""
+
+    def __init__(
+        self, store: SessionStore, publisher: Publisher, settings: SessionSettings, proxy: ProxyProcess
+    ) -> None:
+        self._store = store
+        self._publisher = publisher
+        self._settings = settings
+        self._proxy = proxy
+        self._live: dict[str, LiveConnection] = {}
+        self._ended: dict[str, ConnectionRecord | ProgramRecord] = {}
+        self._soon = asyncio.Event()
+        self._is_blind = False
+        self._told_at = datetime.min.replace(tzinfo=UTC)
+        self._tasks = TaskOwner("sessions")
+        self.dropped = 0
+        """Records that were given up while the store was away."""
+
+    @property
+    def live(self) -> Collection[LiveConnection]:
+        """Give the connections that last, oldest first."""
+        return self._live.values()
+
+    @property
+    def token(self) -> str:
+        """What no other process is called."""
+        return self._proxy.token
+
+    def find(self, session: str) -> LiveConnection | LiveProgram | None:
+        """Give a connection or a program that lasts, by its id."""
+        if connection := self._live.get(session):
+            return connection
+        connection = self._live.get(session.partition("-")[0])
+        return connection.programs.get(session) if connection else None
+
+    def start(self) -> None:
+        """Begin writing."""
+        self._tasks.spawn(self._run(), name="write")
+
+    async def close(self) -> None:
+        """End what lasts, write what is left, and take leave of the other processes."""
+        await self._tasks.close()
+        for connection in tuple(self._live.values()):
+            connection.ended(End(EndReason.SHUTDOWN))
+        while self._ended and await self.write():
+            pass
+        if self._ended:
+            self.dropped += len(self._ended)
+            _log.error("session records lost at shutdown", records=len(self._ended))
+            return
+        with suppress(StoreError):
+            await self._store.leave(self._proxy)
+
+    def open(self, principal: Principal, client_version: str, controls: Controls) -> LiveConnection:
+        """Begin the record of somebody who logged in just now."""
+        attempt = principal.attempt
+        now = datetime.now(UTC)
+        record = ConnectionRecord(
+            id=attempt.peer.conn_id,
+            started_at=now,
+            updated_at=now,
+            proxy=self._proxy.token,
+            proxy_id=self._proxy.proxy_id,
+            pid=self._proxy.pid,
+            user=principal.user.name,
+            workspace="",
+            blueprint="",
+            account=storable(attempt.user_string.account),
+            client_address=attempt.peer.host,
+            client_port=attempt.peer.port,
+            client_version=storable(client_version[:256]),
+            client_type=by_version(client_version),
+            fingerprint=principal.fingerprint,
+            certificate=storable(principal.certificate[:1_024]),
+        )
+        connection = LiveConnection(record, controls, self, self._settings.command_chars)
+        self._live[connection.id] = connection
+        self._soon.set()
+        return connection
+
+    # ------------------------------------------------------------------- what the live ones tell
+
+    def placed(self, connection: LiveConnection) -> None:
+        """Tell of a connection once it is known where it leads, or that this cannot be known."""
+        if connection.is_announced:
+            return
+        connection.is_announced = True
+        self._publisher.publish(tell.opened(connection.record(datetime.now(UTC))))
+
+    def program_began(self, connection: LiveConnection, program: LiveProgram) -> None:
+        """See LiveConnection.begin."""
+        now = datetime.now(UTC)
+        self._publisher.publish(tell.program_started(connection.record(now), program.record(now)))
+        self._soon.set()
+
+    def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None:
+        """See LiveProgram.ended."""
+        self._publisher.publish(tell.program_ended(connection.record(record.updated_at), record))
+        self._keep(record)
+
+    def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None:
+        """See LiveConnection.ended."""
+        self.placed(connection)
+        del self._live[connection.id]
+        self._publisher.publish(tell.closed(record))
+        self._keep(record)
+
+    def _keep(self, record: ConnectionRecord | ProgramRecord) -> None:
+        self._ended[record.id] = record
+        if len(self._ended) > self._settings.queue_size:
+            del self._ended[next(iter(self._ended))]
+            self.dropped += 1
+        self._soon.set()
+
+    # ----------------------------------------------------------------------------------- writing
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.write_every_s):
+                    await self._soon.wait()
+                    await asyncio.sleep(self._settings.write_soon_s)  # for what else happens meanwhile
+            self._soon.clear()
+            try:
+                await self.write()
+                await self._tell_counts()
+            except Exception:  # noqa: BLE001 (a bug in one batch must not end all later ones)
+                _log.exception("session records failed")
+
+    async def write(self) -> bool:
+        """Write what changed since it was written last, and that this process is there.
+
+        False when the store did not take it; then it is tried again with the next.
+        """
+        ended = dict(list(self._ended.items())[:_BATCH])
+        batch = _Batch(datetime.now(UTC))
+        for record in ended.values():
+            batch.add(record)
+        for number, connection in enumerate(tuple(self._live.values())):
+            if number % _CONNECTIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            batch.add_changes(connection)
+        try:
+            is_known = await self._store.write(self._proxy, batch.at, batch.connections, batch.programs)
+        except StoreError as exc:
+            for one in batch.live:
+                one.written_total = -1
+            self._note_blindness(str(exc))
+            return False
+        self._note_blindness("")
+        for id_, record in ended.items():
+            if self._ended.get(id_) is record:
+                del self._ended[id_]
+        if not is_known:
+            self._write_all_anew()
+        return True
+
+    def _write_all_anew(self) -> None:
+        """Nobody knew of this process: whatever is stored of its live records may say that they ended."""
+        for connection in self._live.values():
+            connection.written_total = -1
+            for program in connection.programs.values():
+                program.written_total = -1
+        if self._live:
+            self._soon.set()
+
+    def _note_blindness(self, reason: str) -> None:
+        """Log an outage once when it begins and once when it ends."""
+        if reason and not self._is_blind:
+            _log.warning("session records cannot be written", reason=reason)
+        elif not reason and self._is_blind:
+            _log.info("session records are written again", dropped=self.dropped)
+        self._is_blind = bool(reason)
+
+    async def _tell_counts(self) -> None:
+        now = datetime.now(UTC)
+        if (now - self._told_at).total_seconds() < self._settings.event_every_s:
+            return
+        self._told_at = now
+        for number, connection in enumerate(tuple(self._live.values())):
+            if number % _CONNECTIONS_PER_TURN == 0:
+                await asyncio.sleep(0)
+            if (
+                connection.is_open
+                and connection.is_announced
+                and connection.bytes_total != connection.told_total
+            ):
+                connection.told_total = connection.bytes_total
+                self._publisher.publish(tell.updated(connection.record(now)))
+
+
+class _Batch:
+    """What one transaction writes."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+        self.connections: list[ConnectionRecord] = []
+        self.programs: list[ProgramRecord] = []
+        self.live: list[LiveConnection | LiveProgram] = []
+
+    def add(self, record: ConnectionRecord | ProgramRecord) -> None:
+        if isinstance(record, ConnectionRecord):
+            self.connections.append(record)
+        else:
+            self.programs.append(record)
+
+    def add_changes(self, connection: LiveConnection) -> None:
+        """Add what the store does not have as it is; an end is added by itself."""
+        if not connection.is_open:
+            return
+        everything: list[LiveConnection | LiveProgram] = [connection, *connection.programs.values()]
+        for one in everything:
+            total = one.bytes_total
+            if one.written_total != total:
+                one.written_total = total
+                self.live.append(one)
+                self.add(one.record(self.at))
