@@ -9,20 +9,19 @@ Connections are `nats`; what waits between two of them waits here, in a queue wi
 
 import asyncio
 from contextlib import suppress
-from itertools import cycle
-from secrets import SystemRandom
 
 import structlog
 
 from proxy.aio import TaskOwner
 from proxy.events import subjects
-from proxy.events.nats import Link, LinkFailed
+from proxy.events.nats import Link
+from proxy.events.natswire import LinkFailed
 from proxy.events.publisher import Mailbox, Outbox, Subscription, render
+from proxy.events.reconnect import Told, hold_for_ever
 from proxy.events.schema import Event
 from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")
-_random = SystemRandom()
 
 
 class NatsBus:
@@ -44,7 +43,7 @@ class NatsBus:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._link: Link | None = None
-        self._told: set[str] = set()
+        self._told = Told("nats")
         self._overflowing = False
         self._closed = False
 
@@ -60,7 +59,7 @@ class NatsBus:
 
     def start(self) -> None:
         """See publisher.Bus."""
-        self._tasks.spawn(self._run(), name="nats")
+        self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
 
     def publish(self, event: Event) -> None:
         """See publisher.Publisher."""
@@ -106,31 +105,26 @@ class NatsBus:
 
     # ------------------------------------------------------------------------------ the connection
 
-    async def _run(self) -> None:
-        """Hold a connection for ever; wait longer after each failure in a row."""
-        failures = 0
-        for url in cycle(_random.sample(self._settings.urls, len(self._settings.urls))):
-            before = self.counters.published
-            link = self._link = Link(self._settings, url, self._wake.set)
-            try:
-                await link.open()
-                self._say("connected", server=url, delivery="stream" if link.in_stream else "core")
-                await self._carry(link)
-            except LinkFailed as exc:
-                self._say("disconnected", server=url, reason=str(exc))
-            except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end events until a restart)
-                _log.exception("events failed", server=url)
-            finally:
-                self._link = None
-                await link.dispose()
-            was_good = link.opened and (self.counters.published > before or not self._outbox)
-            failures = 0 if was_good else failures + 1
-            await asyncio.sleep(self._backoff_s(failures))
+    async def _hold(self, url: str) -> bool:
+        """Hold a connection until it is lost."""
+        before = self.counters.published
+        link = self._link = Link(self._settings, url, self._wake.set)
+        try:
+            await link.open()
+            delivery = "stream" if link.in_stream else "core"
+            self._told.connected(url, delivery=delivery, **self._figures())
+            await self._carry(link)
+        except LinkFailed as exc:
+            self._told.disconnected(url, str(exc), **self._figures())
+        except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end events until a restart)
+            _log.exception("events failed", server=url)
+        finally:
+            self._link = None
+            await link.dispose()
+        return link.opened and (self.counters.published > before or not self._outbox)
 
-    def _backoff_s(self, failures: int) -> float:
-        rounds = min(failures // len(self._settings.urls), 20)
-        wait_s = min(self._settings.reconnect_wait_max_s, self._settings.reconnect_wait_s * 2.0**rounds)
-        return wait_s * _random.uniform(0.5, 1.0)
+    def _figures(self) -> dict[str, int]:
+        return {"pending": self.pending, "dropped": self.counters.dropped}
 
     async def _carry(self, link: Link) -> None:
         """Serve readers and send batches until the link fails, which raises."""
@@ -148,16 +142,6 @@ class NatsBus:
                 self._overflowing = self._overflowing and len(self._outbox) >= self._settings.queue_size
             else:
                 await link.idle(self._wake)
-
-    def _say(self, state: str, *, server: str, **facts: str) -> None:
-        """Log a change of state; a failure that was told since the last connection is not one."""
-        reason = facts.get("reason", "")
-        if not reason:
-            self._told.clear()
-        if reason not in self._told:
-            self._told.add(reason)
-            log = _log.warning if reason else _log.info
-            log(f"nats {state}", server=server, pending=self.pending, dropped=self.counters.dropped, **facts)
 
     def _note_overflow(self, *, fitted: bool) -> None:
         if not fitted and not self._overflowing:

@@ -491,3 +491,17 @@ async def test_a_stream_that_is_demanded_and_cannot_be_had_is_told(
     bus.publish(schema.UserLocked(user="alice"))
     await until(lambda: any("has no JetStream" in one for one in names_of(logs, event="nats disconnected")))
     assert (bus.pending, bus.connected) == (1, False)
+
+
+async def test_a_reader_who_says_nothing_hears_again_at_once(
+    make_server: MakeServer, make_bus: MakeBus
+) -> None:
+    server = make_server()
+    bus = make_bus(server.url, keepalive_interval_s=3_600)
+    subscription = bus.subscribe(subjects.ALL)
+    await until(lambda: bus.connected)
+    async with asyncio.timeout(PATIENCE_S):
+        assert await anext(subscription) == Gap(None)
+        server.kill()
+        server.start()
+        assert await anext(subscription) == Gap(None)

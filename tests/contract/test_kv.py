@@ -1,4 +1,4 @@
-"""What every Bucket promises."""
+"""What every Bucket promises, run on those of this process, of this machine and of a real NATS."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,17 +8,25 @@ from typing import Any
 import pytest
 
 from proxy.errors import StateConflict, StateRefused
+from proxy.events.filebuckets import FileBuckets
 from proxy.events.kv import MAX_VALUE_BYTES, Bucket, Buckets, BucketSpec, Change, Entry, MemoryBuckets, Watch
+from proxy.events.natsbuckets import NatsBuckets
 from proxy.events.publisher import Gap
+from proxy.settings.events import EventsSettings
 from tests.contract.natsserver import NatsServer
 
 PATIENCE_S = 30
 SPEC = BucketSpec("things", max_entries=8, watch_size=4)
 
 
-@pytest.fixture(params=["memory"])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer | None]:
-    if request.param == "memory":
+@pytest.fixture(params=["memory", "file", "nats"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def server(kind: str, tmp_path: Path) -> Iterator[NatsServer | None]:
+    if kind != "nats":
         yield None
         return
     server = NatsServer(tmp_path / "nats")
@@ -28,8 +36,14 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServe
 
 
 @pytest.fixture
-async def buckets(server: NatsServer | None) -> AsyncIterator[Buckets]:
-    buckets: Buckets = MemoryBuckets()
+async def buckets(kind: str, server: NatsServer | None, tmp_path: Path) -> AsyncIterator[Buckets]:
+    buckets: Buckets
+    if server is not None:
+        buckets = NatsBuckets(EventsSettings(urls=(server.url,)), proxy_id="p1")
+    elif kind == "file":
+        buckets = FileBuckets(tmp_path / "shared.db", timeout_s=PATIENCE_S)
+    else:
+        buckets = MemoryBuckets()
     buckets.start()
     yield buckets
     await buckets.close()
