@@ -21,10 +21,12 @@ from proxy.settings import Settings
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
 from proxy.storage.database import Database
+from proxy.trust.keeper import Keeper
 from proxy.upstream.client import Links
 from proxy.watch import Watch
 from proxy.workspaces.opening import open_backend
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.trusting import open_trust, uses_tcp
 
 _log = structlog.get_logger("app")
 
@@ -35,7 +37,7 @@ Ready = Callable[[str, int, hostkeys.HostKeys], None]
 async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     """Run until SIGTERM or SIGINT, then let live sessions end for `shutdown.grace_s`.
 
-    Raises: SettingsError, StoreError when a part cannot start.
+    Raises: SettingsError, StoreError, TrustError when a part cannot start.
     """
     tuning.keep_buffers()
     stop = asyncio.Event()
@@ -68,7 +70,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     bus = await _open_bus(settings, stack)
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)
-    links = Links(settings.upstream, settings.proxy_id)
+    links = Links(settings.upstream, settings.proxy_id, await _open_trust(settings, stack))
     stack.push_async_callback(links.close)
     keysource = KeySource(
         directory,
@@ -112,6 +114,15 @@ def _health(settings: Settings, listener: Listener, links: Links, bus: Bus, door
             },
         },
     )
+
+
+async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | None:
+    """Read, or make, what proves us to workspaces; those of this machine are reached by private sockets."""
+    if not uses_tcp(settings):
+        return None
+    keeper = await stack.enter_async_context(open_trust(settings))
+    await keeper.open()
+    return keeper
 
 
 async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DAY_S = 86_400
+_Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 _Seconds = Annotated[float, Field(gt=0, le=_DAY_S * 36_500)]
 
 
@@ -18,8 +19,11 @@ class TrustSettings(BaseModel):
     """Who signs certificates: an authority of Fairlead's own, or cert-manager. Token keys are always ours."""
 
     file: Path | None = None
-    """Where authority and master key are kept without Kubernetes; default `<home>/trust.json`. With
-    Kubernetes they are in a Secret."""
+    """Where authority and master key are kept without Kubernetes; default `<home>/trust.json`."""
+    secret_name: _Name = "fairlead-trust"  # noqa: S105 - the name of an object
+    secret_namespace: _Name | Literal[""] = ""
+    """Where they are kept with Kubernetes; the namespace is that of workspaces by default, and better the
+    proxies' own, which nobody else can read."""
 
     authority_lifetime_s: _Seconds = _DAY_S * 730
     rotate_after_s: _Seconds = _DAY_S * 365

@@ -90,6 +90,16 @@ class Authority:
         """The certificate, for whoever is to trust it."""
         return self.certificate.public_bytes(Encoding.PEM)
 
+    @property
+    def expires_at(self) -> datetime:
+        """Aware UTC."""
+        return self.certificate.not_valid_after_utc
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` counts it."""
+        return self.certificate.fingerprint(hashes.SHA256()).hex()
+
     def dump(self) -> KeyPair:
         """Write it down whole, the key in the clear."""
         return KeyPair(self.pem, _pem_of(self.key))

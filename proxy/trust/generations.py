@@ -135,7 +135,7 @@ def _ordered(form: int, found: Sequence[Generation]) -> Generations:
 
 def _can_sign(generation: Generation, now: datetime) -> bool:
     authority = generation.authority
-    return authority is not None and now < authority.certificate.not_valid_after_utc
+    return authority is not None and now < authority.expires_at
 
 
 def _dump(one: Generation) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from cryptography import x509
@@ -115,6 +115,24 @@ class Keeper:
         if self._generations is None:
             raise TrustError("trust was not read yet")
         return self._generations
+
+    def rows(self, now: datetime) -> list[dict[str, Any]]:
+        """Describe every generation to an operator, without a secret. Raises: TrustError."""
+        found = self.generations
+        issuing = found.issuing(now).number
+        states = {True: "retiring", False: "announced"}
+        successors: list[Generation | None] = [*found.all[1:], None]
+        return [
+            {
+                "number": one.number,
+                "state": "signing" if one.number == issuing else states[one.number < issuing],
+                "issues_from": _moment(one.issues_from),
+                "retires_at": _moment(successor.issues_from + self._schedule.retire if successor else None),
+                "authority_until": _moment(one.authority.expires_at if one.authority else None),
+                "fingerprint": one.authority.fingerprint if one.authority else None,
+            }
+            for one, successor in zip(found.all, successors, strict=True)
+        ]
 
     # --------------------------------------------------------------------- for calls to workspaces
 
@@ -240,6 +258,10 @@ def schedule_of(settings: TrustSettings) -> Schedule:
         authority_lifetime=_seconds(settings.authority_lifetime_s),
         back_date=_seconds(settings.back_date_s),
     )
+
+
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat(timespec="seconds")
 
 
 def _seconds(value: float) -> timedelta:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
@@ -312,3 +313,47 @@ async def refused(call: Any, **first: Any) -> tuple[str, str]:
 
 def tcp(host: str, port: int) -> pb.Target:
     return pb.Target(tcp=pb.TcpAddress(host=host, port=port))
+
+
+def first_frame(method: str) -> Any:
+    """What a caller of each method would say first; none of it changes anything."""
+    return {
+        "Handshake": pb.HandshakeRequest(version=pb.Version(major=1)),
+        "Run": pb.RunInput(start=pb.Start(exec="true")),
+        "Dial": pb.ConnectionInput(dial=tcp("127.0.0.1", 1)),
+        "Listen": pb.ListenRequest(),
+        "Accept": pb.ConnectionInput(accept="none"),
+        "Status": pb.StatusRequest(),
+    }[method]
+
+
+METHODS = pb.DESCRIPTOR.services_by_name["Shelld"].methods_by_name
+
+
+async def every_call(stub: Any, metadata: Any) -> set[grpc.StatusCode]:
+    """Make each of the service's calls; return how they ended (OK when they went through)."""
+    return set((await calls(stub, metadata)).values())
+
+
+async def calls(stub: Any, metadata: Any) -> dict[str, grpc.StatusCode]:
+    """Make each of the service's calls; return how each ended, by its name."""
+    return {name: await _outcome(stub, method, metadata) for name, method in METHODS.items()}
+
+
+async def _outcome(stub: Any, method: Any, metadata: Any) -> grpc.StatusCode:
+    call, first = getattr(stub, method.name), first_frame(method.name)
+    try:
+        if method.client_streaming:
+            stream = call(metadata=metadata, timeout=PATIENCE_S)
+            await stream.write(first)
+            await stream.done_writing()
+        elif method.server_streaming:
+            stream = call(first, metadata=metadata, timeout=PATIENCE_S)
+        else:
+            await call(first, metadata=metadata, timeout=PATIENCE_S)
+            return grpc.StatusCode.OK
+        while await stream.read() is not grpc.aio.EOF:
+            pass
+        return await stream.code()
+    except grpc.aio.AioRpcError as error:
+        return error.code()

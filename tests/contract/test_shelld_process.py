@@ -1,10 +1,6 @@
-"""The process that shelld is: start, stop, idleness, init scripts, TCP with certificates, PID 1."""
+"""The process that shelld is: start, stop, idleness, init scripts, PID 1."""
 
 import asyncio
-import base64
-import datetime
-import hashlib
-import hmac
 import json
 import os
 import re
@@ -12,28 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import grpc.aio
 import psutil
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from tests.contract.shelldproc import (
     CHANNEL_OPTIONS,
     ROOT,
-    Connection,
     Shelld,
     pty,
     run,
@@ -42,7 +28,6 @@ from tests.contract.shelldproc import (
     spawn_shelld,
     start,
     stop,
-    tcp,
     wait_for,
     write_config,
 )
@@ -220,212 +205,6 @@ async def test_slow_init_script_does_not_hold_programs_for_ever() -> None:
     init = [{"name": "slow", "script": "sleep 600\n", "when": "every"}]
     async with shelld(init=init, init_wait_s=0.2) as served:
         assert (await run(served, "echo here")).out == "here\n"
-
-
-# ------------------------------------------------------------------------------- TCP, TLS, tokens
-
-KEY = os.urandom(32)
-
-
-def _certificate(
-    name: str, issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer[0].subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    )
-    return builder.sign(issuer[1] if issuer else key, hashes.SHA256()), key
-
-
-def _pem(made: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]) -> tuple[bytes, bytes]:
-    private = made[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return made[0].public_bytes(serialization.Encoding.PEM), private
-
-
-def _token(key: bytes = KEY, alg: str = "HS256", **claims: Any) -> str:
-    now = time.time()
-    claims = {"sub": "alice", "aud": "ws1", "iat": now, "exp": now + 300, **claims}
-
-    def part(value: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-    body = f"{part({'alg': alg, 'typ': 'JWT'})}.{part({k: v for k, v in claims.items() if v is not None})}"
-    signature = hmac.new(key, body.encode(), hashlib.sha256).digest()
-    return f"{body}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
-
-
-@dataclass
-class Tcp:
-    """A shelld on TCP and the files that its proxy holds."""
-
-    served: Shelld
-    port: int
-    ca: bytes
-    proxy: tuple[bytes, bytes]
-    other_name: tuple[bytes, bytes]
-    stranger: tuple[bytes, bytes]
-
-    @asynccontextmanager
-    async def stub(self, pair: tuple[bytes, bytes] | None) -> AsyncIterator[Any]:
-        credentials = grpc.ssl_channel_credentials(self.ca, *((pair[1], pair[0]) if pair else (None, None)))
-        options = [*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", "ws1")]
-        async with grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options) as channel:
-            yield ShelldStub(channel)
-
-
-@pytest.fixture(scope="module")
-def served_tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tcp]:
-    directory = tmp_path_factory.mktemp("tcp")
-    ca = _certificate("test CA", None)
-    for name, data in zip(("cert", "key"), _pem(_certificate("ws1", ca)), strict=True):
-        (directory / name).write_bytes(data)
-    (directory / "ca").write_bytes(_pem(ca)[0])
-    (directory / "token-key").write_bytes(base64.b64encode(KEY))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = {"--tls-cert": "cert", "--tls-key": "key", "--tls-client-ca": "ca", "--token-key": "token-key"}
-    more = [word for flag, name in flags.items() for word in (flag, str(directory / name))]
-    argv = shelld_argv(
-        f"tcp://127.0.0.1:{port}", write_config(directory, user="alice", accounts=["daemon"]), *more
-    )
-    process = spawn_shelld(argv, directory)
-    deadline = time.monotonic() + 30
-    while '"serving"' not in (directory / "log").read_text():
-        assert process.poll() is None, (directory / "log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield Tcp(
-        Shelld(directory, process),
-        port,
-        (directory / "ca").read_bytes(),
-        _pem(_certificate("fairlead-proxy", ca)),
-        _pem(_certificate("somebody-else", ca)),
-        _pem(_certificate("fairlead-proxy", _certificate("another CA", None))),
-    )
-    assert stop(process) == 0
-    log = (directory / "log").read_text()
-    assert "traceback" not in log.lower(), log
-    assert _token().split(".")[0] not in log  # no token, not even the front of one
-
-
-async def _every_call(stub: Any, metadata: Any) -> list[grpc.StatusCode]:
-    """Make each of the service's calls; return how they ended (OK when they went through)."""
-    codes = []
-    for method in pb.DESCRIPTOR.services_by_name["Shelld"].methods:
-        call = getattr(stub, method.name)
-        try:
-            if method.client_streaming:
-                stream = call(metadata=metadata, timeout=20)
-                if method.name == "Run":
-                    await stream.write(pb.RunInput(start=pb.Start(exec="true")))
-                else:
-                    await stream.write(
-                        pb.ConnectionInput(accept="none")
-                        if method.name == "Accept"
-                        else pb.ConnectionInput(dial=tcp("127.0.0.1", 1))
-                    )
-                await stream.done_writing()
-                while await stream.read() is not grpc.aio.EOF:
-                    pass
-            elif method.server_streaming:
-                stream = call(pb.ListenRequest(), metadata=metadata, timeout=20)
-                while await stream.read() is not grpc.aio.EOF:
-                    pass
-            elif method.name == "Handshake":
-                await call(pb.HandshakeRequest(version=pb.Version(major=1)), metadata=metadata, timeout=20)
-            else:
-                await call(pb.StatusRequest(), metadata=metadata, timeout=20)
-            codes.append(grpc.StatusCode.OK)
-        except grpc.aio.AioRpcError as error:
-            codes.append(error.code())
-    return codes
-
-
-async def test_every_call_passes_with_certificate_and_token(served_tcp: Tcp) -> None:
-    async with served_tcp.stub(served_tcp.proxy) as stub:
-        codes = await _every_call(stub, (("authorization", f"Bearer {_token()}"),))
-    assert codes == [grpc.StatusCode.OK] * 6
-
-
-@pytest.mark.parametrize(
-    ("case", "token"),
-    [
-        ("no token", None),
-        ("expired", {"iat": 1, "exp": 300}),
-        ("expired lately", {"iat": time.time() - 400, "exp": time.time() - 120}),
-        ("future", {"iat": time.time() + 3000, "exp": time.time() + 3300}),
-        ("too long", {"iat": time.time(), "exp": time.time() + 86400}),
-        ("no exp", {"exp": None}),
-        ("another workspace", {"aud": "ws2"}),
-        ("another user", {"sub": "mallory"}),
-        ("another key", {"key": bytes(32)}),
-        ("alg none", {"alg": "none"}),
-        ("alg RS256", {"alg": "RS256"}),
-        ("huge", {"pad": "x" * 5000}),
-    ],
-)
-async def test_every_call_without_a_good_token_is_refused(
-    served_tcp: Tcp, case: str, token: dict[str, Any] | None
-) -> None:
-    metadata = () if token is None else (("authorization", f"Bearer {_token(**token)}"),)
-    async with served_tcp.stub(served_tcp.proxy) as stub:
-        assert await _every_call(stub, metadata) == [grpc.StatusCode.UNAUTHENTICATED] * 6, case
-
-
-async def test_token_counts_for_its_account_alone(served_tcp: Tcp) -> None:
-    own = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
-    async with served_tcp.stub(served_tcp.proxy) as stub:
-        good = (("authorization", f"Bearer {_token(acct=own)}"),)
-        assert await _every_call(stub, good) == [grpc.StatusCode.OK] * 6
-        codes = await _every_call(stub, (("authorization", f"Bearer {_token(acct='daemon')}"),))
-    by_name = dict(zip(pb.DESCRIPTOR.services_by_name["Shelld"].methods_by_name, codes, strict=True))
-    for name in ("Run", "Dial", "Listen"):
-        assert by_name[name] == grpc.StatusCode.UNAUTHENTICATED
-
-
-async def test_every_call_without_the_proxys_certificate_is_refused(served_tcp: Tcp) -> None:
-    metadata = (("authorization", f"Bearer {_token()}"),)
-    async with served_tcp.stub(served_tcp.other_name) as stub:
-        assert await _every_call(stub, metadata) == [grpc.StatusCode.UNAUTHENTICATED] * 6
-    for pair in (None, served_tcp.stranger):
-        async with served_tcp.stub(pair) as stub:
-            assert await _every_call(stub, metadata) == [grpc.StatusCode.UNAVAILABLE] * 6
-    options = [*CHANNEL_OPTIONS]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{served_tcp.port}", options) as channel:
-        assert await _every_call(ShelldStub(channel), metadata) == [grpc.StatusCode.UNAVAILABLE] * 6
-
-
-async def test_bytes_over_tls(served_tcp: Tcp) -> None:
-    data = os.urandom(3 * 1024 * 1024)
-    async with served_tcp.stub(served_tcp.proxy) as stub:
-
-        class WithToken:
-            def __getattr__(self, name: str) -> Any:
-                return lambda: getattr(stub, name)(metadata=(("authorization", f"Bearer {_token()}"),))
-
-        served = Shelld(served_tcp.served.directory, served_tcp.served.process, WithToken())
-        ran = await run(served, "cat", stdin=data)
-        assert ran.stdout == data
-        assert ran.status == 0
-        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        link = await Connection.open(served.stub.Dial(), dial=tcp("127.0.0.1", port))
-        await link.eof()
-        assert await link.end() == ["eof"]
-        server.close()
 
 
 # ----------------------------------------------------------------------------------------- PID 1

@@ -1,9 +1,10 @@
 """A real shelld on TCP with what a keeper gave it, and proxies that talk to it."""
 
+import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import grpc
 import grpc.aio
 
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
-from proxy.model import Endpoint, WorkspaceName
+from proxy.model import Endpoint, ExitSignal, ExitStatus, WorkspaceName
 from proxy.settings import UpstreamSettings
 from proxy.trust.authority import KeyPair, server_name
 from proxy.trust.keeper import Keeper
 from proxy.upstream.client import Links
+from proxy.upstream.frames import Output
+from proxy.upstream.streams import Program
 from tests.contract.shelldproc import CHANNEL_OPTIONS, Shelld, shelld_argv, spawn_shelld, stop, write_config
 
 NAMESPACE = "homes"
@@ -110,3 +113,49 @@ async def proxy(keeper: Keeper | None, **settings: Any) -> AsyncIterator[Links]:
         yield links
     finally:
         await links.close()
+
+
+async def said(program: Program) -> bytes:
+    """Read a program to its end; give its stdout."""
+    out = b""
+    while not isinstance(frame := await program.read(), ExitStatus | ExitSignal):
+        if isinstance(frame, Output) and not frame.is_stderr:
+            out += bytes(frame.data)
+    return out
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(handle: Handler) -> AsyncIterator[int]:
+    """Serve TCP on loopback, and leave nothing behind; gives the port."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handle(reader, writer)
+        finally:
+            tasks.discard(task)
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry bytes one way."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
