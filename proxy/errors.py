@@ -32,7 +32,9 @@
     ├─ WorkspaceError
     │  ├─ WorkspaceNotFound
     │  ├─ WorkspaceStartFailed   (retryable)
+    │  │  └─ WorkspaceUnstartable
     │  ├─ ReadyTimeout           (retryable)
+    │  ├─ StopTimeout            (retryable)
     │  └─ ClusterError           what was asked of Kubernetes was not done
     │     ├─ ClusterForbidden
     │     ├─ ClusterRefused
@@ -342,10 +344,24 @@ class WorkspaceStartFailed(WorkspaceError):
     retryable = True
 
 
+class WorkspaceUnstartable(WorkspaceStartFailed):
+    """The workspace cannot start until somebody changes something; the message says who and what."""
+
+    code = "workspace.unstartable"
+    retryable = False
+
+
 class ReadyTimeout(WorkspaceError):
     """The workspace did not become ready in time."""
 
     code = "workspace.ready_timeout"
+    retryable = True
+
+
+class StopTimeout(WorkspaceError):
+    """The workspace was told to stop, and is not known to have done so in time."""
+
+    code = "workspace.stop_timeout"
     retryable = True
 
 

@@ -77,6 +77,9 @@ class KubernetesSettings(_Section):
     """A watch is opened anew this often, so that one that died silently is noticed."""
     page_size: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Objects a list asks for at once."""
+    patience_s: Annotated[float, Field(ge=0, le=86_400)] = 30
+    """A workspace that no node has room for, or that waits for a volume which nobody makes, is given up after
+    this long, unless a node or the volume is on its way. What cannot pass by itself is given up at once."""
     recheck_s: Seconds = 10
     """Whoever waits for a workspace and hears nothing for this long asks by itself."""
     probe_interval_s: Annotated[float, Field(ge=0.01, le=10)] = 0.05

@@ -25,6 +25,11 @@ class Start:
         self._reports: list[Report] = []
         self._last: Progress | None = None
 
+    @property
+    def last(self) -> str:
+        """What was told last; empty for nothing."""
+        return self._last.text if self._last else ""
+
     def join(self, report: Report) -> None:
         """Be told from now on, and what was told last."""
         self._reports.append(report)
@@ -88,7 +93,7 @@ class Starts:
             async with asyncio.timeout(self._timeout_s):
                 endpoint = await carry(start)
         except TimeoutError:
-            failure = ReadyTimeout(f"workspace {request.name} was not ready within {self._timeout_s:g} s")
+            failure = _too_late(request.name, self._timeout_s, start.last)
         except FairleadError as exc:
             failure = exc
         except BaseException:
@@ -109,3 +114,12 @@ class Starts:
 
 def _measure(begun: float, outcome: str) -> None:
     metrics.STARTS.labels(outcome).observe(time.monotonic() - begun)
+
+
+def _too_late(name: WorkspaceName, timeout_s: float, last: str) -> ReadyTimeout:
+    """Say how far it came: that is what the person would ask next."""
+    late = f"was not ready within {timeout_s:g} s"
+    return ReadyTimeout(
+        f"workspace {name} {late}; the last that was told: {last}",
+        user_message=f"workspace {name} {late}" + (f" ({last})" if last else ""),
+    )

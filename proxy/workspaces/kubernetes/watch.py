@@ -24,6 +24,8 @@ class Listed:
     """Everything there is: forget what was known before."""
 
     items: Sequence[Object]
+    version: str
+    """Of the whole list: an object of a later version is newer than what is said here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ async def follow(api: Api, query: Query, *, wait_max_s: float) -> AsyncIterator[
             if not version:
                 listing = await api.list(query)
                 version = listing.version
-                yield Listed(listing.items)
+                yield Listed(listing.items, version)
             else:
                 yield Current()
             async for said in api.watch(query, version):

@@ -1,0 +1,261 @@
+"""Workspaces as StatefulSets of a cluster, each with one pod or none.
+
+Whatever many proxies do at once converges, because all of them apply the same objects and nothing is kept
+outside of the cluster: what a workspace is and whose stands in its StatefulSet, why it was stopped beside it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import structlog
+
+from proxy.errors import ClusterNotFound, ClusterRefused, StopTimeout, WorkspaceNotFound
+from proxy.model import Endpoint, WorkspaceName
+from proxy.settings.kubernetes import KubernetesSettings
+from proxy.workspaces.backend import (
+    Features,
+    Report,
+    Stop,
+    WorkspaceEvent,
+    WorkspacePhase,
+    WorkspaceRecord,
+    WorkspaceRequest,
+)
+from proxy.workspaces.kubernetes import labels
+from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
+from proxy.workspaces.kubernetes.manifest import CONTAINER
+from proxy.workspaces.kubernetes.objects import (
+    CLAIM,
+    CONFIG_MAP,
+    EVENT,
+    NETWORK_POLICY,
+    POD,
+    SECRET,
+    SERVICE,
+    STATEFUL_SET,
+    Kind,
+    Object,
+    listed,
+    moment,
+    name_of,
+    uid_of,
+)
+from proxy.workspaces.kubernetes.phase import Hope, Situation, event_order, judge
+from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner
+from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.starts import Start, Starts
+
+_FIRST_POLL_S = 0.1
+_LAST_POLL_S = 1.0
+_LOG_POLL_S = 0.5
+_PARTS = (NETWORK_POLICY, SERVICE, CONFIG_MAP, SECRET)
+
+_log = structlog.get_logger("kubernetes")
+
+
+class KubernetesBackend:
+    """The Backend of one namespace of one cluster."""
+
+    def __init__(self, settings: KubernetesSettings, trust: Trust, *, start_timeout_s: float) -> None:
+        self._settings = settings
+        self._namespace = settings.namespace
+        self._trust = trust
+        self._api = Api(settings)
+        self._view = View(self._api, settings)
+        self._starts = Starts(start_timeout_s)
+        self.features = Features()
+
+    # ----------------------------------------------------------------------------------- looking
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        if not labels.is_object_name(name):
+            return None
+        if self._view.is_current:
+            stateful_set, pod = self._known(name)
+        else:
+            stateful_set, pod = await asyncio.gather(
+                self._api.find(STATEFUL_SET, self._namespace, name),
+                self._api.find(POD, self._namespace, pod_name(name)),
+            )
+        return None if stateful_set is None or not _is_ours(stateful_set) else _record(stateful_set, pod)
+
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        stateful_sets, pods = await asyncio.gather(
+            self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
+            self._api.list(Query(POD, self._namespace, labels.ALL_WORKSPACES)),
+        )
+        by_name = {name_of(pod): pod for pod in pods.items}
+        records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets.items]
+        return sorted(records, key=lambda record: record.name)
+
+    async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        await self._must_exist(name)
+        while True:
+            try:
+                async for line in self._api.log(
+                    self._namespace, pod_name(name), CONTAINER, follow=follow, tail=tail
+                ):
+                    yield line
+            except (ClusterNotFound, ClusterRefused):  # no pod, or its container has not started
+                if follow:
+                    await asyncio.sleep(_LOG_POLL_S)
+                    continue
+            return
+
+    async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        await self._must_exist(name)
+        claims = await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(name)))
+        about = [name, pod_name(name), *(name_of(claim) for claim in claims.items)]
+        queries = (Query(EVENT, self._namespace, fields=f"involvedObject.name={one}") for one in about)
+        found = await asyncio.gather(*(self._api.list(query) for query in queries))
+        events = sorted((event for listing in found for event in listing.items), key=event_order)
+        return [_event(event) for event in events]
+
+    # ---------------------------------------------------------------------------------- changing
+
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        if not labels.is_object_name(request.name):
+            raise WorkspaceNotFound(f"{request.name!r} cannot be the name of a workspace")
+        await self._view.open()
+        if endpoint := await self._running(request):
+            return endpoint
+
+        async def bring(start: Start) -> Endpoint:
+            bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
+            return await bringing.run()
+
+        return await self._starts.join(request, report, bring)
+
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        stateful_set = await self._must_exist(name)
+        if stateful_set["spec"].get("replicas") != 0:
+            body = {"metadata": {"annotations": labels.stop_annotations(stop)}, "spec": {"replicas": 0}}
+            try:
+                stopped = await self._api.merge(STATEFUL_SET, self._namespace, name, body)
+            except ClusterNotFound:
+                raise _missing(name) from None
+            self._view.stateful_sets.learn(stopped)
+        await self._until_gone(POD, pod_name(name), name)
+        _log.info("workspace stopped", workspace=name, by=stop.by)
+
+    async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        claims = await self._claims(name) if purge else []
+        if not claims:  # what was deleted before can still be purged
+            await self._must_exist(name)
+        await self._api.delete(STATEFUL_SET, self._namespace, name, foreground=True)
+        await self._until_gone(POD, pod_name(name), name)
+        await self._until_gone(STATEFUL_SET, name, name)
+        await asyncio.gather(*(self._api.delete(kind, self._namespace, name) for kind in _PARTS))
+        for claim in claims:
+            await self._api.delete(CLAIM, self._namespace, name_of(claim), uid=uid_of(claim))
+        for claim in claims:
+            await self._until_gone(CLAIM, name_of(claim), name)
+        _log.info("workspace deleted", workspace=name, purged=purge)
+
+    async def close(self) -> None:
+        await self._starts.close()
+        await self._view.close()
+        await self._api.close()
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    def _known(self, name: str) -> tuple[Object | None, Object | None]:
+        return self._view.stateful_sets.get(name), self._view.pods.get(pod_name(name))
+
+    async def _running(self, request: WorkspaceRequest) -> Endpoint | None:
+        """Find a workspace that answers in what is known, and ask nobody when that is up to date."""
+        stateful_set, pod = self._known(request.name)
+        if stateful_set is None:
+            return None
+        check_owner(stateful_set, request)
+        if pod is None or not is_started(stateful_set, pod):
+            return None
+        # Kubernetes asks once a second, and a busy workspace may not answer it in time.
+        if (is_ready(pod) and self._view.is_current) or await answers(pod):
+            return endpoint_of(request, self._namespace, pod)
+        return None
+
+    async def _must_exist(self, name: str) -> Object:
+        """Raises: WorkspaceNotFound."""
+        found = None
+        if labels.is_object_name(name):
+            found = await self._api.find(STATEFUL_SET, self._namespace, name)
+        if found is None or not _is_ours(found):
+            raise _missing(name)
+        return found
+
+    async def _claims(self, name: str) -> Sequence[Object]:
+        if not labels.is_object_name(name):
+            return []
+        return (await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(name)))).items
+
+    async def _until_gone(self, kind: Kind, name: str, workspace: str) -> None:
+        """Wait until an object is gone. Raises: StopTimeout, with the reason that is known."""
+        found: Object | None = None
+        try:
+            async with asyncio.timeout(self._settings.stop_timeout_s):
+                wait_s = _FIRST_POLL_S
+                while (now := await self._api.find(kind, self._namespace, name)) is not None:
+                    if found is not None and uid_of(now) != uid_of(found):
+                        break  # somebody made another one: a start that came after us
+                    found = now
+                    await asyncio.sleep(wait_s)
+                    wait_s = min(wait_s * 1.5, _LAST_POLL_S)
+        except TimeoutError:
+            raise self._not_gone(kind, workspace, found) from None
+        if found is not None:
+            for mirror in (self._view.pods, self._view.stateful_sets):
+                mirror.forget(found)
+
+    def _not_gone(self, kind: Kind, workspace: str, found: Object | None) -> StopTimeout:
+        why = ""
+        if kind is POD and found is not None:
+            verdict = judge(Situation(_PRESENT, found))
+            why = f": {verdict.sentence}" if verdict.hope is not Hope.FINE else ""
+        late = f"workspace {workspace} has not ended within {self._settings.stop_timeout_s:g} s"
+        return StopTimeout(f"{late} ({kind.name} {found and name_of(found)}){why}", user_message=late + why)
+
+
+_PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
+
+
+def _is_ours(stateful_set: Object) -> bool:
+    return bool(labels.workspace_of(stateful_set)) and bool(labels.owner_of(stateful_set))
+
+
+def _missing(name: str) -> WorkspaceNotFound:
+    return WorkspaceNotFound(f"there is no workspace {name!r}")
+
+
+def _record(stateful_set: Object, pod: Object | None) -> WorkspaceRecord:
+    verdict = judge(Situation(stateful_set, pod))
+    told = verdict.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING} or verdict.hope is not Hope.FINE
+    started = next(
+        (
+            moment(status["state"]["running"].get("startedAt"))
+            for status in listed(pod or {}, "status", "containerStatuses")
+            if (status.get("state") or {}).get("running")
+        ),
+        None,
+    )
+    record = labels.record_of(stateful_set)
+    return replace(
+        record,
+        phase=verdict.phase,
+        detail=verdict.sentence if told else "",
+        started_at=started,
+        stop=record.stop if verdict.phase is WorkspacePhase.STOPPED else None,
+    )
+
+
+def _event(event: Object) -> WorkspaceEvent:
+    series = event.get("series") or {}
+    return WorkspaceEvent(
+        at=event_order(event)[0],
+        kind=str(event.get("type") or "Normal").lower(),
+        reason=str(event.get("reason") or ""),
+        message=str(event.get("message") or ""),
+        count=int(event.get("count") or series.get("count") or 1),
+    )

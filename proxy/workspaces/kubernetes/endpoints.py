@@ -1,0 +1,68 @@
+"""Where a pod's shelld is reached."""
+
+import asyncio
+
+from proxy.model import Endpoint
+from proxy.trust.authority import server_name
+from proxy.workspaces.backend import WorkspaceRequest
+from proxy.workspaces.kubernetes.bundle import PORT
+from proxy.workspaces.kubernetes.manifest import CONTAINER
+from proxy.workspaces.kubernetes.objects import Object, condition, is_going, listed, uid_of
+
+_PROBE_TIMEOUT_S = 1.0
+
+
+def is_started(stateful_set: Object | None, pod: Object | None) -> bool:
+    """Whether a workspace is meant to run, and its container does."""
+    if stateful_set is None or pod is None or is_going(stateful_set) or is_going(pod):
+        return False
+    return stateful_set["spec"].get("replicas") != 0 and any(
+        status["name"] == CONTAINER and (status.get("state") or {}).get("running")
+        for status in listed(pod, "status", "containerStatuses")
+    )
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether Kubernetes found lately that shelld answers."""
+    return condition(pod, "Ready").get("status") == "True"
+
+
+def endpoint_of(request: WorkspaceRequest, namespace: str, pod: Object) -> Endpoint:
+    """Say where a running pod's shelld listens; a container that was started anew is another generation."""
+    container = next(
+        (
+            str(status.get("containerID") or "")
+            for status in listed(pod, "status", "containerStatuses")
+            if status["name"] == CONTAINER
+        ),
+        "",
+    )
+    return Endpoint(
+        request.name,
+        grpc_target(address_of(pod)),
+        generation=f"{uid_of(pod)}/{container.rpartition('/')[2][:16]}",
+        server_name=server_name(request.name, namespace),
+        user=request.user.name,
+    )
+
+
+def address_of(pod: Object) -> str:
+    return str((pod.get("status") or {}).get("podIP") or "")
+
+
+def grpc_target(address: str) -> str:
+    """Write an address as gRPC wants it."""
+    return f"ipv6:[{address}]:{PORT}" if ":" in address else f"ipv4:{address}:{PORT}"
+
+
+async def answers(pod: Object) -> bool:
+    """Whether somebody listens on shelld's port; a second at most."""
+    if not (address := address_of(pod)):
+        return False
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(address, PORT)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

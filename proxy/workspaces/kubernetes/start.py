@@ -1,0 +1,337 @@
+"""One start of one workspace: make it be there, then tell what happens until shelld answers.
+
+Any number of proxies may do this for one workspace at the same moment. Each applies the same objects, which
+is harmless, or finds that another has just done so, and all watch the same pod.
+"""
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, TypeVar
+
+import structlog
+
+from proxy.errors import (
+    ClusterConflict,
+    ClusterError,
+    ClusterForbidden,
+    ClusterNotFound,
+    ClusterRefused,
+    ClusterUnavailable,
+    WorkspaceNotFound,
+    WorkspaceStartFailed,
+    WorkspaceUnstartable,
+)
+from proxy.model import Endpoint, Phase, WorkspaceName
+from proxy.settings.kubernetes import KubernetesSettings
+from proxy.trust.authority import server_name
+from proxy.workspaces.backend import WorkspaceRequest
+from proxy.workspaces.kubernetes import labels, sentences
+from proxy.workspaces.kubernetes.api import Api
+from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of
+from proxy.workspaces.kubernetes.manifest import Manifest, build
+from proxy.workspaces.kubernetes.objects import (
+    CLAIM,
+    POD,
+    SECRET,
+    STATEFUL_SET,
+    Object,
+    annotations_of,
+    is_going,
+    made_at,
+    name_of,
+    uid_of,
+)
+from proxy.workspaces.kubernetes.phase import Hope, Stage, Verdict, judge
+from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.starts import Start
+
+_FRESH_S = 10
+"""A failed pod older than this is made anew when somebody asks for the workspace again."""
+
+_CONFLICTS = 5
+_POLL_S = 0.5
+_UNREACHED_PAUSE_S = 1.0
+
+_T = TypeVar("_T")
+_log = structlog.get_logger("kubernetes")
+
+
+class Trust(Protocol):
+    """Makes the files by which a workspace and its proxies know each other; `proxy.trust.keeper` does."""
+
+    def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> Mapping[str, bytes]:
+        """Give the files of a workspace's Secret, those of `present` kept where they are good."""
+
+
+class Bringing:
+    """Brings one workspace to where it answers."""
+
+    def __init__(
+        self,
+        api: Api,
+        view: View,
+        settings: KubernetesSettings,
+        trust: Trust,
+        request: WorkspaceRequest,
+        start: Start,
+    ) -> None:
+        self._api = api
+        self._view = view
+        self._settings = settings
+        self._trust = trust
+        self._request = request
+        self._start = start
+        self._name = request.name
+        self._namespace = settings.namespace
+        self._replaced: set[str] = set()
+        """Pods that we gave up: what is told of them no longer counts."""
+
+    async def run(self) -> Endpoint:
+        """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while there is hope."""
+        self._start.tell(Phase.PREPARING, f"preparing workspace {self._name}")
+        async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
+            manifest = await self._persist(self._make)
+            await self._persist(lambda: self._replace_failed(manifest))
+            return await self._watch(woken)
+
+    # ------------------------------------------------------------------------------- making it be there
+
+    async def _make(self) -> Manifest:
+        """Apply every object, unless another proxy has just done so."""
+        stateful_set = await self._present()
+        present = await self._api.find(SECRET, self._namespace, self._name)
+        manifest = build(self._request, self._settings, self._files(present), now=datetime.now(UTC))
+        if stateful_set is not None:
+            manifest = _with_origin_of(stateful_set, manifest, self._request)
+            if _is_started(stateful_set, manifest) and self._view.pods.get(pod_name(self._name)):
+                return manifest
+        await self._claim(manifest)
+        await asyncio.gather(*(self._apply(part) for part in manifest.parts))
+        applied = await self._apply(manifest.stateful_set)
+        if any(key in annotations_of(applied) for key in labels.STOP_ANNOTATIONS):
+            # Not ours by apply, since whoever stopped it wrote them: they are taken away by name.
+            body = {"metadata": {"annotations": labels.stop_annotations(None)}}
+            applied = await self._api.merge(STATEFUL_SET, self._namespace, self._name, body)
+        self._view.stateful_sets.learn(applied)
+        return manifest
+
+    async def _present(self) -> Object | None:
+        """Find the StatefulSet, which must be this user's; one that is being deleted is waited for."""
+        while True:
+            found = await self._api.find(STATEFUL_SET, self._namespace, self._name)
+            check_owner(found, self._request)
+            if found is None or not is_going(found):
+                return found
+            self._start.tell(Phase.PREPARING, "waiting until the previous workspace is deleted")
+            await asyncio.sleep(_POLL_S)
+
+    def _files(self, secret: Object | None) -> Mapping[str, bytes]:
+        present = decoded(secret)
+        return self._trust.workspace_files(self._name, server_name(self._name, self._namespace), present)
+
+    async def _claim(self, manifest: Manifest) -> None:
+        """Make the claims that are missing; those that are there are somebody's home and stay as they are."""
+        for claim in manifest.claims:
+            while True:
+                found = await self._api.find(CLAIM, self._namespace, name_of(claim))
+                if found is None:
+                    with suppress(ClusterConflict):
+                        found = await self._api.create(claim)
+                if found is not None and not is_going(found):
+                    self._check_claim(found)
+                    self._view.claims.learn(found)
+                    break
+                self._start.tell(
+                    Phase.PREPARING, f"waiting until the previous volume {name_of(claim)} is gone"
+                )
+                await asyncio.sleep(_POLL_S)
+
+    def _check_claim(self, claim: Object) -> None:
+        owner = annotations_of(claim).get(labels.USER)
+        if owner not in {None, self._request.user.name}:
+            raise WorkspaceUnstartable(
+                f"claim {name_of(claim)} belongs to {owner}, not to {self._request.user.name}",
+                user_message="the volume of that name is somebody else's: ask an operator",
+            )
+
+    async def _apply(self, body: Object) -> Object:
+        for attempt in range(_CONFLICTS):
+            try:
+                return await self._api.apply(body)
+            except ClusterConflict:
+                if attempt + 1 == _CONFLICTS:
+                    raise
+                await asyncio.sleep(0.05 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _replace_failed(self, manifest: Manifest) -> None:
+        """Give a pod up that cannot become ready, so that what was corrected since is tried at once."""
+        situation = self._view.situation(self._name)
+        pod = situation.pod
+        if pod is None or is_going(pod):
+            return
+        verdict = judge(situation)
+        if verdict.hope not in {Hope.NONE, Hope.BRIEF}:
+            return
+        other = annotations_of(pod).get(labels.MANIFEST_HASH) != manifest.hash
+        if other or datetime.now(UTC) - made_at(pod) > timedelta(seconds=_FRESH_S):
+            self._replaced.add(uid_of(pod))
+            await self._api.delete(POD, self._namespace, name_of(pod), uid=uid_of(pod))
+
+    async def _persist(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Do something, however long the API server is away: the start as a whole has a deadline.
+
+        Raises: WorkspaceStartFailed, for what the cluster does not want.
+        """
+        while True:
+            try:
+                return await act()
+            except ClusterUnavailable as exc:
+                _log.warning("cluster does not answer", workspace=self._name, why=str(exc))
+                self._start.tell(Phase.PREPARING, "the cluster does not answer at the moment; trying again")
+                await asyncio.sleep(_UNREACHED_PAUSE_S)
+            except ClusterError as exc:
+                raise refused(self._name, self._namespace, exc) from exc
+
+    # ------------------------------------------------------------------------------------- waiting
+
+    async def _watch(self, woken: asyncio.Event) -> Endpoint:
+        loop = asyncio.get_running_loop()
+        impatient_from = loop.time()
+        last = Verdict(Stage.CREATING, "")
+        while True:
+            woken.clear()
+            verdict = self._judge()
+            if verdict.hope is not Hope.BRIEF or last.hope is not Hope.BRIEF:
+                impatient_from = loop.time()
+            given_up = (
+                verdict.hope is Hope.BRIEF and loop.time() - impatient_from >= self._settings.patience_s
+            )
+            if verdict.is_final or given_up:
+                raise self._failure(verdict)
+            pod = self._view.pods.get(pod_name(self._name))
+            if verdict.stage is not last.stage or verdict.sentence != last.sentence:
+                _log.debug("workspace", workspace=self._name, stage=verdict.stage.value, why=verdict.detail)
+            last = verdict
+            if pod is not None and await self._is_there(verdict, pod):
+                return endpoint_of(self._request, self._namespace, pod)
+            self._start.tell(_TOLD_AS.get(verdict.stage, Phase.STARTING), verdict.sentence)
+            await self._pause(verdict, woken)
+
+    def _judge(self) -> Verdict:
+        situation = self._view.situation(self._name)
+        if (
+            situation.pod is not None
+            and uid_of(situation.pod) in self._replaced
+            and not is_going(situation.pod)
+        ):
+            situation = replace(situation, pod=None, events=())
+        verdict = judge(situation)
+        if verdict.stage in {Stage.ABSENT, Stage.DELETING, Stage.STOPPED}:
+            raise WorkspaceStartFailed(
+                f"workspace {self._name} was {verdict.stage.value} while it was starting",
+                user_message="the workspace was stopped or deleted while it was starting",
+            )
+        return verdict
+
+    async def _is_there(self, verdict: Verdict, pod: Object) -> bool:
+        """Believe the cluster, which asks once a second, or a container that has started and answers."""
+        if verdict.stage is Stage.READY:
+            return True
+        return verdict.stage is Stage.STARTED and await answers(pod)
+
+    async def _pause(self, verdict: Verdict, woken: asyncio.Event) -> None:
+        started = verdict.stage is Stage.STARTED
+        quiet_s = self._settings.probe_interval_s if started else self._settings.recheck_s
+        if verdict.hope is Hope.BRIEF:
+            quiet_s = min(quiet_s, self._settings.patience_s, 1.0)
+        try:
+            async with asyncio.timeout(quiet_s):
+                await woken.wait()
+        except TimeoutError:
+            if not started:
+                await self._recheck(verdict)
+
+    async def _recheck(self, verdict: Verdict) -> None:
+        """Nothing was heard: ask, in case that a watch is slow, and see to a pod that cannot end."""
+        pod = self._view.pods.get(pod_name(self._name))
+        with suppress(ClusterError):
+            if pod is not None and verdict.hope is Hope.UNTIL_DEADLINE and is_lost(pod, self._settings):
+                _log.warning("pod of a lost node taken off the books", pod=name_of(pod))
+                await self._api.delete(POD, self._namespace, name_of(pod), uid=uid_of(pod), now=True)
+            found = await self._api.find(POD, self._namespace, pod_name(self._name))
+            if found is not None:
+                self._view.pods.learn(found)
+            elif pod is not None:
+                self._view.pods.forget(pod)
+
+    def _failure(self, verdict: Verdict) -> WorkspaceUnstartable:
+        return WorkspaceUnstartable(
+            f"workspace {self._name}: {verdict.stage.value}: {verdict.detail or verdict.sentence}",
+            user_message=verdict.sentence,
+        )
+
+
+_TOLD_AS = {Stage.CREATING: Phase.PREPARING, Stage.SCHEDULING: Phase.PREPARING, Stage.READY: Phase.READY}
+
+
+def check_owner(stateful_set: Object | None, request: WorkspaceRequest) -> None:
+    """Let through a workspace of this user, and none where one may be made.
+
+    Raises: WorkspaceNotFound, in the same words whether there is none or it is somebody else's.
+    """
+    if stateful_set is None and request.may_create:
+        return
+    if stateful_set is None or labels.owner_of(stateful_set) != request.user.name:
+        raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
+
+
+def is_lost(pod: Object, settings: KubernetesSettings) -> bool:
+    """Whether a pod should be gone for so long that the settings allow to forget it."""
+    if not settings.force_delete_lost_after_s or not is_going(pod):
+        return False
+    due = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
+    return datetime.now(UTC) - due > timedelta(seconds=settings.force_delete_lost_after_s)
+
+
+def decoded(secret: Object | None) -> dict[str, bytes]:
+    """Read the files of a Secret."""
+    data = (secret or {}).get("data") or {}
+    return {name: base64.b64decode(content) for name, content in data.items()}
+
+
+def refused(name: WorkspaceName, namespace: str, exc: ClusterError) -> WorkspaceStartFailed:
+    """Say to the person why the cluster did not take an object."""
+    message = str(exc)
+    match exc:
+        case ClusterRefused():
+            sentence = sentences.creation_problem(message.partition(": ")[2])
+        case ClusterForbidden():
+            sentence = "Fairlead lacks a right in the cluster: its operator can see which in the log"
+        case ClusterNotFound():
+            sentence = f"namespace {namespace} of the cluster does not exist: ask an operator to create it"
+        case _:
+            return WorkspaceStartFailed(f"workspace {name}: {message}", user_message=exc.user_message)
+    return WorkspaceUnstartable(f"workspace {name}: {message}", user_message=sentence)
+
+
+def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
+    """Whether somebody started it from this very manifest, and nobody stopped it since."""
+    return (
+        stateful_set["spec"].get("replicas") == 1
+        and annotations_of(stateful_set).get(labels.MANIFEST_HASH) == manifest.hash
+    )
+
+
+def _with_origin_of(stateful_set: Object, manifest: Manifest, request: WorkspaceRequest) -> Manifest:
+    """Keep what the workspace was first asked for with, when it is asked for by its name."""
+    noted = annotations_of(stateful_set)
+    annotations = dict(manifest.stateful_set["metadata"]["annotations"])
+    if request.origin.pod and labels.USER_STRING in noted:
+        annotations[labels.USER_STRING] = noted[labels.USER_STRING]
+    metadata = manifest.stateful_set["metadata"] | {"annotations": annotations}
+    return replace(manifest, stateful_set=manifest.stateful_set | {"metadata": metadata})
