@@ -1,9 +1,10 @@
-"""YAML as blueprints use it: plain values, and the line that each of them stands on.
+"""YAML as blueprints use it: values, the place that each of them stands at, and expressions.
 
-Narrower than YAML, so that what is read is what was meant: no tags, no dates, no repeated keys, keys
-are text, and no anchors that grow without end.
+Narrower than YAML, so that what is read is what was meant: no tags but `!cel`, no dates, no repeated keys,
+keys are text, and no anchors that grow without end.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from proxy.errors import BlueprintInvalid
 
 MAX_NODES = 20_000  # a few lines of nested anchors stand for billions
+EXPRESSION_TAG = "!cel"
 
 Location = tuple[str | int, ...]
 
@@ -21,21 +23,77 @@ _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """One file's mapping, and where everything in it stands."""
+class Expression:
+    """`!cel "…"`: what stands here is worked out for each workspace."""
 
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One value and its place; in a mapping the place is the key's."""
+
+    value: Any
+    """A dict of nodes by text, a list of nodes, an Expression, or a scalar of JSON."""
     file_name: str
-    content: dict[str, Any]
-    lines: dict[Location, int]
+    line: int
+
+    def plain(self) -> Any:
+        """Give the value without places; expressions stay as they are."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def expressions(self, loc: Location = ()) -> Iterator[tuple[Location, Expression]]:
+        """Give every expression and its location."""
+        if isinstance(self.value, Expression):
+            yield loc, self.value
+        for key, node in self.children():
+            yield from node.expressions((*loc, key))
+
+    def children(self) -> "Iterator[tuple[str | int, Node]]":
+        """Give the nodes directly below, by key or index."""
+        if isinstance(self.value, dict):
+            yield from self.value.items()
+        elif isinstance(self.value, list):
+            yield from enumerate(self.value)
+
+    def below(self, part: str | int) -> "Node | None":
+        """Find the node directly below, where there is one."""
+        return next((node for key, node in self.children() if key == part), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A mapping, read from one file or inherited from several."""
+
+    root: Node
+
+    @property
+    def file_name(self) -> str:
+        return self.root.file_name
+
+    @property
+    def content(self) -> dict[str, Any]:
+        plain: dict[str, Any] = self.root.plain()
+        return plain
 
     def where(self, loc: Location) -> str:
         """Name a place: `dev.yaml:7: forward.tcp[0]`; what is missing stands where its parent begins."""
-        known = loc
-        while known not in self.lines and known:
-            known = known[:-1]
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
-        place = f"{self.file_name}:{self.lines.get(known, 1)}"
-        return f"{place}: {path}" if path else place
+        node = self.root
+        for part in loc:
+            if (below := node.below(part)) is None:
+                break
+            node = below
+        return place(node.file_name, node.line, loc)
+
+
+def place(file_name: str, line: int, loc: Location) -> str:
+    """Write a place as people read it."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
+    return f"{file_name}:{line}: {path}" if path else f"{file_name}:{line}"
 
 
 def read_document(data: bytes, file_name: str) -> Document:
@@ -61,37 +119,40 @@ def read_document(data: bytes, file_name: str) -> Document:
 
 
 class _Reader:
-    """Walks the nodes once, making values and noting lines."""
+    """Walks the nodes of YAML once, making ours."""
 
     def __init__(self, file_name: str, text: str) -> None:
         self._file_name = file_name
         self._loader = yaml.SafeLoader(text)
-        self._lines: dict[Location, int] = {}
         self._nodes = 0
 
     def document(self) -> Document:
         try:
             root = self._loader.get_single_node()
-            content = {} if root is None else self._value(root, ())
+            node = Node(None, self._file_name, 1) if root is None else self._node(root, (), _line(root))
         finally:
             self._loader.dispose()
-        if content is None:
-            content = {}
-        if not isinstance(content, dict):
+        if node.value is None:
+            node = Node({}, self._file_name, node.line)
+        if not isinstance(node.value, dict):
             raise BlueprintInvalid(f"{self._file_name}:1", "a blueprint is a mapping of fields")
-        return Document(self._file_name, content, self._lines)
+        return Document(node)
 
-    def _value(self, node: yaml.Node, loc: Location) -> Any:
+    def _node(self, node: yaml.Node, loc: Location, line: int) -> Node:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self._fail(node, loc, f"more than {MAX_NODES} values; are there anchors in anchors?")
-        self._lines.setdefault(loc, node.start_mark.line + 1)
+        return Node(self._value(node, loc), self._file_name, line)
+
+    def _value(self, node: yaml.Node, loc: Location) -> Any:
         if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
             return self._mapping(node, loc)
         if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
-            return [self._value(child, (*loc, index)) for index, child in enumerate(node.value)]
+            return [self._node(child, (*loc, at), _line(child)) for at, child in enumerate(node.value)]
         if node.tag in _TEXTS:
             return self._text(node, loc)
+        if node.tag == EXPRESSION_TAG and isinstance(node, yaml.ScalarNode):
+            return Expression(self._text(node, loc))
         if node.tag in _SCALARS:
             try:
                 return self._loader.construct_object(node)
@@ -106,18 +167,20 @@ class _Reader:
             self._fail(node, loc, "half of a surrogate pair is not text")
         return text
 
-    def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Any]:
-        result: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, loc: Location) -> dict[str, Node]:
+        result: dict[str, Node] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag not in _TEXTS:
                 self._fail(key_node, loc, "a name is expected before ':'; put it in quotes")
             key = self._text(key_node, loc)
             if key in result:
                 self._fail(key_node, (*loc, key), "this is given twice")
-            self._lines[(*loc, key)] = key_node.start_mark.line + 1
-            result[key] = self._value(value_node, (*loc, key))
+            result[key] = self._node(value_node, (*loc, key), _line(key_node))
         return result
 
     def _fail(self, node: yaml.Node, loc: Location, reason: str) -> None:
-        self._lines[loc] = node.start_mark.line + 1
-        raise BlueprintInvalid(Document(self._file_name, {}, self._lines).where(loc), reason)
+        raise BlueprintInvalid(place(self._file_name, _line(node), loc), reason)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

@@ -1,0 +1,88 @@
+"""Expressions of the Common Expression Language, compiled once and evaluated on plain values.
+
+The only door to the library. An expression sees the variables it was declared, and nothing else of this
+process; evaluation is bounded by the library's budgets of iteration and recursion, and its regular
+expressions run in linear time.
+
+Source: https://github.com/cel-expr/cel-spec (language), `cel-expr-python` (the C++ implementation, bound).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_strings
+
+MAX_SOURCE_CHARACTERS = 2_000
+
+_TYPES = {
+    "bool": cel.Type.BOOL,
+    "int": cel.Type.INT,
+    "string": cel.Type.STRING,
+    "strings": cel.Type.List(cel.Type.STRING),
+    "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+}
+
+
+class ExpressionError(ValueError):
+    """An expression cannot be compiled, or gave no value; always turned into ours by whoever asked."""
+
+
+class Program:
+    """One compiled expression."""
+
+    def __init__(self, source: str, program: Any) -> None:
+        self._source = source
+        self._program = program
+
+    @property
+    def kind(self) -> str:
+        """What it gives as far as can be told beforehand: STRING, INT, LIST, DYN …"""
+        return str(self._program.return_type().name()).partition("<")[0]
+
+    def evaluate(self, data: Mapping[str, Any]) -> Any:
+        """Give the value; a variable that `data` lacks is an error only where it is read.
+
+        Raises: ExpressionError, without any value of `data`.
+        """
+        try:
+            result = self._program.eval(data=dict(data))
+            if result.type().name() == "ERROR":
+                raise ExpressionError(_reason(str(result.plain_value()), self._source))
+            return result.plain_value()
+        except ExpressionError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as exc:
+            raise ExpressionError(type(exc).__name__) from None
+
+
+class Environment:
+    """The variables that expressions may name; dots may stand in a name, as in `user.name`."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        """`variables` gives each its type: bool, int, string, strings, or map."""
+        self._env = cel.NewEnv(
+            variables={name: _TYPES[kind] for name, kind in variables.items()},
+            extensions=[ext_strings.ExtStrings()],
+        )
+
+    def compile(self, source: str) -> Program:
+        """Compile and check types.
+
+        Raises: ExpressionError saying what is wrong, and where in the expression.
+        """
+        if len(source) > MAX_SOURCE_CHARACTERS:
+            raise ExpressionError(f"an expression has at most {MAX_SOURCE_CHARACTERS} characters")
+        try:
+            return Program(source, self._env.compile(source))
+        except RuntimeError as exc:
+            text = str(exc).removeprefix("INVALID_ARGUMENT: ").split("[INVALID_ARGUMENT]")[0]
+            raise ExpressionError(" ".join(text.split())) from None
+
+
+def _reason(text: str, source: str) -> str:
+    """Say what an evaluation failed for: its kind, and a key only when the expression itself names it."""
+    kind = text.partition(":")[0].lower().replace("_", " ")
+    key = re.search(r'"([^"]+)"', text)
+    return f"{kind}: {key[1]}" if key and key[1] in source else kind
