@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 import structlog
 
 from proxy import tuning
-from proxy.blueprints.catalog import Catalog
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
@@ -26,6 +25,7 @@ from proxy.upstream.client import Links
 from proxy.watch import Watch
 from proxy.workspaces.opening import open_backend
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.sources import open_catalog
 from proxy.workspaces.trusting import open_trust, uses_tcp
 
 _log = structlog.get_logger("app")
@@ -64,9 +64,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     database = await Database.open(settings.database_url, query_timeout_s=settings.identity.query_timeout_s)
     stack.push_async_callback(database.close)
     directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
-    catalog = Catalog(settings.blueprint_dir)
+    catalog = await open_catalog(settings)
     backend = await stack.enter_async_context(open_backend(settings))
-    workspaces = Workspaces(catalog, backend, settings.blueprint.default)
+    workspaces = Workspaces(catalog, backend, settings.blueprint)
     bus = await _open_bus(settings, stack)
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)

@@ -48,13 +48,12 @@ class Program:
         """
         try:
             result = self._program.eval(data=dict(data))
-            if result.type().name() == "ERROR":
-                raise ExpressionError(_reason(str(result.plain_value()), self._source))
-            return result.plain_value()
-        except ExpressionError:
-            raise
+            failed, value = result.type().name() == "ERROR", result.plain_value()
         except (RuntimeError, TypeError, ValueError) as exc:
             raise ExpressionError(type(exc).__name__) from None
+        if failed:
+            raise ExpressionError(_reason(str(value), self._source))
+        return value
 
 
 class Environment:

@@ -8,13 +8,13 @@ be used.
 import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from proxy import __version__
+from proxy.commands.blueprints import blueprint_app
 from proxy.commands.common import HELP, Json
 from proxy.commands.onboarding import onboarding_app
 from proxy.commands.providers import provider_app
@@ -22,7 +22,7 @@ from proxy.commands.trust import trust_app
 from proxy.commands.users import key_app, user_app
 from proxy.commands.workspaces import workspace_app
 from proxy.errors import EXIT_CONFIG, FairleadError, SettingsError
-from proxy.output import print_json, print_rows
+from proxy.output import print_json
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -33,7 +33,6 @@ app = typer.Typer(
     add_completion=False,
     **HELP,
 )
-blueprint_app = typer.Typer(help="What workspaces look like.", **HELP)
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
 app.add_typer(onboarding_app, name="onboarding")
@@ -143,50 +142,3 @@ def show_settings(context: typer.Context, as_json: Json = False) -> None:
         print_json(values)
     else:
         print(yaml.safe_dump(values, sort_keys=False), end="")
-
-
-# ------------------------------------------------------------------------------------------ blueprints
-
-
-@blueprint_app.command("list")
-def list_blueprints(context: typer.Context, as_json: Json = False) -> None:
-    """List the blueprints that may be asked for."""
-    from proxy.blueprints.catalog import Catalog
-
-    settings: Settings = context.obj.settings()
-    rows = [blueprint.model_dump(mode="json") for blueprint in Catalog(settings.blueprint_dir).all()]
-    for row in rows:
-        row["default"] = row["name"] == settings.blueprint.default
-    print_rows(rows, as_json, ("name", "default", "description"))
-
-
-@blueprint_app.command("check")
-def check_blueprints(
-    context: typer.Context,
-    paths: Annotated[
-        list[Path] | None, typer.Argument(help="Files; default: all.", show_default=False)
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Read blueprints and say what is wrong with them; exit 1 when anything is."""
-    from proxy.blueprints.catalog import blueprint_files, read_directory
-    from proxy.blueprints.schema import load_blueprint
-
-    directory = context.obj.settings().blueprint_dir
-    rows = [_checked(path, partial(load_blueprint, path)) for path in paths or blueprint_files(directory)]
-    if not paths and all(row["ok"] for row in rows):
-        # What only shows when they are taken together, such as one name in two files.
-        rows += [row for row in [_checked(directory, partial(read_directory, directory))] if not row["ok"]]
-    print_rows(rows, as_json, ("file", "ok", "where", "reason"))
-    if not all(row["ok"] for row in rows):
-        raise typer.Exit(1)
-
-
-def _checked(path: Path, read: Callable[[], object]) -> dict[str, Any]:
-    from proxy.errors import BlueprintInvalid
-
-    try:
-        read()
-    except BlueprintInvalid as exc:
-        return {"file": str(path), "ok": False, "where": exc.where, "reason": exc.reason}
-    return {"file": str(path), "ok": True, "where": None, "reason": None}

@@ -27,8 +27,9 @@
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
     ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
     ├─ BlueprintError
-    │  ├─ BlueprintNotFound
-    │  └─ BlueprintInvalid(path)
+    │  ├─ BlueprintNotFound      there is none for this person: exit 254
+    │  ├─ BlueprintInvalid(where)
+    │  └─ BlueprintSourceFailed  (retryable)
     ├─ WorkspaceError
     │  ├─ WorkspaceNotFound
     │  ├─ WorkspaceStartFailed   (retryable)
@@ -310,6 +311,7 @@ class BlueprintNotFound(BlueprintError):
     """No blueprint of that name can be used by this user."""
 
     code = "blueprint.not_found"
+    exit_status = EXIT_REFUSED
 
 
 class BlueprintInvalid(BlueprintError):
@@ -323,6 +325,13 @@ class BlueprintInvalid(BlueprintError):
         super().__init__(
             f"{where}: {reason}", user_message="this blueprint is broken; its owner can see why in the log"
         )
+
+
+class BlueprintSourceFailed(BlueprintError):
+    """What keeps the blueprints cannot be asked; start-up only, later the last good ones serve."""
+
+    code = "blueprint.source_failed"
+    retryable = True
 
 
 class WorkspaceError(FairleadError):

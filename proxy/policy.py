@@ -1,9 +1,12 @@
 """May this be done, and if not, why: pure decisions on values. Acting on them is `gateway`'s."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from fnmatch import fnmatchcase
 
 from proxy.model import Exec, Principal, Shell, Subsystem, User
+from proxy.settings.blueprints import PersonRule
 
 SUBSYSTEMS = frozenset({"sftp"})
 
@@ -43,3 +46,95 @@ def may_start(principal: Principal, kind: Shell | Exec | Subsystem) -> Decision:
     if isinstance(kind, Subsystem) and kind.name not in SUBSYSTEMS:
         return Decision(f"no subsystem {kind.name!r}; there is {', '.join(sorted(SUBSYSTEMS))}")
     return ALLOWED
+
+
+def matches(user: User, *, users: Sequence[str], groups: Sequence[str]) -> bool:
+    """Whether a pattern of names or of groups is this user's; groups are compared without regard to case."""
+    own = [group.lower().strip("/") for group in user.groups]
+    return any(fnmatchcase(user.name, pattern) for pattern in users) or any(
+        fnmatchcase(group, pattern.lower().strip("/")) for pattern in groups for group in own
+    )
+
+
+def may_use(user: User, *, users: Sequence[str], groups: Sequence[str]) -> Decision:
+    """Whether what is for these users and groups, or without any for everybody, is for this one."""
+    if not (users or groups) or matches(user, users=users, groups=groups):
+        return ALLOWED
+    return Decision("this is for other users and groups")
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How many workspaces there may be; None for any number."""
+
+    total: int | None = None
+    """Existing, running or not."""
+    running: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A workspace that counts, by what a person calls it."""
+
+    name: str
+    blueprint: str
+    running: bool
+
+
+def default_blueprint(user: User, rules: Sequence[PersonRule], otherwise: str) -> str:
+    """Name the blueprint of a user string that names none: the first rule for this user that gives one."""
+    return next(
+        (rule.default for rule in rules if rule.default is not None and _holds(rule, user)), otherwise
+    )
+
+
+def ceiling_of(user: User, rules: Sequence[PersonRule]) -> Ceiling:
+    """Give how many workspaces a user may have, each number by the first rule that gives it."""
+    own = [rule for rule in rules if _holds(rule, user)]
+    return Ceiling(
+        total=next((rule.max_workspaces for rule in own if rule.max_workspaces is not None), None),
+        running=next((rule.max_running for rule in own if rule.max_running is not None), None),
+    )
+
+
+def _holds(rule: PersonRule, user: User) -> bool:
+    return bool(may_use(user, users=rule.users, groups=rule.groups))
+
+
+def may_own(ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
+    """Whether a person may start one more workspace beside those `held`; `exists`: it need not be made."""
+    if not exists and ceiling.total is not None and len(held) >= ceiling.total:
+        return Decision(
+            f"you may have {_count(ceiling.total)} and have {_listed(held)}; "
+            "delete one, or ask an operator for more"
+        )
+    running = [one for one in held if one.running]
+    if ceiling.running is not None and len(running) >= ceiling.running:
+        return Decision(
+            f"you may have {_count(ceiling.running)} running and have {_listed(running)}; "
+            "stop one, or ask an operator for more"
+        )
+    return ALLOWED
+
+
+def may_fill(blueprint: str, ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
+    """Whether a blueprint has room for one workspace more beside everybody's of it, which are `held`."""
+    if not exists and ceiling.total is not None and len(held) >= ceiling.total:
+        return Decision(
+            f"blueprint {blueprint} has room for {_count(ceiling.total)} of all users together, and those "
+            "exist; try another blueprint, or ask an operator"
+        )
+    if ceiling.running is not None and sum(one.running for one in held) >= ceiling.running:
+        return Decision(
+            f"blueprint {blueprint} has room for {_count(ceiling.running)} running of all users together, "
+            "and those run; try again when one has stopped, or ask an operator"
+        )
+    return ALLOWED
+
+
+def _count(number: int) -> str:
+    return "no workspace" if number == 0 else f"{number} workspace{'' if number == 1 else 's'}"
+
+
+def _listed(held: Sequence[Held]) -> str:
+    return ", ".join(f"{one.name} ({one.blueprint})" for one in held[:10]) or "none"

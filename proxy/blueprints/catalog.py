@@ -1,17 +1,18 @@
-"""The blueprints there are: a directory of `*.yaml`, read whole, swapped whole, never half.
+"""The blueprints in use: read whole, swapped whole, never half.
 
-When a file changes, the next use sees it, at most a second later. When the new set cannot be read,
-the last good one stays in use and the log says what is wrong.
+A set that cannot be used is refused with file, line and path in the log, and the last good one stays.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
-from proxy.blueprints.schema import Blueprint, load_blueprint
-from proxy.errors import BlueprintInvalid, BlueprintNotFound
+from proxy.blueprints.reading import BlueprintSet, read_set
+from proxy.blueprints.sources import Snapshot, blueprint_files, read_directory
+from proxy.errors import BlueprintInvalid
 
 CHECK_EVERY_S = 1.0
 
@@ -20,72 +21,62 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class Catalog:
-    """Blueprints by name."""
+    """Holds the set in use; whoever watches a source offers it newer ones."""
 
-    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the directory; one that is missing holds nothing.
+    def __init__(self, first: Snapshot, metadata: Mapping[str, Any]) -> None:
+        """Raises: BlueprintInvalid, so that a broken set is noticed by whoever starts the process."""
+        self._metadata = metadata
+        self._set = read_set(first, metadata)
 
-        Raises: BlueprintInvalid, so that a broken set is noticed by whoever starts the process.
-        """
+    def current(self, *, wanted: str = "") -> BlueprintSet:
+        """Give the set in use; `wanted` names the blueprint that had better be in it. Never waits."""
+        del wanted
+        return self._set
+
+    def offer(self, snapshot: Snapshot) -> bool:
+        """Take a newer set into use when it is good; say whether it is."""
+        try:
+            taken = read_set(snapshot, self._metadata)
+        except BlueprintInvalid as exc:
+            _log.error(
+                "blueprints not reloaded, the last good ones stay",
+                where=exc.where,
+                reason=exc.reason,
+                refused=snapshot.revision,
+                revision=self._set.revision,
+            )
+            return False
+        self._set = taken
+        _log.info("blueprints reloaded", names=sorted(taken.definitions), revision=taken.revision)
+        return True
+
+
+class DirectoryCatalog(Catalog):
+    """Follows a directory of this machine: a use sees a change that is older than a second."""
+
+    def __init__(
+        self,
+        directory: Path,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Read the directory; one that is missing holds nothing. Raises: BlueprintInvalid."""
         self._directory = directory
         self._clock = clock
         self._checked_at = clock()
         self._signature = _signature(directory)
-        self._blueprints = read_directory(directory)
+        super().__init__(read_directory(directory), metadata or {})
 
-    def get(self, name: str) -> Blueprint:
-        """Find a blueprint.
-
-        Raises: BlueprintNotFound with a sentence that lists what there is.
-        """
-        self._refresh(at_once=name not in self._blueprints)  # it may have been written a moment ago
-        try:
-            return self._blueprints[name]
-        except KeyError:
-            there = ", ".join(sorted(self._blueprints)) or "none at all"
-            raise BlueprintNotFound(f"there is no blueprint {name!r}; there are: {there}") from None
-
-    def all(self) -> list[Blueprint]:
-        """Give every blueprint, by name."""
-        self._refresh()
-        return [self._blueprints[name] for name in sorted(self._blueprints)]
-
-    def _refresh(self, *, at_once: bool = False) -> None:
+    def current(self, *, wanted: str = "") -> BlueprintSet:
         now = self._clock()
-        if now - self._checked_at < CHECK_EVERY_S and not at_once:
-            return
-        self._checked_at = now
-        if (signature := _signature(self._directory)) == self._signature:
-            return
-        self._signature = signature
-        try:
-            self._blueprints = read_directory(self._directory)
-        except BlueprintInvalid as exc:
-            _log.error("blueprints not reloaded, the last good ones stay", where=exc.where, reason=exc.reason)
-        else:
-            _log.info("blueprints reloaded", names=sorted(self._blueprints))
-
-
-def read_directory(directory: Path) -> Mapping[str, Blueprint]:
-    """Read every file of a directory.
-
-    Raises: BlueprintInvalid for the first file that cannot be used, and for a name that two of them have.
-    """
-    found: dict[str, tuple[Blueprint, str]] = {}
-    for file in blueprint_files(directory):
-        blueprint = load_blueprint(file)
-        if blueprint.name in found:
-            other = found[blueprint.name][1]
-            raise BlueprintInvalid(f"{file.name}: name", f"{blueprint.name} is the name of {other} already")
-        found[blueprint.name] = (blueprint, file.name)
-    return {name: blueprint for name, (blueprint, _) in found.items()}
-
-
-def blueprint_files(directory: Path) -> list[Path]:
-    """List the files that hold blueprints; editors' hidden files are none."""
-    return sorted(
-        path for path in directory.glob("*.y*ml") if path.suffix in {".yaml", ".yml"} and path.name[0] != "."
-    )
+        at_once = bool(wanted) and wanted not in self._set.definitions  # it may have been written just now
+        if now - self._checked_at >= CHECK_EVERY_S or at_once:
+            self._checked_at = now
+            if (signature := _signature(self._directory)) != self._signature:
+                self._signature = signature
+                self.offer(read_directory(self._directory))
+        return self._set
 
 
 def _signature(directory: Path) -> _Signature:

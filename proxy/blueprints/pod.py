@@ -60,7 +60,7 @@ class Storage(Part):
     path: MountPath = ""
     """Absolute, or `~` and `~/…` for the account's home; a storage of kind home is mounted as `~`."""
     size: Quantity | None = None
-    """Of a claim that is made: requested (home: 10Gi, shared: 10Gi). Of empty and memory: the limit."""
+    """Of a claim that is made; None takes the installation's. Of empty and memory: the limit."""
     storage_class: ObjectName | None = None
     """None takes the cluster's default."""
     access_modes: AccessModes | None = None
@@ -102,11 +102,6 @@ class Storage(Part):
     def is_home(self) -> bool:
         """Whether the account's home is on it."""
         return self.mount_path == "~"
-
-    @property
-    def claim_size(self) -> str:
-        """How much a claim asks for; of no meaning for kinds that make none."""
-        return self.size or "10Gi"
 
     @property
     def claim_access_modes(self) -> tuple[str, ...]:

@@ -1,7 +1,12 @@
-"""Which blueprint a user string means. Pure."""
+"""From a user string to the blueprint it means for this person. Pure."""
 
+from proxy import policy
+from proxy.blueprints.expressions import Facts
+from proxy.blueprints.reading import BlueprintSet, Definition
+from proxy.blueprints.schema import Blueprint
 from proxy.errors import BlueprintNotFound, WorkspaceNotFound
-from proxy.userstring import Form, UserString
+from proxy.model import User
+from proxy.userstring import Form, UserString, workspace_name
 
 
 def resolve_name(
@@ -22,3 +27,43 @@ def resolve_name(
     if value.form is Form.NAMED:
         return ""
     return value.blueprint or default
+
+
+def find(blueprints: BlueprintSet, name: str, user: User) -> Definition:
+    """Find a blueprint that this person may have.
+
+    Raises: BlueprintNotFound, in the same words whether there is none or it is for others; the sentence
+        lists what there is for this person.
+    """
+    definition = blueprints.definitions.get(name)
+    if definition is not None and _may_use(definition, user):
+        if not definition.sample.abstract:
+            return definition
+        problem = f"blueprint {name!r} is only a template for others"
+    else:
+        problem = f"there is no blueprint {name!r}"
+    there = ", ".join(definition.name for definition in usable(blueprints, user)) or "none at all"
+    raise BlueprintNotFound(f"{problem}; there are: {there}")
+
+
+def usable(blueprints: BlueprintSet, user: User) -> list[Definition]:
+    """Give the blueprints that this person may have, by name."""
+    return [
+        definition
+        for _, definition in sorted(blueprints.definitions.items())
+        if not definition.sample.abstract and _may_use(definition, user)
+    ]
+
+
+def resolve(blueprints: BlueprintSet, name: str, user: User, origin: UserString) -> Blueprint:
+    """Give the blueprint with nothing left to inherit or to evaluate.
+
+    Raises: BlueprintNotFound, as `find`; BlueprintInvalid when an expression has no value for this person.
+    """
+    definition = find(blueprints, name, user)
+    return definition.resolve(Facts(user, workspace_name(origin, name), name, origin, blueprints.metadata))
+
+
+def _may_use(definition: Definition, user: User) -> bool:
+    access = definition.sample.access
+    return bool(policy.may_use(user, users=access.users, groups=access.groups))

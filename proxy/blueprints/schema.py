@@ -29,13 +29,10 @@ field with its default.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import to_json
+from pydantic import Field, model_validator
 
-from proxy.blueprints.document import Document, Location, read_document
 from proxy.blueprints.pod import Network, Node, Resources, Security, Storage
 from proxy.blueprints.values import (
     AbsolutePath,
@@ -54,12 +51,9 @@ from proxy.blueprints.values import (
     Text,
     misfit,
 )
-from proxy.errors import BlueprintInvalid
 
 DEFAULT_ACCEPT_ENV = ("LANG", "LC_*", "TERM", "COLORTERM", "FAIRLEAD_*")
 """Variables that a client may set in every workspace."""
-
-MAX_FILE_BYTES = 1024 * 1024
 
 
 class InitScript(Part):
@@ -197,61 +191,3 @@ class Blueprint(Part):
             if needs_root:
                 raise misfit((needs_root,), "this needs root, and security.run_as_user is not 0")
         return self
-
-
-class Problem(NamedTuple):
-    """One thing wrong in one file."""
-
-    where: str
-    """`file:line: path`, the path left out for the whole file."""
-    reason: str
-
-
-def load_blueprint(file: Path) -> Blueprint:
-    """Read one file.
-
-    Raises: BlueprintInvalid with its first problem; the rest is named in the reason.
-    """
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as exc:
-        raise BlueprintInvalid(file.name, exc.strerror or "cannot be read") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BlueprintInvalid(file.name, f"larger than {MAX_FILE_BYTES} bytes")
-    return parse_blueprint(data, file_name=file.name, default_name=file.stem)
-
-
-def parse_blueprint(data: bytes, *, file_name: str, default_name: str) -> Blueprint:
-    """Read the content of one file; pure.
-
-    Raises: BlueprintInvalid.
-    """
-    document = read_document(data, file_name)
-    content = {"name": default_name, **document.content}
-    try:
-        # As JSON, because strictness about Python values would refuse every list for a tuple.
-        return Blueprint.model_validate_json(to_json(content))
-    except ValidationError as exc:
-        problems = [_problem(error, document) for error in exc.errors(include_url=False)]
-        raise _invalid(problems) from None
-
-
-def _problem(error: Mapping[str, object], document: Document) -> Problem:
-    loc: Location = tuple(part for part in error["loc"] if part != "[key]")  # type: ignore[attr-defined]
-    if error["type"] == "misfit":
-        loc += tuple(error["ctx"]["at"])  # type: ignore[index]
-    reasons = {
-        "extra_forbidden": "there is no such field",
-        "missing": "this field is missing",
-        "string_type": "text is expected; put it in quotes",
-        "string_pattern_mismatch": f"{error['input']!r} is not of the form that is expected here",
-    }
-    reason = reasons.get(str(error["type"])) or str(error["msg"]).removeprefix("Value error, ")
-    return Problem(document.where(loc), reason)
-
-
-def _invalid(problems: list[Problem]) -> BlueprintInvalid:
-    first, *rest = problems
-    also = "".join(f"; {where}: {reason}" for where, reason in rest)
-    return BlueprintInvalid(first.where, first.reason + also)

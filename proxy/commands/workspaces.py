@@ -148,11 +148,11 @@ async def _start(
     settings: "Settings", backend: "Backend", user: "User", record: "WorkspaceRecord", report: "Report"
 ) -> None:
     """Do what the owner's next login would do."""
-    from proxy.blueprints.catalog import Catalog
     from proxy.userstring import parse
     from proxy.workspaces.provisioner import Workspaces
+    from proxy.workspaces.sources import open_catalog
 
-    workspaces = Workspaces(Catalog(settings.blueprint_dir), backend, settings.blueprint.default)
+    workspaces = Workspaces(await open_catalog(settings), backend, settings.blueprint)
     # A record of an older release does not say what was typed; the named form finds it too.
     typed = parse(record.user_string or f"{record.user}+pod={record.name}")
     await workspaces.start(user, typed, report)

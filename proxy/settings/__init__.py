@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from proxy.errors import SettingsError
+from proxy.settings.blueprints import BlueprintSettings
 from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
@@ -127,15 +128,6 @@ class WorkspaceSettings(_Section):
     """Stop after this long without payload or CPU use; 0 means never. A blueprint may say otherwise."""
     namespaces: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     """How the local backend separates workspaces; `auto` takes what this machine can do."""
-
-
-class BlueprintSettings(_Section):
-    """Where blueprints come from."""
-
-    directory: Path | None = None
-    """Default `<home>/blueprints`, where the quick start writes `dev`."""
-    default: str = "dev"
-    """Used when the user string names none."""
 
 
 class IdentitySettings(_Section):

@@ -1,21 +1,27 @@
 """From a person who has logged in to a workspace that answers: decide which, then ensure it."""
 
+from dataclasses import replace
+
+from proxy import policy
 from proxy.blueprints.catalog import Catalog
-from proxy.blueprints.resolve import resolve_name
+from proxy.blueprints.resolve import resolve, resolve_name
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import Refused, WorkspaceNotFound
+from proxy.errors import Refused, UserStringInvalid, WorkspaceNotFound
 from proxy.model import Endpoint, Phase, Principal, Progress, User, WorkspaceName
-from proxy.userstring import UserString, workspace_name
+from proxy.settings.blueprints import BlueprintSettings
+from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.quotas import Quotas
 
 
 class Workspaces:
     """Every workspace that users of this installation may be in."""
 
-    def __init__(self, catalog: Catalog, backend: Backend, default_blueprint: str) -> None:
+    def __init__(self, catalog: Catalog, backend: Backend, settings: BlueprintSettings) -> None:
         self._backend = backend
         self._catalog = catalog
-        self._default = default_blueprint
+        self._settings = settings
+        self._quotas = Quotas(backend, settings.rules)
 
     async def ensure(self, principal: Principal, report: Report) -> Endpoint:
         """Bring the workspace that the user string means to where it answers; joins a start under way.
@@ -27,7 +33,8 @@ class Workspaces:
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
         """Do as `ensure` for a user who need not be connected."""
         request = await self.request(user, value)
-        endpoint = await self._backend.ensure(request, report)
+        async with self._quotas.admitted(request):
+            endpoint = await self._backend.ensure(request, report)
         if request.blueprint.init:
             # shelld answers before they have ended, and lets programs wait for them.
             report(Progress(Phase.STARTING, f"waiting for workspace {request.name} and its init scripts"))
@@ -40,16 +47,16 @@ class Workspaces:
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Decide which workspace is meant, and whether it may be entered as the account asked for."""
         features = self._backend.features
-        blueprint_name = resolve_name(
+        name = resolve_name(
             value,
-            default=self._default,
+            default=policy.default_blueprint(user, self._settings.rules, self._settings.default),
             repositories=features.repositories,
             workloads=features.workloads,
         )
-        if not blueprint_name:
+        if not name:
             record = own_record(await self._backend.find(value.pod), value.pod, user.name)
-            blueprint_name = record.blueprint
-        blueprint = self._catalog.get(blueprint_name)
+            name, value = record.blueprint, origin_of(record, value)
+        blueprint = resolve(self._catalog.current(wanted=name), name, user, value)
         check_account(value.account, blueprint, own=features.account)
         return request_of(value, user, blueprint)
 
@@ -58,6 +65,15 @@ def request_of(value: UserString, user: User, blueprint: Blueprint) -> Workspace
     """Name the workspace. Pure."""
     name = WorkspaceName(workspace_name(value, blueprint.name))
     return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)
+
+
+def origin_of(record: WorkspaceRecord, asked: UserString) -> UserString:
+    """Say what a workspace that was found by name was once made for; the account is asked for anew. Pure."""
+    try:
+        origin = parse(record.user_string)
+    except UserStringInvalid:  # an older release kept none
+        return asked
+    return replace(origin, pod=asked.pod, account=asked.account)
 
 
 def own_record(record: WorkspaceRecord | None, name: str, user: str) -> WorkspaceRecord:

@@ -305,7 +305,7 @@ class TestLogin:
 
     def test_a_blueprint_that_does_not_exist_is_told(self, fairlead: Fairlead) -> None:
         done = fairlead.ssh("true", "-l", "alice+no-such-blueprint")
-        assert done.returncode == 255
+        assert done.returncode == 254
         assert done.stderr.startswith(b"fairlead: ")
         assert b"no-such-blueprint" in done.stderr
 

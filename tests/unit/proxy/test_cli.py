@@ -82,7 +82,8 @@ def test_blueprints_are_listed_and_checked(fairlead: Run, tmp_path: Path) -> Non
     assert fairlead("blueprint", "check").returncode == 0
     (directory / "two.yaml").write_text("name: dev\n")
     (row,) = [row for row in json.loads(fairlead("blueprint", "check", "--json").stdout) if not row["ok"]]
-    assert row["reason"] == "dev is the name of dev.yaml already"
+    assert (row["where"], row["reason"]) == ("two.yaml:1: name", "dev is the name of dev.yaml already")
+    (directory / "two.yaml").unlink()
     (directory / "bad.yaml").write_text("\nx: 1\n")
     done = fairlead("blueprint", "check", str(directory / "bad.yaml"))
     assert (done.returncode, done.stdout.split("\t")[2:]) == (

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from proxy import quickstart
-from proxy.blueprints.catalog import Catalog
+from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.errors import FairleadError
 from proxy.identity.store import SqlDirectory
 from proxy.quickstart import Prepared, knows, prepare, reachable, ssh_line, user_name
@@ -99,11 +99,11 @@ async def test_keys_of_an_ssh_agent(
 
 async def test_the_first_blueprint_is_written_once(settings: Settings) -> None:
     await prepare(settings)
-    assert [blueprint.name for blueprint in Catalog(settings.blueprint_dir).all()] == ["dev"]
+    assert list(DirectoryCatalog(settings.blueprint_dir).current().definitions) == ["dev"]
     (settings.blueprint_dir / "dev.yaml").rename(settings.blueprint_dir / "mine.yaml")
     (settings.blueprint_dir / "mine.yaml").write_text("")
     await prepare(settings)
-    assert [blueprint.name for blueprint in Catalog(settings.blueprint_dir).all()] == ["mine"]
+    assert list(DirectoryCatalog(settings.blueprint_dir).current().definitions) == ["mine"]
 
 
 async def test_a_taken_port_is_said_before_anything_is_made(settings: Settings) -> None:

@@ -14,9 +14,9 @@ from proxy.blueprints.pod import (
     Storage,
     Toleration,
 )
-from proxy.blueprints.schema import Blueprint, parse_blueprint
 from proxy.blueprints.values import amount
 from proxy.errors import BlueprintInvalid
+from tests.unit.proxy.blueprints.reading import parse
 
 FULL = """
 image: registry.example.com:5000/team/dev:1.2@sha256:0123456789abcdef0123456789abcdef
@@ -54,10 +54,6 @@ stop_hold_s: 60
 """
 
 
-def parse(text: str) -> Blueprint:
-    return parse_blueprint(text.encode(), file_name="dev.yaml", default_name="dev")
-
-
 def test_every_field_of_a_cluster_is_read() -> None:
     blueprint = parse(FULL)
     assert blueprint.resources == Resources(
@@ -88,7 +84,7 @@ def test_every_field_of_a_cluster_is_read() -> None:
 
 def test_what_a_claim_asks_for_has_defaults_by_kind() -> None:
     home, shared = Storage(kind="home"), Storage(kind="shared", path="~")
-    assert (home.mount_path, home.claim_size, home.claim_access_modes) == ("~", "10Gi", ("ReadWriteOnce",))
+    assert (home.mount_path, home.claim_access_modes) == ("~", ("ReadWriteOnce",))
     assert shared.claim_access_modes == ("ReadWriteMany",)
     assert parse("storages: {all: {kind: shared, path: '~'}}").home_storage == "all"
     assert parse("storages: {tmp: {kind: empty, path: /x}}").home_storage == ""

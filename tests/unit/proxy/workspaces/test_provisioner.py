@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.blueprints.catalog import Catalog
+from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import BlueprintNotFound, Refused, WorkspaceNotFound
 from proxy.model import Endpoint, Principal, WorkspaceName
+from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import parse, workspace_name
 from proxy.workspaces.backend import (
     Features,
@@ -74,7 +75,7 @@ def backend() -> RecordingBackend:
 def workspaces(tmp_path: Path, backend: RecordingBackend) -> Workspaces:
     (tmp_path / "dev.yaml").write_text("")
     (tmp_path / "data.yaml").write_text("accounts: [postgres]\n")
-    return Workspaces(Catalog(tmp_path), backend, "dev")
+    return Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings())
 
 
 @pytest.mark.parametrize(

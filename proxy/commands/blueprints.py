@@ -1,0 +1,153 @@
+"""`fairlead blueprint …`: what there is, what is wrong with it, and what it comes to for one person."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from proxy.commands.common import HELP, Json
+from proxy.output import print_json, print_rows
+
+if TYPE_CHECKING:
+    from proxy.blueprints.reading import BlueprintSet, Definition
+    from proxy.blueprints.schema import Blueprint
+    from proxy.blueprints.sources import Snapshot
+    from proxy.model import User
+    from proxy.settings import Settings
+
+blueprint_app = typer.Typer(help="What workspaces look like.", **HELP)
+
+
+@blueprint_app.command("list")
+def list_blueprints(
+    context: typer.Context,
+    templates: Annotated[bool, typer.Option("--all", help="Those too that are only inherited from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the blueprints that may be asked for."""
+    settings: Settings = context.obj.settings()
+    blueprints = asyncio.run(_current(settings))
+    rows = [
+        _row(definition, blueprints, settings.blueprint.default)
+        for _, definition in sorted(blueprints.definitions.items())
+        if templates or not definition.sample.abstract
+    ]
+    if blueprints.revision and not as_json:
+        typer.echo(f"blueprints of {blueprints.revision}", err=True)
+    print_rows(rows, as_json, ("name", "default", "description"))
+
+
+@blueprint_app.command("check")
+def check_blueprints(
+    context: typer.Context,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files; default: all.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read blueprints and say what is wrong with them; exit 1 when anything is.
+
+    Files are read together with the blueprints in use, which they may inherit from or replace.
+    """
+    from proxy.blueprints.reading import examine
+
+    settings: Settings = context.obj.settings()
+    snapshot, asked = _to_check(settings, paths or [])
+    _, problems = examine(snapshot, settings.blueprint.metadata)
+    rows: list[dict[str, Any]] = []
+    for file in [*snapshot.files, *snapshot.unreadable]:
+        if file not in asked:
+            continue
+        told = [problem for problem in problems if problem.file == file]
+        shown = str(asked[file])
+        rows += [{"file": shown, "ok": False, "where": one.where, "reason": one.reason} for one in told]
+        rows += [] if told else [{"file": shown, "ok": True, "where": None, "reason": None}]
+    print_rows(rows, as_json, ("file", "ok", "where", "reason"))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+@blueprint_app.command("render")
+def render_blueprint(
+    context: typer.Context,
+    user_string: Annotated[
+        str, typer.Argument(metavar="USER-STRING", help="As typed before '@': alice+dev.", show_default=False)
+    ],
+    groups: Annotated[
+        list[str] | None, typer.Option("--group", help="Of a user whom the directory does not know.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a login would get: a blueprint with everything inherited and worked out."""
+    settings: Settings = context.obj.settings()
+    blueprint = asyncio.run(_resolved(settings, user_string, groups or []))
+    values = blueprint.model_dump(mode="json", exclude_defaults=True)
+    if as_json:
+        print_json(values)
+    else:
+        import yaml
+
+        typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+
+
+async def _current(settings: "Settings") -> "BlueprintSet":
+    from proxy.workspaces.sources import open_catalog
+
+    return (await open_catalog(settings)).current()
+
+
+def _row(definition: "Definition", blueprints: "BlueprintSet", default: str) -> dict[str, Any]:
+    blueprint = definition.sample
+    return {
+        **blueprint.model_dump(mode="json"),
+        "default": blueprint.name == default,
+        "file": definition.document.file_name,
+        "revision": blueprints.revision,
+        "computed": sorted(definition.document.where(loc).split(": ", 1)[1] for loc in definition.programs),
+    }
+
+
+def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[str, Path]]":
+    """Read the files to check, and those beside which they would stand."""
+    from proxy.blueprints.sources import Snapshot, blueprint_files, read_directory, read_files
+
+    directory = settings.blueprint_dir
+    if not paths:
+        return read_directory(directory), {path.name: path for path in blueprint_files(directory)}
+    given, there = read_files(paths), read_directory(directory)
+    asked = {path.name: path for path in paths}
+    # The files asked for come last, so that of two with one name it is they that are told.
+    files = {name: data for name, data in there.files.items() if name not in asked} | dict(given.files)
+    return Snapshot(files, unreadable=given.unreadable), asked
+
+
+async def _resolved(settings: "Settings", user_string: str, groups: list[str]) -> "Blueprint":
+    from proxy import policy
+    from proxy.blueprints.resolve import resolve, resolve_name
+    from proxy.errors import UserStringInvalid
+    from proxy.userstring import parse
+
+    value = parse(user_string)
+    user = await _user(settings, value.user, groups)
+    default = policy.default_blueprint(user, settings.blueprint.rules, settings.blueprint.default)
+    name = resolve_name(value, default=default, repositories=True, workloads=True)
+    if not name:
+        raise UserStringInvalid("name the blueprint instead of a workspace", text=user_string, position=0)
+    return resolve(await _current(settings), name, user, value)
+
+
+async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
+    """Take the user of the directory, or make up one with a uid as the directory would give."""
+    from proxy.identity.store import SqlDirectory
+    from proxy.model import User
+
+    identity = settings.identity
+    directory = await SqlDirectory.open(
+        settings.database_url, query_timeout_s=identity.query_timeout_s, uids=identity.uids
+    )
+    try:
+        known = await directory.find(name)
+    finally:
+        await directory.close()
+    return known or User(name, uid=identity.first_uid, groups=tuple(groups))
