@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from proxy.blueprints.schema import Blueprint, parse_blueprint
 from proxy.model import User, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings, ProxySelector
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import labels
 from proxy.workspaces.kubernetes.manifest import Manifest, build
+from tests.unit.proxy.blueprints.reading import parse as parse_blueprint
 
 GOLDEN = Path(__file__).parents[4] / "fixtures" / "manifests"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -63,14 +63,10 @@ CASES = {
 }
 
 
-def blueprint(text: str) -> Blueprint:
-    return parse_blueprint(text.encode(), file_name="dev.yaml", default_name="dev")
-
-
 def request(text: str = "", who: str = "alice+dev+user=root", **fields: Any) -> WorkspaceRequest:
     value = parse(who)
     name = WorkspaceName(workspace_name(value, "dev"))
-    return WorkspaceRequest(name, User(value.user, uid=10_001), blueprint(text), value, **fields)
+    return WorkspaceRequest(name, User(value.user, uid=10_001), parse_blueprint(text), value, **fields)
 
 
 def made(text: str = "", who: str = "alice+dev", settings: KubernetesSettings = SETTINGS) -> Manifest:
