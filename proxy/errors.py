@@ -53,6 +53,10 @@
     │  ├─ KeyNotFound
     │  └─ KeyInvalid
     ├─ TrustError                certificates or keys of workspaces cannot be had (retryable)
+    ├─ RecordingError            what must be recorded cannot be, or a recording cannot be read
+    │  ├─ RecordingUnavailable   (retryable) a program is not started unrecorded: exit 254
+    │  ├─ RecordingLost          (retryable) a program is not left running unrecorded: exit 254
+    │  └─ RecordingNotFound
     ├─ StoreError                the identity store cannot answer
     ├─ StateError                what replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
@@ -495,6 +499,34 @@ class KeyInvalid(IdentityError):
     """A public key cannot be used: damaged, weak, or of another kind than it says."""
 
     code = "identity.key_invalid"
+
+
+class RecordingError(FairleadError):
+    """The store of recordings cannot do what was asked of it."""
+
+    code = "recording"
+
+
+class RecordingUnavailable(RecordingError):
+    """A rule wants no program to run unrecorded, and none can be recorded now."""
+
+    code = "recording.unavailable"
+    exit_status = EXIT_REFUSED
+    retryable = True
+
+
+class RecordingLost(RecordingError):
+    """The same, and the program was running."""
+
+    code = "recording.lost"
+    exit_status = EXIT_REFUSED
+    retryable = True
+
+
+class RecordingNotFound(RecordingError):
+    """There is no such recording."""
+
+    code = "recording.not_found"
 
 
 class StoreError(FairleadError):

@@ -34,3 +34,29 @@ STARTS = Histogram(
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300),
     registry=REGISTRY,
 )
+
+RECORDINGS = Counter(
+    "fairlead_recordings",
+    "Recordings begun.",
+    ("kind",),
+    registry=REGISTRY,
+)
+
+RECORDINGS_ENDED = Counter(
+    "fairlead_recordings_ended",
+    "Recordings ended; incomplete has a gap, or was not stored to the end.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+
+RECORDING_OUTAGES = Counter(
+    "fairlead_recording_outages",
+    "Times that a recording found its storage down.",
+    registry=REGISTRY,
+)
+
+RECORDING_LOST_BYTES = Counter(
+    "fairlead_recording_lost_bytes",
+    "Bytes that recordings left out while storage was down.",
+    registry=REGISTRY,
+)

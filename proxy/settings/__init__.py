@@ -20,6 +20,7 @@ from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.recording import RecordingSettings
 from proxy.settings.sessions import SessionSettings
 from proxy.settings.trust import TrustSettings
 
@@ -194,6 +195,7 @@ class Settings(_Section):
     events: EventsSettings = EventsSettings()
     health: HealthSettings = HealthSettings()
     sessions: SessionSettings = SessionSettings()
+    recording: RecordingSettings = RecordingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
 
@@ -225,6 +227,14 @@ class Settings(_Section):
     @property
     def trust_file(self) -> Path:
         return self.trust.file or self.state_dir / "trust.json"
+
+    @property
+    def recording_dir(self) -> Path:
+        return self.recording.directory or self.state_dir / "recordings"
+
+    @property
+    def recording_key_file(self) -> Path:
+        return self.recording.signing_key_file or self.state_dir / "recording_key"
 
     @property
     def front_door_in_effect(self) -> FrontDoorSettings:

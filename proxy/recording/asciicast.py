@@ -1,0 +1,113 @@
+"""What a program shows, as lines of an asciicast v2: pure; nothing is kept but split characters.
+
+A program without a terminal may send anything, so of such a one text is kept up to a limit, and the rest is
+counted: a marker says how much of it there was.
+"""
+
+import codecs
+from collections.abc import Iterator
+from typing import Any, Final
+
+from proxy.model import ProgramSpec, WindowSize
+from proxy.recording.lines import INPUT, MARKER, OUTPUT, RESIZE, STDERR, event_line, header_line
+
+FORMAT: Final = "asciicast-2"
+
+PIECE_BYTES = 64 * 1024
+"""Output of one event; invalid UTF-8 costs most, about a millisecond for as much."""
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
+
+
+def header(spec: ProgramSpec, *, timestamp: int, title: str, shell: str, about: dict[str, Any]) -> bytes:
+    """Write the header; `about` is ours, under a key that players pass over."""
+    window = spec.pty.window if spec.pty is not None else WindowSize(80, 24)
+    env = {"TERM": spec.pty.term if spec.pty is not None else "", "SHELL": shell}
+    return header_line(
+        {
+            "version": 2,
+            "width": window.columns or 80,
+            "height": window.rows or 24,
+            "timestamp": timestamp,
+            "title": title,
+            "env": {name: value for name, value in env.items() if value},
+            "fairlead": about,
+        }
+    )
+
+
+class Cast:
+    """Writes the events of one recording, in the order of the calls; times are seconds and never decrease."""
+
+    def __init__(self, *, bulk_limit_bytes: int | None = None) -> None:
+        """`bulk_limit_bytes`: for a program without a terminal, how much text of it is kept."""
+        self._decoders = {code: _utf8("replace") for code in (OUTPUT, STDERR, INPUT)}
+        self._bulk = None if bulk_limit_bytes is None else _Bulk(bulk_limit_bytes)
+
+    def output(self, at_s: float, data: bytes | memoryview, *, is_stderr: bool) -> Iterator[bytes]:
+        """Write what was shown: nothing while a character is incomplete, several lines for a lot."""
+        code = STDERR if is_stderr else OUTPUT
+        if self._bulk is not None:
+            if not self._bulk.is_kept(data, code):
+                return
+            yield from self._counted(at_s)
+        for start in range(0, len(data), PIECE_BYTES):
+            yield from self._text(at_s, code, bytes(data[start : start + PIECE_BYTES]))
+
+    def input(self, at_s: float, data: bytes | memoryview) -> Iterator[bytes]:
+        """Write what was typed."""
+        for start in range(0, len(data), PIECE_BYTES):
+            yield from self._text(at_s, INPUT, bytes(data[start : start + PIECE_BYTES]))
+
+    def resize(self, at_s: float, window: WindowSize) -> bytes:
+        """Write the terminal's new size."""
+        return event_line(at_s, RESIZE, f"{window.columns or 80}x{window.rows or 24}")
+
+    def marker(self, at_s: float, text: str) -> bytes:
+        """Write a note of ours."""
+        return event_line(at_s, MARKER, text)
+
+    def break_off(self, at_s: float) -> Iterator[bytes]:
+        """Write what is held back: at the end, and before something is missing."""
+        for code, decoder in self._decoders.items():
+            if text := decoder.decode(b"", final=True):
+                yield event_line(at_s, code, text)
+        yield from self._counted(at_s)
+
+    def _text(self, at_s: float, code: str, data: bytes) -> Iterator[bytes]:
+        if text := self._decoders[code].decode(data):
+            yield event_line(at_s, code, text)
+
+    def _counted(self, at_s: float) -> Iterator[bytes]:
+        if self._bulk is not None:
+            for note in self._bulk.notes():
+                yield event_line(at_s, MARKER, note)
+
+
+class _Bulk:
+    """Tells text worth keeping from what is only counted."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+        self._binary = {OUTPUT: 0, STDERR: 0}
+        self._beyond = {OUTPUT: 0, STDERR: 0}
+
+    def is_kept(self, data: bytes | memoryview, code: str) -> bool:
+        """Judge what one write of a stream brought; what is not kept is counted."""
+        if len(data) > self._left:
+            self._left = 0  # what comes later is not kept either, however short
+            self._beyond[code] += len(data)
+            return False
+        if b"\0" in bytes(data):
+            self._binary[code] += len(data)
+            return False
+        self._left -= len(data)
+        return True
+
+    def notes(self) -> Iterator[str]:
+        """Say what was only counted since the last time."""
+        for what, counts in (("not text", self._binary), ("beyond the limit", self._beyond)):
+            for code, stream in ((OUTPUT, "stdout"), (STDERR, "stderr")):
+                if counts[code]:
+                    yield f"{counts[code]} bytes of {stream} are left out: {what}"
+                    counts[code] = 0

@@ -1,0 +1,61 @@
+"""The lines that every recording is made of: a header, then `[seconds, code, data]`, each one JSON.
+
+Terminals use the codes of asciicast v2, and their file is one: `o` output, `i` input, `r` resize as
+`"COLUMNSxROWS"`, `m` marker. Ours, which its players pass over: `e` output on stderr, `h` a link of the
+chain. An sftp log uses names of operations with objects.
+Source: https://docs.asciinema.org/manual/asciicast/v2/
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+OUTPUT = "o"
+STDERR = "e"
+INPUT = "i"
+RESIZE = "r"
+MARKER = "m"
+LINK = "h"
+
+MAX_LINE_BYTES = 1024 * 1024
+"""Longer than any line that is written here: 64 KiB of control characters become 384 KiB."""
+
+
+class Line(NamedTuple):
+    """One event as read back."""
+
+    at_s: float
+    code: str
+    data: Any
+
+
+def header_line(content: Mapping[str, Any]) -> bytes:
+    """Write the first line."""
+    return to_json(content) + b"\n"
+
+
+def event_line(at_s: float, code: str, data: str | Mapping[str, Any]) -> bytes:
+    """Write one event, `at_s` seconds from the beginning, to the microsecond."""
+    return to_json((round(float(at_s), 6), code, data)) + b"\n"
+
+
+def read_line(raw: bytes) -> Line | None:
+    """Read one event; None for anything else, whoever wrote it."""
+    try:
+        match json.loads(raw):
+            case [int() | float() as at_s, str() as code, data]:
+                return Line(float(at_s), code, data)
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def read_header(raw: bytes) -> dict[str, Any] | None:
+    """Read the first line; None when it is none."""
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

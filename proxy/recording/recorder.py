@@ -1,0 +1,320 @@
+"""One recording under way: what it is told, what becomes of it, and when it ends its program."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Literal, Self
+
+import structlog
+
+from proxy import metrics
+from proxy.errors import RecordingLost
+from proxy.model import WindowSize
+from proxy.recording import manifest as manifests
+from proxy.recording.asciicast import Cast
+from proxy.recording.chain import Chain
+from proxy.recording.manifest import Manifest
+from proxy.recording.rules import Terms
+from proxy.recording.sftplog import SftpLog
+from proxy.recording.signing import SigningKey
+from proxy.recording.spool import Common, Gap, Spool
+
+_log = structlog.get_logger("recording")
+
+_LOST = "this session has to be recorded, and its recording can no longer be stored; it was ended"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Something that others than this log should hear of."""
+
+    what: Literal["interrupted", "lost", "closed"]
+    """`interrupted`: storage is down, the program runs on. `lost`: the program was ended for it."""
+    manifest: Manifest
+    complete: bool = True
+    """Of `closed`: whether everything is stored and nothing was left out."""
+
+
+Tell = Callable[[News], None]
+"""Takes news; quick, raises nothing."""
+
+
+class Recorder:
+    """One program, or one forward. A context around the program; it ends the program that must not go on.
+
+    Under `refuse`, leaving it raises RecordingLost when the recording could not be kept up.
+    """
+
+    wants_input = False
+    """Whether `input` is to be called at all."""
+
+    def __init__(self, common: Common, key: SigningKey, manifest: Manifest, terms: Terms, tell: Tell) -> None:
+        self._began = time.monotonic()
+        self._common = common
+        self._key = key
+        self._manifest = manifest
+        self._terms = terms
+        self._tell = tell
+        self._chain = Chain(manifest.id, key)
+        self._spool = Spool(
+            common,
+            manifest.place,
+            self._chain,
+            self,
+            clock=self.clock,
+            refuses=terms.on_failure == "refuse",
+        )
+        self._body: asyncio.Task[object] | None = None
+        self._lost = False
+        self._ended = False
+        self._gaps = 0
+        self._lost_bytes = 0
+        self.end = ""
+        """How the program ended, in words; to be set before the context is left."""
+        self.bytes_up = self.bytes_down = 0
+
+    def clock(self) -> float:
+        """Give seconds since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def id(self) -> str:
+        return self._manifest.id
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether lines are being left out now."""
+        return self._spool.is_interrupted
+
+    async def is_stored(self, timeout_s: float) -> bool:
+        """Wait until what there is so far is safe."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._spool.stored.wait()
+        except TimeoutError:
+            return False
+        return not self._lost
+
+    # -------------------------------------------------------------------------- around the program
+
+    async def __aenter__(self) -> Self:
+        self._body = asyncio.current_task()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        body, self._body = self._body, None
+        self.close()
+        if self._lost and body is not None and body.uncancel() == 0:
+            raise RecordingLost("storage of recordings failed", user_message=_LOST) from None
+
+    def close(self) -> None:
+        """Nothing follows; what is held is stored behind the person's back."""
+        if not self._ended:
+            self._ended = True
+            self._take(self._last_lines())
+            self._spool.close()
+
+    # ------------------------------------------------------------------------- what is recorded
+
+    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+        """Take what the client is about to be sent; waits while the buffer is full."""
+        raise NotImplementedError
+
+    async def input(self, data: bytes | memoryview) -> None:
+        """Take what the client sent."""
+        raise NotImplementedError
+
+    def resize(self, window: WindowSize) -> None:
+        """Take the terminal's new size."""
+
+    def _last_lines(self) -> Iterable[bytes]:
+        return ()
+
+    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
+        """Mark a gap, and make what follows it readable by itself."""
+        del gap
+        return ()
+
+    async def _room(self) -> None:
+        await self._spool.room()
+        if self._lost:
+            await asyncio.sleep(0)  # where the program's cancellation strikes, before more of it is seen
+
+    def _take(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self._spool.add(line)
+
+    # ---------------------------------------------------------------------- the task that stores
+
+    async def keep(self) -> None:
+        """Store everything, from the first manifest to the last. Belongs to a task of the process."""
+        log = _log.bind(recording=self.id)
+        metrics.RECORDINGS.labels(self._manifest.kind).inc()
+        complete = await self._spool.insist(lambda: self._put(self._manifest))
+        if not self._manifest.format:
+            self._spool.stored.set()
+        complete = complete and await self._spool.run()
+        final = self._final()
+        if complete:
+            complete = await self._spool.insist(lambda: self._finish(final))
+        if not complete:
+            log.error("recording not completed: storage is down", blocks=final.blocks)
+        metrics.RECORDINGS_ENDED.labels("complete" if complete and not self._gaps else "incomplete").inc()
+        self._tell(News("closed", final, complete=complete and not self._gaps))
+
+    async def _put(self, manifest: Manifest) -> None:
+        content = manifests.write(manifest, self._key)
+        await self._common.store.put_manifest(manifest.place, content)
+
+    async def _finish(self, final: Manifest) -> None:
+        await self._common.store.finish(final.place)
+        await self._put(final)
+
+    def _final(self) -> Manifest:
+        ended_at = datetime.now(UTC)
+        days = self._terms.retention_days
+        return self._manifest.model_copy(
+            update={
+                "ended_at": ended_at,
+                "expires_at": None if days is None else ended_at + timedelta(days=days),
+                "end": self.end,
+                "blocks": self._chain.blocks,
+                "size": self._chain.size,
+                "last": self._chain.last,
+                "gaps": self._gaps,
+                "lost_bytes": self._lost_bytes,
+                "bytes_up": self.bytes_up,
+                "bytes_down": self.bytes_down,
+            }
+        )
+
+    # ----------------------------------------------------------------------------- see Watcher
+
+    def went_down(self, reason: str) -> None:
+        metrics.RECORDING_OUTAGES.inc()
+        _log.warning("recording interrupted: storage is down", recording=self.id, reason=reason)
+        self._tell(News("interrupted", self._manifest))
+
+    def came_back(self) -> None:
+        _log.info("recording goes on: storage is back", recording=self.id)
+
+    def gave_up(self, reason: str) -> None:
+        _log.error("program ended: it must not run unrecorded", recording=self.id, reason=reason)
+        self._lost = True
+        self._tell(News("lost", self._manifest))
+        if self._body is not None:
+            self._body.cancel()
+
+    def resumed(self, gap: Gap) -> None:
+        self._gaps += 1
+        self._lost_bytes += gap.lost_bytes
+        metrics.RECORDING_LOST_BYTES.inc(gap.lost_bytes)
+        _log.warning("recording has a gap", recording=self.id, lost_bytes=gap.lost_bytes)
+        self._take(self._gap_lines(gap))
+
+
+class TerminalRecorder(Recorder):
+    """A shell or a command, with a terminal or without."""
+
+    def __init__(
+        self,
+        common: Common,
+        key: SigningKey,
+        manifest: Manifest,
+        terms: Terms,
+        tell: Tell,
+        *,
+        header: bytes,
+        has_terminal: bool,
+    ) -> None:
+        super().__init__(common, key, manifest, terms, tell)
+        limit = None if has_terminal else common.settings.exec_output_bytes
+        self._cast = Cast(bulk_limit_bytes=limit)
+        self._window: WindowSize | None = None
+        self.wants_input = terms.input
+        self._spool.add(header)
+
+    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+        await self._write(self._cast.output(self.clock(), data, is_stderr=is_stderr))
+
+    async def input(self, data: bytes | memoryview) -> None:
+        await self._write(self._cast.input(self.clock(), data))
+
+    def resize(self, window: WindowSize) -> None:
+        self._window = window
+        if not self._ended:
+            self._spool.add(self._cast.resize(self.clock(), window))
+
+    async def _write(self, lines: Iterable[bytes]) -> None:
+        if self._ended:
+            return  # our own last words, after the program
+        for line in lines:
+            if not self._spool.has_room:
+                await self._room()
+            self._spool.add(line)
+
+    def _last_lines(self) -> Iterable[bytes]:
+        yield from self._cast.break_off(self.clock())
+        if self.end:
+            yield self._cast.marker(self.clock(), self.end)
+
+    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
+        yield from self._cast.break_off(self.clock())
+        text = (
+            f"gap: storage was down, nothing was recorded from {gap.began_s:.1f} s to {self.clock():.1f} s; "
+            f"{gap.lost_bytes} bytes are missing"
+        )
+        yield self._cast.marker(self.clock(), text)
+        if self._window is not None:
+            yield self._cast.resize(self.clock(), self._window)
+
+
+class SftpRecorder(Recorder):
+    """The sftp subsystem: operations, not contents."""
+
+    wants_input = True
+
+    def __init__(
+        self,
+        common: Common,
+        key: SigningKey,
+        manifest: Manifest,
+        terms: Terms,
+        tell: Tell,
+        *,
+        header: bytes,
+    ) -> None:
+        super().__init__(common, key, manifest, terms, tell)
+        self._sftp = SftpLog()
+        self._spool.add(header)
+
+    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+        if not (self._ended or is_stderr):
+            self._take(self._sftp.from_server(self.clock(), data))
+            await self._room()
+
+    async def input(self, data: bytes | memoryview) -> None:
+        if not self._ended:
+            self._take(self._sftp.from_client(self.clock(), data))
+            await self._room()
+
+    def _last_lines(self) -> Iterable[bytes]:
+        return self._sftp.ended(self.clock())
+
+    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
+        yield self._sftp.gap(self.clock(), gap.began_s, gap.lost_bytes)
+
+
+class ForwardRecorder(Recorder):
+    """A forwarded connection: its manifest, with the totals, is all there is."""
+
+    def add_up(self, count: int) -> None:
+        self.bytes_up += count
+
+    def add_down(self, count: int) -> None:
+        self.bytes_down += count

@@ -1,0 +1,168 @@
+"""Every recording of this process: whether there is to be one, its beginning, its task."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from proxy.aio import TaskOwner
+from proxy.errors import RecordingUnavailable
+from proxy.model import Exec, Principal, ProgramSpec, Subsystem
+from proxy.recording import asciicast, sftplog
+from proxy.recording.manifest import Format, Manifest
+from proxy.recording.recorder import ForwardRecorder, Recorder, SftpRecorder, Tell, TerminalRecorder
+from proxy.recording.retention import Sweeper
+from proxy.recording.rules import Terms, kinds_of, terms_for
+from proxy.recording.signing import Keyring, SigningKey
+from proxy.recording.spool import Budget, Common
+from proxy.recording.store import Store
+from proxy.settings.recording import RecordingSettings, RecordKind
+from proxy.userstring import format_user_string
+
+_log = structlog.get_logger("recording")
+
+_UNAVAILABLE = "this session has to be recorded, and recordings cannot be stored right now"
+
+
+class Recordings:
+    """One per process."""
+
+    def __init__(
+        self,
+        settings: RecordingSettings,
+        store: Store,
+        key: SigningKey,
+        keyring: Keyring,
+        *,
+        proxy_id: str,
+        tell: Tell,
+    ) -> None:
+        """`key` signs; what a key of `keyring` signed is deleted when it expires."""
+        self._settings = settings
+        self._common = Common(settings, store, Budget(settings.total_buffer_bytes))
+        self._key = key
+        self._proxy_id = proxy_id
+        self._tell = tell
+        self._tasks = TaskOwner("recordings")
+        self._live: set[Recorder] = set()
+        self._sweeper = Sweeper(store, settings, keyring)
+
+    def start(self) -> None:
+        """Begin to delete what has expired."""
+        self._tasks.spawn(self._sweeper.run(), name="sweep")
+
+    async def program(
+        self,
+        principal: Principal,
+        spec: ProgramSpec,
+        blueprint: str,
+        wanted_by_blueprint: Sequence[RecordKind],
+        program_id: str,
+        *,
+        shell: str = "",
+    ) -> Recorder | None:
+        """Begin the recording of a program, when there is to be one.
+
+        Raises: RecordingUnavailable when it may not run unrecorded and cannot be recorded.
+        """
+        kinds = kinds_of(spec)
+        terms = terms_for(self._settings, principal.user, blueprint, wanted_by_blueprint, kinds)
+        if terms is None:
+            return None
+        command = spec.kind.command if isinstance(spec.kind, Exec) else ""
+        is_sftp = isinstance(spec.kind, Subsystem)
+        manifest = self._manifest(
+            principal,
+            terms,
+            kinds[0],
+            id=program_id,
+            format=sftplog.FORMAT if is_sftp else asciicast.FORMAT,
+            blueprint=blueprint,
+            command=command,
+        )
+        about = {"id": program_id, "user": principal.user.name, "kind": kinds[0]}
+        title = f"{manifest.user_string}: {command or kinds[0]}"
+        timestamp = int(manifest.started_at.timestamp())
+        parts = (self._common, self._key, manifest, terms, self._tell)
+        recorder: Recorder
+        if is_sftp:
+            header = sftplog.header(timestamp=timestamp, title=title, about=about)
+            recorder = SftpRecorder(*parts, header=header)
+        else:
+            header = asciicast.header(spec, timestamp=timestamp, title=title, shell=shell, about=about)
+            recorder = TerminalRecorder(*parts, header=header, has_terminal=spec.pty is not None)
+        await self._begin(recorder, terms)
+        return recorder
+
+    async def forward(
+        self,
+        principal: Principal,
+        blueprint: str,
+        wanted_by_blueprint: Sequence[RecordKind],
+        target: str,
+        forward_id: str,
+    ) -> ForwardRecorder | None:
+        """Begin the recording of a forward, when there is to be one.
+
+        Raises: RecordingUnavailable, as above.
+        """
+        terms = terms_for(self._settings, principal.user, blueprint, wanted_by_blueprint, ("forward",))
+        if terms is None:
+            return None
+        manifest = self._manifest(
+            principal, terms, "forward", id=forward_id, format="", blueprint=blueprint, target=target
+        )
+        recorder = ForwardRecorder(self._common, self._key, manifest, terms, self._tell)
+        await self._begin(recorder, terms)
+        return recorder
+
+    @property
+    def held_bytes(self) -> int:
+        """What waits for storage."""
+        return self._common.budget.used
+
+    async def close(self) -> None:
+        """End every recording that still runs, and let them be stored for `close_timeout_s`."""
+        for recorder in tuple(self._live):
+            recorder.close()
+        self._sweeper.stop()
+        await self._tasks.close(grace_s=self._settings.close_timeout_s)
+        await self._common.store.close()
+
+    async def _begin(self, recorder: Recorder, terms: Terms) -> None:
+        self._live.add(recorder)
+        task = self._tasks.spawn(recorder.keep(), name=recorder.id)
+        task.add_done_callback(lambda _: self._live.discard(recorder))
+        if terms.on_failure == "refuse" and not await recorder.is_stored(self._settings.open_timeout_s):
+            recorder.close()
+            raise RecordingUnavailable("storage of recordings is down", user_message=_UNAVAILABLE)
+
+    def _manifest(
+        self,
+        principal: Principal,
+        terms: Terms,
+        kind: RecordKind,
+        *,
+        id: str,
+        format: Format,
+        **more: Any,
+    ) -> Manifest:
+        now = datetime.now(UTC)
+        attempt = principal.attempt
+        days = terms.retention_days
+        return Manifest(
+            id=id,
+            kind=kind,
+            format=format,
+            user=principal.user.name,
+            user_string=format_user_string(attempt.user_string),
+            connection=attempt.peer.conn_id,
+            client_address=attempt.peer.host,
+            fingerprint=principal.fingerprint,
+            proxy_id=self._proxy_id,
+            started_at=now,
+            # One that never ends in order is kept a day longer than it might have run.
+            expires_at=None if days is None else now + timedelta(days=days + 1),
+            **more,
+        )

@@ -1,0 +1,117 @@
+"""The key that signs recordings (Ed25519, RFC 8032), and those that are trusted to have signed them."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from proxy.errors import SettingsError
+
+_CONTEXT = b"fairlead recording 1\0"  # a signature made for anything else means nothing here
+
+
+class SigningKey:
+    """Signs."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = PublicKey(key.public_key())
+
+    def sign(self, message: bytes) -> str:
+        """Sign, as base64."""
+        return base64.b64encode(self._key.sign(_CONTEXT + message)).decode()
+
+
+class PublicKey:
+    """Checks."""
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+        digest = hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).digest()
+        self.fingerprint = "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+    def has_signed(self, message: bytes, signature: str) -> bool:
+        """Tell whether `signature` is this key's for `message`."""
+        try:
+            raw = base64.b64decode(signature, validate=True)
+            if base64.b64encode(raw).decode() != signature:
+                return False  # the same bytes, written otherwise: not as we write them
+            self._key.verify(raw, _CONTEXT + message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+
+class Keyring:
+    """Public keys by fingerprint."""
+
+    def __init__(self, keys: Iterable[PublicKey]) -> None:
+        self._keys = {key.fingerprint: key for key in keys}
+
+    def find(self, fingerprint: str) -> PublicKey | None:
+        return self._keys.get(fingerprint)
+
+
+def load_or_create(file: Path) -> SigningKey:
+    """Read the key; make one (mode 0600) where there is none.
+
+    Two processes that start at once agree on one key. Raises: SettingsError.
+    """
+    try:
+        if not file.exists():
+            _create(file)
+        return SigningKey(_private(file))
+    except OSError as exc:
+        raise SettingsError(f"recording.signing_key_file {file}: {exc.strerror}") from exc
+
+
+def load_public(file: Path) -> PublicKey:
+    """Read a public key in PEM. Raises: SettingsError."""
+    try:
+        key: object = load_pem_public_key(file.read_bytes())
+    except OSError as exc:
+        raise SettingsError(f"recording.trusted_key_files {file}: {exc.strerror}") from exc
+    except ValueError:
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise SettingsError(f"recording.trusted_key_files {file}: not an Ed25519 public key in PEM")
+    return PublicKey(key)
+
+
+def _private(file: Path) -> Ed25519PrivateKey:
+    try:
+        key: object = load_pem_private_key(file.read_bytes(), password=None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"recording.signing_key_file {file}: not an Ed25519 key in PEM, or encrypted")
+    return key
+
+
+def _create(file: Path) -> None:
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(pem)
+            os.fsync(out.fileno())
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            return  # another process was first
+    finally:
+        draft.unlink()
