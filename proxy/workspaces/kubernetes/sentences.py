@@ -58,7 +58,7 @@ def scheduling_problem(message: str) -> str:
         return f"the volume claim {name[1] if name else ''} does not exist: ask an operator to create it"
     if "unbound" in message and "PersistentVolumeClaim" in message:
         return "its volume is not there yet: the cluster has none to give; ask an operator"
-    if short := sorted(set(re.findall(r"[Ii]nsufficient ([\w./-]+)", message))):
+    if short := sorted(set(re.findall(r"[Ii]nsufficient ([\w./-]*\w)", message))):
         what = " and ".join(short)
         return f"no node has enough {what} left: stop another workspace, or ask for less in the blueprint"
     if re.search(r"node\(s\) didn't match|node affinity|node selector", message):
