@@ -65,12 +65,13 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(database.close)
     directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
     catalog = await open_catalog(settings)
-    backend = await stack.enter_async_context(open_backend(settings))
+    trust = await _open_trust(settings, stack)
+    backend = await stack.enter_async_context(open_backend(settings, trust))
     workspaces = Workspaces(catalog, backend, settings.blueprint)
     bus = await _open_bus(settings, stack)
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)
-    links = Links(settings.upstream, settings.proxy_id, await _open_trust(settings, stack))
+    links = Links(settings.upstream, settings.proxy_id, trust)
     stack.push_async_callback(links.close)
     keysource = KeySource(
         directory,

@@ -1,21 +1,35 @@
 """Chooses the backend that the settings name, for the proxy and for commands alike."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from proxy.settings import Settings
+from proxy.trust.keeper import Keeper
 from proxy.workspaces.backend import Backend
 from proxy.workspaces.local import LocalBackend
+from proxy.workspaces.trusting import open_trust
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings) -> AsyncIterator[Backend]:
+async def open_backend(settings: Settings, trust: Keeper | None = None) -> AsyncIterator[Backend]:
     """Hold the configured backend; on leaving it lets go, and workspaces run on.
 
-    Raises: SettingsError when it cannot be used.
+    `trust` was read already; None reads it here, for a backend that needs it.
+
+    Raises: SettingsError when it cannot be used, TrustError.
     """
-    backend = LocalBackend(settings.state_dir, settings.workspace)
-    try:
+    async with AsyncExitStack() as stack:
+        backend = await _made(settings, trust, stack)
+        stack.push_async_callback(backend.close)
         yield backend
-    finally:
-        await backend.close()
+
+
+async def _made(settings: Settings, trust: Keeper | None, stack: AsyncExitStack) -> Backend:
+    if settings.workspace.backend == "local":
+        return LocalBackend(settings.state_dir, settings.workspace)
+    from proxy.workspaces.kubernetes.backend import KubernetesBackend  # slow to import
+
+    if trust is None:
+        trust = await stack.enter_async_context(open_trust(settings))
+        await trust.open()
+    return KubernetesBackend(settings.kubernetes, trust, start_timeout_s=settings.workspace.start_timeout_s)
