@@ -64,7 +64,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     database = await Database.open(settings.database_url, query_timeout_s=settings.identity.query_timeout_s)
     stack.push_async_callback(database.close)
     directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
-    catalog = await open_catalog(settings)
+    catalog = await stack.enter_async_context(open_catalog(settings, follow=True))
     trust = await _open_trust(settings, stack)
     backend = await stack.enter_async_context(open_backend(settings, trust))
     workspaces = Workspaces(catalog, backend, settings.blueprint)

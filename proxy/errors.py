@@ -337,6 +337,11 @@ class BlueprintSourceFailed(BlueprintError):
     code = "blueprint.source_failed"
     retryable = True
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            reason, user_message="the blueprints cannot be read; an operator can see why in the log"
+        )
+
 
 class WorkspaceError(FairleadError):
     """A workspace cannot be had."""

@@ -30,12 +30,6 @@ class Source(Protocol):
         Raises: BlueprintSourceFailed.
         """
 
-    async def kept(self) -> Snapshot | None:
-        """Give the last snapshot that `keep` was called with, on this machine and by any process; or None."""
-
-    async def keep(self, snapshot: Snapshot) -> None:
-        """Note that a snapshot is good, for a start at which the source does not answer."""
-
 
 def is_blueprint(file_name: str) -> bool:
     """Tell files that hold blueprints from others; editors' hidden files are none."""

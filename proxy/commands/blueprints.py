@@ -94,7 +94,8 @@ def render_blueprint(
 async def _current(settings: "Settings") -> "BlueprintSet":
     from proxy.workspaces.sources import open_catalog
 
-    return (await open_catalog(settings)).current()
+    async with open_catalog(settings) as catalog:
+        return catalog.current()
 
 
 def _row(definition: "Definition", blueprints: "BlueprintSet", default: str) -> dict[str, Any]:

@@ -152,10 +152,10 @@ async def _start(
     from proxy.workspaces.provisioner import Workspaces
     from proxy.workspaces.sources import open_catalog
 
-    workspaces = Workspaces(await open_catalog(settings), backend, settings.blueprint)
     # A record of an older release does not say what was typed; the named form finds it too.
     typed = parse(record.user_string or f"{record.user}+pod={record.name}")
-    await workspaces.start(user, typed, report)
+    async with open_catalog(settings) as catalog:
+        await Workspaces(catalog, backend, settings.blueprint).start(user, typed, report)
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Settings of blueprints: where they come from, who gets which without asking, and how many workspaces."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ class GitSettings(_Section):
     """A Git repository that holds the blueprints; asked by the `git` of this machine."""
 
     url: str = ""
-    """https://, ssh:// or git@host:path; file:// for one of this machine."""
+    """https://, ssh:// or user@host:path; file:// for one of this machine."""
     ref: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][^\s~^:?*\[\\]*$", max_length=250)] = "HEAD"
     """Branch or tag; HEAD is the repository's default branch."""
     directory: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.-]+/?)*$")] = ""
@@ -33,6 +34,8 @@ class GitSettings(_Section):
     """Host keys of the ssh server; default those that `ssh` of this account knows."""
     ca_file: Path | None = None
     """Certificates of a private authority, for https."""
+    proxy_url: str = ""
+    """Forward proxy for https; the environment's is not read."""
     timeout_s: Annotated[float, Field(gt=0, le=3_600)] = 60
     """One refresh, from the first packet to the last file."""
     max_bytes: Annotated[int, Field(ge=64 * 1024)] = 64 * 1024 * 1024
@@ -40,9 +43,9 @@ class GitSettings(_Section):
 
     @model_validator(mode="after")
     def _usable(self) -> "GitSettings":
-        if self.url.startswith(("http://", "git://", "ext::", "-")):
-            raise ValueError("url must be https, ssh or a file of this machine: others are not protected")
-        if "@" in self.url.partition("://")[2].partition("/")[0] and self.url.startswith("https://"):
+        if self.url and not re.match(r"(https|ssh|file)://|[\w.-]+@[\w.-]+:[^:]", self.url, re.ASCII):
+            raise ValueError("url must be https://, ssh://, user@host:path or file://")
+        if self.url.startswith("https://") and "@" in self.url.split("/")[2]:
             raise ValueError("url must not carry credentials: name a file that holds them")
         return self
 
@@ -52,7 +55,7 @@ class ConfigMapSettings(_Section):
 
     name: str = ""
     namespace: str = ""
-    """Default: the proxy's own."""
+    """Default: where the workspaces are."""
 
 
 class PersonRule(_Section):

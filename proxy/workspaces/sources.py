@@ -1,12 +1,43 @@
 """Where the blueprints of this installation are kept: opens the source that the settings name."""
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
 from proxy.blueprints.catalog import Catalog, DirectoryCatalog
+from proxy.blueprints.follow import Follower, LastGood, first_catalog
+from proxy.blueprints.git import GitSource
+from proxy.blueprints.sources import Source
 from proxy.settings import Settings
 
 
-async def open_catalog(settings: Settings) -> Catalog:
-    """Read the blueprints for the first time.
+@asynccontextmanager
+async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIterator[Catalog]:
+    """Read the blueprints for the first time, and with `follow` again whenever they change.
 
-    Raises: BlueprintInvalid.
+    Raises: BlueprintInvalid, BlueprintSourceFailed, SettingsError.
     """
-    return DirectoryCatalog(settings.blueprint_dir, settings.blueprint.metadata)
+    wanted = settings.blueprint
+    if wanted.source == "directory":
+        yield DirectoryCatalog(settings.blueprint_dir, wanted.metadata)
+        return
+    async with AsyncExitStack() as stack:
+        source = await _open_source(settings, stack)
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        last_good = LastGood(settings.state_dir / "blueprints.last-good.json")
+        catalog = await first_catalog(source, last_good, wanted.metadata)
+        if follow:
+            follower = Follower(source, catalog, last_good, wanted.refresh_s)
+            follower.start()
+            stack.push_async_callback(follower.close)
+        yield catalog
+
+
+async def _open_source(settings: Settings, stack: AsyncExitStack) -> Source:
+    if settings.blueprint.source == "git":
+        return GitSource(settings.blueprint.git)
+    from proxy.workspaces.kubernetes.api import Api  # slow to import, and most laptops have no cluster
+    from proxy.workspaces.kubernetes.configmap import ConfigMapSource
+
+    api = Api(settings.kubernetes)
+    stack.push_async_callback(api.close)
+    return ConfigMapSource(api, settings.blueprint.config_map, settings.kubernetes.namespace)
