@@ -6,6 +6,7 @@ shell, forward or window that does nothing is idle.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +18,8 @@ from shelld.registry import Registry
 BUSY_SHARE = 0.02
 """Of one processor: above a shell's prompt, a multiplexer's clock; below any work."""
 _SHORTEST_LOOK_S = 1.0
+LOOK_EVERY_S = 15.0
+"""Half a minute of work must be seen as such, however seldom anybody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,11 @@ class Usage:
 
 
 class Activity:
-    """Looks at the processes below shelld, the launcher aside."""
+    """Looks at the processes of the workspace: all that can be seen, where shelld is the first of them.
+
+    That counts what was brought in from outside (`kubectl exec`) and what belongs to other accounts. Where
+    shelld is not the first, the processes below it are the workspace's.
+    """
 
     def __init__(
         self, registry: Registry, home: str, look: Callable[[], Iterable[proc.Process]] = proc.processes
@@ -44,8 +51,12 @@ class Activity:
     def look(self) -> Usage:
         """Measure; processor use since the last look counts as activity."""
         everything = list(self._look())
-        below = proc.descendants(os.getpid(), everything)
-        own = [process.resident_bytes for process in everything if process.pid == os.getpid()]
+        me = os.getpid()
+        if me == 1:
+            below = [process for process in everything if process.pid != me]
+        else:
+            below = proc.descendants(me, everything)
+        own = [process.resident_bytes for process in everything if process.pid == me]
         # Children that shelld has buried took their processor time along: it is in its own account.
         buried = os.times()
         self._compare(sum(process.cpu_s for process in below) + buried.children_user + buried.children_system)
@@ -54,6 +65,12 @@ class Activity:
             memory_bytes=sum(process.resident_bytes for process in below) + sum(own),
             disk_free_bytes=_disk_free(self._home),
         )
+
+    async def keep_looking(self) -> None:
+        """Look often enough that no work is averaged away; never returns."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def _compare(self, cpu_s: float) -> None:
         now = time.monotonic()

@@ -7,10 +7,10 @@ import signal
 import socket
 from collections.abc import Callable
 
-from shelld import aio
+from shelld import aio, goodbye
 from shelld.account import Accounts
 from shelld.activity import Activity
-from shelld.auth import Authenticate, TokenAuthenticator, trust_socket
+from shelld.auth import TokenAuthenticator, trust_socket
 from shelld.bootstrap import Bootstrap
 from shelld.dial import Dialer
 from shelld.door import UnixDoor
@@ -28,6 +28,9 @@ from shelld.start import Starter
 _log = Log("shelld.app")
 _LAST_FRAMES_S = 2.0
 """For the exits of programs that were hung up to reach their clients."""
+_LAST_WORDS_S = 0.5
+"""For an announcement to be on its way before programs are hung up."""
+_IDLE = "idle"
 
 
 async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
@@ -35,9 +38,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
 
     Raises: SettingsError, Taken before anything was served.
     """
-    authenticate: Authenticate = trust_socket
-    if settings.tls is not None:
-        authenticate = TokenAuthenticator(settings, settings.tls)
+    authenticate = trust_socket if settings.tls is None else TokenAuthenticator(settings, settings.tls)
     door = UnixDoor(settings.listen.removeprefix("unix://")) if settings.tls is None else None
     told = _listen_for_signals()  # before anybody can see the socket and think that it serves
     reaper = Reaper()
@@ -58,16 +59,20 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
     if door is not None:
         door.show()
-    scripts = aio.spawn(bootstrap.run_scripts(), name="init scripts")
+    aside = [
+        aio.spawn(bootstrap.run_scripts(), name="init scripts"),
+        aio.spawn(activity.keep_looking(), name="activity"),
+    ]
     _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
     try:
         reason = await _until_stop(told, settings, registry, activity, door)
         _log.info("stopping", reason=reason, programs=registry.programs)
+        await _say_goodbye(reason, settings, registry)
     finally:
-        registry.draining = True
+        registry.stop()
         if door is not None:
             door.hide()
-        await aio.end([scripts])
+        await aio.end(aside)
         await _end_programs(registry, farewell, launcher, server)
         listeners.close()
         launcher.close()
@@ -120,7 +125,21 @@ async def _idle(settings: Settings, registry: Registry, activity: Activity, door
         hide=nothing if door is None else door.hide,
         show=nothing if door is None else door.show,
     )
-    return "idle"
+    return _IDLE
+
+
+async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> None:
+    """Tell people why their programs end, unless a proxy has, and note what nobody else knows."""
+    if reason == _IDLE:
+        registry.stop()
+        sentence = goodbye.idle(settings.idle_stop_s)
+        if settings.stop_note is not None:
+            goodbye.note(settings.stop_note, by=_IDLE, reason=sentence)
+        registry.announce(sentence)
+    elif not registry.draining:
+        registry.stop()
+        registry.announce(goodbye.STOPPED)
+    await registry.announced(_LAST_WORDS_S)
 
 
 async def _end_programs(registry: Registry, farewell: Farewell, launcher: Launcher, server: Server) -> None:

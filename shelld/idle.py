@@ -41,6 +41,6 @@ async def stop_when_idle(
         await asyncio.sleep(0)
         activity.look()
         if registry.idle_s >= idle_stop_s:
-            registry.draining = True
+            registry.stop()
             return
         show()

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any
 
+from shelld import aio
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
 from shelld.program import Program
 from shelld.settings import Limits
+
+KEEPALIVE_WINDOW_S = 15.0
+KEEPALIVE_BYTES = 1024
+"""What one connection may carry in such a time without anything having happened: the heartbeats of a
+window that nobody looks at. An editor's are about 100 bytes, a person's typing is more."""
+_REMEMBERED_IDS = 64
+
+Tell = Callable[[str], Coroutine[Any, Any, None]]
+"""Sends one sentence to whoever has a program."""
+
+
+class Trickle:
+    """Tells what a connection carries from the heartbeats that only keep it open."""
+
+    def __init__(self, touch: Callable[[], None]) -> None:
+        """`touch` hears of the former."""
+        self._touch = touch
+        self._since = time.monotonic()
+        self._bytes = 0
+
+    def carried(self, count: int) -> None:
+        """Note as many bytes of either way."""
+        now = time.monotonic()
+        if now - self._since >= KEEPALIVE_WINDOW_S:
+            self._since, self._bytes = now, 0
+        self._bytes += count
+        if self._bytes > KEEPALIVE_BYTES:
+            self._touch()
 
 
 class Registry:
@@ -21,16 +53,64 @@ class Registry:
         self.connections = 0
         self.listeners = 0
         self.draining = False
-        self.running: set[Program] = set()
+        self.running: dict[Program, Tell] = {}
+        self._telling: dict[Program, asyncio.Task[None]] = {}
+        self._told: dict[str, None] = {}
+        self._resuming: asyncio.TimerHandle | None = None
         self._started_at = self._active_at = time.monotonic()
 
-    def enter(self, program: Program) -> None:
-        """Note a running program, so that a drain finds it."""
-        self.running.add(program)
+    def enter(self, program: Program, tell: Tell) -> None:
+        """Note a running program, so that a stop finds it and an announcement reaches its person."""
+        self.running[program] = tell
 
     def leave(self, program: Program) -> None:
         """Forget a program."""
-        self.running.discard(program)
+        self.running.pop(program, None)
+
+    def announce(self, text: str, once: str = "") -> int:
+        """Tell everybody who has a program; return how many that are. The same `once` is told once.
+
+        Returns at once; whoever has not taken the last announcement yet is not told another.
+        """
+        if once and once in self._told:
+            return 0
+        if once:
+            self._told[once] = None
+            if len(self._told) > _REMEMBERED_IDS:
+                del self._told[next(iter(self._told))]
+        reached = [program for program in self.running if program not in self._telling]
+        for program in reached:
+            task = aio.spawn(self.running[program](text), name=f"announce {program.pid}")
+            self._telling[program] = task
+            task.add_done_callback(partial(self._forget_telling, program))
+        return len(reached)
+
+    def _forget_telling(self, program: Program, _task: asyncio.Task[None]) -> None:
+        self._telling.pop(program, None)
+
+    async def announced(self, timeout_s: float) -> None:
+        """Wait until announcements are on their way, for so long at most."""
+        if self._telling:
+            await asyncio.wait(set(self._telling.values()), timeout=timeout_s)
+
+    def drain(self, if_idle_s: float, for_s: float) -> bool:
+        """Take no new work for `for_s`, if nothing was active for `if_idle_s`; say whether that is so."""
+        if self.idle_s < if_idle_s:
+            return False
+        self.draining = True
+        if self._resuming is not None:
+            self._resuming.cancel()
+        self._resuming = asyncio.get_running_loop().call_later(for_s, self._resume)
+        return True
+
+    def stop(self) -> None:
+        """Take no new work, for good."""
+        self.draining = True
+        if self._resuming is not None:
+            self._resuming.cancel()
+
+    def _resume(self) -> None:
+        self.draining = False
 
     def touch(self) -> None:
         """Note a payload byte of either way."""
@@ -64,7 +144,7 @@ class Registry:
             self.touch()
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[None]:
+    def connection(self) -> Iterator[Trickle]:
         """Count one connection while it lives.
 
         Raises: OpenError RESOURCES.
@@ -75,7 +155,7 @@ class Registry:
         self.connections += 1
         self.touch()
         try:
-            yield
+            yield Trickle(self.touch)
         finally:
             self.connections -= 1
             self.touch()

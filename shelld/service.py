@@ -1,4 +1,4 @@
-"""The six calls: decode a request, hand it to who knows, encode what came of it."""
+"""The eight calls: decode a request, hand it to who knows, encode what came of it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,10 @@ _log = Log("shelld.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=1)
-FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent")
+VERSION = pb.Version(major=1, minor=2)
+FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain")
+MAX_ANNOUNCEMENT = 1000
+"""Characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Service:
             "Listen": self.listen,
             "Accept": self.accept,
             "Status": self.status,
+            "Announce": self.announce,
+            "Drain": self.drain,
         }
 
     async def handshake(
@@ -106,10 +110,10 @@ class Service:
         self._check_account(caller, spec.account)
         program = await self.starter.start(spec)
         try:
-            self.registry.enter(program)
             await frames.send(pb.RunOutput(started=_started(program)))
-            receive = self._receiver(context, wire.run_input)
-            await program.converse(receive, wire.RunFrames(frames, self.registry.touch))
+            output = wire.RunFrames(frames, self.registry.touch)
+            self.registry.enter(program, output.notice)
+            await program.converse(self._receiver(context, wire.run_input, self._touch), output)
         finally:
             self.registry.leave(program)
             program.close()
@@ -142,11 +146,11 @@ class Service:
         self._refuse_when_draining()
         frames = wire.Frames(context)
         try:
-            with self.registry.connection(), await open_() as connection:
+            with self.registry.connection() as trickle, await open_() as connection:
                 connected = pb.Connected(local_address=address_text(connection))
                 await frames.send(pb.ConnectionOutput(connected=connected))
-                receive = self._receiver(context, wire.connection_input)
-                await relay(connection, receive, wire.ConnectionFrames(frames, self.registry.touch))
+                receive = self._receiver(context, wire.connection_input, trickle.carried)
+                await relay(connection, receive, wire.ConnectionFrames(frames, trickle.carried))
         except OpenError as error:
             await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
             await wire.linger(context)
@@ -197,16 +201,40 @@ class Service:
             draining=registry.draining,
         )
 
+    async def announce(
+        self, request: pb.AnnounceRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.AnnounceReply:
+        """Tell everybody who has a program here something."""
+        request = wire.well_formed(request)
+        return pb.AnnounceReply(programs=self.registry.announce(request.text[:MAX_ANNOUNCEMENT], request.id))
+
+    async def drain(
+        self, request: pb.DrainRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.DrainReply:
+        """Look once more, and take no new work when nothing moves; no step in between yields."""
+        request = wire.well_formed(request)
+        self.activity.look()
+        again = self.registry.draining
+        draining = self.registry.drain(request.if_idle_ms / 1000, request.for_ms / 1000)
+        if draining and not again and request.reason:
+            self.registry.announce(request.reason[:MAX_ANNOUNCEMENT])
+        _log.info("drain asked for", draining=draining, idle_s=round(self.registry.idle_s, 1))
+        return pb.DrainReply(draining=draining, idle_ms=int(self.registry.idle_s * 1000))
+
     # ------------------------------------------------------------------------------- helpers
 
+    def _touch(self, _count: int) -> None:
+        """Note a frame for a program: whatever it is, a person or a program's peer is there."""
+        self.registry.touch()
+
     def _receiver(
-        self, context: wire.Context, decode: Callable[[object], _Item]
+        self, context: wire.Context, decode: Callable[[object], _Item], carried: Callable[[int], None]
     ) -> Callable[[], Awaitable[_Item | None]]:
         async def receive() -> _Item | None:
             frame = await wire.read(context)
             if frame is None:
                 return None
-            self.registry.touch()
+            carried(len(frame) if isinstance(frame, memoryview) else 0)
             return decode(frame)
 
         return receive
@@ -228,7 +256,7 @@ class Service:
     def _refuse_when_draining(self) -> None:
         """Raises: Unavailable."""
         if self.registry.draining:
-            raise Unavailable("this shelld is stopping")
+            raise Unavailable("draining: this workspace is being stopped")
 
 
 def _started(program: Program) -> pb.Started:
@@ -297,7 +325,7 @@ class Server:
         """End one call that did not end by itself; nobody else is hurt."""
         code, words = grpc.StatusCode.INTERNAL, "internal error of shelld"
         if isinstance(error, asyncio.CancelledError) and self._stopping:
-            code, words = grpc.StatusCode.UNAVAILABLE, "this shelld is stopping"
+            code, words = grpc.StatusCode.UNAVAILABLE, "this workspace is being stopped"
         elif isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
             raise error
         elif isinstance(error, CallGone):

@@ -108,6 +108,8 @@ class Settings:
     """From the hang-up of a lost session to its KILL; TERM comes half-way."""
     idle_stop_s: float = 0.0
     """Stop after so long without activity; 0 never."""
+    stop_note: str | None = None
+    """Where to note, as JSON, why shelld ended by itself: `by`, `at` (ISO 8601) and `reason`."""
     limits: Limits = field(default_factory=Limits)
     dial_timeout_s: float = 15.0
     accept_timeout_s: float = 30.0
@@ -290,6 +292,7 @@ def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Setti
         hostname=reader.take("hostname", None, _text),
         grace_s=reader.take("grace_s", plain.grace_s, _number),
         idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, _number),
+        stop_note=reader.take("stop_note", None, _absolute),
         limits=_limits(reader.take("limits", {}, lambda value: value), problems),
         dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, _number),
         accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, _number),

@@ -307,12 +307,13 @@ class Frames:
                 raise CallGone("the client went away") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunFrames:
     """A program's output as frames; `touch` hears of every payload."""
 
     frames: Frames
     touch: Callable[[], None]
+    _ended: bool = False
 
     async def stdout(self, data: bytes) -> None:
         """Send stdout."""
@@ -326,7 +327,14 @@ class RunFrames:
 
     async def exit(self, ended: Ended) -> None:
         """Send the end."""
+        self._ended = True
         await self.frames.send(exit_frame(ended))
+
+    async def notice(self, text: str) -> None:
+        """Send a sentence for the person, unless the end is on its way."""
+        if not self._ended:
+            with contextlib.suppress(CallGone):
+                await self.frames.send(pb.RunOutput(notice=text))
 
     async def stdin_consumed(self, count: int) -> None:
         """Send credit for as much stdin."""
@@ -339,14 +347,14 @@ class RunFrames:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFrames:
-    """A connection's bytes as frames; `touch` hears of every payload."""
+    """A connection's bytes as frames; `carried` hears how many."""
 
     frames: Frames
-    touch: Callable[[], None]
+    carried: Callable[[int], None]
 
     async def data(self, data: bytes) -> None:
         """Send bytes of the peer."""
-        self.touch()
+        self.carried(len(data))
         await self.frames.send(bulk(_DATA_OUT_FIELD, data))
 
     async def eof(self) -> None:

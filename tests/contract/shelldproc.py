@@ -324,6 +324,8 @@ def first_frame(method: str) -> Any:
         "Listen": pb.ListenRequest(),
         "Accept": pb.ConnectionInput(accept="none"),
         "Status": pb.StatusRequest(),
+        "Announce": pb.AnnounceRequest(text="hello"),
+        "Drain": pb.DrainRequest(if_idle_ms=2**40),
     }[method]
 
 

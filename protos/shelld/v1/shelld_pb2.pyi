@@ -386,11 +386,14 @@ class RunOutput(_message.Message):
     STDOUT_EOF_FIELD_NUMBER: _builtins.int
     EXIT_FIELD_NUMBER: _builtins.int
     STDIN_CONSUMED_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
     stdout: _builtins.bytes
     stderr: _builtins.bytes
     """never with a PTY"""
     stdin_consumed: _builtins.int
     """bytes that the program took since the last such frame"""
+    notice: _builtins.str
+    """a sentence for the person, not of the program; version 1.2"""
     @_builtins.property
     def started(self) -> Global___Started:
         """exactly one of started and start_failed, first"""
@@ -417,12 +420,13 @@ class RunOutput(_message.Message):
         stdout_eof: Global___Eof | None = ...,
         exit: Global___Exit | None = ...,
         stdin_consumed: _builtins.int = ...,
+        notice: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "notice", b"notice", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit", "frame", b"frame", "notice", b"notice", "start_failed", b"start_failed", "started", b"started", "stderr", b"stderr", "stdin_consumed", b"stdin_consumed", "stdout", b"stdout", "stdout_eof", b"stdout_eof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["started", "start_failed", "stdout", "stderr", "stdout_eof", "exit", "stdin_consumed"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["started", "start_failed", "stdout", "stderr", "stdout_eof", "exit", "stdin_consumed", "notice"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 
@@ -980,3 +984,104 @@ class StatusReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusReply: _TypeAlias = StatusReply  # noqa: Y015
+
+@_typing.final
+class AnnounceRequest(_message.Message):
+    """-------------------------------------------------------------------------- Announce, Drain: 1.2"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """a sentence, without line breaks"""
+    id: _builtins.str
+    """several proxies may say the same: it is said once an id; empty: always"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceRequest: _TypeAlias = AnnounceRequest  # noqa: Y015
+
+@_typing.final
+class AnnounceReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRAMS_FIELD_NUMBER: _builtins.int
+    programs: _builtins.int
+    """that were told"""
+    def __init__(
+        self,
+        *,
+        programs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["programs", b"programs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnnounceReply: _TypeAlias = AnnounceReply  # noqa: Y015
+
+@_typing.final
+class DrainRequest(_message.Message):
+    """Looking and ceasing are one step, so nobody can come in between. While draining, Run, Dial, Listen and
+    Accept end with UNAVAILABLE and details that begin with "draining"; nothing was done then.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IF_IDLE_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FOR_MS_FIELD_NUMBER: _builtins.int
+    if_idle_ms: _builtins.int
+    """only when nothing was active for as long; 0: in any case"""
+    reason: _builtins.str
+    """announced to everybody who has a program here; empty: nothing is said"""
+    for_ms: _builtins.int
+    """work is taken again after as long, if nobody has ended this shelld"""
+    def __init__(
+        self,
+        *,
+        if_idle_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        for_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["for_ms", b"for_ms", "if_idle_ms", b"if_idle_ms", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainRequest: _TypeAlias = DrainRequest  # noqa: Y015
+
+@_typing.final
+class DrainReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINING_FIELD_NUMBER: _builtins.int
+    IDLE_MS_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """false: something is active, and nothing was changed"""
+    idle_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        draining: _builtins.bool = ...,
+        idle_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "idle_ms", b"idle_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReply: _TypeAlias = DrainReply  # noqa: Y015

@@ -64,6 +64,16 @@ class ShelldStub:
                 request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusRequest.SerializeToString,
                 response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusReply.FromString,
                 _registered_method=True)
+        self.Announce = channel.unary_unary(
+                '/shelld.v1.Shelld/Announce',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceReply.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/shelld.v1.Shelld/Drain',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.FromString,
+                _registered_method=True)
 
 
 class ShelldServicer:
@@ -111,6 +121,20 @@ class ShelldServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Announce(self, request, context):
+        """Tells everybody who has a program here something. Version 1.2, feature "announce".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Takes no new work from now on, unless something is active. Version 1.2, feature "drain".
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ShelldServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -143,6 +167,16 @@ def add_ShelldServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusRequest.FromString,
                     response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusReply.SerializeToString,
+            ),
+            'Announce': grpc.unary_unary_rpc_method_handler(
+                    servicer.Announce,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceReply.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -307,6 +341,60 @@ class Shelld:
             '/shelld.v1.Shelld/Status',
             protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusRequest.SerializeToString,
             protos_dot_shelld_dot_v1_dot_shelld__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Announce(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelld.v1.Shelld/Announce',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AnnounceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelld.v1.Shelld/Drain',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.FromString,
             options,
             channel_credentials,
             insecure,

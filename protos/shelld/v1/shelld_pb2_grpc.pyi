@@ -51,6 +51,10 @@ class ShelldStub:
     """Claims one connection that a Listen announced."""
     Status: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.StatusRequest, _shelld_pb2.StatusReply]
     """What idleness and `top` need to know."""
+    Announce: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.AnnounceRequest, _shelld_pb2.AnnounceReply]
+    """Tells everybody who has a program here something. Version 1.2, feature "announce"."""
+    Drain: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.DrainRequest, _shelld_pb2.DrainReply]
+    """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
 
 @_typing.type_check_only
 class ShelldAsyncStub(ShelldStub):
@@ -67,6 +71,10 @@ class ShelldAsyncStub(ShelldStub):
     """Claims one connection that a Listen announced."""
     Status: _aio.UnaryUnaryMultiCallable[_shelld_pb2.StatusRequest, _shelld_pb2.StatusReply]  # type: ignore[assignment]
     """What idleness and `top` need to know."""
+    Announce: _aio.UnaryUnaryMultiCallable[_shelld_pb2.AnnounceRequest, _shelld_pb2.AnnounceReply]  # type: ignore[assignment]
+    """Tells everybody who has a program here something. Version 1.2, feature "announce"."""
+    Drain: _aio.UnaryUnaryMultiCallable[_shelld_pb2.DrainRequest, _shelld_pb2.DrainReply]  # type: ignore[assignment]
+    """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
 
 class ShelldServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -116,5 +124,21 @@ class ShelldServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shelld_pb2.StatusReply, _abc.Awaitable[_shelld_pb2.StatusReply]]:
         """What idleness and `top` need to know."""
+
+    @_abc_1.abstractmethod
+    def Announce(
+        self,
+        request: _shelld_pb2.AnnounceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shelld_pb2.AnnounceReply, _abc.Awaitable[_shelld_pb2.AnnounceReply]]:
+        """Tells everybody who has a program here something. Version 1.2, feature "announce"."""
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _shelld_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shelld_pb2.DrainReply, _abc.Awaitable[_shelld_pb2.DrainReply]]:
+        """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
 
 def add_ShelldServicer_to_server(servicer: ShelldServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
