@@ -111,6 +111,10 @@ class Archive:
         state, detail = _judge(found, verifier, known_key=self._keyring.find(found.key) is not None)
         return Verdict(state, detail, verifier.blocks, verifier.size)
 
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._store.close()
+
     async def _of_day(self, day: str, listing: Listing) -> list[Signed]:
         read = []
         for recording in await self._store.ids(day):

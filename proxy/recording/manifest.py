@@ -38,6 +38,7 @@ class Manifest(BaseModel):
     client_address: str
     fingerprint: str
     """Of the key that opened the connection."""
+    has_terminal: bool = False
     command: str = ""
     target: str = ""
     """Of a forward."""

@@ -79,6 +79,7 @@ class Recordings:
             id=program_id,
             format=sftplog.FORMAT if is_sftp else asciicast.FORMAT,
             blueprint=blueprint,
+            has_terminal=spec.pty is not None,
             command=command,
         )
         about = {"id": program_id, "user": principal.user.name, "kind": kinds[0]}

@@ -1,0 +1,147 @@
+"""A recording played again: in a terminal, at its own pace or another, or turned into a plain asciicast."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from proxy.recording.lines import (
+    LINK,
+    OUTPUT,
+    RESIZE,
+    STDERR,
+    Line,
+    event_line,
+    header_line,
+    read_header,
+    read_line,
+)
+
+_STRINGS = re.compile(r"\x1b[\]P^_X].*?(?:\x07|\x1b\\|\x9c)", re.DOTALL)
+_QUERIES = re.compile(r"\x1b\[[0-9;?>=]*(?:[cn]|\$p)|\x05")
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?>=$]*|[\]P^_X][^\x07\x9c]*)?\Z", re.DOTALL)
+_MAX_HELD = 64 * 1024
+
+RESET = "\x1b[!p\x1b[?1049l\x1b[?2004l\x1b[?1000;1002;1003;1006l\x1b[?25h\x1b[0m"
+"""Undoes what a program may have left in the terminal that shows a recording."""
+
+
+class Tamed:
+    """Takes from a terminal's output what acts on more than the screen.
+
+    Titles, the clipboard (OSC 52) and other strings are dropped, and so are questions whose answers the
+    terminal would type: what somebody once printed must not act on whoever watches it.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """Give what may be shown; the beginning of a sequence waits for its end."""
+        text = self._held + text
+        self._held = ""
+        text = _QUERIES.sub("", _STRINGS.sub("", text))
+        if (tail := _UNFINISHED.search(text)) is not None and len(tail.group()) <= _MAX_HELD:
+            self._held = tail.group()
+            text = text[: tail.start()]
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Something to be shown."""
+
+    wait_s: float
+    """After what was shown before."""
+    text: str
+    size: tuple[int, int] | None = None
+    """Columns and rows, when the terminal changed; `text` is empty then."""
+
+
+class Pace:
+    """Turns moments of a recording into waits."""
+
+    def __init__(self, speed: float, idle_limit_s: float | None) -> None:
+        self._speed = speed
+        self._idle_limit_s = idle_limit_s
+        self._last_s = 0.0
+
+    def wait_s(self, at_s: float) -> float:
+        """Give how long to wait for what happened at `at_s`."""
+        pause = max(at_s - self._last_s, 0.0)
+        self._last_s = max(at_s, self._last_s)
+        if self._idle_limit_s is not None:
+            pause = min(pause, self._idle_limit_s)
+        return pause / self._speed
+
+
+async def play(lines: AsyncIterator[bytes], pace: Pace, *, tame: bool = True) -> AsyncIterator[Shown]:
+    """Give what a terminal showed, and when; lines that cannot be read are passed over."""
+    tamed = Tamed()
+    async for raw in lines:
+        line = read_line(raw)
+        if line is None:
+            if (size := _size_of(read_header(raw))) is not None:
+                yield Shown(0, "", size)
+            continue
+        if line.code in (OUTPUT, STDERR):
+            text = tamed.feed(str(line.data)) if tame else str(line.data)
+            if text:
+                yield Shown(pace.wait_s(line.at_s), text)
+        elif line.code == RESIZE and (size := parse_size(str(line.data))) is not None:
+            yield Shown(pace.wait_s(line.at_s), "", size)
+
+
+async def plain_cast(lines: AsyncIterator[bytes], *, has_terminal: bool) -> AsyncIterator[bytes]:
+    """Give the lines of a recording as any player of asciicasts takes them.
+
+    Links of the chain go, both outputs become one, and line ends of a program without a terminal get the
+    carriage return that a terminal would have added.
+    """
+    async for raw in lines:
+        line = read_line(raw)
+        if line is None:
+            if (header := read_header(raw)) is not None:
+                header.pop("fairlead", None)
+                yield header_line(header)
+        elif line.code != LINK:
+            yield _plain(line, has_terminal=has_terminal)
+
+
+def _plain(line: Line, *, has_terminal: bool) -> bytes:
+    if line.code not in (OUTPUT, STDERR):
+        return event_line(*line)
+    text = str(line.data)
+    return event_line(line.at_s, OUTPUT, text if has_terminal else text.replace("\n", "\r\n"))
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """Read `COLUMNSxROWS`; None for anything else."""
+    columns, _, rows = text.partition("x")
+    if columns.isascii() and columns.isdecimal() and rows.isascii() and rows.isdecimal():
+        return int(columns), int(rows)
+    return None
+
+
+def _size_of(header: dict[str, object] | None) -> tuple[int, int] | None:
+    match header:
+        case {"width": int(columns), "height": int(rows)}:
+            return columns, rows
+    return None
+
+
+def log_lines(line: Line) -> Iterator[str]:
+    """Write an operation of an sftp log for people."""
+    if line.code == LINK or not isinstance(line.data, dict):
+        return
+    about = dict(line.data)
+    status = about.pop("status", "")
+    words = [_word(key, value) for key, value in about.items()]
+    told = f": {status}" if status not in ("", "ok") else ""
+    yield f"{line.at_s:10.3f}  {line.code:<8} {' '.join(words)}{told}"
+
+
+def _word(key: str, value: object) -> str:
+    if isinstance(value, list):
+        value = "+".join(str(part) for part in value)
+    text = "".join(character if character.isprintable() else "\ufffd" for character in str(value))
+    return text if key in ("path", "from") else f"{key}={text}"
