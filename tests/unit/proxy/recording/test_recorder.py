@@ -42,14 +42,17 @@ BLOCK = 4_096
 FAST: dict[str, Any] = {
     "flush_interval_s": 0.02,
     "retry_interval_s": 0.02,
+    "block_bytes": BLOCK,
+    "buffer_bytes": 4 * BLOCK,
+}
+IMPATIENT: dict[str, Any] = {
     "write_timeout_s": 0.1,
     "refuse_after_s": 0.1,
     "open_timeout_s": 1,
     "close_timeout_s": 1,
     "max_delay_s": 0.1,
-    "block_bytes": BLOCK,
-    "buffer_bytes": 4 * BLOCK,
 }
+"""For storage that hangs; a busy machine would take healthy storage for such."""
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,7 @@ async def test_a_lot_goes_through_a_small_buffer_at_the_storages_pace(key: Signi
 
 @pytest.mark.parametrize("fault", ["fails", "hangs"])
 async def test_continue_runs_on_marks_the_gap_and_goes_on_afterwards(key: SigningKey, fault: str) -> None:
-    async with world(key) as here:
+    async with world(key, **IMPATIENT) as here:
         recorder = await here.begin()
         async with recorder:
             recorder.resize(WindowSize(90, 30))
@@ -158,7 +161,7 @@ async def test_continue_runs_on_marks_the_gap_and_goes_on_afterwards(key: Signin
 
 
 async def test_continue_starts_a_program_while_storage_hangs(key: SigningKey) -> None:
-    async with world(key) as here:
+    async with world(key, **IMPATIENT) as here:
         here.store.hangs = True
         async with asyncio.timeout(0.05):
             recorder = await here.begin()
@@ -168,7 +171,7 @@ async def test_continue_starts_a_program_while_storage_hangs(key: SigningKey) ->
 
 @pytest.mark.parametrize("fault", ["fails", "hangs"])
 async def test_refuse_starts_no_program_while_storage_is_down(key: SigningKey, fault: str) -> None:
-    async with world(key, "refuse") as here:
+    async with world(key, "refuse", **IMPATIENT) as here:
         setattr(here.store, fault, True)
         with pytest.raises(RecordingUnavailable, match="storage"):
             await here.begin()
@@ -177,7 +180,7 @@ async def test_refuse_starts_no_program_while_storage_is_down(key: SigningKey, f
 @pytest.mark.parametrize("fault", ["fails", "hangs"])
 async def test_refuse_ends_a_program_that_shows_nothing(key: SigningKey, fault: str) -> None:
     """Storage is asked only when there is something to store: a resize is."""
-    async with world(key, "refuse") as here:
+    async with world(key, "refuse", **IMPATIENT) as here:
         recorder = await here.begin()
 
         async def quiet_program() -> None:
@@ -192,7 +195,9 @@ async def test_refuse_ends_a_program_that_shows_nothing(key: SigningKey, fault: 
 
 
 async def test_refuse_ends_a_program_whose_output_finds_no_room(key: SigningKey) -> None:
-    async with world(key, "refuse", refuse_after_s=60, write_timeout_s=60, close_timeout_s=0.1) as here:
+    async with world(
+        key, "refuse", **{**IMPATIENT, "write_timeout_s": 60, "refuse_after_s": 60, "open_timeout_s": 30}
+    ) as here:
         recorder = await here.begin()
 
         async def loud_program() -> None:
@@ -221,7 +226,7 @@ async def test_refuse_bears_a_short_outage(key: SigningKey) -> None:
 
 
 async def test_all_recordings_together_hold_no_more_than_their_budget(key: SigningKey) -> None:
-    async with world(key, total_buffer_bytes=8 * BLOCK) as here:
+    async with world(key, total_buffer_bytes=8 * BLOCK, **IMPATIENT) as here:
         here.store.hangs = True
         recorders = [await here.begin(program_id=f"c1-{n}") for n in range(8)]
         for recorder in recorders:
