@@ -76,8 +76,17 @@ class Environment:
         try:
             return Program(source, self._env.compile(source))
         except RuntimeError as exc:
-            text = str(exc).removeprefix("INVALID_ARGUMENT: ").split("[INVALID_ARGUMENT]")[0]
-            raise ExpressionError(" ".join(text.split())) from None
+            raise ExpressionError(_complaint(str(exc))) from None
+
+
+def _complaint(text: str) -> str:
+    """Take the first complaint of the compiler, without what it prints around it."""
+    matched = re.search(r"ERROR: <input>:(\d+):(\d+): (.*)", text)
+    if matched is None:
+        return " ".join(text.removeprefix("INVALID_ARGUMENT: ").split("[INVALID_ARGUMENT]")[0].split())
+    line, character, said = matched.groups()
+    said = re.sub(r" \(in container '.*?'\)| expecting \{.*", "", said).strip()
+    return f"{said} (line {line}, character {character})"
 
 
 def _reason(text: str, source: str) -> str:

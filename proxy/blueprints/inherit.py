@@ -5,7 +5,8 @@ parent's, except where LISTS says otherwise. `null` takes away what the template
 value keeps the place it was written at, so that an error names the file to change.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from enum import Enum
 
 from proxy.blueprints.document import Document, Location, Node
@@ -48,8 +49,7 @@ def inherit(name: str, documents: Mapping[str, Document]) -> Document:
     while (template := _template_of(documents[line[-1]])) is not None:
         document = documents[line[-1]]
         if template not in documents:
-            there = ", ".join(sorted(documents))
-            reason = f"there is no blueprint {template!r} to inherit from; there are: {there}"
+            reason = f"there is no blueprint {template!r} to inherit from{_hint(template, documents)}"
             raise BlueprintInvalid(document.where(("template",)), reason)
         if template in line:
             circle = " → ".join([*line, template])
@@ -65,6 +65,11 @@ def merge(parent: Node, child: Node) -> Node:
     """Join two whole blueprints; the child's own facts are not taken from the parent."""
     kept = {key: node for key, node in parent.value.items() if key not in NOT_INHERITED}
     return _merge(Node(kept, parent.file_name, parent.line), child, ())
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    close = get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _template_of(document: Document) -> str | None:

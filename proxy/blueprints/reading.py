@@ -160,9 +160,14 @@ def _told(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
         "extra_forbidden": "there is no such field",
         "missing": "this field is missing",
         "string_type": "text is expected; put it in quotes",
+        "bool_type": "true or false is expected",
+        "model_type": "a mapping of fields is expected",
+        "dict_type": "a mapping is expected",
+        "tuple_type": "a list is expected",
         "string_pattern_mismatch": f"{error['input']!r} is not of the form that is expected here",
     }
     reason = reasons.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    reason = reason.replace("Input should be", "this should be")
     return document.where(loc), reason
 
 

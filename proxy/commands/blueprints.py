@@ -11,10 +11,10 @@ from proxy.output import print_json, print_rows
 
 if TYPE_CHECKING:
     from proxy.blueprints.reading import BlueprintSet, Definition
-    from proxy.blueprints.schema import Blueprint
     from proxy.blueprints.sources import Snapshot
     from proxy.model import User
     from proxy.settings import Settings
+    from proxy.workspaces.backend import WorkspaceRequest
 
 blueprint_app = typer.Typer(help="What workspaces look like.", **HELP)
 
@@ -79,16 +79,23 @@ def render_blueprint(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a login would get: a blueprint with everything inherited and worked out."""
+    """Print what a login would make: objects of Kubernetes, or the blueprint with nothing left to work out.
+
+    What is secret is left out.
+    """
     settings: Settings = context.obj.settings()
-    blueprint = asyncio.run(_resolved(settings, user_string, groups or []))
-    values = blueprint.model_dump(mode="json", exclude_defaults=True)
+    request = asyncio.run(_request(settings, user_string, groups or []))
+    documents = (
+        _manifests(request, settings)
+        if settings.workspace.backend == "kubernetes"
+        else [request.blueprint.model_dump(mode="json", exclude_defaults=True)]
+    )
     if as_json:
-        print_json(values)
+        print_json(documents)
     else:
         import yaml
 
-        typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
+        typer.echo(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), nl=False)
 
 
 async def _current(settings: "Settings") -> "BlueprintSet":
@@ -123,11 +130,12 @@ def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[
     return Snapshot(files, unreadable=given.unreadable), asked
 
 
-async def _resolved(settings: "Settings", user_string: str, groups: list[str]) -> "Blueprint":
+async def _request(settings: "Settings", user_string: str, groups: list[str]) -> "WorkspaceRequest":
     from proxy import policy
     from proxy.blueprints.resolve import resolve, resolve_name
     from proxy.errors import UserStringInvalid
     from proxy.userstring import parse
+    from proxy.workspaces.provisioner import request_of
 
     value = parse(user_string)
     user = await _user(settings, value.user, groups)
@@ -135,7 +143,16 @@ async def _resolved(settings: "Settings", user_string: str, groups: list[str]) -
     name = resolve_name(value, default=default, repositories=True, workloads=True)
     if not name:
         raise UserStringInvalid("name the blueprint instead of a workspace", text=user_string, position=0)
-    return resolve(await _current(settings), name, user, value)
+    return request_of(value, user, resolve(await _current(settings), name, user, value))
+
+
+def _manifests(request: "WorkspaceRequest", settings: "Settings") -> list[dict[str, Any]]:
+    from datetime import UTC, datetime
+
+    from proxy.workspaces.kubernetes.manifest import build
+
+    manifest = build(request, settings.kubernetes, {}, now=datetime.now(UTC))
+    return [dict(part) for part in manifest]
 
 
 async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":

@@ -78,13 +78,16 @@ def test_a_long_expression_is_written_over_lines() -> None:
     [
         (
             "splash: !cel user.nmae",
-            "dev.yaml:1: splash: expression: ERROR: <input>:1:5: undeclared reference",
+            "dev.yaml:1: splash: expression: undeclared reference to 'user.nmae' (line 1, character 5)",
         ),
-        ("\nsplash: !cel 'user.name +'", "dev.yaml:2: splash: expression: ERROR: <input>:1:12: Syntax error"),
+        (
+            "\nsplash: !cel 'user.name +'",
+            "dev.yaml:2: splash: expression: Syntax error: mismatched input '<EOF>' (line 1, character 12)",
+        ),
         ("splash: !cel user.uid", "dev.yaml:1: splash: text is expected"),
-        ("sudo: !cel user.name", "dev.yaml:1: sudo: Input should be a valid boolean"),
+        ("sudo: !cel user.name", "dev.yaml:1: sudo: true or false is expected"),
         ("env:\n  A: !cel '1 + 1'", "dev.yaml:2: env.A: text is expected"),
-        ("env: !cel user.groups", "dev.yaml:1: env: Input should be an object"),
+        ("env: !cel user.groups", "dev.yaml:1: env: a mapping is expected"),
         ("splash: !cel metadata.region", "dev.yaml:1: splash: expression: not found: region"),
         ("splash: !cel 'user.groups[9]'", "dev.yaml:1: splash: expression: unknown"),
         ("idle_stop_s: !cel \"duration('5s')\"", "dev.yaml:1: idle_stop_s: expression: gives DURATION"),

@@ -72,7 +72,7 @@ def test_an_empty_file_is_a_blueprint_of_defaults(text: str) -> None:
         ("env:\n  A: yes\n", "dev.yaml:2: env.A", "put it in quotes"),
         ('env:\n  A: "a\\0b"\n', "dev.yaml:2: env.A", "NUL"),
         ("env:\n  1A: x\n", "dev.yaml:2: env.1A", "not of the form"),
-        ("env: [A]\n", "dev.yaml:1: env", "object"),
+        ("env: [A]\n", "dev.yaml:1: env", "a mapping is expected"),
         ("init:\n- script: x\n", "dev.yaml:2: init[0].name", "missing"),
         ("init:\n- {name: a, script: x, when: never}\n", "dev.yaml:2: init[0].when", "'once' or 'every'"),
         ("init:\n- {name: a/b, script: x}\n", "dev.yaml:2: init[0].name", "not of the form"),
