@@ -9,13 +9,17 @@ import structlog
 
 from proxy import tuning
 from proxy.events.inprocess import InProcessBus
+from proxy.events.kv import Buckets
 from proxy.events.publisher import Bus
+from proxy.events.stores import open_buckets
 from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
+from proxy.sessions.opening import open_sessions
+from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
@@ -82,23 +86,30 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(keysource.close)
     logins = Logins(directory, keysource, bus, door.onboarding)
-    listener = Listener(settings, Gateway(workspaces, links), logins, keys)
+    shared = _open_buckets(settings, stack) if settings.events.urls else None
+    tracker = await stack.enter_async_context(
+        open_sessions(database, bus, shared, settings.sessions, settings.proxy_id)
+    )
+    listener = Listener(settings, Gateway(workspaces, links), logins, tracker, keys)
     watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
     watch.start()
     stack.push_async_callback(watch.close)
     await listener.open()
-    health = _health(settings, listener, links, bus, door)
+    health = _health(settings, listener, links, bus, door, tracker)
     stack.push_async_callback(health.close)
     await health.open()
     return listener, keys, health
 
 
-def _health(settings: Settings, listener: Listener, links: Links, bus: Bus, door: FrontDoor) -> Health:
+def _health(
+    settings: Settings, listener: Listener, links: Links, bus: Bus, door: FrontDoor, tracker: Tracker
+) -> Health:
     """Say what can be looked at; whoever adds a part with a queue or a bound adds it here."""
     counters = bus.counters
     return Health(
         settings.health,
         gauges={
+            ("fairlead_sessions", "SSH connections whose user is logged in."): lambda: len(tracker.live),
             ("fairlead_connections", "SSH connections that are open, logged in or not."): (
                 lambda: len(listener.connections())
             ),
@@ -113,6 +124,9 @@ def _health(settings: Settings, listener: Listener, links: Links, bus: Bus, door
                 "dropped": lambda: counters.dropped,
                 "failed": lambda: counters.failed,
             },
+            ("fairlead_session_records", "Ended records that were not kept; see docs/sessions.md."): {
+                "dropped": lambda: tracker.dropped,
+            },
         },
     )
 
@@ -124,6 +138,14 @@ async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | Non
     keeper = await stack.enter_async_context(open_trust(settings))
     await keeper.open()
     return keeper
+
+
+def _open_buckets(settings: Settings, stack: AsyncExitStack) -> Buckets:
+    """Open what replicas share, without waiting for it."""
+    buckets = open_buckets(settings)
+    buckets.start()
+    stack.push_async_callback(buckets.close)
+    return buckets
 
 
 async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:

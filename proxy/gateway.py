@@ -41,6 +41,14 @@ class Gateway:
         self._workspaces = workspaces
         self._links = links
 
+    async def place(self, principal: Principal) -> tuple[str, str]:
+        """Say where a connection leads: workspace and blueprint, whether or not that runs.
+
+        Raises: Refused, BlueprintError, WorkspaceError.
+        """
+        request = await self._workspaces.request(principal.user, principal.attempt.user_string)
+        return request.name, request.blueprint.name
+
     async def splash(self, principal: Principal) -> str:
         """Give what the blueprint wants shown before the first prompt.
 

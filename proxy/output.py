@@ -7,7 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from proxy.identity.directory import OnboardingRecord, StoredKey, UserChange, UserRecord
+    from proxy.sessions.records import ConnectionRecord, ProgramRecord
     from proxy.workspaces.backend import WorkspaceEvent, WorkspaceRecord
 
 
@@ -95,6 +98,56 @@ def workspace_row(record: "WorkspaceRecord") -> dict[str, Any]:
     }
 
 
+def session_row(record: "ConnectionRecord") -> dict[str, Any]:
+    """Flatten a connection."""
+    return {
+        "id": record.id,
+        "user": record.user,
+        "workspace": record.workspace,
+        "blueprint": record.blueprint,
+        "account": record.account,
+        "client_type": record.client_type,
+        "client_version": record.client_version,
+        "client_address": record.client_address,
+        "client_port": record.client_port,
+        "fingerprint": record.fingerprint,
+        "certificate": record.certificate,
+        "proxy_id": record.proxy_id,
+        "pid": record.pid,
+        **_lasting(record),
+    }
+
+
+def program_row(record: "ProgramRecord") -> dict[str, Any]:
+    """Flatten a program or a forward."""
+    status = None if record.exit_status is None else str(record.exit_status)
+    return {
+        "id": record.id,
+        "session": record.connection,
+        "kind": record.kind,
+        "command": record.command,
+        "target": record.target,
+        "pty": record.pty,
+        "exit": record.exit_signal or status,
+        "exit_status": record.exit_status,
+        "exit_signal": record.exit_signal,
+        **_lasting(record),
+    }
+
+
+def _lasting(record: "ConnectionRecord | ProgramRecord") -> dict[str, Any]:
+    return {
+        "started_at": _when(record.started_at),
+        "updated_at": _when(record.updated_at),
+        "ended_at": _when(record.ended_at),
+        "end_reason": record.end_reason,
+        "end_detail": record.end_detail,
+        "ended_by": record.ended_by,
+        "bytes_from_client": record.bytes_from_client,
+        "bytes_to_client": record.bytes_to_client,
+    }
+
+
 def event_row(event: "WorkspaceEvent") -> dict[str, Any]:
     """Flatten what a backend noted."""
     return {
@@ -125,19 +178,24 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequen
     if as_json:
         print_json(list(rows))
         return
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
     if not sys.stdout.isatty():
-        sys.stdout.writelines("\t".join(line) + "\n" for line in cells)
+        sys.stdout.writelines("\t".join(_cell(row[column]) for column in columns) + "\n" for row in rows)
         return
     from rich.console import Console
+
+    Console().print(table_of(rows, columns))
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Table":
+    """Make what `print_rows` shows on a terminal."""
     from rich.table import Table
     from rich.text import Text
 
     headings = [column.removesuffix("_at").replace("_", " ") for column in columns]
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for line in cells:
-        table.add_row(*(Text(cell) for cell in line))
-    Console().print(table)
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    return table
 
 
 def _cell(value: Any) -> str:

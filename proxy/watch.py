@@ -20,6 +20,7 @@ from proxy.events import schema, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory
 from proxy.model import Principal
+from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
 
@@ -32,8 +33,8 @@ class Live(Protocol):
     @property
     def principal(self) -> Principal | None: ...
 
-    def disconnect(self, reason: str) -> None:
-        """End it with a sentence for the person."""
+    def end(self, sentence: str, end: End) -> None:
+        """End it with a sentence for the person; `end` is for the record."""
 
 
 Connections = Callable[[], Collection[Live]]
@@ -85,7 +86,7 @@ class Watch:
                     user=principal.user.name,
                     reason=decision.reason,
                 )
-                connection.disconnect(decision.reason)
+                connection.end(decision.reason, End(EndReason.REVOKED, decision.reason))
 
     async def _run(self) -> None:
         while True:

@@ -58,7 +58,7 @@ def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaita
         finally:
             await directory.close()
             if events and settings.events.urls:
-                await _publish(settings, events)
+                await publish(settings, events)
 
     return asyncio.run(main())
 
@@ -81,7 +81,8 @@ def read_text(name: str) -> str:
         raise IdentityError(f"{name}: not a text file") from None
 
 
-async def _publish(settings: "Settings", events: list["Event"]) -> None:
+async def publish(settings: "Settings", events: "list[Event]") -> None:
+    """Tell NATS what was changed, and the person when it does not take it."""
     from proxy.events.natsbus import NatsBus
 
     bus = NatsBus(settings.events, proxy_id=settings.proxy_id)

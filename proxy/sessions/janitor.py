@@ -6,12 +6,14 @@ for `lost_after_s` while this one looked. Any number of janitors may look at onc
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StoreError
+from proxy.errors import StateError, StoreError
 from proxy.events.publisher import Publisher
 from proxy.sessions import tell
 from proxy.sessions.store import SessionStore
@@ -30,8 +32,15 @@ class Janitor:
     """One per process; `token` is its own and never taken for lost."""
 
     def __init__(
-        self, store: SessionStore, publisher: Publisher, settings: SessionSettings, token: str
+        self,
+        store: SessionStore,
+        publisher: Publisher,
+        settings: SessionSettings,
+        token: str,
+        forget: Callable[[Collection[str]], Awaitable[None]] | None = None,
     ) -> None:
+        """`forget` takes connections out of the view that replicas share."""
+        self._forget = forget
         self._store = store
         self._publisher = publisher
         self._settings = settings
@@ -77,6 +86,9 @@ class Janitor:
         closed = await self._store.close_lost(token, seen_at)
         for record in closed:
             self._publisher.publish(tell.closed(record))
+        if closed and self._forget is not None:
+            with suppress(StateError):  # they go by themselves, later
+                await self._forget([record.id for record in closed])
         if closed:
             _log.warning(
                 "a proxy ended without a word: its session records are closed",

@@ -102,6 +102,8 @@ class LiveConnection:
         """As of a program."""
         self.told_total = 0
         """Bytes as events last told."""
+        self.version = 0
+        """Grows when there is news besides counts."""
         self.is_announced = False
         """Whether an event told that it is there."""
         self.is_open = True
@@ -124,6 +126,7 @@ class LiveConnection:
         """Learn where the connection leads; empty names when that cannot be told."""
         self._begun = replace(self._begun, workspace=workspace, blueprint=blueprint)
         self.written_total = -1
+        self.version += 1
         self._tell.placed(self)
 
     def record(self, now: datetime) -> ConnectionRecord:
@@ -162,6 +165,7 @@ class LiveConnection:
             target=storable(target[:1_024]),
             pty=pty,
         )
+        self.version += 1
         program = self.programs[record.id] = LiveProgram(self, record, traffic, controls)
         self._tell.program_began(self, program)
         return program
@@ -170,6 +174,7 @@ class LiveConnection:
         """Close the record of a program; see LiveProgram.ended."""
         if self.programs.pop(program.id, None) is None:
             return
+        self.version += 1
         now = datetime.now(UTC)
         record = program.record(now)
         self._from_client += record.bytes_from_client

@@ -7,7 +7,7 @@ hand views to TunedConnection, which copies once. Closing, windows and requests 
 from typing import TYPE_CHECKING, cast
 
 import asyncssh
-from asyncssh.channel import SSHChannel
+from asyncssh.channel import SSHAgentChannel, SSHChannel
 from asyncssh.misc import ProtocolError
 from asyncssh.packet import SSHPacket
 
@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 class BulkChannel(SSHChannel[bytes]):
     """A channel of raw bytes that are never copied here."""
+
+    _discarded_bytes = 0
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and has not gone to the client, or never did."""
+        return self._send_buf_len + self._discarded_bytes
+
+    def _close_send(self) -> None:
+        self._discarded_bytes += self._send_buf_len
+        super()._close_send()
 
     def write(self, data: Buffer, datatype: int | None = None) -> None:
         """Send `data`, which must not change afterwards, as the window allows."""
@@ -74,6 +85,10 @@ class TcpChannel(BulkChannel, asyncssh.SSHTCPChannel[bytes]):
 
 class UnixChannel(BulkChannel, asyncssh.SSHUNIXChannel[bytes]):
     """`direct-streamlocal@openssh.com` or `forwarded-streamlocal@openssh.com`."""
+
+
+class AgentChannel(BulkChannel, SSHAgentChannel):
+    """`auth-agent@openssh.com`, to the client's ssh-agent."""
 
 
 class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -19,6 +19,10 @@ from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
 from proxy.logins import Logins
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
+from proxy.sessions.limits import Leash
+from proxy.sessions.live import LiveConnection
+from proxy.sessions.records import End, EndReason
+from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
@@ -43,6 +47,7 @@ class Shared:
     settings: Settings
     gateway: Gateway
     logins: Logins
+    tracker: Tracker
     authorities: frozenset[bytes]
     """Public keys whose user certificates are trusted."""
     connections: "set[ClientConnection]"
@@ -53,7 +58,7 @@ class ClientConnection(LoginGuard):
 
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
-        self.conn_id = ConnId(secrets.token_hex(5))
+        self.conn_id = ConnId(secrets.token_hex(8))
         self.log = _log.bind(conn=self.conn_id)
         self.tasks = TaskOwner(self.conn_id)
         self.principal: Principal | None = None
@@ -62,8 +67,10 @@ class ClientConnection(LoginGuard):
         self._login: Login | None = None
         self._refused_keys = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._live: LiveConnection | None = None
+        self._leash: Leash | None = None
+        self._ordered: End | None = None
         self._channels = 0
-        self._programs = 0
         self._listeners = 0
 
     @property
@@ -71,6 +78,13 @@ class ClientConnection(LoginGuard):
         if self._conn is None:
             raise RuntimeError("the connection is not made yet")
         return self._conn
+
+    @property
+    def live(self) -> LiveConnection:
+        """The record; there from login on."""
+        if self._live is None:
+            raise RuntimeError("nobody is logged in yet")
+        return self._live
 
     @property
     def client_version(self) -> str:
@@ -87,6 +101,10 @@ class ClientConnection(LoginGuard):
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.connections.discard(self)
         self._cancel_deadline()
+        if self._leash is not None:
+            self._leash.release()
+        if self._live is not None:
+            self._live.ended(self._ordered or _end_of(exc))
         self.tasks.cancel()
         if self.principal is not None:
             self.log.info("disconnected", user=self.principal.user.name, reason=str(exc) if exc else "")
@@ -95,9 +113,15 @@ class ClientConnection(LoginGuard):
         if self._login is not None:
             self._login.failed()
 
-    def disconnect(self, reason: str) -> None:
-        """End the connection with a sentence for the person."""
-        self.conn.disconnect(asyncssh.DISC_BY_APPLICATION, reason)
+    def warn(self, sentence: str) -> None:
+        """Tell the person wherever a program of theirs has a place for it."""
+        for program in tuple(self.live.programs.values()):
+            program.controls.warn(sentence)
+
+    def end(self, sentence: str, end: End) -> None:
+        """End the connection with a sentence for the person; `end` is for the record."""
+        self._ordered = self._ordered or end
+        self.conn.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
     def _limit(self, timeout_s: float, what: str) -> None:
         self._cancel_deadline()
@@ -233,6 +257,18 @@ class ClientConnection(LoginGuard):
             key=self.principal.fingerprint,
             certificate=self.principal.certificate,
         )
+        self._live = self.shared.tracker.open(self.principal, self.client_version, self)
+        self._leash = Leash(self._live)
+        self.tasks.spawn(self._place(self.principal, self._live, self._leash), name="place")
+
+    async def _place(self, principal: Principal, live: LiveConnection, leash: Leash) -> None:
+        """Find out where the connection leads, for the record and for limits; no login waits for it."""
+        workspace = blueprint = ""
+        with suppress(FairleadError):  # whoever opens a channel is told
+            workspace, blueprint = await self.shared.gateway.place(principal)
+        live.placed(workspace, blueprint)
+        user = principal.user
+        leash.hold(self.shared.settings.sessions.limit_of(user.name, user.groups, blueprint))
 
     def _refusal(self, exc: FairleadError) -> asyncssh.DisconnectError:
         """End the connection with the reason: trying other methods would not help."""
@@ -285,11 +321,6 @@ class ClientConnection(LoginGuard):
     def channel_closed(self) -> None:
         self._channels -= 1
 
-    def next_program_id(self) -> str:
-        """Name a program for the logs of both ends."""
-        self._programs += 1
-        return f"{self.conn_id}-{self._programs}"
-
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
         principal = self._principal_for_channel()
         session = ProgramSession(self, principal)
@@ -319,3 +350,12 @@ class ClientConnection(LoginGuard):
 
     def _listener_closed(self) -> None:
         self._listeners -= 1
+
+
+def _end_of(exc: Exception | None) -> End:
+    """Say for the record why a connection ended that we did not end."""
+    if exc is None:
+        return End(EndReason.LEFT)
+    if isinstance(exc, asyncssh.ConnectionLost | OSError):
+        return End(EndReason.LOST, str(exc))
+    return End(EndReason.FAILED if isinstance(exc, asyncssh.Error) else EndReason.BUG, str(exc))

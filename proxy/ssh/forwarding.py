@@ -17,7 +17,9 @@ from proxy.errors import (
     user_sentence,
 )
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
-from proxy.ssh.relay import Inbound, Outbound, relay_connection
+from proxy.sessions.live import NoTraffic
+from proxy.sessions.records import End, EndReason, Kind
+from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_connection
 from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
 from proxy.upstream.frames import Accepted
@@ -37,13 +39,27 @@ def new_listener_id(owner: "ClientConnection") -> str:
 class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     """The SSH end of one carried connection, whichever side opened the channel."""
 
-    def __init__(self, owner: "ClientConnection") -> None:
+    def __init__(self, owner: "ClientConnection", kind: Kind, target: str = "") -> None:
         self._owner = owner
         self._inbound = Inbound(owner.shared.settings.relay.buffer_bytes)
         self._outbound = Outbound(owner.conn.writable)
         self._chan: Any = None
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        traffic = ChannelTraffic(self._inbound, self._outbound)
+        self._record = owner.live.begin(kind, traffic, self, target=target)
+
+    def warn(self, sentence: str) -> None:
+        """There is no place for words on a connection that carries somebody else's bytes."""
+
+    def end(self, sentence: str, end: End) -> None:
+        """Close both sides."""
+        self._owner.log.info("forward ended from outside", reason=sentence)
+        self._record.ended(end)
+        if self._chan is not None:
+            self._chan.abort()
+        if self._task is not None:
+            self._task.cancel()
 
     def connection_made(self, chan: Any) -> None:
         self._chan = chan
@@ -93,12 +109,15 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
                     opened.set_result(None)
                 await self._started.wait()
                 await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
+                self._record.ended(End(EndReason.CLOSED))
         except FairleadError as exc:
+            self.failed(exc)
             if not opened.done():
                 opened.set_exception(exc)
             else:
                 self._owner.log.debug("forward ended", code=exc.code, reason=str(exc))
         finally:
+            self._record.ended(End(EndReason.LEFT))
             opened.cancel()
             if self._chan is not None:
                 self._chan.close()
@@ -110,8 +129,17 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         """
         try:
             await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
+            self._record.ended(End(EndReason.CLOSED))
         finally:
             self._chan.close()
+
+    def failed(self, exc: FairleadError | asyncssh.ChannelOpenError) -> None:
+        """Note that the connection could not be had, or broke."""
+        if isinstance(exc, FairleadError):
+            reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
+            self._record.ended(End(reason, f"{exc.code}: {exc}"))
+        else:
+            self._record.ended(End(EndReason.FAILED, f"the client refused it: {exc.reason}"))
 
 
 async def dial(owner: "ClientConnection", principal: Principal, target: Target) -> Dialled:
@@ -119,7 +147,7 @@ async def dial(owner: "ClientConnection", principal: Principal, target: Target) 
 
     Raises: asyncssh.ChannelOpenError with what the workspace reported.
     """
-    session = Dialled(owner)
+    session = Dialled(owner, Kind.FORWARD, str(target))
     try:
         await session.carry(owner.shared.gateway.dial(principal, target))
     except FairleadError as exc:
@@ -152,6 +180,7 @@ class RemoteListener(asyncssh.SSHListener):
         self._bind = bind
         self._port = 0
         self._task: asyncio.Task[None] | None = None
+        self._ordered: End | None = None
 
     @classmethod
     async def open(
@@ -184,12 +213,22 @@ class RemoteListener(asyncssh.SSHListener):
         if self._task is not None:
             self._task.cancel()
 
+    def warn(self, sentence: str) -> None:
+        """There is no place for words on a listener."""
+
+    def end(self, sentence: str, end: End) -> None:
+        """Unbind by an order from outside."""
+        self._owner.log.info("listener ended from outside", bind=str(self._bind), reason=sentence)
+        self._ordered = end
+        self.close()
+
     async def wait_closed(self) -> None:
         if self._task is not None:
             await asyncio.wait([self._task])
 
     async def _serve(self, principal: Principal, bound: "asyncio.Future[int]") -> None:
         gateway = self._owner.shared.gateway
+        record = self._owner.live.begin(Kind.LISTEN, NoTraffic(), self, target=str(self._bind))
         try:
             listening = gateway.listen(principal, self._bind, new_listener_id(self._owner))
             async with listening as (listener, link):
@@ -198,16 +237,18 @@ class RemoteListener(asyncssh.SSHListener):
                 async for accepted in listener.accepted():
                     self._owner.tasks.spawn(self._forward(principal, link, accepted), name="forwarded")
         except FairleadError as exc:
+            record.ended(End(EndReason.FAILED, f"{exc.code}: {exc}"))
             if not bound.done():
                 bound.set_exception(exc)
             else:
                 self._owner.log.info("listener lost", bind=str(self._bind), reason=str(exc))
         finally:
+            record.ended(self._ordered or End(EndReason.CLOSED))
             bound.cancel()
 
     async def _forward(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         conn = self._owner.conn
-        session = Dialled(self._owner)
+        session = Dialled(self._owner, Kind.FORWARDED, str(self._bind))
         try:
             accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
             async with accepting as connection:
@@ -222,8 +263,10 @@ class RemoteListener(asyncssh.SSHListener):
                     await unix.accept(lambda: session, self._bind.path)
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:
+            session.failed(exc)
             self._owner.log.info(
                 "client refused a forwarded connection", bind=str(self._bind), reason=exc.reason
             )
         except (OpenFailed, UpstreamError) as exc:
+            session.failed(exc)
             self._owner.log.info("forwarded connection lost", bind=str(self._bind), reason=str(exc))

@@ -12,6 +12,8 @@ from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
 from proxy.logins import Logins
+from proxy.sessions.records import End, EndReason
+from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings, split_address
 from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
@@ -53,12 +55,13 @@ _COMPRESSION = ("none", "zlib@openssh.com")  # the one that starts after login: 
 class Listener:
     """Accepts SSH connections until closed."""
 
-    def __init__(self, settings: Settings, gateway: Gateway, logins: Logins, host_keys: HostKeys) -> None:
+    def __init__(
+        self, settings: Settings, gateway: Gateway, logins: Logins, tracker: Tracker, host_keys: HostKeys
+    ) -> None:
         self._settings = settings
         self._host_keys = host_keys
-        self._shared = Shared(
-            settings, gateway, logins, read_authorities(settings.identity.trusted_user_ca_keys), set()
-        )
+        authorities = read_authorities(settings.identity.trusted_user_ca_keys)
+        self._shared = Shared(settings, gateway, logins, tracker, authorities, set())
         self._server: asyncio.Server | None = None
 
     @property
@@ -114,7 +117,7 @@ class Listener:
         leaving = tuple(self._shared.connections)
         for connection in leaving:
             live.spawn(connection.conn.gone.wait(), name="goodbye")
-            connection.disconnect("the proxy is shutting down")
+            connection.end("the proxy is shutting down", End(EndReason.SHUTDOWN))
         await live.close(grace_s=GOODBYE_S)
 
     def _options(self) -> dict[str, object]:

@@ -110,6 +110,11 @@ def failure(exc: BaseException, reference: str, *, pty: bool, ran: bool = False)
     return (b"\r\n" if pty and ran else b"") + _line(user_sentence(exc, reference), pty=pty)
 
 
+def announcement(sentence: str, *, pty: bool) -> bytes:
+    """Say something to a person whose program runs: a terminal may be in the middle of a line."""
+    return (b"\r\n" if pty else b"") + _line(sentence, pty=pty)
+
+
 def cancelled(*, pty: bool) -> bytes:
     """Answer a Ctrl-C that was typed while the workspace started."""
     return _line("cancelled; the workspace goes on starting", pty=pty)

@@ -25,6 +25,8 @@ class Channel(Protocol):
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def is_closing(self) -> bool: ...
+    @property
+    def unsent_bytes(self) -> int: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
 
@@ -58,12 +60,24 @@ class Inbound:
     the client.
     """
 
-    __slots__ = ("_available", "_channel", "_eof", "_left", "_limit", "_paused", "_pieces", "_size")
+    __slots__ = (
+        "_available",
+        "_channel",
+        "_eof",
+        "_left",
+        "_limit",
+        "_paused",
+        "_pieces",
+        "_size",
+        "received",
+    )
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._pieces: deque[Buffer] = deque()
         self._size = 0
+        self.received = 0
+        """Bytes that ever came from the client."""
         self._eof = False
         self._paused = False
         self._available = asyncio.Event()
@@ -76,8 +90,10 @@ class Inbound:
 
     def feed(self, data: Buffer) -> None:
         """Take what arrived, uncopied."""
+        size = len(data)
         self._pieces.append(data)
-        self._size += len(data)
+        self._size += size
+        self.received += size
         self._available.set()
         if self._size >= self._limit and not self._paused and self._channel is not None:
             self._paused = True
@@ -156,24 +172,42 @@ class Inbound:
 class Outbound:
     """What goes to the client, no faster than the client and its connection take it."""
 
-    __slots__ = ("_channel", "_connection", "gate")
+    __slots__ = ("_channel", "_connection", "_written", "gate")
 
     def __init__(self, connection: Gate) -> None:
         self.gate = Gate()
         """Shut while the channel's own send buffer is full."""
         self._connection = connection
         self._channel: Channel | None = None
+        self._written = 0
+
+    @property
+    def sent(self) -> int:
+        """Bytes of payload that went to the client: what its window kept back is not among them."""
+        return max(0, self._written - self._channel.unsent_bytes) if self._channel is not None else 0
 
     def attach(self, channel: Channel) -> None:
         """Say which channel to write to."""
         self._channel = channel
 
     async def write(self, data: Buffer, datatype: int | None = None) -> None:
-        """Send `data`, then wait until more may follow. A closed channel swallows it."""
+        """Send payload, then wait until more may follow. A closed channel swallows it."""
         channel = self._channel
         if channel is None or channel.is_closing():
             return
         channel.write(data, datatype)
+        self._written += len(data)
+        if not (self.gate.is_open and self._connection.is_open):
+            await self._ready()
+
+    async def say(self, text: bytes, datatype: int | None = None) -> None:
+        """Send words of ours, which are not payload, as `write` does."""
+        channel = self._channel
+        if channel is not None and not channel.is_closing():
+            channel.write(text, datatype)
+            await self._ready()
+
+    async def _ready(self) -> None:
         while not (self.gate.is_open and self._connection.is_open):
             await self.gate.wait()
             await self._connection.wait()
@@ -191,6 +225,24 @@ class Outbound:
         """Send EOF after what was written; the other direction goes on."""
         if self._channel is not None and not self._channel.is_closing():
             self._channel.write_eof()
+
+
+class ChannelTraffic:
+    """What a channel has carried, counted where the bytes pass anyway."""
+
+    __slots__ = ("_inbound", "_outbound")
+
+    def __init__(self, inbound: Inbound, outbound: Outbound) -> None:
+        self._inbound = inbound
+        self._outbound = outbound
+
+    @property
+    def from_client(self) -> int:
+        return self._inbound.received
+
+    @property
+    def to_client(self) -> int:
+        return self._outbound.sent
 
 
 async def relay_program(

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, cast
 
 import asyncssh
 
-from proxy.errors import EXIT_LINK, FairleadError, UpstreamError, exit_status_of
+from proxy.errors import EXIT_LINK, EXIT_REFUSED, FairleadError, Refused, UpstreamError, exit_status_of
 from proxy.model import (
     Exec,
     Exit,
+    ExitSignal,
     ExitStatus,
     Principal,
     ProgramSpec,
@@ -20,9 +21,12 @@ from proxy.model import (
     WindowSize,
 )
 from proxy.policy import SUBSYSTEMS
+from proxy.sessions.kinds import kind_of
+from proxy.sessions.live import LiveProgram
+from proxy.sessions.records import End, EndReason
 from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
-from proxy.ssh.relay import Inbound, Outbound, relay_program
+from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_program
 from proxy.ssh.waiting import Cancelled, Waiting
 from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 _ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT", "KILL"})
 _CANCELLED_STATUS = 130  # what a shell reports for a program that Ctrl-C ended
+_LAST_WORDS_S = 2.0
+"""A client that reads nothing cannot keep its program from being ended."""
 
 
 class ProgramSession(asyncssh.SSHServerSession[bytes]):
@@ -56,6 +62,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._pty_told: Pty | None = None
         self._ran = False
         self._task: asyncio.Task[None] | None = None
+        self._record: LiveProgram | None = None
+        self._leash = asyncio.timeout(None)
+        self._ordered: tuple[str, End] | None = None
 
     # -------------------------------------------------------------------- requests of the channel
 
@@ -144,6 +153,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         del exc
         self._outbound.gate.open()
         self._owner.channel_closed()
+        if self._record is not None and not self._owner.conn.is_over:
+            self._record.ended(End(EndReason.LEFT))
         if self._task is not None:
             self._task.cancel()
 
@@ -157,22 +168,64 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
         EOF is never sent before the status (RFC 4254 §6.10): some clients close at once on EOF.
         """
-        reference = f"{self._owner.conn_id}"
+        assert self._kind is not None
+        kind = self._kind
+        self._record = self._owner.live.begin(
+            kind_of(kind),
+            ChannelTraffic(self._inbound, self._outbound),
+            self,
+            command=kind.command if isinstance(kind, Exec) else "",
+            pty=self._pty is not None,
+        )
         try:
-            end = await self._run()
+            async with self._leash:
+                exit_, end = await self._outcome()
+                await self._outbound.flush()
+        except TimeoutError:
+            assert self._ordered is not None
+            sentence, end = self._ordered
+            exit_ = ExitStatus(EXIT_REFUSED)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self._say(prompts.announcement(sentence, pty=self._pty is not None))
+                    await self._outbound.flush()
+        self._record.ended(end)
+        self._end(exit_)
+
+    async def _outcome(self) -> tuple[Exit, End]:
+        """Run the program, and say to the person what went wrong; gives the end for client and record."""
+        pty = self._pty is not None
+        try:
+            exit_ = await self._run()
         except Cancelled:
-            await self._say(prompts.cancelled(pty=self._pty is not None))
-            end = ExitStatus(_CANCELLED_STATUS)
+            await self._say(prompts.cancelled(pty=pty))
+            return ExitStatus(_CANCELLED_STATUS), End(EndReason.CANCELLED)
         except FairleadError as exc:
             self._owner.log.info("program failed", code=exc.code, reason=str(exc))
-            await self._say(prompts.failure(exc, reference, pty=self._pty is not None, ran=self._ran))
-            end = ExitStatus(exit_status_of(exc))
+            await self._say(prompts.failure(exc, self._owner.conn_id, pty=pty, ran=self._ran))
+            reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
+            return ExitStatus(exit_status_of(exc)), End(reason, exc.code)
         except Exception as exc:
             self._owner.log.exception("program failed by a bug")
-            await self._say(prompts.failure(exc, reference, pty=self._pty is not None, ran=self._ran))
-            end = ExitStatus(EXIT_LINK)
-        await self._outbound.flush()
-        self._end(end)
+            await self._say(prompts.failure(exc, self._owner.conn_id, pty=pty, ran=self._ran))
+            return ExitStatus(EXIT_LINK), End(EndReason.BUG)
+        if isinstance(exit_, ExitSignal):
+            return exit_, End(EndReason.EXITED, exit_signal=exit_.name)
+        return exit_, End(EndReason.EXITED, exit_status=exit_.status)
+
+    # ---------------------------------------------------------------------------- from outside
+
+    def warn(self, sentence: str) -> None:
+        """Tell the person on the terminal or on stderr; file transfers have no place for it."""
+        if self._ran and not isinstance(self._kind, Subsystem):
+            text = prompts.announcement(sentence, pty=self._pty is not None)
+            self._owner.tasks.spawn(self._say(text), name="warning")
+
+    def end(self, sentence: str, end: End) -> None:
+        """End the program with a sentence; the others of this connection go on."""
+        if self._ordered is None and self._task is not None and not self._task.done():
+            self._ordered = (sentence, end)
+            self._leash.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> Exit:
         """Get a program running, whatever that takes, and carry its bytes."""
@@ -189,7 +242,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 await _ignore_lost(program.resize(self._pty.window))
             if isinstance(self._kind, Shell) and self._pty is not None:
                 splash = await self._owner.shared.gateway.splash(self._principal)
-                await self._outbound.write(prompts.splash(splash))
+                await self._outbound.say(prompts.splash(splash))
             stack.callback(self._forget_program)
             return await relay_program(
                 program, self._inbound, self._outbound, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
@@ -204,9 +257,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             ssh_agent = await stack.enter_async_context(using)
         spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
         self._pty_told = self._pty
-        starting = self._owner.shared.gateway.program(
-            self._principal, spec, self._owner.next_program_id(), waiting.report
-        )
+        assert self._record is not None
+        starting = self._owner.shared.gateway.program(self._principal, spec, self._record.id, waiting.report)
         return await stack.enter_async_context(starting)
 
     def _forget_program(self) -> None:
@@ -214,7 +266,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     async def _say(self, text: bytes) -> None:
         datatype = None if self._pty is not None else asyncssh.EXTENDED_DATA_STDERR
-        await self._outbound.write(text, datatype)
+        await self._outbound.say(text, datatype)
 
     def _end(self, end: Exit) -> None:
         chan = self._chan

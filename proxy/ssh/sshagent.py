@@ -12,6 +12,7 @@ import asyncssh
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError, OpenFailed, UpstreamError
 from proxy.model import Principal, SshAgentBind
+from proxy.sessions.records import Kind
 from proxy.ssh.forwarding import Dialled, new_listener_id
 from proxy.upstream.client import Link
 from proxy.upstream.frames import Accepted
@@ -86,7 +87,7 @@ class SshAgent:
 
     async def _bridge(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         relay = self._owner.shared.settings.relay
-        session = Dialled(self._owner)
+        session = Dialled(self._owner, Kind.SSH_AGENT)
         try:
             accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
             async with accepting as connection:
@@ -94,6 +95,8 @@ class SshAgent:
                 await channel.open(lambda: session)
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:
+            session.failed(exc)
             self._owner.log.info("client refused its ssh-agent", reason=exc.reason)
         except (OpenFailed, UpstreamError) as exc:
+            session.failed(exc)
             self._owner.log.debug("ssh-agent connection lost", reason=str(exc))

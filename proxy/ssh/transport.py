@@ -18,7 +18,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
-from proxy.ssh.channel import TcpChannel, UnixChannel
+from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.relay import Gate
@@ -87,6 +87,11 @@ class TunedConnection(BulkConnection):
 
     def resume_writing(self) -> None:
         self.writable.open()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended, and its channels only because of that."""
+        return self._transport is None
 
     def connection_lost(self, exc: Exception | None = None) -> None:
         self.writable.open()
@@ -269,6 +274,13 @@ class TunedConnection(BulkConnection):
         """Make the channel of a Unix socket; encodings are not for relays."""
         return UnixChannel(
             self, self._loop, None, errors, window or self._window, max_pktsize or self._max_pktsize
+        )
+
+    def create_agent_channel(self, window: int = 0, max_pktsize: int = 0) -> AgentChannel:
+        """Make the channel of a connection to the client's ssh-agent."""
+        self._update_recv_pktlen(max_pktsize or self._max_pktsize)
+        return AgentChannel(
+            self, self._loop, None, "strict", window or self._window, max_pktsize or self._max_pktsize
         )
 
     async def reload_config(self) -> None:

@@ -75,7 +75,7 @@ class Waiting:
         body, self._body = self._body, None
         self._tasks.cancel()
         if self._drawn:
-            await self._outbound.write(prompts.ERASE_LINE)
+            await self._outbound.say(prompts.ERASE_LINE)
         if self._given_up and body is not None and body.uncancel() == 0:
             raise Cancelled from None
 
@@ -99,7 +99,7 @@ class Waiting:
                 elapsed_s = time.monotonic() - started
                 columns = self._pty.window.columns or 80
                 self._drawn = True
-                await self._outbound.write(
+                await self._outbound.say(
                     prompts.progress_line(self._progress, elapsed_s, tick, columns, unicode=unicode)
                 )
             tick += 1
@@ -114,4 +114,4 @@ class Waiting:
             if self._progress is not None and self._progress.text != said:
                 said = self._progress.text
                 note = prompts.progress_note(self._progress, pty=self._pty is not None)
-                await self._outbound.write(note, None if self._pty else asyncssh.EXTENDED_DATA_STDERR)
+                await self._outbound.say(note, None if self._pty else asyncssh.EXTENDED_DATA_STDERR)

@@ -3,47 +3,26 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.contract.natsserver import NatsServer
 from tests.wire.harness import Fairlead, needs
+from tests.wire.replicas import two_proxies
 
 pytestmark = needs("ssh", "ssh-keygen")
 
 DEADLINE_S = 60
-REPLICA = "FAIRLEAD_PROXY_ID"
-
-
-def replica_of(first: Fairlead, directory: Path, **settings: str) -> Fairlead:
-    """Make a second proxy on the first one's state, with a client configuration of its own."""
-    directory.mkdir()
-    second = Fairlead(directory, extra_env={**first.extra_env, "FAIRLEAD_HOME": str(first.home), **settings})
-    text = first.ssh_config.read_text().replace(f"Port {first.port}", f"Port {second.port}")
-    second.ssh_config.write_text(text)
-    return second
 
 
 @pytest.fixture
 def replicas(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Fairlead]]:
     """Two proxies on one database; the settings of a test come as its parameter."""
     settings: dict[str, str] = dict(getattr(request, "param", {}))
-    with ExitStack() as stack:
-        if settings.pop("nats", None):
-            nats = NatsServer(tmp_path / "nats")
-            nats.start()
-            stack.callback(nats.kill)
-            settings["FAIRLEAD_EVENTS__URLS"] = nats.url
-        first = Fairlead(tmp_path / "first", extra_env={**settings, REPLICA: "first"})
-        first.prepare()
-        stack.callback(first.close)
-        second = replica_of(first, tmp_path / "second", **{REPLICA: "second"})
-        stack.callback(second.stop)
-        first.start()
-        second.start()
-        yield [first, second]
+    nats = bool(settings.pop("nats", None))
+    with two_proxies(tmp_path, settings, nats=nats) as both:
+        yield [both.first, both.second]
 
 
 @asynccontextmanager

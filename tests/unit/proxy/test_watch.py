@@ -25,8 +25,8 @@ class Connection:
         self.ended: list[str] = []
         self.told = asyncio.Event()
 
-    def disconnect(self, reason: str) -> None:
-        self.ended.append(reason)
+    def end(self, sentence: str, end: object) -> None:
+        self.ended.append(sentence)
         self.told.set()
 
 
