@@ -18,6 +18,7 @@ from proxy.commands.blueprints import blueprint_app
 from proxy.commands.common import HELP, Json
 from proxy.commands.onboarding import onboarding_app
 from proxy.commands.providers import provider_app
+from proxy.commands.recordings import add_to as add_recordings_to
 from proxy.commands.sessions import session_app
 from proxy.commands.trust import trust_app
 from proxy.commands.users import key_app, user_app
@@ -41,6 +42,7 @@ app.add_typer(provider_app, name="provider")
 app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
 app.add_typer(trust_app, name="trust")
+add_recordings_to(session_app)
 app.add_typer(session_app, name="session")
 
 Listen = Annotated[str | None, typer.Option(help="host:port of the SSH listener.")]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from proxy.commands.common import HELP, Json, actor
+from proxy.commands.common import HELP, Json, actor, publish
 from proxy.errors import IdentityError, WorkspaceNotFound
 from proxy.output import event_row, print_json, print_rows, workspace_row
 
 if TYPE_CHECKING:
+    from proxy.events.schema import Event
     from proxy.model import Progress, User, WorkspaceName
     from proxy.settings import Settings
     from proxy.workspaces.backend import Backend, Report, WorkspaceRecord
@@ -76,10 +77,27 @@ def stop_workspace(
     reason: Annotated[str, typer.Option(help="A sentence that the person reads.")] = "",
 ) -> None:
     """End workspaces and everything that runs in them; their homes stay."""
+    from proxy.events.schema import WorkspaceStopped
     from proxy.workspaces.backend import Stop
 
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=reason)
-    _each(context, names, lambda backend, name: backend.stop(name, stop))
+    events: list[Event] = []
+
+    async def end(backend: "Backend", name: "WorkspaceName") -> None:
+        record = await _found(backend, name)
+        await backend.stop(name, stop)
+        events.append(
+            WorkspaceStopped(
+                user=record.user, workspace=record.name, blueprint=record.blueprint, actor=stop.by
+            )
+        )
+
+    try:
+        _each(context, names, end)
+    finally:
+        settings: Settings = context.obj.settings()
+        if events and settings.events.urls:
+            asyncio.run(publish(settings, events))
 
 
 @workspace_app.command("delete")

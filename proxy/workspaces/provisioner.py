@@ -12,12 +12,16 @@ from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.quotas import Quotas
+from proxy.workspaces.told import Tell, Told, tell_nobody
 
 
 class Workspaces:
     """Every workspace that users of this installation may be in."""
 
-    def __init__(self, catalog: Catalog, backend: Backend, settings: BlueprintSettings) -> None:
+    def __init__(
+        self, catalog: Catalog, backend: Backend, settings: BlueprintSettings, tell: Tell = tell_nobody
+    ) -> None:
+        self._told = Told(tell)
         self._backend = backend
         self._catalog = catalog
         self._settings = settings
@@ -33,8 +37,9 @@ class Workspaces:
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
         """Do as `ensure` for a user who need not be connected."""
         request = await self.request(user, value)
-        async with self._quotas.admitted(request):
-            endpoint = await self._backend.ensure(request, report)
+        with self._told.start(request, report) as attempt:
+            async with self._quotas.admitted(request):
+                endpoint = attempt.endpoint = await self._backend.ensure(request, attempt.report)
         if request.blueprint.init:
             # shelld answers before they have ended, and lets programs wait for them.
             report(Progress(Phase.STARTING, f"waiting for workspace {request.name} and its init scripts"))
