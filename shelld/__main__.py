@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from shelld import log, memory, settings
+from shelld import bundle, etc, log, memory, settings
 from shelld.errors import SettingsError
 
 EX_TEMPFAIL = 75
@@ -27,6 +27,9 @@ def main() -> None:
     settings.prepare_process()
     memory.keep_buffers()
     log.configure(chosen.log_level)
+    if bundle.find() is not None:
+        bundle.keep_to_files()
+    chosen = etc.prepare(chosen)
 
     # The launcher must be forked while this process has one thread; gRPC's import changes that.
     from shelld.launch import fork_launcher

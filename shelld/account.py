@@ -112,8 +112,14 @@ def choose_shell(account: Account) -> str:
             return shell
     raise StartError(
         StartCode.NOT_FOUND,
-        f"the workspace has no shell: neither {account.shell} nor {FALLBACK_SHELL} can be run",
+        f"the workspace has no shell: neither {account.shell} nor {FALLBACK_SHELL} can be run; "
+        "name a program of its image as the command, or use sftp",
     )
+
+
+def has_shell(account: Account) -> bool:
+    """Say whether `choose_shell` would find one."""
+    return any(os.path.isfile(shell) and os.access(shell, os.X_OK) for shell in _candidates(account))
 
 
 def _candidates(account: Account) -> Iterator[str]:

@@ -19,10 +19,12 @@ from shelld.idle import stop_when_idle
 from shelld.launch import Launcher
 from shelld.listen import Listeners
 from shelld.log import Log
+from shelld.places import PrivateDirectories
 from shelld.reaper import Reaper
 from shelld.registry import Registry
 from shelld.service import Server, Service
 from shelld.settings import Settings
+from shelld.sftpserver import SftpServers
 from shelld.start import Starter
 
 _log = Log("shelld.app")
@@ -48,14 +50,25 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     registry = Registry(settings.limits)
     farewell = Farewell(settings.grace_s)
     bootstrap = Bootstrap(settings, accounts.own, launcher, farewell)
-    listeners = Listeners(settings.forward, settings.runtime_dir, settings.accept_timeout_s, launcher)
+    private = PrivateDirectories()
+    listeners = Listeners(
+        settings.forward, settings.runtime_dir, settings.accept_timeout_s, launcher, private
+    )
     activity = Activity(registry, accounts.own.home)
-    starter = Starter(settings, accounts, launcher, farewell, bootstrap.ready, listeners.agent_socket)
+    starter = Starter(
+        settings,
+        accounts,
+        launcher,
+        farewell,
+        bootstrap.ready,
+        listeners.agent_socket,
+        SftpServers(settings.sftp_server, private),
+    )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher)
     service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
     server = Server(service.behaviours(), authenticate)
 
-    bootstrap.prepare()
+    await bootstrap.prepare()
     await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
     if door is not None:
         door.show()
@@ -74,7 +87,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
             door.hide()
         await aio.end(aside)
         await _end_programs(registry, farewell, launcher, server)
-        listeners.close()
+        private.close()
         launcher.close()
         reaper.uninstall()
         if door is not None:

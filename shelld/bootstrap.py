@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import tempfile
@@ -21,13 +22,16 @@ from shelld.errors import StartError
 from shelld.farewell import Farewell
 from shelld.launch import Command, Launcher
 from shelld.log import Log
+from shelld.places import temporary
 from shelld.reaper import End
 from shelld.settings import InitScript, Settings
 from shelld.start import read_host
 
 _log = Log("shelld.bootstrap")
 _STATE = ".local/state/fairlead/init"
-_SKELETON_MODE = 0o700
+_HOME_MODE = 0o700
+_SKELETON = "/etc/skel"
+_OF_A_NEW_VOLUME = {"lost+found"}
 
 
 @dataclass(slots=True)
@@ -40,9 +44,10 @@ class Bootstrap:
     farewell: Farewell
     _done: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Do what takes no time: before serving."""
-        self._make_home()
+        if self._make_home() and self.settings.create_account:
+            await self._furnish_home()
         with contextlib.suppress(OSError):
             os.makedirs(self.settings.runtime_dir, exist_ok=True)
         if self.settings.hostname:
@@ -51,15 +56,25 @@ class Bootstrap:
             except OSError as error:
                 _log.info("host name not set", reason=error.strerror)
 
-    def _make_home(self) -> None:
+    def _make_home(self) -> bool:
+        """Make the home if it is missing and give it to the account; say whether it is a new one."""
         home = self.account.home
         try:
-            os.makedirs(home, mode=_SKELETON_MODE, exist_ok=True)
+            os.makedirs(home, mode=_HOME_MODE, exist_ok=True)
             if os.geteuid() == 0 and os.stat(home).st_uid == 0 != self.account.uid:
                 # A new volume belongs to root. Only the directory itself: what is inside may be huge.
                 os.chown(home, self.account.uid, self.account.gid)
+            return not set(os.listdir(home)) - _OF_A_NEW_VOLUME
         except OSError as error:
             _log.warning("home not prepared", home=home, reason=error.strerror)
+            return False
+
+    async def _furnish_home(self) -> None:
+        try:
+            await self.launcher.copy(_SKELETON, self.account.home, self.account.ids)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # an image may have no /etc/skel
+                _log.info("skeleton not copied", home=self.account.home, reason=str(error))
 
     async def run_scripts(self) -> None:
         """Run the init scripts in order, each with its deadline; `ready` returns afterwards.
@@ -88,7 +103,7 @@ class Bootstrap:
         if _already_done(script, mark):
             return
         _log.info("init script starts", script=script.name)
-        with tempfile.TemporaryDirectory(prefix="shelld-init-") as directory:
+        with tempfile.TemporaryDirectory(prefix="shelld-init-", dir=temporary(self.account)) as directory:
             end = await self._execute(script, directory, mark)
         _log.info("init script ended", script=script.name, ok=end == 0, status=end)
 

@@ -7,6 +7,7 @@ That is what an init container does, as root or not, in an image without a shell
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import sys
@@ -49,6 +50,18 @@ def find(module: Path = Path(__file__)) -> Bundle | None:
     root = module.resolve().parent.parent.parent
     bundle = Bundle(root)
     return bundle if root.joinpath("app") in module.resolve().parents and bundle.loader.is_file() else None
+
+
+def keep_to_files() -> None:
+    """Have this process and its forks look accounts up in files and hosts in files and DNS, nowhere else.
+
+    The workspace's nsswitch.conf may name modules, which the bundle's libc would load from the workspace's
+    libraries: made for another libc, and possibly the end of this process.
+    """
+    configure = getattr(ctypes.CDLL(None), "__nss_configure_lookup", None)
+    if configure is not None:  # glibc's; musl reads nothing but files
+        for database, services in (("passwd", "files"), ("group", "files"), ("hosts", "files dns")):
+            configure(database.encode(), services.encode())
 
 
 def install(source: Path, target: Path) -> None:

@@ -78,7 +78,7 @@ def _execute_launcher() -> tuple[int, socket.socket]:
     loader = whole[: max(0, len(whole) - len(sys.orig_argv))]
     code = f"import sys; sys.path[:] = {sys.path!r}; from shelld import launcher; launcher.main()"
     started = subprocess.Popen(
-        [*loader, sys.executable, "-c", code, str(theirs.fileno())],
+        [*loader, sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())],
         executable="/proc/self/exe",
         pass_fds=[theirs.fileno()],
     )
@@ -141,6 +141,15 @@ class Launcher:
         Raises: LaunchError of stage "unlink".
         """
         async with self._sent({"op": "unlink", "path": path}, ids) as (report, _):
+            while message := await report.next():
+                _raise(message)
+
+    async def copy(self, source: str, target: str, ids: Ids | None) -> None:
+        """Copy what a directory holds into another one as an account, which owns the copies.
+
+        Raises: LaunchError of stage "copy".
+        """
+        async with self._sent({"op": "copy", "source": source, "target": target}, ids) as (report, _):
             while message := await report.next():
                 _raise(message)
 

@@ -217,10 +217,19 @@ def _unlink(job: dict[str, Any], report: socket.socket) -> None:
     _tell(report, done=True)
 
 
+def _copy(job: dict[str, Any], report: socket.socket) -> None:
+    """Copy the files of a directory into another one, as the account: a link there leads nowhere else."""
+    import shutil
+
+    shutil.copytree(job["source"], job["target"], symlinks=True, dirs_exist_ok=True)
+    _tell(report, done=True)
+
+
 _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket], None]] = {
     "exec": _exec,
     "sftp": _sftp,
     "connect": _connect,
     "bind": _bind,
     "unlink": _unlink,
+    "copy": _copy,
 }

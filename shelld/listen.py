@@ -9,7 +9,6 @@ import os
 import secrets
 import socket
 import stat
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from shelld.errors import OpenCode, OpenError, open_code
 from shelld.fds import readable
 from shelld.launch import Launcher
 from shelld.log import Log
+from shelld.places import PrivateDirectories
 from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
 
 _log = Log("shelld.listen")
@@ -70,16 +70,21 @@ class Listeners:
     """Every listener of this shelld. On the event loop's thread only."""
 
     def __init__(
-        self, forward: ForwardSettings, runtime_dir: str, accept_timeout_s: float, launcher: Launcher
+        self,
+        forward: ForwardSettings,
+        runtime_dir: str,
+        accept_timeout_s: float,
+        launcher: Launcher,
+        private: PrivateDirectories,
     ) -> None:
-        """`runtime_dir` holds ssh-agent sockets when it can be written to."""
+        """`runtime_dir` holds ssh-agent sockets when it can be written to, `private` otherwise."""
         self._forward = forward
         self._runtime_dir = runtime_dir
         self._accept_timeout_s = accept_timeout_s
         self._launcher = launcher
         self._open: dict[str, Listener] = {}
         self._waiting: dict[str, _Waiting] = {}
-        self._private_dirs: dict[str, str] = {}
+        self._private = private
 
     @contextlib.asynccontextmanager
     async def tcp(self, listener_id: str, host: str, port: int, account: Account) -> AsyncIterator[Listener]:
@@ -237,7 +242,7 @@ class Listeners:
     def _bind_agent(self, name: str, account: Account) -> tuple[str, socket.socket]:
         for directory in (self._runtime_dir, ""):
             try:
-                path = os.path.join(directory or self._private_dir(account), name)
+                path = os.path.join(directory or self._private.of(account), name)
                 if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
                     continue
                 _remove_stale(path)
@@ -250,22 +255,6 @@ class Listeners:
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
             return path, made
         raise OpenError(OpenCode.INVALID, "the ssh-agent socket's name is too long")
-
-    def _private_dir(self, account: Account) -> str:
-        """Return a directory of mode 0700 that belongs to the account, made once."""
-        known = self._private_dirs.get(account.name)
-        if known is None or not Path(known).is_dir():
-            known = tempfile.mkdtemp(prefix="shelld-")
-            if account.ids is not None:
-                os.chown(known, account.uid, account.gid)
-            self._private_dirs[account.name] = known
-        return known
-
-    def close(self) -> None:
-        """Remove the private directories; their sockets went with their listeners."""
-        for directory in self._private_dirs.values():
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
 
 
 def bind_private(path: str) -> socket.socket:

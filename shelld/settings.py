@@ -91,6 +91,10 @@ class Settings:
     user: str = ""
     """The user whom the workspace belongs to; in Unix-socket mode only told, with TCP part of the token."""
     account: AccountSettings = field(default_factory=AccountSettings)
+    create_account: bool = False
+    """Write the account to /etc/passwd and its companions: they are this workspace's own files."""
+    sudo: bool = False
+    """Let the account become root without a password; with `create_account`, where sudo is installed."""
     accounts: tuple[str, ...] = ()
     """OS accounts that may be asked for besides the workspace's own."""
     shell: str | None = None
@@ -162,6 +166,12 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise TypeError("must be a number of at least 0")
     return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+    return value
 
 
 def _count(value: Any) -> int:
@@ -280,6 +290,8 @@ def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Setti
         log_level=log_level,
         user=reader.take("user", plain.user, _text),
         account=_account(reader.take("account", {}, lambda value: value), problems),
+        create_account=reader.take("create_account", plain.create_account, _flag),
+        sudo=reader.take("sudo", plain.sudo, _flag),
         accounts=reader.take("accounts", plain.accounts, _list_of(_text)),
         shell=reader.take("shell", None, _absolute),
         env=reader.take("env", {}, _environment),

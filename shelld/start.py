@@ -7,30 +7,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shelld import environ
-from shelld.account import Account, Accounts, choose_shell
+from shelld import environ, plain
+from shelld.account import Account, Accounts, choose_shell, has_shell
 from shelld.errors import StartCode, StartError
 from shelld.farewell import Farewell
 from shelld.launch import Command, Launcher
 from shelld.log import Log
 from shelld.program import Program, start
 from shelld.pty import PtySpec
-from shelld.settings import INTERNAL_SFTP, Settings
+from shelld.settings import Settings
+from shelld.sftpserver import SftpServers
 
 _log = Log("shelld.start")
-
-SFTP_SERVERS = (
-    str(Path(__file__).parent.parent / "libexec" / "sftp-server"),  # bundled
-    "/usr/lib/openssh/sftp-server",
-    "/usr/libexec/openssh/sftp-server",
-    "/usr/libexec/sftp-server",
-    "/usr/lib/ssh/sftp-server",
-    "/usr/lib/sftp-server",
-    "/usr/lib64/misc/sftp-server",
-)
-
-BUILT_IN_SFTP = ""
-"""The launcher serves sftp itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +49,7 @@ class Starter:
     ready: Callable[[], Awaitable[None]]
     agent_socket: Callable[[str, Account], str]
     """Path of the socket of an account's listener, by its id. Raises KeyError."""
+    sftp_servers: SftpServers
 
     async def start(self, spec: ProgramSpec) -> Program:
         """Start a program.
@@ -85,9 +74,10 @@ class Starter:
     def command(self, spec: ProgramSpec, account: Account) -> Command:
         """Choose file, argv and environment.
 
-        Raises: StartError NOT_FOUND, INVALID.
+        Raises: StartError NOT_FOUND, NOT_EXECUTABLE, INVALID, RESOURCES.
         """
-        shell = account.shell if spec.kind == "subsystem" else choose_shell(account)
+        needs_shell = spec.kind == "shell" or (spec.kind == "exec" and has_shell(account))
+        shell = choose_shell(account) if needs_shell else account.shell
         env = environ.build(
             environ.Login(
                 account=account,
@@ -102,12 +92,14 @@ class Starter:
             blueprint=self.settings.env,
         )
         if spec.kind == "subsystem":
-            path, argv = self._subsystem(spec.text)
-        elif spec.kind == "exec":
-            path, argv = shell, [os.path.basename(shell), "-c", spec.text]
-        else:
-            path, argv = shell, ["-" + os.path.basename(shell)]
-        return Command(path, argv, env, account.home)
+            return self._subsystem(spec.text, account, env)
+        if not needs_shell:
+            argv = plain.words(spec.text)
+            return Command(plain.locate(argv[0], env["PATH"], account.home), argv, env, account.home)
+        argv = [os.path.basename(shell), "-c", spec.text]
+        if spec.kind == "shell":
+            argv = ["-" + os.path.basename(shell)]
+        return Command(shell, argv, env, account.home)
 
     def _agent(self, spec: ProgramSpec, account: Account) -> str:
         if not spec.ssh_agent:
@@ -117,16 +109,11 @@ class Starter:
         except KeyError:
             raise StartError(StartCode.INVALID, "the ssh-agent listener is gone") from None
 
-    def _subsystem(self, name: str) -> tuple[str, list[str]]:
+    def _subsystem(self, name: str, account: Account, env: Mapping[str, str]) -> Command:
         if name != "sftp":
             raise StartError(StartCode.NOT_FOUND, f"the workspace has no subsystem {name[:64]!r}")
-        wanted = self.settings.sftp_server
-        if wanted == INTERNAL_SFTP:
-            return BUILT_IN_SFTP, []
-        for path in (*((wanted,) if wanted else ()), *SFTP_SERVERS):
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                return path, [os.path.basename(path)]
-        return BUILT_IN_SFTP, []
+        path, argv, needed = self.sftp_servers.choose(account)
+        return Command(path, argv, {**env, **needed}, account.home)
 
 
 def read_host() -> environ.Host:

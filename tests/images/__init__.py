@@ -1,0 +1,1 @@
+"""Images: built for real, and run by a real dockerd."""
