@@ -37,6 +37,8 @@ def test_shelld_is_told_what_the_blueprint_says() -> None:
         "workspace": "ws-1",
         "user": "alice",
         "account": {**_own_account(), "home": "/state/workspaces/ws-1/home"},
+        "create_account": False,
+        "sudo": False,
         "accounts": ["postgres"],
         "shell": "/bin/sh",
         "env": {"A": "b"},
