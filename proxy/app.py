@@ -18,6 +18,7 @@ from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
+from proxy.recording.opening import open_recordings
 from proxy.sessions.opening import open_sessions
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
@@ -90,7 +91,10 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     tracker = await stack.enter_async_context(
         open_sessions(database, bus, shared, settings.sessions, settings.proxy_id)
     )
-    listener = Listener(settings, Gateway(workspaces, links), logins, tracker, keys)
+    recordings = open_recordings(settings, bus)
+    stack.push_async_callback(recordings.close)
+    recordings.start()
+    listener = Listener(settings, Gateway(workspaces, links, recordings), logins, tracker, keys)
     watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
     watch.start()
     stack.push_async_callback(watch.close)

@@ -1,13 +1,15 @@
 """The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 
 import structlog
 
 from proxy import metrics, policy
 from proxy.errors import FairleadError, Refused, Unreachable
 from proxy.model import Bind, Principal, ProgramSpec, Target
+from proxy.recording.recorder import Recorder
+from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report
@@ -37,9 +39,10 @@ def _counted(spec: ProgramSpec) -> Iterator[None]:
 class Gateway:
     """One per process; every connection shares it."""
 
-    def __init__(self, workspaces: Workspaces, links: Links) -> None:
+    def __init__(self, workspaces: Workspaces, links: Links, recordings: Recordings) -> None:
         self._workspaces = workspaces
         self._links = links
+        self._recordings = recordings
 
     async def place(self, principal: Principal) -> tuple[str, str]:
         """Say where a connection leads: workspace and blueprint, whether or not that runs.
@@ -72,6 +75,30 @@ class Gateway:
                 program = await link.run(spec, principal, program_id)
             async with program:
                 yield program, link
+
+    @asynccontextmanager
+    async def recorded(
+        self, principal: Principal, spec: ProgramSpec, program_id: str
+    ) -> AsyncIterator[Recorder | None]:
+        """Record what runs inside, when a rule or the blueprint says so; None when nothing does.
+
+        Raises: BlueprintError, WorkspaceError; RecordingUnavailable and, on leaving, RecordingLost when the
+            program may not run unrecorded.
+        """
+        blueprint = await self._workspaces.blueprint(principal)
+        recorder = await self._recordings.program(principal, spec, blueprint, program_id)
+        async with nullcontext() if recorder is None else recorder:
+            yield recorder
+
+    @asynccontextmanager
+    async def recorded_forward(
+        self, principal: Principal, target: str, forward_id: str
+    ) -> AsyncIterator[Recorder | None]:
+        """Record that a connection was forwarded, in the same way. Raises: as `recorded`."""
+        blueprint = await self._workspaces.blueprint(principal)
+        recorder = await self._recordings.forward(principal, target, blueprint, forward_id)
+        async with nullcontext() if recorder is None else recorder:
+            yield recorder
 
     @asynccontextmanager
     async def dial(self, principal: Principal, target: Target) -> AsyncIterator[tuple[Connection, Link]]:

@@ -15,6 +15,10 @@ from proxy.errors import BlueprintInvalid
 NOT_INHERITED = frozenset({"name", "template", "abstract"})
 
 
+KEPT = frozenset({"record"})
+"""`null` takes nothing away here: whoever writes a child may be the one whom it would record."""
+
+
 class Join(Enum):
     """How a child's list meets its parent's."""
 
@@ -83,7 +87,8 @@ def _merge(parent: Node, child: Node, loc: Location) -> Node:
         joined = dict(parent.value)
         for key, node in child.value.items():
             if key in joined and node.value is None:
-                del joined[key]
+                if loc or key not in KEPT:
+                    del joined[key]
             else:
                 joined[key] = _merge(joined[key], node, (*loc, key)) if key in joined else node
         return Node(joined, child.file_name, child.line)

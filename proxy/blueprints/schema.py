@@ -16,6 +16,7 @@
     accounts: [postgres]             # may be asked for with `user=`, besides the workspace's own
     idle_stop_s: 3600                # 0: never
     limits: {programs: 512, connections: 4096, listeners: 64}
+    record: [shell, exec, sftp, forward]                     # besides what the settings want recorded
     image: registry.example.com/dev:1                        # this and the rest: of a cluster
     resources: {requests: {cpu: 500m}, limits: {memory: 4Gi, nvidia.com/gpu: 1}}
     storages: {home: {kind: home, size: 20Gi}}
@@ -133,6 +134,8 @@ class Blueprint(Part):
     stop_hold_s: Seconds | None = None
     """A stop that the person asked for is not undone by a login for this long; None: the setting."""
     limits: Limits = Limits()
+    record: tuple[Literal["shell", "exec", "sftp", "forward"], ...] = ()
+    """Recorded besides what the installation's rules say, which no blueprint can take away."""
 
     image: Image | None = None
     """None takes the backend's default image."""

@@ -250,6 +250,37 @@ class ProgramEnded(_OfProgram):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _OfRecording(Event):
+    connection_id: str = ""
+    recording_id: str = ""
+    """The id of the program or forward that is recorded."""
+    kind: str = ""
+    """`shell`, `exec`, `sftp` or `forward`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingInterrupted(_OfRecording):
+    """Storage is down; what was recorded waits, and what finds no room will be missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingLost(_OfRecording):
+    """A program was ended, because its rule wants it recorded and it could not be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingClosed(_OfRecording):
+    """A recording is over; what is said here must be what the recording says, or it was tampered with."""
+
+    complete: bool = False
+    """Whether all of it is stored, and nothing was left out."""
+    gaps: int = 0
+    blocks: int = 0
+    hash: str = ""
+    """Of the last block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionKillOrdered(_OfAdministration):
     """Somebody ordered that a session ends; the order itself is in the database, this only says: look."""
 

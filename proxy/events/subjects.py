@@ -28,6 +28,9 @@ SESSION_CLOSED = "fairlead.session.closed"
 SESSION_PROGRAM_STARTED = "fairlead.session.program_started"
 SESSION_PROGRAM_ENDED = "fairlead.session.program_ended"
 SESSION_KILL_ORDERED = "fairlead.session.kill_ordered"
+SESSION_RECORDING_INTERRUPTED = "fairlead.session.recording_interrupted"
+SESSION_RECORDING_LOST = "fairlead.session.recording_lost"
+SESSION_RECORDING_CLOSED = "fairlead.session.recording_closed"
 WORKSPACE_STARTED = "fairlead.workspace.started"
 WORKSPACE_STOPPED = "fairlead.workspace.stopped"
 WORKSPACE_FAILED = "fairlead.workspace.failed"
@@ -50,6 +53,9 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         SESSION_PROGRAM_STARTED: schema.ProgramStarted,
         SESSION_PROGRAM_ENDED: schema.ProgramEnded,
         SESSION_KILL_ORDERED: schema.SessionKillOrdered,
+        SESSION_RECORDING_INTERRUPTED: schema.RecordingInterrupted,
+        SESSION_RECORDING_LOST: schema.RecordingLost,
+        SESSION_RECORDING_CLOSED: schema.RecordingClosed,
         WORKSPACE_STARTED: schema.WorkspaceStarted,
         WORKSPACE_STOPPED: schema.WorkspaceStopped,
         WORKSPACE_FAILED: schema.WorkspaceFailed,

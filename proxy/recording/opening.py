@@ -3,17 +3,19 @@
 from pathlib import Path
 
 from proxy.errors import SettingsError
+from proxy.events.publisher import Publisher
 from proxy.recording.archive import Archive
 from proxy.recording.directory import DirectoryStore
-from proxy.recording.recorder import Tell
+from proxy.recording.recorder import News
 from proxy.recording.service import Recordings
 from proxy.recording.signing import Keyring, load_or_create, load_public
 from proxy.recording.store import Store
+from proxy.recording.tell import event_of
 from proxy.settings import Settings
 from proxy.settings.recording import RecordingSettings
 
 
-def open_recordings(settings: Settings, tell: Tell) -> Recordings:
+def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
     """Make what records, and its key when there is none yet.
 
     Raises: SettingsError.
@@ -21,6 +23,10 @@ def open_recordings(settings: Settings, tell: Tell) -> Recordings:
     key = load_or_create(settings.recording_key_file)
     keyring = _keyring(settings.recording, settings.recording_key_file)
     store = _store(settings.recording, settings.recording_dir)
+
+    def tell(news: News) -> None:
+        publisher.publish(event_of(news))
+
     return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, tell=tell)
 
 

@@ -21,7 +21,7 @@ _QUERIES = re.compile(r"\x1b\[[0-9;?>=]*(?:[cn]|\$p)|\x05")
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?>=$]*|[\]P^_X][^\x07\x9c]*)?\Z", re.DOTALL)
 _MAX_HELD = 64 * 1024
 
-RESET = "\x1b[!p\x1b[?1049l\x1b[?2004l\x1b[?1000;1002;1003;1006l\x1b[?25h\x1b[0m"
+RESET = "\x1b[?1049l\x1b7\x1b[r\x1b8\x1b[?1;1000;1002;1003;1006;2004l\x1b[?7;25h\x1b>\x1b(B\x1b[0m"
 """Undoes what a program may have left in the terminal that shows a recording."""
 
 

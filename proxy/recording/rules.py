@@ -3,9 +3,21 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from proxy.model import Exec, ProgramSpec, Subsystem, User
 from proxy.settings.recording import OnFailure, RecordingRule, RecordingSettings, RecordKind
+
+
+class Blueprint(Protocol):
+    """What matters here of a blueprint."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shell(self) -> str | None: ...
+    @property
+    def record(self) -> Sequence[RecordKind]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +41,15 @@ def kinds_of(spec: ProgramSpec) -> tuple[RecordKind, ...]:
 
 
 def terms_for(
-    settings: RecordingSettings,
-    user: User,
-    blueprint: str,
-    wanted_by_blueprint: Collection[str],
-    kinds: Sequence[RecordKind],
+    settings: RecordingSettings, user: User, blueprint: Blueprint, kinds: Sequence[RecordKind]
 ) -> Terms | None:
     """Find the terms under which something is recorded; None when it is not.
 
     The first rule that matches decides. A blueprint only ever adds, because some are written by the person
     whom they would record.
     """
-    rule = next((rule for rule in settings.rules if _matches(rule, user, blueprint)), None)
-    wanted = {*(rule.record if rule else ()), *wanted_by_blueprint}
+    rule = next((rule for rule in settings.rules if _matches(rule, user, blueprint.name)), None)
+    wanted = {*(rule.record if rule else ()), *blueprint.record}
     if wanted.isdisjoint(kinds):
         return None
     if rule is None:

@@ -1,6 +1,5 @@
 """Every recording of this process: whether there is to be one, its beginning, its task."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
 from proxy.recording.recorder import ForwardRecorder, Recorder, SftpRecorder, Tell, TerminalRecorder
 from proxy.recording.retention import Sweeper
-from proxy.recording.rules import Terms, kinds_of, terms_for
+from proxy.recording.rules import Blueprint, Terms, kinds_of, terms_for
 from proxy.recording.signing import Keyring, SigningKey
 from proxy.recording.spool import Budget, Common
 from proxy.recording.store import Store
@@ -56,18 +55,15 @@ class Recordings:
         self,
         principal: Principal,
         spec: ProgramSpec,
-        blueprint: str,
-        wanted_by_blueprint: Sequence[RecordKind],
+        blueprint: Blueprint,
         program_id: str,
-        *,
-        shell: str = "",
     ) -> Recorder | None:
         """Begin the recording of a program, when there is to be one.
 
         Raises: RecordingUnavailable when it may not run unrecorded and cannot be recorded.
         """
         kinds = kinds_of(spec)
-        terms = terms_for(self._settings, principal.user, blueprint, wanted_by_blueprint, kinds)
+        terms = terms_for(self._settings, principal.user, blueprint, kinds)
         if terms is None:
             return None
         command = spec.kind.command if isinstance(spec.kind, Exec) else ""
@@ -78,7 +74,7 @@ class Recordings:
             kinds[0],
             id=program_id,
             format=sftplog.FORMAT if is_sftp else asciicast.FORMAT,
-            blueprint=blueprint,
+            blueprint=blueprint.name,
             has_terminal=spec.pty is not None,
             command=command,
         )
@@ -91,7 +87,9 @@ class Recordings:
             header = sftplog.header(timestamp=timestamp, title=title, about=about)
             recorder = SftpRecorder(*parts, header=header)
         else:
-            header = asciicast.header(spec, timestamp=timestamp, title=title, shell=shell, about=about)
+            header = asciicast.header(
+                spec, timestamp=timestamp, title=title, shell=blueprint.shell or "", about=about
+            )
             recorder = TerminalRecorder(*parts, header=header, has_terminal=spec.pty is not None)
         await self._begin(recorder, terms)
         return recorder
@@ -99,20 +97,19 @@ class Recordings:
     async def forward(
         self,
         principal: Principal,
-        blueprint: str,
-        wanted_by_blueprint: Sequence[RecordKind],
         target: str,
+        blueprint: Blueprint,
         forward_id: str,
     ) -> ForwardRecorder | None:
         """Begin the recording of a forward, when there is to be one.
 
         Raises: RecordingUnavailable, as above.
         """
-        terms = terms_for(self._settings, principal.user, blueprint, wanted_by_blueprint, ("forward",))
+        terms = terms_for(self._settings, principal.user, blueprint, ("forward",))
         if terms is None:
             return None
         manifest = self._manifest(
-            principal, terms, "forward", id=forward_id, format="", blueprint=blueprint, target=target
+            principal, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
         )
         recorder = ForwardRecorder(self._common, self._key, manifest, terms, self._tell)
         await self._begin(recorder, terms)

@@ -7,7 +7,7 @@ import segno
 
 from proxy.errors import FairleadError, StoreError, UserStringInvalid, user_sentence
 from proxy.identity.onboarding import Shown
-from proxy.model import Progress
+from proxy.model import Exit, ExitStatus, Progress
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"
@@ -100,6 +100,16 @@ def progress_note(progress: Progress, *, pty: bool) -> bytes:
 def splash(text: str) -> bytes:
     """Show a blueprint's own words on a PTY, on lines of their own; nothing for an empty text."""
     return b"".join(f"{line}\r\n".encode() for line in text.splitlines())
+
+
+def recorded(*, pty: bool) -> bytes:
+    """Tell the person, before anything else is shown."""
+    return _line("this session is recorded", pty=pty)
+
+
+def end_of(end: Exit) -> str:
+    """Say in a recording how its program ended."""
+    return f"exit {end.status}" if isinstance(end, ExitStatus) else f"ended by SIG{end.name}"
 
 
 def failure(exc: BaseException, reference: str, *, pty: bool, ran: bool = False) -> bytes:

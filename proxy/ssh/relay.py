@@ -14,7 +14,7 @@ from proxy.errors import UpstreamError
 from proxy.model import Exit
 from proxy.upstream.bulk import Buffer
 from proxy.upstream.frames import Output, StdoutEof
-from proxy.upstream.streams import Connection, Program
+from proxy.upstream.streams import Connection
 
 
 class Channel(Protocol):
@@ -28,6 +28,22 @@ class Channel(Protocol):
     @property
     def unsent_bytes(self) -> int: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+
+class Sink(Protocol):
+    """Where a program's output goes, and words of ours."""
+
+    async def write(self, data: Buffer, datatype: int | None = None) -> None: ...
+    async def say(self, text: bytes, datatype: int | None = None) -> None: ...
+
+
+class ProgramStream(Protocol):
+    """What the relay needs of a program."""
+
+    async def read(self) -> Output | StdoutEof | Exit: ...
+    async def room(self, limit_bytes: int) -> int: ...
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None: ...
+    async def write_eof(self) -> None: ...
 
 
 class Gate:
@@ -246,7 +262,7 @@ class ChannelTraffic:
 
 
 async def relay_program(
-    program: Program, inbound: Inbound, outbound: Outbound, stderr: int | None, frame_bytes: int
+    program: ProgramStream, inbound: Inbound, outbound: Sink, stderr: int | None, frame_bytes: int
 ) -> Exit:
     """Carry one program's bytes until it ends; `stderr` is the data type of its second output.
 
@@ -272,7 +288,7 @@ async def relay_program(
         feeding.cancel()
 
 
-async def _feed_program(program: Program, inbound: Inbound, frame_bytes: int) -> None:
+async def _feed_program(program: ProgramStream, inbound: Inbound, frame_bytes: int) -> None:
     try:
         await _feed(program, inbound, frame_bytes)
     except UpstreamError:
@@ -313,7 +329,7 @@ async def _end_behind(connection: Connection, up: asyncio.Task[None]) -> None:
     await connection.abandon()
 
 
-async def _feed(stream: Program | Connection, inbound: Inbound, frame_bytes: int) -> None:
+async def _feed(stream: ProgramStream | Connection, inbound: Inbound, frame_bytes: int) -> None:
     while True:
         pieces, size = await inbound.take(await stream.room(frame_bytes))
         if not size:

@@ -21,12 +21,14 @@ from proxy.model import (
     WindowSize,
 )
 from proxy.policy import SUBSYSTEMS
+from proxy.recording.recorder import Recorder
 from proxy.sessions.kinds import kind_of
 from proxy.sessions.live import LiveProgram
 from proxy.sessions.records import End, EndReason
 from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
-from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_program
+from proxy.ssh.recorded import RecordedOutbound, heard
+from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
 from proxy.ssh.waiting import Cancelled, Waiting
 from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
@@ -59,6 +61,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._wants_ssh_agent = False
         self._waiting: Waiting | None = None
         self._program: Program | None = None
+        self._recorder: Recorder | None = None
+        self._screen: Sink = self._outbound
+        """Where the person sees things; a recorder may look on."""
         self._pty_told: Pty | None = None
         self._ran = False
         self._task: asyncio.Task[None] | None = None
@@ -118,6 +123,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             return
         size = WindowSize(width, height, pixwidth, pixheight)
         self._pty = Pty(self._pty.term, size, self._pty.modes)
+        if self._recorder is not None:
+            self._recorder.resize(size)
         if self._program is not None:
             self._tell(self._program.resize(size), "resize")
         elif self._waiting is not None:
@@ -237,16 +244,28 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             self._waiting = None
             self._program = program
             self._ran = True
+            carried: ProgramStream = program
+            if self._recorder is not None:
+                carried = await self._look_on(self._recorder, program)
             if self._pty is not None and self._pty is not self._pty_told:
                 # It changed while the workspace started.
                 await _ignore_lost(program.resize(self._pty.window))
             if isinstance(self._kind, Shell) and self._pty is not None:
                 splash = await self._owner.shared.gateway.splash(self._principal)
-                await self._outbound.say(prompts.splash(splash))
+                await self._screen.say(prompts.splash(splash))
             stack.callback(self._forget_program)
-            return await relay_program(
-                program, self._inbound, self._outbound, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
+            end = await relay_program(
+                carried, self._inbound, self._screen, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
             )
+            if self._recorder is not None:
+                self._recorder.end = prompts.end_of(end)
+            return end
+
+    async def _look_on(self, recorder: Recorder, program: Program) -> ProgramStream:
+        """Let a recorder see what the person sees from here on, and tell them."""
+        self._screen = RecordedOutbound(self._outbound, recorder)
+        await self._say(prompts.recorded(pty=self._pty is not None))
+        return heard(program, recorder)
 
     async def _start(
         self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, waiting: Waiting
@@ -258,7 +277,10 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
         self._pty_told = self._pty
         assert self._record is not None
-        starting = self._owner.shared.gateway.program(self._principal, spec, self._record.id, waiting.report)
+        gateway = self._owner.shared.gateway
+        recorded = gateway.recorded(self._principal, spec, self._record.id)
+        self._recorder = await stack.enter_async_context(recorded)
+        starting = gateway.program(self._principal, spec, self._record.id, waiting.report)
         return await stack.enter_async_context(starting)
 
     def _forget_program(self) -> None:
@@ -266,7 +288,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     async def _say(self, text: bytes) -> None:
         datatype = None if self._pty is not None else asyncssh.EXTENDED_DATA_STDERR
-        await self._outbound.say(text, datatype)
+        await self._screen.say(text, datatype)
 
     def _end(self, end: Exit) -> None:
         chan = self._chan

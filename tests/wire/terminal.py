@@ -50,8 +50,8 @@ class Terminal:
         self.raw = b""
         """Everything that was shown, as it came."""
         self._seen = 0  # characters of `plain` that were matched
-        self._screen = _Screen(columns, rows, self.send)
-        self._stream = pyte.ByteStream(self._screen)
+        self.screen: pyte.Screen = _Screen(columns, rows, self.send)
+        self._stream = pyte.ByteStream(self.screen)
         self.ended = False
         _set_size(slave, columns, rows)
         self.process = subprocess.Popen(
@@ -85,7 +85,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int) -> None:
         """Drag the corner of the window; the kernel tells the client."""
-        self._screen.resize(rows, columns)
+        self.screen.resize(rows, columns)
         _set_size(self.master, columns, rows)
 
     def hang_up(self) -> None:
@@ -133,7 +133,7 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """The screen as it is now, without blanks at the ends."""
-        return [line.rstrip() for line in self._screen.display]
+        return [line.rstrip() for line in self.screen.display]
 
     @property
     def text(self) -> str:

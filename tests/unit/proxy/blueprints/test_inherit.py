@@ -50,6 +50,13 @@ def test_null_takes_away_what_was_inherited() -> None:
     assert list(blueprint.storages) == ["home"]
 
 
+def test_what_is_recorded_can_only_grow() -> None:
+    """Whoever writes a child may be the one whom it would record."""
+    for text in ("", "record: null", "record: []"):
+        assert child(text, base="record: [shell]").record == ("shell",)
+    assert child("record: [sftp]", base="record: [shell]").record == ("shell", "sftp")
+
+
 def test_lists_are_appended() -> None:
     blueprint = child("accept_env: [MINE]\nsecurity: {drop_capabilities: [MKNOD]}")
     assert blueprint.accept_env == ("GIT_*", "MINE")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from proxy import userstring
+from proxy.blueprints.schema import Blueprint
 from proxy.errors import RecordingLost, RecordingUnavailable
 from proxy.model import (
     ConnId,
@@ -38,6 +39,7 @@ ALICE = Principal(
     User("alice"),
     "SHA256:x",
 )
+DEV = Blueprint(name="dev")
 BLOCK = 4_096
 FAST: dict[str, Any] = {
     "flush_interval_s": 0.02,
@@ -72,7 +74,7 @@ class World:
         )
 
     async def begin(self, spec: ProgramSpec = SHELL, program_id: str = "c1-1") -> Recorder:
-        recorder = await self.recordings.program(ALICE, spec, "dev", (), program_id)
+        recorder = await self.recordings.program(ALICE, spec, DEV, program_id)
         assert recorder is not None
         return recorder
 
@@ -283,7 +285,7 @@ async def test_sftp_is_listened_to_both_ways(key: SigningKey) -> None:
 
 async def test_a_forward_leaves_its_totals(key: SigningKey) -> None:
     async with world(key) as here:
-        forward = await here.recordings.forward(ALICE, "dev", (), "db:5432", "c1-f1")
+        forward = await here.recordings.forward(ALICE, "db:5432", DEV, "c1-f1")
         assert forward is not None
         async with forward:
             forward.add_up(10)
@@ -304,7 +306,7 @@ async def test_a_process_that_ends_stores_what_it_has(key: SigningKey) -> None:
 
 async def test_nothing_is_recorded_without_a_rule(key: SigningKey, tmp_path: Path) -> None:
     here = World(key, RecordingSettings())
-    assert await here.recordings.program(ALICE, SHELL, "dev", (), "c1-1") is None
-    assert await here.recordings.forward(ALICE, "dev", (), "db:1", "c1-2") is None
+    assert await here.recordings.program(ALICE, SHELL, DEV, "c1-1") is None
+    assert await here.recordings.forward(ALICE, "db:1", DEV, "c1-2") is None
     await here.recordings.close()
     assert here.store.calls == 0

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from proxy.blueprints.schema import Blueprint
 from proxy.model import Exec, ProgramSpec, Pty, Shell, Subsystem, User, WindowSize
 from proxy.recording.rules import Terms, kinds_of, terms_for
 from proxy.settings.recording import RecordingRule, RecordingSettings, RecordKind, S3Settings
@@ -30,7 +31,8 @@ def terms(
     *rules: RecordingRule, user: User, blueprint: str = "dev", wanted: tuple[str, ...] = ()
 ) -> Terms | None:
     settings = RecordingSettings(rules=rules, retention_days=30)
-    return terms_for(settings, user, blueprint, wanted, ("shell",))
+    asked = Blueprint(name=blueprint, record=wanted)  # type: ignore[arg-type]
+    return terms_for(settings, user, asked, ("shell",))
 
 
 ALICE = User("alice", groups=("staff", "ops"))

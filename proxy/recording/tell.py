@@ -1,0 +1,23 @@
+"""News of recordings as events. Pure."""
+
+from proxy.events import schema
+from proxy.recording.recorder import News
+
+
+def event_of(news: News) -> schema.Event:
+    """Say it to whoever listens."""
+    manifest = news.manifest
+    user, connection, kind = manifest.user, manifest.connection, manifest.kind
+    if news.what == "closed":
+        return schema.RecordingClosed(
+            user=user,
+            connection_id=connection,
+            recording_id=manifest.id,
+            kind=kind,
+            complete=news.complete,
+            gaps=manifest.gaps,
+            blocks=manifest.blocks,
+            hash=manifest.last,
+        )
+    event = schema.RecordingLost if news.what == "lost" else schema.RecordingInterrupted
+    return event(user=user, connection_id=connection, recording_id=manifest.id, kind=kind)
