@@ -56,6 +56,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
         if on_ready is not None:
             on_ready(host, port, keys)
+        tuning.settle_heap()
         await stop.wait()
         health.set_ready(False)
         _log.info("shutting down", drain_s=settings.health.drain_s, grace_s=settings.shutdown.grace_s)

@@ -4,28 +4,15 @@ Onboarding is open to strangers, so everything that one of them can start is cou
 source (an IPv6 source is its /64, which is what one subscriber has), per name, and altogether.
 """
 
-import ipaddress
 from collections import Counter, OrderedDict, deque
 
+from proxy.addresses import source_of
 from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
 from proxy.settings.front_door import OnboardingSettings
 
 MAX_SOURCES = 10_000
 _HOUR_S = 3_600.0
 _MINUTE_S = 60.0
-
-
-def network_of(source: str) -> str:
-    """Give what counts as one source."""
-    try:
-        address = ipaddress.ip_address(source.partition("%")[0])
-    except ValueError:
-        return source
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 class Intake:
@@ -43,7 +30,7 @@ class Intake:
 
     def enter(self, source: str, name: str, now: float) -> None:
         """Count one more. Raises: TooManyFromSource, TooManyForName, TooManyPending; then nothing counts."""
-        network, settings = network_of(source), self._settings
+        network, settings = source_of(source), self._settings
         recent = self._recent(network, now)
         if self._sources[network] >= settings.max_pending_per_source:
             raise TooManyFromSource(
@@ -74,7 +61,7 @@ class Intake:
 
     def leave(self, source: str, name: str) -> None:
         """Count one less."""
-        for counter, key in ((self._sources, network_of(source)), (self._names, name)):
+        for counter, key in ((self._sources, source_of(source)), (self._names, name)):
             counter[key] -= 1
             if counter[key] <= 0:
                 del counter[key]

@@ -153,6 +153,7 @@ class Onboarding:
         self._confirmer = confirmer
         self._clock = clock
         self._intake = Intake(settings)
+        self._next_poll = 0.0
         self._flows: dict[tuple[str, str, bytes], _Flow] = {}
         self._tasks = TaskOwner("onboarding")
 
@@ -308,8 +309,18 @@ class Onboarding:
     def _gate(self, flow: _Flow) -> Callable[[], Awaitable[None]]:
         async def gate() -> None:
             await flow.is_awaited.wait()
+            await self._pace()
 
         return gate
+
+    async def _pace(self) -> None:
+        """Space polls out: people who came together would be asked about together, again and again."""
+        now = self._clock.now()
+        self._next_poll = max(now, self._next_poll)
+        wait_s = self._next_poll - now
+        self._next_poll += 1 / self._settings.polls_per_s
+        if wait_s > 0:
+            await self._clock.sleep(wait_s)
 
     def _let_linger(self, flow: _Flow) -> None:
         if not flow.result.done() and flow.linger is None:

@@ -216,6 +216,8 @@ class OnboardingSettings(_Section):
     starts_per_minute: Count = 60
     """Codes asked of providers, by everybody together; GitHub allows an app 50 approvals an hour."""
     starts_per_source_per_hour: Count = 30
+    polls_per_s: Annotated[float, Field(gt=0, le=1_000)] = 50
+    """Questions to providers whether somebody approved, by all together; more take turns."""
     linger_s: Seconds = 60
     """A code outlives the last client that waited for it by this, and a reconnecting one sees it again."""
     max_lifetime_s: Seconds = 900

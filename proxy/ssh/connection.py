@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
@@ -13,12 +13,14 @@ import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
+from proxy.addresses import source_of
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError, StoreError, UserStringInvalid
 from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
 from proxy.logins import Logins
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
+from proxy.protection.credit import Credit
 from proxy.sessions.limits import Leash
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, EndReason
@@ -31,6 +33,7 @@ from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
+from proxy.ssh.turns import Turns
 
 _log = structlog.get_logger("ssh")
 
@@ -51,6 +54,8 @@ class Shared:
     authorities: frozenset[bytes]
     """Public keys whose user certificates are trusted."""
     connections: "set[ClientConnection]"
+    credit: Credit
+    turns: Turns
 
 
 class ClientConnection(LoginGuard):
@@ -156,7 +161,7 @@ class ClientConnection(LoginGuard):
         except UserStringInvalid as exc:
             self._user_string_refused(peer, exc)
             raise asyncssh.IllegalUserName(prompts.user_string_invalid(exc)) from exc
-        with self._store_errors():
+        async with self._questions():
             standing = await self.shared.logins.standing(attempt)
         self._login = Login(
             self.shared.logins,
@@ -179,7 +184,7 @@ class ClientConnection(LoginGuard):
         del username  # parsed in begin_auth
         if self._login is None:
             return False
-        with self._store_errors():
+        async with self._questions():
             wanted = await self._login.offered(key.public_data)
         if not wanted:
             self._count_refusal()
@@ -233,7 +238,7 @@ class ClientConnection(LoginGuard):
         assert self._login is not None
         was_new = self._login.offers(PUBLICKEY)
         try:
-            with self._store_errors():
+            async with self._questions():
                 verdict = await self._login.proved(key_blob)
         except FairleadError as exc:
             raise self._refusal(exc) from exc
@@ -248,6 +253,8 @@ class ClientConnection(LoginGuard):
     def _entered(self, login: Login) -> None:
         assert login.principal is not None
         self._cancel_deadline()
+        peer = login.attempt.peer
+        self.shared.credit.earn(source_of(peer.host), asyncio.get_running_loop().time())
         self.principal = login.principal
         self.log = self.log.bind(user=self.principal.user.name)
         self.log.info(
@@ -276,10 +283,13 @@ class ClientConnection(LoginGuard):
         sentence = prompts.refusal(exc, self.conn_id)
         return asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, sentence)
 
-    @contextmanager
-    def _store_errors(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _questions(self) -> AsyncIterator[None]:
+        """Ask the directory: a stranger in turn with others. A store that fails ends the connection."""
+        turn = self.conn.turn
         try:
-            yield
+            async with turn.turns.questions if turn is not None else nullcontext():
+                yield
         except StoreError as exc:
             self.log.exception("identity store failed")
             raise self._refusal(exc) from exc

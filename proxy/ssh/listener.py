@@ -12,13 +12,16 @@ from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
 from proxy.logins import Logins
+from proxy.protection.credit import Credit
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings, split_address
 from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
+from proxy.ssh.doorstep import Doorstep
 from proxy.ssh.hostkeys import HostKeys
 from proxy.ssh.transport import GOODBYE_S, TunedConnection
+from proxy.ssh.turns import Turn, Turns
 
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
@@ -60,8 +63,16 @@ class Listener:
     ) -> None:
         self._settings = settings
         self._host_keys = host_keys
-        authorities = read_authorities(settings.identity.trusted_user_ca_keys)
-        self._shared = Shared(settings, gateway, logins, tracker, authorities, set())
+        self._shared = Shared(
+            settings,
+            gateway,
+            logins,
+            tracker,
+            read_authorities(settings.identity.trusted_user_ca_keys),
+            set(),
+            Credit(settings.protection.credit_s),
+            Turns(settings.protection.strangers_share),
+        )
         self._server: asyncio.Server | None = None
 
     @property
@@ -96,8 +107,13 @@ class Listener:
         loop = asyncio.get_running_loop()
         host, port = split_address(settings.listen)
 
-        def accept() -> TunedConnection:
-            return TunedConnection(loop, options, settings.relay, prefer_aes_gcm=settings.ssh.prefer_aes_gcm)
+        def speak(turn: Turn | None) -> TunedConnection:
+            return TunedConnection(
+                loop, options, settings.relay, prefer_aes_gcm=settings.ssh.prefer_aes_gcm, turn=turn
+            )
+
+        def accept() -> Doorstep:
+            return Doorstep(self._shared.credit, self._shared.turns, speak)
 
         try:
             self._server = await loop.create_server(
@@ -110,6 +126,7 @@ class Listener:
         """Accept no more; give live connections `grace_s` seconds, then end them with a sentence."""
         if self._server is not None:
             self._server.close()
+        self._shared.turns.close()
         live = TaskOwner("closing")
         for connection in tuple(self._shared.connections):
             live.spawn(connection.conn.wait_closed(), name="wait")

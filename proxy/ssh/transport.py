@@ -8,6 +8,7 @@ import asyncio
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
@@ -22,6 +23,7 @@ from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.relay import Gate
+from proxy.ssh.turns import Turn
 
 _log = structlog.get_logger("ssh")
 
@@ -59,8 +61,11 @@ class TunedConnection(BulkConnection):
         relay: RelaySettings,
         *,
         prefer_aes_gcm: bool,
+        turn: Turn | None = None,
     ) -> None:
         super().__init__(loop, options)
+        self.turn = turn
+        """Taken by every piece of the handshake until the login; None for whoever need not wait."""
         self.writable = Gate()
         """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
         self.gone = asyncio.Event()
@@ -99,8 +104,18 @@ class TunedConnection(BulkConnection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        if self._transport is not None:  # else we have said goodbye, and hear nothing any more
+        if self._transport is None:  # we have said goodbye, and hear nothing any more
+            return
+        if self.turn is None:
             super().data_received(data, datatype)
+        elif self.turn.take(partial(self._receive, data)):
+            self._transport.pause_reading()  # one piece waits, so that strangers fill no memory
+
+    def _receive(self, data: bytes) -> None:
+        """Go on with a handshake: it is this connection's turn."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+            super().data_received(data)
 
     def disconnect(self, code: int, reason: str, lang: str = "en-US") -> None:
         """Say why, and end. asyncssh closes every channel first, and a client without any leaves unheard."""
@@ -236,6 +251,7 @@ class TunedConnection(BulkConnection):
         owner = self.get_owner()
         verdict = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else Verdict.REFUSE
         if verdict is Verdict.ENTER:
+            self.turn = None
             await super().send_userauth_success()
         else:
             self.send_userauth_failure(verdict is Verdict.MORE)

@@ -1,6 +1,10 @@
-"""A GitLab by script, in a thread: it counts what it is asked, and says yes when the test does."""
+"""A GitLab by script, in a thread: it counts what it is asked, and says yes when the test does.
+
+Also a program: `python -m tests.wire.forge INTERVAL_S` prints its address, where `/asked` tells the counts.
+"""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,3 +106,21 @@ def open_forge(keys: list[Path]) -> Iterator[Forge]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)
         loop.close()
+
+
+async def _serve(interval_s: int) -> None:
+    async with Scripted() as server:
+        forge = Forge(server, [])
+        forge.interval_s = interval_s
+
+        async def asked(request: web.Request) -> web.StreamResponse:
+            del request
+            return web.json_response({"starts": forge.starts, "polls": forge.polls})
+
+        server.on("/asked", asked)
+        print(server.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1])))

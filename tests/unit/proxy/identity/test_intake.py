@@ -1,27 +1,12 @@
 import pytest
 
 from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
-from proxy.identity.intake import MAX_SOURCES, Intake, network_of
+from proxy.identity.intake import MAX_SOURCES, Intake
 from proxy.settings.front_door import OnboardingSettings
 
 
 def intake(**limits: int) -> Intake:
     return Intake(OnboardingSettings(**limits))
-
-
-@pytest.mark.parametrize(
-    ("source", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("unix", "unix"),
-    ],
-)
-def test_a_subscriber_is_one_source(source: str, network: str) -> None:
-    assert network_of(source) == network
 
 
 def test_caps_have_errors_of_their_own() -> None:

@@ -1,0 +1,38 @@
+"""What counts as one address: an IPv4 one, or the /64 of an IPv6 one, which is what one subscriber has."""
+
+import ipaddress
+from collections.abc import Iterable
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def source_of(address: str) -> str:
+    """Give what counts as one source; text that is no address is a source of its own.
+
+    An IPv4 address mapped into IPv6, which is how a dual-stack socket shows it, is that IPv4 address.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Read addresses and CIDR ranges. Raises: ValueError naming the first that is neither."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+def is_in(address: str, networks: Iterable[Network]) -> bool:
+    """Tell whether an address lies in one of these; text that is no address lies in none."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return any(parsed in network for network in networks)
