@@ -62,7 +62,7 @@ class Workspaces:
             record = own_record(await self._backend.find(value.pod), value.pod, user.name)
             name, value = record.blueprint, origin_of(record, value)
         blueprint = resolve(self._catalog.current(wanted=name), name, user, value)
-        check_account(value.account, blueprint, own=features.account)
+        check_account(value.account, blueprint, own=features.account or blueprint.account or user.name)
         return request_of(value, user, blueprint)
 
 
