@@ -7,7 +7,7 @@ SOURCES := proxy shelld deploy tests bench
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint fix bench protos lock images clean
+.PHONY: help run test cluster soak lint fix bench protos lock images clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ run: .venv/runtime.stamp ## start Fairlead on this machine with embedded default
 	@$(BIN)/fairlead run
 
 test: .venv/dev.stamp ## every test but the long ones
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not cluster" -n $(WORKERS) --dist loadfile $(ARGS)
+
+cluster: .venv/dev.stamp ## the tests that need a Kubernetes cluster: the one that KUBECONFIG names
+	$(BIN)/python -m pytest -m cluster -n $(WORKERS) --dist loadfile $(ARGS)
 
 soak: .venv/dev.stamp ## the long tests: gigabytes, thousands of programs, deep fuzzing
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)

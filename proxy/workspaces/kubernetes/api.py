@@ -35,7 +35,7 @@ from proxy.errors import (
     SettingsError,
 )
 from proxy.settings.kubernetes import KubernetesSettings
-from proxy.workspaces.kubernetes.objects import POD, Kind, Object, kind_of, name_of
+from proxy.workspaces.kubernetes.objects import POD, Kind, Object, kind_of, name_of, namespace_of
 
 FIELD_MANAGER = "fairlead"
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -147,13 +147,13 @@ class Api:
         Fields that `manager` applied before and leaves out now are removed; fields of others stay. Whoever
         else set one of ours loses it. Raises: ClusterError.
         """
-        path = kind_of(body).path(body["metadata"]["namespace"], name_of(body))
+        path = kind_of(body).path(namespace_of(body), name_of(body))
         query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
         return await self._ask(_Request("PATCH", path, query, body, _APPLY))
 
     async def create(self, body: Object) -> Object:
         """Make a new object. Raises: ClusterConflict when there is one of that name; ClusterError."""
-        path = kind_of(body).path(body["metadata"]["namespace"])
+        path = kind_of(body).path(namespace_of(body))
         return await self._ask(_Request("POST", path, [("fieldManager", FIELD_MANAGER)], body))
 
     async def merge(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:

@@ -82,12 +82,16 @@ class KubernetesBackend:
         return None if stateful_set is None or not _is_ours(stateful_set) else _record(stateful_set, pod)
 
     async def list(self) -> Sequence[WorkspaceRecord]:
-        stateful_sets, pods = await asyncio.gather(
-            self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
-            self._api.list(Query(POD, self._namespace, labels.ALL_WORKSPACES)),
-        )
-        by_name = {name_of(pod): pod for pod in pods.items}
-        records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets.items]
+        if self._view.is_current:
+            stateful_sets, pods = self._view.stateful_sets.all(), self._view.pods.all()
+        else:
+            found = await asyncio.gather(
+                self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
+                self._api.list(Query(POD, self._namespace, labels.ALL_WORKSPACES)),
+            )
+            stateful_sets, pods = (list(listing.items) for listing in found)
+        by_name = {name_of(pod): pod for pod in pods}
+        records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets]
         return sorted(records, key=lambda record: record.name)
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:

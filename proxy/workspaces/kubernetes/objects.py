@@ -38,26 +38,17 @@ DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 DAEMON_SET = Kind("DaemonSet", "daemonsets", "apps/v1")
 NETWORK_POLICY = Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io/v1")
 
-_KINDS = {
-    kind.name: kind
-    for kind in (
-        POD,
-        SERVICE,
-        CONFIG_MAP,
-        SECRET,
-        CLAIM,
-        EVENT,
-        STATEFUL_SET,
-        DEPLOYMENT,
-        DAEMON_SET,
-        NETWORK_POLICY,
-    )
-}
-
 
 def kind_of(body: Object) -> Kind:
     """Find the kind that an object says it is."""
-    return _KINDS[body["kind"]]
+    plural = str(body["kind"]).lower()
+    plural = plural[:-1] + "ies" if plural.endswith("y") else plural + "s"
+    return Kind(body["kind"], plural, body["apiVersion"])
+
+
+def namespace_of(body: Object) -> str:
+    """Say where an object is; empty for what belongs to no namespace."""
+    return str(body["metadata"].get("namespace", ""))
 
 
 def name_of(body: Object) -> str:

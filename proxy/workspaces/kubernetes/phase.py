@@ -318,10 +318,10 @@ def _pulling(situation: Situation, pod: Object) -> Verdict | None:
 
 
 def _starting(_situation: Situation, pod: Object) -> Verdict:
-    running = [
-        status["name"] for _, status in container_statuses(pod) if (status.get("state") or {}).get("running")
-    ]
-    if running:
+    init = [status.get("state") or {} for role, status in container_statuses(pod) if role == "init"]
+    if init and all("terminated" in state for state in init):
+        return Verdict(Stage.PREPARING, "starting the workspace's container")
+    if any("running" in state for state in init):
         return Verdict(Stage.PREPARING, "preparing the workspace's container")
     return Verdict(Stage.PREPARING, f"starting on node {_node(pod)}")
 

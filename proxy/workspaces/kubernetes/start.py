@@ -107,7 +107,7 @@ class Bringing:
         manifest = build(self._request, self._settings, self._files(present), now=datetime.now(UTC))
         if stateful_set is not None:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
-            if _is_started(stateful_set, manifest) and self._view.pods.get(pod_name(self._name)):
+            if _is_started(stateful_set, manifest) and self._is_well_under_way():
                 return manifest
         await self._claim(manifest)
         await asyncio.gather(*(self._apply(part) for part in manifest.parts))
@@ -118,6 +118,11 @@ class Bringing:
             applied = await self._api.merge(STATEFUL_SET, self._namespace, self._name, body)
         self._view.stateful_sets.learn(applied)
         return manifest
+
+    def _is_well_under_way(self) -> bool:
+        """Whether there is a pod, and nothing is wrong with it that applying everything anew might cure."""
+        situation = self._view.situation(self._name)
+        return situation.pod is not None and judge(situation).hope is Hope.FINE
 
     async def _present(self) -> Object | None:
         """Find the StatefulSet, which must be this user's; one that is being deleted is waited for."""

@@ -393,7 +393,7 @@ ROWS = {
     ),
     "bundle was copied": Row(
         Stage.PREPARING,
-        "starting on node node1",
+        "starting the workspace's container",
         pod(initContainerStatuses=[DONE], **waiting("PodInitializing")),
     ),
     "bundle was not copied, once": Row(

@@ -1,0 +1,1 @@
+"""What holds on a real cluster only; see `conftest`."""

@@ -1,0 +1,129 @@
+"""What every backend promises. Local processes keep it on every machine, pods where there is a cluster."""
+
+import asyncio
+
+import pytest
+
+from proxy.errors import WorkspaceNotFound
+from proxy.model import Phase, Progress, WorkspaceName
+from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
+from tests.cluster.cluster import STOP, request, silent
+from tests.contract.backends import Site, site
+
+__all__ = ["site"]
+
+NAME = request().name
+
+
+def asked(site: Site, **fields: object) -> WorkspaceRequest:
+    return request(site.blueprint, **fields)  # type: ignore[arg-type]
+
+
+async def test_a_workspace_starts_is_found_again_and_is_whose_it_is(site: Site) -> None:
+    told: list[Progress] = []
+    async with site.proxy() as backend:
+        assert await backend.find(NAME) is None
+        first = await backend.ensure(asked(site), told.append)
+        assert first.workspace == NAME
+        assert told[0].phase is Phase.PREPARING
+        assert told[-1] == Progress(Phase.READY, f"workspace {NAME} is ready")
+        assert len(set(told)) == len(told)
+        told.clear()
+        assert await backend.ensure(asked(site), told.append) == first
+        assert told == []
+        record = await backend.find(NAME)
+        assert record is not None
+        assert (record.name, record.user, record.blueprint) == (NAME, "alice", "dev")
+        assert record.user_string == "alice+dev"
+        assert [one.name for one in await backend.list()] == [NAME]
+        assert await site.run(first, "echo here") == "here\n"
+        for may_create in (True, False):
+            with pytest.raises(WorkspaceNotFound, match=r"no workspace .* of mallory"):
+                await backend.ensure(asked(site, user="mallory", may_create=may_create), silent)
+
+
+async def test_callers_that_overlap_join_one_start_and_one_may_leave(site: Site) -> None:
+    told: list[list[Progress]] = [[] for _ in range(8)]
+    async with site.proxy() as backend:
+        leaving = asyncio.ensure_future(backend.ensure(asked(site), silent))
+        staying = [asyncio.ensure_future(backend.ensure(asked(site), one.append)) for one in told]
+        await asyncio.sleep(0.05)
+        leaving.cancel()
+        endpoints = await asyncio.gather(*staying)
+        assert leaving.cancelled()
+    assert len(set(endpoints)) == 1
+    assert all(one[-1].phase is Phase.READY for one in told)
+
+
+async def test_two_proxies_start_one_workspace_once_and_it_outlives_both(site: Site) -> None:
+    async with site.proxy() as one, site.proxy() as other:
+        endpoints = await asyncio.gather(
+            *(backend.ensure(asked(site), silent) for backend in (one, other) for _ in range(10))
+        )
+        assert len(set(endpoints)) == 1
+    async with site.proxy() as third:
+        assert await third.ensure(asked(site), silent) == endpoints[0]
+
+
+async def test_one_that_died_is_started_anew_and_can_be_told_from_the_old_one(site: Site) -> None:
+    async with site.proxy() as backend:
+        old = await backend.ensure(asked(site), silent)
+        await site.run(old, "echo kept > kept")
+        await site.kill(old)
+        async with asyncio.timeout(60):
+            while (new := await backend.ensure(asked(site), silent)).generation == old.generation:
+                await asyncio.sleep(0.05)  # the kernel, or the cluster, has not told yet
+        assert await site.run(new, "cat kept") == "kept\n"
+
+
+async def test_stopping_is_noted_and_keeps_the_home_and_starting_takes_the_note_away(site: Site) -> None:
+    async with site.proxy() as backend, site.proxy() as other:
+        old = await backend.ensure(asked(site), silent)
+        await other.ensure(asked(site), silent)
+        await site.run(old, "echo kept > kept")
+        await backend.stop(NAME, STOP)
+        await backend.stop(NAME, Stop("somebody later", STOP.at))
+        record = await backend.find(NAME)
+        assert record is not None
+        assert (record.phase, record.stop) == (WorkspacePhase.STOPPED, STOP)
+        new = await other.ensure(asked(site), silent)
+        assert new.generation != old.generation
+        assert await site.run(new, "cat kept") == "kept\n"
+        record = await other.find(NAME)
+        assert record is not None
+        assert record.phase in {WorkspacePhase.RUNNING, WorkspacePhase.STARTING}
+        assert record.stop is None
+
+
+async def test_deleting_keeps_the_home_unless_it_is_purged(site: Site) -> None:
+    async with site.proxy() as backend:
+        await site.run(await backend.ensure(asked(site), silent), "echo kept > kept")
+        await backend.delete(NAME, purge=False)
+        assert await backend.find(NAME) is None
+        assert await backend.list() == []
+        assert await site.run(await backend.ensure(asked(site), silent), "cat kept") == "kept\n"
+        await backend.delete(NAME, purge=True)
+        for act in (backend.delete(NAME, purge=True), backend.events(NAME), backend.stop(NAME, STOP)):
+            with pytest.raises(WorkspaceNotFound):
+                await act
+
+
+async def test_a_named_workspace_is_found_and_never_made(site: Site) -> None:
+    async with site.proxy() as backend:
+        named = asked(site, may_create=False)
+        with pytest.raises(WorkspaceNotFound, match="of alice"):
+            await backend.ensure(named, silent)
+        assert await backend.list() == []
+        endpoint = await backend.ensure(asked(site), silent)
+        assert await backend.ensure(named, silent) == endpoint
+        assert [line async for line in backend.logs(NAME, follow=False, tail=1)]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a/b", "../x", "a\0b", "A", "-a", "a" * 129])
+async def test_a_name_is_never_a_path(site: Site, name: str) -> None:
+    async with site.proxy() as backend:
+        with pytest.raises(WorkspaceNotFound):
+            await backend.ensure(asked(site, name=name), silent)
+        with pytest.raises(WorkspaceNotFound):
+            await backend.stop(WorkspaceName(name), STOP)
+        assert await backend.list() == []
