@@ -47,7 +47,7 @@ async def failure(kube: Cluster, blueprint: str = "", **settings: Any) -> tuple[
             "node: {selector: {no.such: node}}", {}, "no node matches what the blueprint selects", id="node"
         ),
         pytest.param(
-            "resources: {limits: {memory: 12Mi}}",
+            "resources: {limits: {memory: 8Mi}}",
             {},
             "(ran out of memory: raise resources.limits.memory|its container cannot be made)",
             id="memory",
@@ -72,10 +72,10 @@ async def failure(kube: Cluster, blueprint: str = "", **settings: Any) -> tuple[
             id="claim",
         ),
         pytest.param(
-            "security: {allow_privilege_escalation: false, add_capabilities: [SYS_ADMIN]}",
+            "node: {priority_class: none}",
             {},
-            "the cluster refuses it: .*SYS_ADMIN",
-            id="invalid",
+            "the cluster refuses it: no PriorityClass with name none was found",
+            id="priority",
         ),
         pytest.param(
             "", {"shelld_image": "base:1"}, "fairlead-bundle cannot be run|cannot be made", id="init"

@@ -37,6 +37,12 @@ _IMAGE_REASONS = {
     "RegistryUnavailable",
 }
 
+_IMAGE_EVENTS = {
+    "Failed": "ErrImagePull",
+    "InspectFailed": "InvalidImageName",
+    "ErrImageNeverPull": "ErrImageNeverPull",
+}
+
 
 class Stage(Enum):
     """The steps of a start, and what is none."""
@@ -231,7 +237,7 @@ def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
         reason, message = waiting.get("reason") or "", waiting.get("message") or ""
         detail = f"{status['name']}: {reason}: {message}"
         if reason in _IMAGE_REASONS:
-            return _image(status, reason, message or _last_words(situation, pod), detail)
+            return _image(status["image"], reason, message or _last_words(situation, pod), detail)
         if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
             passing = "deadline exceeded" in message or "already in use" in message
             hope = Hope.UNTIL_DEADLINE if passing else Hope.NONE
@@ -241,8 +247,8 @@ def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
     return None
 
 
-def _image(status: Object, reason: str, message: str, detail: str) -> Verdict:
-    sentence, is_final = sentences.image_problem(status["image"], reason, message)
+def _image(image: str, reason: str, message: str, detail: str) -> Verdict:
+    sentence, is_final = sentences.image_problem(image, reason, message)
     # The node says first that a pull failed, and then that it waits before another: the second is enough.
     hope = Hope.NONE if is_final or reason == "ImagePullBackOff" else Hope.UNTIL_DEADLINE
     return Verdict(Stage.PULLING, sentence, hope, detail)
@@ -250,7 +256,8 @@ def _image(status: Object, reason: str, message: str, detail: str) -> Verdict:
 
 def _last_words(situation: Situation, pod: Object) -> str:
     """Why the last pull failed: while the node waits before another, its status no longer says."""
-    event = _latest(situation.events, "Failed", about=uid_of(pod))
+    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(told, "Failed", about=uid_of(pod))
     return (event or {}).get("message") or ""
 
 
@@ -309,12 +316,18 @@ def _running(_situation: Situation, pod: Object) -> Verdict | None:
 
 
 def _pulling(situation: Situation, pod: Object) -> Verdict | None:
-    event = _latest(situation.events, "Pulling", "Pulled", "Failed", about=uid_of(pod))
-    if event is None or event.get("reason") != "Pulling":
+    """Nodes tell of images by events, some seconds before the pod's own status does."""
+    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(told, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
+    if event is None or event["reason"] == "Pulled":
         return None
     message = event.get("message") or ""
     image = message.partition('"')[2].partition('"')[0]
-    return Verdict(Stage.PULLING, f"pulling image {image}".rstrip(), Hope.FINE, message)
+    if event["reason"] == "Pulling":
+        return Verdict(Stage.PULLING, f"pulling image {image}".rstrip(), Hope.FINE, message)
+    if event["reason"] == "Failed" and not message.startswith("Failed to pull image"):
+        return None
+    return _image(image, _IMAGE_EVENTS[event["reason"]], message.partition('": ')[2] or message, message)
 
 
 def _starting(_situation: Situation, pod: Object) -> Verdict:

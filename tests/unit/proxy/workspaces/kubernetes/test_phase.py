@@ -337,6 +337,30 @@ ROWS = {
         [event("Failed", PULL + "dial tcp: connection refused")],
         hope=Hope.NONE,
     ),
+    "no such image, told by an event before the status": Row(
+        Stage.PULLING,
+        "image registry/dev:2 does not exist",
+        pod(**waiting("PodInitializing")),
+        [
+            event("Pulling", 'Pulling image "registry/dev:2"', seconds=-3),
+            event("Failed", f'Failed to pull image "registry/dev:2": {PULL}manifest unknown', seconds=-2),
+            event("Failed", "Error: ErrImagePull", seconds=-1),
+        ],
+        hope=Hope.NONE,
+    ),
+    "bad name, told by an event before the status": Row(
+        Stage.PULLING,
+        "'UPPER:1' is no valid name of an image",
+        pod(**waiting("PodInitializing")),
+        [event("InspectFailed", 'Failed to apply default image tag "UPPER:1": invalid reference format')],
+        hope=Hope.NONE,
+    ),
+    "an event of another failure": Row(
+        Stage.PREPARING,
+        "starting on node node1",
+        pod(**waiting("ContainerCreating")),
+        [event("Failed", "Failed to create pod sandbox: timeout")],
+    ),
     "not on the node": Row(
         Stage.PULLING,
         "is not on the node, and may not be pulled",
