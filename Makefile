@@ -7,10 +7,10 @@ SOURCES := proxy shelld deploy tests bench
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cluster soak lint fix bench protos lock images clean
+.PHONY: help run test cluster containers soak lint fix bench protos lock images clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Runtime first, so that `make run` on a fresh machine waits for no test tool.
 .venv/runtime.stamp: requirements.lock pyproject.toml
@@ -27,10 +27,13 @@ run: .venv/runtime.stamp ## start Fairlead on this machine with embedded default
 	@$(BIN)/fairlead run
 
 test: .venv/dev.stamp ## every test but the long ones
-	$(BIN)/python -m pytest -m "not slow and not cluster" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not cluster and not docker" -n $(WORKERS) --dist loadfile $(ARGS)
 
 cluster: .venv/dev.stamp ## the tests that need a Kubernetes cluster: the one that KUBECONFIG names
 	$(BIN)/python -m pytest -m cluster -n $(WORKERS) --dist loadfile $(ARGS)
+
+containers: .venv/dev.stamp ## the tests that need docker: images are built, and run beside images of every kind
+	$(BIN)/python -m pytest -m docker $(ARGS)
 
 soak: .venv/dev.stamp ## the long tests: gigabytes, thousands of programs, deep fuzzing
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
@@ -66,6 +69,7 @@ BASE ?= debian:bookworm-slim
 TAG ?= dev
 images: ## build the images fairlead-proxy:$(TAG) and fairlead-shelld:$(TAG) on BASE
 	docker build -f deploy/shelld.Dockerfile --build-arg BASE=$(BASE) -t fairlead-shelld:$(TAG) .
+	docker build -f deploy/proxy.Dockerfile --build-arg BASE=$(BASE) -t fairlead-proxy:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -179,7 +179,7 @@ class Settings(_Section):
     home: Path = Path(".fairlead")
     """State of this installation: identities, host keys, workspaces of the local backend."""
     listen: str = "127.0.0.1:2222"
-    """`host:port` of the SSH listener; `[::]:22` for every address; port 0 for any free one."""
+    """`host:port` of the SSH listener; `*:22` for every address; port 0 for any free one."""
     proxy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = "local"
     """Names this replica in logs and socket names."""
     ssh: ListenSettings = ListenSettings()

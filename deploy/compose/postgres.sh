@@ -1,0 +1,16 @@
+#!/bin/sh
+# Makes the cluster and the database on the first start, in one step that is either done or not; then serves.
+set -eu
+umask 077
+if [ ! -s "$PGDATA/ready" ]; then
+    rm -rf "$PGDATA"/*
+    password=$(mktemp)
+    printf '%s\n' "$POSTGRES_PASSWORD" >"$password"
+    initdb --username="$PGUSER" --pwfile="$password" --auth-local=trust --auth-host=scram-sha-256 --encoding=UTF8 --locale=C.UTF-8 >/dev/null
+    rm "$password"
+    echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
+    echo "CREATE DATABASE $PGDATABASE" | postgres --single -D "$PGDATA" postgres >/dev/null
+    echo 1 >"$PGDATA/ready"
+fi
+unset POSTGRES_PASSWORD
+exec postgres -c listen_addresses='*' -c unix_socket_directories=/tmp "$@"
