@@ -30,7 +30,7 @@ from proxy.upstream.client import Links
 from proxy.watch import Watch
 from proxy.workspaces.opening import open_backend
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.sources import open_catalog
+from proxy.workspaces.sources import open_catalog, open_repositories
 from proxy.workspaces.trusting import open_trust, uses_tcp
 
 _log = structlog.get_logger("app")
@@ -73,8 +73,9 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     catalog = await stack.enter_async_context(open_catalog(settings, follow=True))
     trust = await _open_trust(settings, stack)
     backend = await stack.enter_async_context(open_backend(settings, trust))
+    repositories = await stack.enter_async_context(open_repositories(settings))
     bus = await _open_bus(settings, stack)
-    workspaces = Workspaces(catalog, backend, settings.blueprint, bus.publish)
+    workspaces = Workspaces(catalog, backend, settings.blueprint, bus.publish, repositories=repositories)
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)
     links = Links(settings.upstream, settings.proxy_id, trust)

@@ -29,7 +29,8 @@
     ├─ BlueprintError
     │  ├─ BlueprintNotFound      there is none for this person: exit 254
     │  ├─ BlueprintInvalid(where)
-    │  └─ BlueprintSourceFailed  (retryable)
+    │  ├─ BlueprintSourceFailed  (retryable)
+    │  └─ RepositoryUnreachable  (retryable)
     ├─ WorkspaceError
     │  ├─ WorkspaceNotFound
     │  ├─ WorkspaceStartFailed   (retryable)
@@ -323,12 +324,11 @@ class BlueprintInvalid(BlueprintError):
 
     code = "blueprint.invalid"
 
-    def __init__(self, where: str, reason: str) -> None:
+    def __init__(self, where: str, reason: str, *, user_message: str | None = None) -> None:
         self.where = where
         self.reason = reason
-        super().__init__(
-            f"{where}: {reason}", user_message="this blueprint is broken; its owner can see why in the log"
-        )
+        broken = "this blueprint is broken; its owner can see why in the log"
+        super().__init__(f"{where}: {reason}", user_message=user_message or broken)
 
 
 class BlueprintSourceFailed(BlueprintError):
@@ -341,6 +341,13 @@ class BlueprintSourceFailed(BlueprintError):
         super().__init__(
             reason, user_message="the blueprints cannot be read; an operator can see why in the log"
         )
+
+
+class RepositoryUnreachable(BlueprintError):
+    """The provider of a repository does not answer, or not sensibly."""
+
+    code = "blueprint.repository_unreachable"
+    retryable = True
 
 
 class WorkspaceError(FairleadError):

@@ -80,7 +80,7 @@ def examine(snapshot: Snapshot, metadata: Mapping[str, Any]) -> tuple[dict[str, 
     for name, document in documents.items():
         try:
             definitions[name] = define(name, documents, metadata)
-        except _Invalid as exc:
+        except Invalid as exc:
             problems += [Problem(document.file_name, where, reason) for where, reason in exc.problems]
         except BlueprintInvalid as exc:
             template = document.content.get("template")
@@ -110,10 +110,10 @@ def build(document: Document, name: str) -> Blueprint:
         # As JSON, because strictness about Python values would refuse every list for a tuple.
         return Blueprint.model_validate_json(to_json({"name": name, **document.content}))
     except ValidationError as exc:
-        raise _Invalid([_told(error, document) for error in exc.errors(include_url=False)]) from None
+        raise Invalid([told(error, document) for error in exc.errors(include_url=False)]) from None
 
 
-class _Invalid(BlueprintInvalid):
+class Invalid(BlueprintInvalid):
     """Several problems of one blueprint, told apart."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
@@ -151,7 +151,7 @@ def _document(file: str, data: bytes) -> tuple[str, Document]:
     return (name if isinstance(name, str) else PurePath(file).stem), document
 
 
-def _told(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
+def told(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
     """Name the place and the reason of one error of pydantic's."""
     loc: Location = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "misfit":

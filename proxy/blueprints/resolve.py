@@ -29,15 +29,15 @@ def resolve_name(
     return value.blueprint or default
 
 
-def find(blueprints: BlueprintSet, name: str, user: User) -> Definition:
-    """Find a blueprint that this person may have.
+def find(blueprints: BlueprintSet, name: str, user: User, *, abstract_too: bool = False) -> Definition:
+    """Find a blueprint that this person may have; with `abstract_too` as the base of another.
 
     Raises: BlueprintNotFound, in the same words whether there is none or it is for others; the sentence
         lists what there is for this person.
     """
     definition = blueprints.definitions.get(name)
     if definition is not None and _may_use(definition, user):
-        if not definition.sample.abstract:
+        if abstract_too or not definition.sample.abstract:
             return definition
         problem = f"blueprint {name!r} is only a template for others"
     else:

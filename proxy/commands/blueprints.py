@@ -136,14 +136,19 @@ async def _request(settings: "Settings", user_string: str, groups: list[str]) ->
     from proxy.errors import UserStringInvalid
     from proxy.userstring import parse
     from proxy.workspaces.provisioner import request_of
+    from proxy.workspaces.sources import open_catalog, open_repositories
 
     value = parse(user_string)
     user = await _user(settings, value.user, groups)
     default = policy.default_blueprint(user, settings.blueprint.rules, settings.blueprint.default)
-    name = resolve_name(value, default=default, repositories=True, workloads=True)
-    if not name:
-        raise UserStringInvalid("name the blueprint instead of a workspace", text=user_string, position=0)
-    return request_of(value, user, resolve(await _current(settings), name, user, value))
+    async with open_catalog(settings) as catalog, open_repositories(settings) as repositories:
+        name = resolve_name(value, default=default, repositories=repositories.are_served, workloads=True)
+        if not name:
+            raise UserStringInvalid("name the blueprint instead of a workspace", text=user_string, position=0)
+        if value.repo:
+            blueprint = await repositories.blueprint(catalog.current(), user, value)
+            return request_of(value, user, blueprint, repositories.key())
+        return request_of(value, user, resolve(catalog.current(wanted=name), name, user, value), name)
 
 
 def _manifests(request: "WorkspaceRequest", settings: "Settings") -> list[dict[str, Any]]:

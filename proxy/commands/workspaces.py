@@ -168,12 +168,13 @@ async def _start(
     """Do what the owner's next login would do."""
     from proxy.userstring import parse
     from proxy.workspaces.provisioner import Workspaces
-    from proxy.workspaces.sources import open_catalog
+    from proxy.workspaces.sources import open_catalog, open_repositories
 
     # A record of an older release does not say what was typed; the named form finds it too.
     typed = parse(record.user_string or f"{record.user}+pod={record.name}")
-    async with open_catalog(settings) as catalog:
-        await Workspaces(catalog, backend, settings.blueprint).start(user, typed, report)
+    async with open_catalog(settings) as catalog, open_repositories(settings) as repositories:
+        workspaces = Workspaces(catalog, backend, settings.blueprint, repositories=repositories)
+        await workspaces.start(user, typed, report)
 
 
 @asynccontextmanager

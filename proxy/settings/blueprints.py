@@ -72,6 +72,31 @@ class PersonRule(_Section):
     max_running: _Count | None = None
 
 
+class RepositorySettings(_Section):
+    """Workspaces of a repository, `repo=owner/name`, and what its `.fairlead.yaml` may ask for."""
+
+    base: str = ""
+    """The blueprint that such workspaces have and the file adds to; it may be abstract. Empty: there are
+    none."""
+    templates: tuple[str, ...] = ()
+    """Other blueprints that a file may choose by `template`."""
+    default: str = ""
+    """The blueprint of repositories without a file. Empty: such a repository is refused."""
+    images: tuple[str, ...] = ()
+    """Patterns of images that a file may choose; `*` does not match `/`, `**` does. Empty: none."""
+    storage_size: Annotated[str, Field(pattern=r"^[0-9]+([kMGT]|[KMGT]i)?$")] = "10Gi"
+    """Of one scratch volume that a file asks for, at most."""
+    provider: str = ""
+    """Asked for the repositories of users whom no GitHub or GitLab vouches for. Empty: they have none."""
+    token_files: Mapping[str, Path] = {}
+    """By provider: a file with a token that may read contents. It is used only for repositories of an
+    organisation that the person is a member of; public ones need none."""
+    fresh_s: Annotated[float, Field(ge=1, le=86_400)] = 300
+    """A file this young is used without asking."""
+    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10
+    """Until a repository's file is there."""
+
+
 class BlueprintSettings(_Section):
     """All of the above, and what expressions may see."""
 
@@ -80,6 +105,7 @@ class BlueprintSettings(_Section):
     """Default `<home>/blueprints`, where the quick start writes `dev`."""
     git: GitSettings = GitSettings()
     config_map: ConfigMapSettings = ConfigMapSettings()
+    repository: RepositorySettings = RepositorySettings()
     refresh_s: _Interval = 60
     """A Git repository or ConfigMap is asked this often whether it has changed."""
     default: str = "dev"

@@ -79,7 +79,7 @@ class LocalBackend:
         self._children: set[Child] = set()
         self._separation: Separation | None = None
         self._choosing = asyncio.Lock()
-        self.features = Features(account=_own_account()["name"] or "")
+        self.features = Features(repositories=True, account=_own_account()["name"] or "")
 
     async def find(self, name: str) -> WorkspaceRecord | None:
         record = self._state.record(name)

@@ -12,6 +12,7 @@ from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.quotas import Quotas
+from proxy.workspaces.repositories import Repositories
 from proxy.workspaces.told import Tell, Told, tell_nobody
 
 
@@ -19,9 +20,16 @@ class Workspaces:
     """Every workspace that users of this installation may be in."""
 
     def __init__(
-        self, catalog: Catalog, backend: Backend, settings: BlueprintSettings, tell: Tell = tell_nobody
+        self,
+        catalog: Catalog,
+        backend: Backend,
+        settings: BlueprintSettings,
+        tell: Tell = tell_nobody,
+        *,
+        repositories: Repositories | None = None,
     ) -> None:
         self._told = Told(tell)
+        self._repositories = repositories if repositories and repositories.are_served else None
         self._backend = backend
         self._catalog = catalog
         self._settings = settings
@@ -30,7 +38,7 @@ class Workspaces:
     async def ensure(self, principal: Principal, report: Report) -> Endpoint:
         """Bring the workspace that the user string means to where it answers; joins a start under way.
 
-        Raises: BlueprintNotFound, WorkspaceNotFound, Refused, WorkspaceStartFailed, ReadyTimeout.
+        Raises: BlueprintError, WorkspaceNotFound, Refused, WorkspaceStartFailed, ReadyTimeout.
         """
         return await self.start(principal.user, principal.attempt.user_string, report)
 
@@ -55,20 +63,27 @@ class Workspaces:
         name = resolve_name(
             value,
             default=policy.default_blueprint(user, self._settings.rules, self._settings.default),
-            repositories=features.repositories,
+            repositories=features.repositories and self._repositories is not None,
             workloads=features.workloads,
         )
         if not name:
             record = own_record(await self._backend.find(value.pod), value.pod, user.name)
             name, value = record.blueprint, origin_of(record, value)
-        blueprint = resolve(self._catalog.current(wanted=name), name, user, value)
+        blueprint, key = await self._resolved(name, user, value)
         check_account(value.account, blueprint, own=features.account or blueprint.account or user.name)
-        return request_of(value, user, blueprint)
+        return request_of(value, user, blueprint, key)
+
+    async def _resolved(self, name: str, user: User, value: UserString) -> tuple[Blueprint, str]:
+        """Give the blueprint in effect, and what stands for it in the workspace's name."""
+        blueprints = self._catalog.current(wanted=name)
+        if value.repo and self._repositories is not None:
+            return await self._repositories.blueprint(blueprints, user, value), self._repositories.key()
+        return resolve(blueprints, name, user, value), name
 
 
-def request_of(value: UserString, user: User, blueprint: Blueprint) -> WorkspaceRequest:
-    """Name the workspace. Pure."""
-    name = WorkspaceName(workspace_name(value, blueprint.name))
+def request_of(value: UserString, user: User, blueprint: Blueprint, key: str) -> WorkspaceRequest:
+    """Name the workspace; `key` stands for the blueprint in that. Pure."""
+    name = WorkspaceName(workspace_name(value, key))
     return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)
 
 

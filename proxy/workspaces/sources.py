@@ -7,7 +7,11 @@ from proxy.blueprints.catalog import Catalog, DirectoryCatalog
 from proxy.blueprints.follow import Follower, LastGood, first_catalog
 from proxy.blueprints.git import GitSource
 from proxy.blueprints.sources import Source
+from proxy.identity.frontdoor import read_secret
+from proxy.identity.http import HttpClient
+from proxy.identity.repositories import RepositoryFiles
 from proxy.settings import Settings
+from proxy.workspaces.repositories import Repositories
 
 
 @asynccontextmanager
@@ -30,6 +34,28 @@ async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIter
             follower.start()
             stack.push_async_callback(follower.close)
         yield catalog
+
+
+@asynccontextmanager
+async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
+    """Hold what reads the files of repositories; nobody is asked before somebody wants one.
+
+    Raises: SettingsError for a token that cannot be read.
+    """
+    door = settings.front_door_in_effect
+    wanted = settings.blueprint.repository
+    tokens = {
+        provider: secret
+        for provider, file in wanted.token_files.items()
+        if (secret := read_secret(file)) is not None
+    }
+    http = HttpClient(door.http)
+    repositories = Repositories(wanted, RepositoryFiles(door.providers, http, tokens))
+    try:
+        yield repositories
+    finally:
+        await repositories.close()
+        await http.close()
 
 
 async def _open_source(settings: Settings, stack: AsyncExitStack) -> Source:

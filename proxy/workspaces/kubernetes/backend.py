@@ -65,7 +65,7 @@ class KubernetesBackend:
         self._api = Api(settings)
         self._view = View(self._api, settings)
         self._starts = Starts(start_timeout_s)
-        self.features = Features()
+        self.features = Features(repositories=True)
 
     # ----------------------------------------------------------------------------------- looking
 

@@ -8,7 +8,7 @@ from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import BlueprintNotFound, Refused, WorkspaceNotFound
 from proxy.model import Endpoint, Principal, WorkspaceName
-from proxy.settings.blueprints import BlueprintSettings
+from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.userstring import parse, workspace_name
 from proxy.workspaces.backend import (
     Features,
@@ -19,6 +19,7 @@ from proxy.workspaces.backend import (
     WorkspaceRequest,
 )
 from proxy.workspaces.provisioner import Workspaces, check_account, own_record
+from proxy.workspaces.repositories import Repositories
 
 MakePrincipal = Callable[[str], Principal]
 
@@ -166,3 +167,51 @@ async def test_the_blueprint_in_effect_can_be_asked_for(
     workspaces: Workspaces, principal: MakePrincipal
 ) -> None:
     assert (await workspaces.blueprint(principal("alice+data"))).accounts == ("postgres",)
+
+
+class RepositoryFiles:
+    """One repository, whose file says what it is for."""
+
+    providers = ("github",)
+
+    def clone_url(self, provider: str, repo: str) -> str:
+        return f"https://{provider}.example/{repo}.git"
+
+    async def read(self, provider: str, repo: str, ref: str, path: str, *, private: bool) -> bytes | None:
+        return f"description: {repo} at {ref}\n".encode()
+
+
+async def test_a_repository_s_workspace_is_found_again_by_its_name(
+    tmp_path: Path, backend: RecordingBackend, principal: MakePrincipal
+) -> None:
+    (tmp_path / "base.yaml").write_text("abstract: true\n")
+    settings = BlueprintSettings(repository=RepositorySettings(base="base", provider="github"))
+    repositories = Repositories(settings.repository, RepositoryFiles())
+    backend.features = Features(repositories=True)
+    these = Workspaces(DirectoryCatalog(tmp_path), backend, settings, repositories=repositories)
+    await these.ensure(principal("alice+repo=o/p+ref=v1"), print)
+    (asked,) = backend.asked
+    assert asked.name == workspace_name(parse("alice+repo=o/p+ref=v1"), "base")
+    assert asked.blueprint.description == "o/p at v1"
+    backend.records["ws"] = WorkspaceRecord(
+        WorkspaceName("ws"), "alice", "base", datetime.now(UTC), user_string="alice+repo=o/p+ref=v1"
+    )
+    await these.ensure(principal("alice+pod=ws"), print)
+    named = backend.asked[-1]
+    assert (named.name, named.may_create) == ("ws", False)
+    assert named.blueprint == asked.blueprint
+    assert (named.origin.repo, named.origin.ref) == ("o/p", "v1")
+    await repositories.close()
+
+
+async def test_the_default_is_that_of_the_first_rule(
+    tmp_path: Path, backend: RecordingBackend, principal: MakePrincipal
+) -> None:
+    (tmp_path / "gpu.yaml").write_text("")
+    rules = (PersonRule(users=("bob",), default="dev"), PersonRule(default="gpu", max_workspaces=3))
+    these = Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings(rules=rules))
+    await these.ensure(principal("alice"), print)
+    assert backend.asked[0].blueprint.name == "gpu"
+    backend.records["more"] = WorkspaceRecord(WorkspaceName("more"), "alice", "gpu", datetime.now(UTC))
+    with pytest.raises(Refused, match="you may have 3 workspaces and have mine"):
+        await these.ensure(principal("alice"), print)

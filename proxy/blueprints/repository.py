@@ -1,0 +1,202 @@
+"""What the file of a repository may say of a workspace, and how it is laid over a blueprint of ours. Pure.
+
+Whoever can push to a repository writes its file, so it is taken as a stranger's: it has the fields below and
+no others, `null` and expressions are none of them, and each may only add to what the blueprint has, or narrow
+it. Its scripts run as the person who asked for the repository, as the rest of its code does.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import to_json
+
+from proxy.blueprints.document import Document, Location, Node, read_document
+from proxy.blueprints.expressions import Facts, evaluate
+from proxy.blueprints.inherit import merge
+from proxy.blueprints.narrow import path_within, tcp_within
+from proxy.blueprints.reading import Definition, Invalid, build, told
+from proxy.blueprints.schema import Blueprint, InitScript
+from proxy.blueprints.values import (
+    EnvName,
+    Image,
+    Name,
+    Part,
+    PathGlob,
+    Quantity,
+    StorageName,
+    TcpRule,
+    Text,
+    amount,
+)
+from proxy.errors import BlueprintInvalid
+from proxy.settings.blueprints import RepositorySettings
+
+MAX_FILE_BYTES = 64 * 1024
+RESERVED_SCRIPT = "fairlead-"
+"""Scripts of ours begin with this."""
+
+_PROTECTED_ENV = ("LD_*", "FAIRLEAD_*", "SSH_*", "SUDO_*", "BASH_ENV", "ENV", "IFS", "HOME", "USER",
+                  "LOGNAME", "SHELL", "MAIL", "PATH", "PYTHON*", "GIT_SSH*")  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    if strange := next((one for one in text if not one.isprintable() and one not in "\n\t"), None):
+        raise ValueError(f"{strange!r} would reach the terminal of whoever logs in")
+    return text
+
+
+def _env_name(name: str) -> str:
+    if any(fnmatchcase(name, pattern) for pattern in _PROTECTED_ENV):
+        raise ValueError(f"{name} is not for a repository to set")
+    return name
+
+
+def _scratch_path(path: str) -> str:
+    if ".." in path.split("/") or not re.fullmatch(r"~/[^\x00:]+|/(mnt|scratch)/[^\x00:]+|/dev/shm", path):
+        raise ValueError("a repository may mount at ~/…, /mnt/…, /scratch/… and /dev/shm")
+    return path
+
+
+Shown = Annotated[str, Field(max_length=4_096), AfterValidator(_printable)]
+
+
+class RepositoryForward(Part):
+    """Within what the blueprint permits."""
+
+    tcp: tuple[TcpRule, ...] = ()
+    unix: tuple[PathGlob, ...] = ()
+    listen_tcp: tuple[TcpRule, ...] = ()
+    listen_unix: tuple[PathGlob, ...] = ()
+
+
+class RepositoryStorage(Part):
+    """Scratch space besides that of the blueprint."""
+
+    kind: Literal["empty", "memory"]
+    path: Annotated[str, AfterValidator(_scratch_path)]
+    size: Quantity
+
+
+class RepositoryFile(Part):
+    """All that a `.fairlead.yaml` may hold; no field takes null."""
+
+    template: Name = ""
+    """One of those that the operator offers."""
+    description: Shown = ""
+    splash: Shown = ""
+    image: Image = ""
+    """One that the operator permits."""
+    env: Mapping[Annotated[EnvName, AfterValidator(_env_name)], Text] = {}
+    init: Annotated[tuple[InitScript, ...], Field(max_length=50)] = ()
+    """After the scripts of the blueprint, none of which can be replaced."""
+    forward: RepositoryForward = RepositoryForward()
+    storages: Annotated[Mapping[StorageName, RepositoryStorage], Field(max_length=10)] = {}
+
+
+def read_repository_file(data: bytes, file_name: str) -> Document:
+    """Read a repository's file as far as that goes without the blueprint that it is laid over.
+
+    Raises: BlueprintInvalid, as a repository's own: the person is told what is wrong with it.
+    """
+    if len(data) > MAX_FILE_BYTES:
+        raise _of_repository(file_name, f"larger than {MAX_FILE_BYTES} bytes")
+    try:
+        document = read_document(data, file_name)
+        _check_fields(document)
+    except BlueprintInvalid as exc:
+        raise _of_repository(exc.where, exc.reason) from None
+    return document
+
+
+def template_of(document: Document, settings: RepositorySettings) -> str:
+    """Choose the blueprint that a repository's file is laid over.
+
+    Raises: BlueprintInvalid for one that is not offered.
+    """
+    wanted = document.content.get("template", settings.base)
+    offered = dict.fromkeys([settings.base, *settings.templates])
+    if wanted not in offered:
+        reason = f"{wanted!r} is not offered to repositories; there are: {', '.join(offered)}"
+        raise _of_repository(document.where(("template",)), reason)
+    return str(wanted)
+
+
+def lay_over(
+    definition: Definition, document: Document, facts: Facts, settings: RepositorySettings
+) -> Blueprint:
+    """Work out a blueprint, and add what the repository's file says.
+
+    Raises: BlueprintInvalid for what it may not say.
+    """
+    own = definition.resolve(facts)
+    worked_out = evaluate(definition.document, definition.programs, facts)
+    for loc, reason in _trespasses(
+        RepositoryFile.model_validate_json(to_json(document.content)), own, settings
+    ):
+        raise _of_repository(document.where(loc), reason)
+    said = Node(
+        {key: node for key, node in document.root.value.items() if key != "template"},
+        document.file_name,
+        document.root.line,
+    )
+    own_facts = {
+        key: node for key in ("template", "abstract") if (node := worked_out.root.below(key)) is not None
+    }
+    joined = merge(worked_out.root, said)
+    root = Node({**own_facts, **joined.value}, joined.file_name, joined.line)
+    try:
+        return build(Document(root), own.name)
+    except BlueprintInvalid as exc:
+        raise _of_repository(exc.where, exc.reason) from None
+
+
+def _trespasses(
+    file: RepositoryFile, own: Blueprint, settings: RepositorySettings
+) -> Sequence[tuple[Location, str]]:
+    """Find what would change the blueprint instead of adding to it, or is more than is permitted."""
+    found: list[tuple[Location, str]] = []
+    if file.image and not any(image_matches(file.image, pattern) for pattern in settings.images):
+        found.append((("image",), f"{file.image} is not an image that repositories may use"))
+    names = {script.name for script in own.init}
+    for at, script in enumerate(file.init):
+        if script.name in names or script.name.startswith(RESERVED_SCRIPT):
+            found.append((("init", at, "name"), "a script of the blueprint has that name"))
+    for name, storage in file.storages.items():
+        if name in own.storages:
+            found.append((("storages", name), "a storage of the blueprint has that name"))
+        if amount(storage.size) > amount(settings.storage_size):
+            found.append((("storages", name, "size"), f"at most {settings.storage_size} for a repository"))
+    for field in file.forward.model_fields_set:
+        within = tcp_within if field.endswith("tcp") else path_within
+        for at, rule in enumerate(getattr(file.forward, field)):
+            if not within(rule, getattr(own.forward, field)):
+                found.append((("forward", field, at), f"{rule!r} is more than the blueprint permits"))
+    return found
+
+
+def image_matches(image: str, pattern: str) -> bool:
+    """Whether a pattern permits an image; `*` stays within a part of the path, `**` does not."""
+    words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+    expression = "".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", pattern))
+    return re.fullmatch(expression, image) is not None
+
+
+def _check_fields(document: Document) -> None:
+    """Raises: BlueprintInvalid."""
+    if computed := next(document.root.expressions(), None):
+        raise BlueprintInvalid(document.where(computed[0]), "a repository has no expressions")
+    for field in document.root.value:
+        if field in Blueprint.model_fields and field not in RepositoryFile.model_fields:
+            raise BlueprintInvalid(document.where((field,)), "this is not for a repository to set")
+    try:
+        RepositoryFile.model_validate_json(to_json(document.content))
+    except ValidationError as exc:
+        raise Invalid([told(error, document) for error in exc.errors(include_url=False)]) from None
+
+
+def _of_repository(where: str, reason: str) -> BlueprintInvalid:
+    """Make the error whose owner is the person who reads it."""
+    return BlueprintInvalid(where, reason, user_message=f"{where}: {reason}")
