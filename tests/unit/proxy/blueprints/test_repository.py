@@ -182,6 +182,7 @@ VALUES: dict[str, list[Any]] = {
     "network": [{"policy": "open"}, {"egress_cidrs": [{"cidr": "0.0.0.0/0"}]}],
     "security": [{"run_as_user": 0}, {"add_capabilities": ["SYS_ADMIN"]}, {"drop_capabilities": []}],
     "service_account": ["admin"],
+    "record": [[], ["shell"]],
     "node": [{"selector": {"pool": "control"}}],
 }
 SAFE = frozenset(RepositoryFile.model_fields) - {"template"}
