@@ -8,7 +8,7 @@ import structlog
 from proxy import metrics, policy
 from proxy.errors import FairleadError, Refused, Unreachable
 from proxy.model import Bind, Principal, ProgramSpec, Target
-from proxy.recording.recorder import Recorder
+from proxy.recording.recorder import Recorder, Traffic
 from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
@@ -92,11 +92,11 @@ class Gateway:
 
     @asynccontextmanager
     async def recorded_forward(
-        self, principal: Principal, target: str, forward_id: str
+        self, principal: Principal, target: str, forward_id: str, traffic: Traffic
     ) -> AsyncIterator[Recorder | None]:
         """Record that a connection was forwarded, in the same way. Raises: as `recorded`."""
         blueprint = await self._workspaces.blueprint(principal)
-        recorder = await self._recordings.forward(principal, target, blueprint, forward_id)
+        recorder = await self._recordings.forward(principal, target, blueprint, forward_id, traffic)
         async with nullcontext() if recorder is None else recorder:
             yield recorder
 

@@ -60,7 +60,7 @@ class Manifest(BaseModel):
     """What the gaps left out: bytes as recorded, not as sent."""
     bytes_up: int = 0
     bytes_down: int = 0
-    """Payload: from the client, to the client."""
+    """Payload of a forward: from the client, to the client."""
 
     @property
     def place(self) -> Place:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import structlog
 
@@ -74,7 +74,6 @@ class Recorder:
         self._lost_bytes = 0
         self.end = ""
         """How the program ended, in words; to be set before the context is left."""
-        self.bytes_up = self.bytes_down = 0
 
     def clock(self) -> float:
         """Give seconds since the beginning."""
@@ -177,6 +176,7 @@ class Recorder:
 
     def _final(self) -> Manifest:
         ended_at = datetime.now(UTC)
+        bytes_up, bytes_down = self._totals()
         days = self._terms.retention_days
         return self._manifest.model_copy(
             update={
@@ -188,10 +188,14 @@ class Recorder:
                 "last": self._chain.last,
                 "gaps": self._gaps,
                 "lost_bytes": self._lost_bytes,
-                "bytes_up": self.bytes_up,
-                "bytes_down": self.bytes_down,
+                "bytes_up": bytes_up,
+                "bytes_down": bytes_down,
             }
         )
+
+    def _totals(self) -> tuple[int, int]:
+        """Give the payload from the client and to it, where that is told at all."""
+        return 0, 0
 
     # ----------------------------------------------------------------------------- see Watcher
 
@@ -310,11 +314,30 @@ class SftpRecorder(Recorder):
         yield self._sftp.gap(self.clock(), gap.began_s, gap.lost_bytes)
 
 
+class Traffic(Protocol):
+    """What a forwarded connection has carried so far."""
+
+    @property
+    def from_client(self) -> int: ...
+    @property
+    def to_client(self) -> int: ...
+
+
 class ForwardRecorder(Recorder):
     """A forwarded connection: its manifest, with the totals, is all there is."""
 
-    def add_up(self, count: int) -> None:
-        self.bytes_up += count
+    def __init__(
+        self,
+        common: Common,
+        key: SigningKey,
+        manifest: Manifest,
+        terms: Terms,
+        tell: Tell,
+        *,
+        traffic: Traffic,
+    ) -> None:
+        super().__init__(common, key, manifest, terms, tell)
+        self._traffic = traffic
 
-    def add_down(self, count: int) -> None:
-        self.bytes_down += count
+    def _totals(self) -> tuple[int, int]:
+        return self._traffic.from_client, self._traffic.to_client

@@ -10,7 +10,14 @@ from proxy.errors import RecordingUnavailable
 from proxy.model import Exec, Principal, ProgramSpec, Subsystem
 from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
-from proxy.recording.recorder import ForwardRecorder, Recorder, SftpRecorder, Tell, TerminalRecorder
+from proxy.recording.recorder import (
+    ForwardRecorder,
+    Recorder,
+    SftpRecorder,
+    Tell,
+    TerminalRecorder,
+    Traffic,
+)
 from proxy.recording.retention import Sweeper
 from proxy.recording.rules import Blueprint, Terms, kinds_of, terms_for
 from proxy.recording.signing import Keyring, SigningKey
@@ -100,6 +107,7 @@ class Recordings:
         target: str,
         blueprint: Blueprint,
         forward_id: str,
+        traffic: Traffic,
     ) -> ForwardRecorder | None:
         """Begin the recording of a forward, when there is to be one.
 
@@ -111,7 +119,7 @@ class Recordings:
         manifest = self._manifest(
             principal, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
         )
-        recorder = ForwardRecorder(self._common, self._key, manifest, terms, self._tell)
+        recorder = ForwardRecorder(self._common, self._key, manifest, terms, self._tell, traffic=traffic)
         await self._begin(recorder, terms)
         return recorder
 

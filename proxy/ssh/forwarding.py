@@ -13,7 +13,6 @@ from proxy.errors import (
     OpenFailed,
     OpenFailedKind,
     Refused,
-    UpstreamError,
     user_sentence,
 )
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
@@ -46,8 +45,9 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._chan: Any = None
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        traffic = ChannelTraffic(self._inbound, self._outbound)
-        self._record = owner.live.begin(kind, traffic, self, target=target)
+        self._target = target
+        self._traffic = ChannelTraffic(self._inbound, self._outbound)
+        self._record = owner.live.begin(kind, self._traffic, self, target=target)
 
     def warn(self, sentence: str) -> None:
         """There is no place for words on a connection that carries somebody else's bytes."""
@@ -91,20 +91,30 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._started.set()
         self._inbound.leave()
 
-    def carry(self, opening: AbstractAsyncContextManager[tuple[Connection, Link]]) -> "asyncio.Future[None]":
+    def recorded(self, principal: Principal) -> AbstractAsyncContextManager[object]:
+        """Record what is carried inside, when a rule says so; raises what `Gateway.recorded` does."""
+        gateway = self._owner.shared.gateway
+        return gateway.recorded_forward(principal, self._target, self._record.id, self._traffic)
+
+    def carry(
+        self, principal: Principal, opening: AbstractAsyncContextManager[tuple[Connection, Link]]
+    ) -> "asyncio.Future[None]":
         """Open the upstream connection and carry bytes once the channel stands.
 
         The future is done when the connection is open, or has its FairleadError.
         """
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = self._owner.tasks.spawn(self._carry(opening, opened), name="forward")
+        self._task = self._owner.tasks.spawn(self._carry(principal, opening, opened), name="forward")
         return opened
 
     async def _carry(
-        self, opening: AbstractAsyncContextManager[tuple[Connection, Link]], opened: "asyncio.Future[None]"
+        self,
+        principal: Principal,
+        opening: AbstractAsyncContextManager[tuple[Connection, Link]],
+        opened: "asyncio.Future[None]",
     ) -> None:
         try:
-            async with opening as (connection, link):
+            async with self.recorded(principal), opening as (connection, link):
                 if not opened.done():
                     opened.set_result(None)
                 await self._started.wait()
@@ -149,7 +159,7 @@ async def dial(owner: "ClientConnection", principal: Principal, target: Target) 
     """
     session = Dialled(owner, Kind.FORWARD, str(target))
     try:
-        await session.carry(owner.shared.gateway.dial(principal, target))
+        await session.carry(principal, owner.shared.gateway.dial(principal, target))
     except FairleadError as exc:
         owner.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
         raise channel_open_error(exc, owner.conn_id) from exc
@@ -251,7 +261,7 @@ class RemoteListener(asyncssh.SSHListener):
         session = Dialled(self._owner, Kind.FORWARDED, str(self._bind))
         try:
             accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
-            async with accepting as connection:
+            async with session.recorded(principal), accepting as connection:
                 if isinstance(self._bind, TcpTarget):
                     port = self._bind.port or self._port
                     tcp = conn.create_tcp_channel()
@@ -267,6 +277,6 @@ class RemoteListener(asyncssh.SSHListener):
             self._owner.log.info(
                 "client refused a forwarded connection", bind=str(self._bind), reason=exc.reason
             )
-        except (OpenFailed, UpstreamError) as exc:
+        except FairleadError as exc:
             session.failed(exc)
             self._owner.log.info("forwarded connection lost", bind=str(self._bind), reason=str(exc))

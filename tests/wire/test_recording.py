@@ -12,7 +12,7 @@ import pyte
 import pytest
 
 from tests.wire.harness import Fairlead, needs
-from tests.wire.peers import until
+from tests.wire.peers import Peer, echo, until
 from tests.wire.terminal import Terminal
 
 SETTINGS = {
@@ -273,6 +273,19 @@ def test_sftp_leaves_operations_and_is_told_on_stderr_alone(fairlead: Fairlead, 
     ]
     text = fairlead.cli("session", "replay", row["id"])
     assert re.search(r"rename +\S*a\.bin to=\S*b\.bin", text)
+    assert fairlead.cli("session", "verify", row["id"]).startswith("intact")
+
+
+def test_a_forward_leaves_its_totals(fairlead: Fairlead) -> None:
+    before = known(fairlead)
+    with Peer(echo) as peer:
+        port = peer.port
+        command = fairlead.command("ssh", "-W", f"localhost:{port}", "fl")
+        done = subprocess.run(command, input=b"x" * 70_000, capture_output=True, timeout=60)
+        assert len(done.stdout) == 70_000
+    row = newest(fairlead, before)
+    assert (row["kind"], row["target"]) == ("forward", f"localhost:{port}")
+    assert (row["bytes_up"], row["bytes_down"]) == (70_000, 70_000)
     assert fairlead.cli("session", "verify", row["id"]).startswith("intact")
 
 

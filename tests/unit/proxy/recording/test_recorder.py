@@ -62,6 +62,13 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
     return load_or_create(tmp_path_factory.mktemp("key") / "key")
 
 
+class Carried:
+    """What a forward carried."""
+
+    from_client = 10
+    to_client = 7
+
+
 class World:
     """One process's recordings over a fake store."""
 
@@ -285,11 +292,10 @@ async def test_sftp_is_listened_to_both_ways(key: SigningKey) -> None:
 
 async def test_a_forward_leaves_its_totals(key: SigningKey) -> None:
     async with world(key) as here:
-        forward = await here.recordings.forward(ALICE, "db:5432", DEV, "c1-f1")
+        forward = await here.recordings.forward(ALICE, "db:5432", DEV, "c1-f1", Carried())
         assert forward is not None
         async with forward:
-            forward.add_up(10)
-            forward.add_down(7)
+            assert here.store.bodies == {}
         manifest, _, verdict = await here.ended("c1-f1")
     assert (manifest.target, manifest.bytes_up, manifest.bytes_down) == ("db:5432", 10, 7)
     assert verdict.state == "intact"
@@ -307,6 +313,6 @@ async def test_a_process_that_ends_stores_what_it_has(key: SigningKey) -> None:
 async def test_nothing_is_recorded_without_a_rule(key: SigningKey, tmp_path: Path) -> None:
     here = World(key, RecordingSettings())
     assert await here.recordings.program(ALICE, SHELL, DEV, "c1-1") is None
-    assert await here.recordings.forward(ALICE, "db:1", DEV, "c1-2") is None
+    assert await here.recordings.forward(ALICE, "db:1", DEV, "c1-2", Carried()) is None
     await here.recordings.close()
     assert here.store.calls == 0
