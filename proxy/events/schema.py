@@ -404,4 +404,6 @@ def printable(text: str) -> str:
     Control and direction characters and undecodable bytes are such; a space is not.
     """
     cut = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    if cut.isprintable():
+        return cut
     return "".join(char if char.isprintable() else "\ufffd" for char in cut)

@@ -52,7 +52,8 @@ class LiveProgram:
         controls: Controls,
     ) -> None:
         self._owner = owner
-        self._begun = record
+        self.begun = record
+        """As of its beginning."""
         self.traffic = traffic
         self.controls = controls
         self.written_total = -1
@@ -60,11 +61,11 @@ class LiveProgram:
 
     @property
     def id(self) -> str:
-        return self._begun.id
+        return self.begun.id
 
     @property
     def kind(self) -> Kind:
-        return Kind(self._begun.kind)
+        return Kind(self.begun.kind)
 
     @property
     def bytes_total(self) -> int:
@@ -73,7 +74,7 @@ class LiveProgram:
     def record(self, now: datetime) -> ProgramRecord:
         """Give what is known as of `now`."""
         return replace(
-            self._begun,
+            self.begun,
             updated_at=now,
             bytes_from_client=self.traffic.from_client,
             bytes_to_client=self.traffic.to_client,
@@ -113,9 +114,8 @@ class LiveConnection:
         return self._begun.id
 
     @property
-    def place(self) -> tuple[str, str]:
-        """Workspace and blueprint; empty until they are known."""
-        return self._begun.workspace, self._begun.blueprint
+    def user(self) -> str:
+        return self._begun.user
 
     @property
     def bytes_total(self) -> int:

@@ -60,15 +60,15 @@ def closed(record: ConnectionRecord) -> schema.Event:
     )
 
 
-def program_started(connection: ConnectionRecord, record: ProgramRecord) -> schema.Event:
-    """Say what began on a connection."""
-    return schema.ProgramStarted(**_program(connection, record))
+def program_started(user: str, record: ProgramRecord) -> schema.Event:
+    """Say what began on a connection of `user`."""
+    return schema.ProgramStarted(**_program(user, record))
 
 
-def program_ended(connection: ConnectionRecord, record: ProgramRecord) -> schema.Event:
+def program_ended(user: str, record: ProgramRecord) -> schema.Event:
     """Say how it ended."""
     return schema.ProgramEnded(
-        **_program(connection, record),
+        **_program(user, record),
         bytes_from_client=record.bytes_from_client,
         bytes_to_client=record.bytes_to_client,
         exit_status=-1 if record.exit_status is None else record.exit_status,
@@ -95,10 +95,10 @@ def _session(record: ConnectionRecord) -> _Session:
     }
 
 
-def _program(connection: ConnectionRecord, record: ProgramRecord) -> _Program:
+def _program(user: str, record: ProgramRecord) -> _Program:
     return {
-        "user": connection.user,
-        "connection_id": connection.id,
+        "user": user,
+        "connection_id": record.connection,
         "program_id": record.id,
         "kind": record.kind,
         "target": record.target,

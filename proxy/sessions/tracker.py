@@ -123,13 +123,12 @@ class Tracker:
 
     def program_began(self, connection: LiveConnection, program: LiveProgram) -> None:
         """See LiveConnection.begin."""
-        now = datetime.now(UTC)
-        self._publisher.publish(tell.program_started(connection.record(now), program.record(now)))
+        self._publisher.publish(tell.program_started(connection.user, program.begun))
         self._soon.set()
 
     def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None:
         """See LiveProgram.ended."""
-        self._publisher.publish(tell.program_ended(connection.record(record.updated_at), record))
+        self._publisher.publish(tell.program_ended(connection.user, record))
         self._keep(record)
 
     def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None:

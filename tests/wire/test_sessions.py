@@ -6,6 +6,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -369,3 +370,63 @@ def test_commands_are_kept_as_far_as_settings_say(make_fairlead: MakeFairlead) -
     (row,) = json.loads(server.cli("session", "list", "--all", "--json"))
     assert show(server, row["id"])["programs"][0]["command"] == ""
     assert b"secret" not in (server.home / "fairlead.db").read_bytes()
+
+
+# -------------------------------------------------------------------------------------- the commands
+
+
+def test_what_the_commands_show(fairlead: Fairlead, before: set[str]) -> None:
+    with subprocess.Popen(
+        [*fairlead.command("ssh"), "fl", "sleep 60"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as client:
+        session = live(fairlead)
+        (row,) = json.loads(fairlead.cli("session", "list", "--json"))
+        assert {key: row[key] for key in ("id", "user", "doing", "client_type", "ended_at")} == {
+            "id": session["id"],
+            "user": "alice",
+            "doing": "exec",
+            "client_type": "OpenSSH",
+            "ended_at": None,
+        }
+        assert fairlead.cli("session", "list").split("\t")[:2] == [session["id"], "alice"]
+        shown = fairlead.cli("session", "show", session["id"])
+        assert "sleep 60" in shown
+        program = json.loads(fairlead.cli("session", "show", f"{session['id']}-1", "--json"))
+        assert (program["session"], program["command"]) == (session["id"], "sleep 60")
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "proxy", "session", "watch", "--json", "--every", "0.2"],
+            env=fairlead.env(),
+            stdout=subprocess.PIPE,
+        )
+        assert watch.stdout is not None
+        assert json.loads(watch.stdout.readline())["change"] == "opened"
+        client.kill()
+        changes = iter(watch.stdout.readline, b"")
+        assert any(json.loads(line)["change"] == "closed" for line in changes)
+        watch.kill()
+        watch.wait(30)
+        watch.stdout.close()
+    ended(fairlead, before)
+    listed = json.loads(fairlead.cli("session", "list", "--all", "--user", "alice", "--json"))
+    assert listed[0]["id"] == session["id"]
+    assert (listed[0]["end_reason"], listed[0]["doing"]) == ("lost", "exec")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("show", "nobody"), "there is no session nobody on record"),
+        (("kill", "nobody"), "there is no session nobody on record"),
+        (("kill",), "name sessions, a --user or a --workspace"),
+    ],
+)
+def test_what_the_commands_refuse(fairlead: Fairlead, words: tuple[str, ...], sentence: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "session", *words],
+        env=fairlead.env(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr
