@@ -12,7 +12,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.sources import Snapshot, Source
-from proxy.errors import BlueprintInvalid, BlueprintSourceFailed
+from proxy.errors import BlueprintInvalid, BlueprintSourceFailed, FairleadError
 
 _log = structlog.get_logger("blueprints")
 
@@ -84,7 +84,7 @@ class Follower:
         """Ask once, and take what is new into use when it is good; a failure is told in the log."""
         try:
             snapshot = await self._source.fetch()
-        except BlueprintSourceFailed as exc:
+        except FairleadError as exc:  # whatever it is, the next time may be better
             _log.warning("blueprints not refreshed", why=str(exc), revision=self._catalog.current().revision)
             return
         if snapshot.revision == self._offered:

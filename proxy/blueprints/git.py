@@ -54,6 +54,8 @@ class GitSource:
             raise BlueprintSourceFailed(f"{place}: not read within {self._settings.timeout_s:g} s") from None
         except OSError as exc:
             raise BlueprintSourceFailed(f"{place}: {exc.strerror or exc}") from None
+        except (ValueError, IndexError):
+            raise BlueprintSourceFailed(f"{place}: git said something that is not understood") from None
 
     async def _fetch(self, place: str) -> Snapshot:
         heads = await self._git("ls-remote", self._settings.url, self._settings.ref)

@@ -16,6 +16,9 @@ from proxy.errors import BlueprintInvalid, BlueprintSourceFailed
 from proxy.settings import Settings
 from proxy.settings.blueprints import GitSettings
 from proxy.workspaces.sources import open_catalog
+from tests.wire.harness import needs
+
+pytestmark = needs("git")
 
 
 class Repository:

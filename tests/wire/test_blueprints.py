@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.provider import Say
 from tests.wire.conftest import MakeFairlead
 from tests.wire.forge import Forge, open_forge
-from tests.wire.harness import Fairlead
+from tests.wire.harness import Fairlead, needs
 
 BLUEPRINTS = {
     "gpu": "access: {groups: [ml]}\n",
@@ -85,6 +85,7 @@ def serve_repository(forge: Forge, directory: Path, file: str) -> None:
     )
 
 
+@needs("git")
 def test_a_repository_s_workspace_has_its_file_and_its_clone(
     make_fairlead: MakeFairlead, forge: Forge, tmp_path: Path
 ) -> None:

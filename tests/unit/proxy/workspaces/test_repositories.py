@@ -15,6 +15,7 @@ from proxy.settings.blueprints import RepositorySettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.repositories import CLONE_SCRIPT, MAX_KEPT, Repositories, with_clone
 from tests.unit.proxy.blueprints.reading import read
+from tests.wire.harness import needs
 
 ALICE = User("alice", provider="github", groups=("Acme/dev",))
 SET = read(
@@ -179,6 +180,7 @@ def run_clone(home: Path, url: str, ref: str = "", name: str = "shop") -> subpro
     return subprocess.run(["sh", "-c", script.script], env=environ, capture_output=True, timeout=60)
 
 
+@needs("git")
 def test_the_repository_is_cloned_once_at_its_ref(tmp_path: Path) -> None:
     origin = tmp_path / "origin"
     git = ["git", "-C", str(origin), "-c", "user.name=t", "-c", "user.email=t@example.com"]
@@ -199,6 +201,7 @@ def test_the_repository_is_cloned_once_at_its_ref(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "shop" / "file").read_text() == "mine"
 
 
+@needs("git")
 def test_words_of_the_user_string_are_no_words_of_the_shell(tmp_path: Path) -> None:
     run_clone(tmp_path / "home", f"file://{tmp_path}/$(touch ran)", ref="';touch ran;'")
     assert not list(tmp_path.rglob("ran"))
