@@ -134,7 +134,9 @@ class Bootstrap:
         """Start the script below a shell that keeps its output and the mark of success, as the account."""
         shell = choose_shell(replace(self.account, shell=FALLBACK_SHELL))
         login = environ.Login(self.account, choose_shell(self.account))
-        env = environ.build(login, read_host(), client={}, accept=(), blueprint=self.settings.env)
+        env = environ.build(
+            login, read_host(self.settings), client={}, accept=(), blueprint=self.settings.env
+        )
         line = (
             f"mkdir -p {_quoted(str(mark.parent))} && "
             f"{'' if script.script.startswith('#!') else _quoted(login.shell)} {_quoted(path)} "

@@ -1,8 +1,9 @@
 """The environment of a program, built from nothing as `sshd` builds it. Pure.
 
-Later sources win: defaults → /etc/environment → what the client asked for and may set → the
-blueprint → facts of the login (USER, HOME, SSH_CONNECTION …). That is `sshd`'s order too: its
-SetEnv overrides AcceptEnv. Nothing of shelld's own environment is in it.
+Later sources win: defaults → /etc/environment → the container's (the ENV of its image) → what the
+client asked for and may set → the blueprint → facts of the login (USER, HOME, SSH_CONNECTION …). That
+is `sshd`'s order too: its SetEnv overrides AcceptEnv. Outside of a container, nothing of shelld's own
+environment is in it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ DENIED = (
     *("PYTHON*", "PERL*", "RUBY*", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "ZDOTDIR", "FPATH", "TERMINFO*"),
     # Facts of the login that only shelld knows.
     *("USER", "LOGNAME", "HOME", "SHELL", "PATH", "MAIL", "TERM", "SSH_*", "TMPDIR"),
+)
+
+_OF_THE_FIRST_PROCESS = (
+    *("USER", "LOGNAME", "HOME", "SHELL", "MAIL", "TERM", "SSH_*", "HOSTNAME", "PWD", "OLDPWD", "SHLVL", "_"),
+    *("KUBERNETES_*", "container"),  # of the cluster and of its runtime
 )
 
 
@@ -48,6 +54,13 @@ class Host:
     environment: Mapping[str, str] = field(default_factory=dict)
     """/etc/environment."""
     login_defs: Mapping[str, str] = field(default_factory=dict)
+    container: Mapping[str, str] = field(default_factory=dict)
+    """What the container was started with; whoever made the image said so for its programs."""
+
+
+def of_image(container: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a container's environment is about its image, and not about its first process."""
+    return {name: value for name, value in container.items() if not _matches(name, _OF_THE_FIRST_PROCESS)}
 
 
 def accepted(client: Mapping[str, str], accept: Sequence[str]) -> dict[str, str]:
@@ -83,6 +96,7 @@ def build(
     account = login.account
     env = {"PATH": _default_path(account, host), "MAIL": f"/var/mail/{account.name}"}
     env.update(host.environment)
+    env.update(of_image(host.container))
     env.update(accepted(client, accept))
     env.update(blueprint)
     env.update(USER=account.name, LOGNAME=account.name, HOME=account.home, SHELL=login.shell)

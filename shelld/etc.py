@@ -1,4 +1,4 @@
-"""What shelld writes below /etc of a container: the workspace's account, and its right to sudo.
+"""What shelld writes below /etc of a container: the workspace's account, its right to sudo, its PATH.
 
 An image knows nothing of the person it is for, and need not have `useradd`. Only asked for where the
 files are the workspace's own: never on a machine that shelld shares. Whatever cannot be written is
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ FIRST_ID = 1000
 """Uid of an account that nobody numbered: the same in every image, because a home outlives images."""
 
 SUDOERS = "sudoers.d/fairlead"
+PROFILE = "profile.d/fairlead.sh"
 _SHELLS = ("/bin/bash", "/usr/bin/bash")
 _SUDO = ("/usr/bin/sudo", "/bin/sudo", "/usr/local/bin/sudo")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -64,6 +66,7 @@ def prepare(settings: Settings, etc: Path = Path("/etc")) -> Settings:
         _log.warning("the account's name, home or shell cannot be written to passwd", account=entry.name)
     else:
         _make(entry, etc)
+        _keep_path(settings.container_env.get("PATH", ""), etc)
         if settings.sudo:
             _grant_sudo(entry.name, etc)
     return replace(settings, account=_decided(settings.account, entry))
@@ -168,6 +171,16 @@ def _make(entry: Entry, etc: Path) -> None:
                 write(path, after)
         except OSError as error:
             _log.info("account not written", file=str(path), account=entry.name, reason=error.strerror)
+
+
+def _keep_path(path: str, etc: Path) -> None:
+    """Have login shells end up with the PATH of the image, which the profile of most distributions resets."""
+    if os.geteuid() != 0 or not path or not (etc / PROFILE).parent.is_dir():
+        return
+    try:
+        write(etc / PROFILE, f"# The PATH that this image was made with.\nexport PATH={shlex.quote(path)}\n")
+    except OSError as error:
+        _log.info("PATH of the image not kept for login shells", reason=error.strerror)
 
 
 def _grant_sudo(name: str, etc: Path) -> None:

@@ -9,22 +9,21 @@ import argparse
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from shelld import __version__
 from shelld.errors import SettingsError
 from shelld.rules import parse_tcp
+from shelld.values import Reader, absolute, count, environment, flag, list_of, number, text
 
 MAX_SOCKET_PATH_BYTES = 107
 """Room in `sun_path` without its final NUL: unix(7)."""
 
 INTERNAL_SFTP = "internal-sftp"
 """As `sftp_server`: the server that shelld brings along; sshd_config(5) has the word."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +98,8 @@ class Settings:
     """OS accounts that may be asked for besides the workspace's own."""
     shell: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    container_env: Mapping[str, str] = field(default_factory=dict)
+    """What this process itself was started with; empty unless the file says that it is a container's."""
     accept_env: tuple[str, ...] = ("LANG", "LC_*", "COLORTERM", "FAIRLEAD_*")
     init: tuple[InitScript, ...] = ()
     init_wait_s: float = 30.0
@@ -120,105 +121,29 @@ class Settings:
     sftp_server: str | None = None
 
 
-class _Reader:
-    """Takes typed values out of one JSON object and collects what is wrong."""
-
-    def __init__(self, raw: object, path: str, problems: list[str]) -> None:
-        self._path = path
-        self._problems = problems
-        if not isinstance(raw, dict):
-            problems.append(f"{path or 'the file'} must be a JSON object")
-            raw = {}
-        self._raw: dict[str, Any] = dict(raw)
-
-    def take(self, key: str, default: _T, convert: Callable[[Any], _T]) -> _T:
-        value = self._raw.pop(key, None)
-        if value is None:
-            return default
-        try:
-            return convert(value)
-        except (TypeError, ValueError) as error:
-            self._problems.append(f"{self._path}{key} {error}")
-            return default
-
-    def close(self) -> None:
-        """Report what nobody took: a misspelt key must not be ignored silently."""
-        self._problems.extend(f"{self._path}{key} is not a setting" for key in self._raw)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise TypeError("must be text")
-    return value
-
-
-def _absolute(value: Any) -> str:
-    if not _text(value).startswith("/"):
-        raise ValueError("must be an absolute path")
-    return str(value)
-
-
 def _sftp_server(value: Any) -> str:
-    return str(value) if value == INTERNAL_SFTP else _absolute(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise TypeError("must be a number of at least 0")
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError("must be true or false")
-    return value
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32 - 1:
-        raise TypeError("must be a whole number of at least 0")
-    return value
-
-
-def _list_of(convert: Callable[[Any], _T]) -> Callable[[Any], tuple[_T, ...]]:
-    def convert_all(value: Any) -> tuple[_T, ...]:
-        if not isinstance(value, list):
-            raise TypeError("must be a list")
-        return tuple(convert(item) for item in value)
-
-    return convert_all
-
-
-def _environment(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise TypeError("must be an object of texts")
-    for name, text in value.items():
-        if not name or "=" in name or "\0" in name:
-            raise ValueError(f"has a bad name: {name!r}")
-        if not isinstance(text, str) or "\0" in text:
-            raise ValueError(f"must hold text under {name}")
-    return dict(value)
+    return str(value) if value == INTERNAL_SFTP else absolute(value)
 
 
 def _tcp_rule(value: Any) -> str:
-    parse_tcp(_text(value))
+    parse_tcp(text(value))
     return str(value)
 
 
 def _glob(value: Any) -> str:
-    fnmatch.translate(_text(value))
+    fnmatch.translate(text(value))
     return str(value)
 
 
 def _account(raw: object, problems: list[str]) -> AccountSettings:
-    reader = _Reader(raw, "account.", problems)
+    reader = Reader(raw, "account.", problems)
     account = AccountSettings(
-        name=reader.take("name", None, _text),
-        uid=reader.take("uid", None, _count),
-        gid=reader.take("gid", None, _count),
-        groups=reader.take("groups", None, _list_of(_count)),
-        home=reader.take("home", None, _absolute),
-        shell=reader.take("shell", None, _absolute),
+        name=reader.take("name", None, text),
+        uid=reader.take("uid", None, count),
+        gid=reader.take("gid", None, count),
+        groups=reader.take("groups", None, list_of(count)),
+        home=reader.take("home", None, absolute),
+        shell=reader.take("shell", None, absolute),
     )
     reader.close()
     return account
@@ -230,11 +155,11 @@ def _init(raw: object, problems: list[str]) -> tuple[InitScript, ...]:
         return ()
     scripts = []
     for position, item in enumerate(raw):
-        reader = _Reader(item, f"init[{position}].", problems)
+        reader = Reader(item, f"init[{position}].", problems)
         script = InitScript(
-            name=reader.take("name", f"script-{position}", _text),
-            script=reader.take("script", "", _text),
-            when=reader.take("when", "once", _text),
+            name=reader.take("name", f"script-{position}", text),
+            script=reader.take("script", "", text),
+            when=reader.take("when", "once", text),
         )
         reader.close()
         if script.when not in {"once", "every"}:
@@ -248,38 +173,40 @@ def _init(raw: object, problems: list[str]) -> tuple[InitScript, ...]:
 
 
 def _forward(raw: object, problems: list[str]) -> ForwardSettings:
-    reader = _Reader(raw, "forward.", problems)
+    reader = Reader(raw, "forward.", problems)
     plain = ForwardSettings()
     forward = ForwardSettings(
-        tcp=reader.take("tcp", plain.tcp, _list_of(_tcp_rule)),
-        unix=reader.take("unix", plain.unix, _list_of(_glob)),
-        listen_tcp=reader.take("listen_tcp", plain.listen_tcp, _list_of(_tcp_rule)),
-        listen_unix=reader.take("listen_unix", plain.listen_unix, _list_of(_glob)),
+        tcp=reader.take("tcp", plain.tcp, list_of(_tcp_rule)),
+        unix=reader.take("unix", plain.unix, list_of(_glob)),
+        listen_tcp=reader.take("listen_tcp", plain.listen_tcp, list_of(_tcp_rule)),
+        listen_unix=reader.take("listen_unix", plain.listen_unix, list_of(_glob)),
     )
     reader.close()
     return forward
 
 
 def _limits(raw: object, problems: list[str]) -> Limits:
-    reader = _Reader(raw, "limits.", problems)
+    reader = Reader(raw, "limits.", problems)
     plain = Limits()
     limits = Limits(
-        programs=reader.take("programs", plain.programs, _count),
-        connections=reader.take("connections", plain.connections, _count),
-        listeners=reader.take("listeners", plain.listeners, _count),
+        programs=reader.take("programs", plain.programs, count),
+        connections=reader.take("connections", plain.connections, count),
+        listeners=reader.take("listeners", plain.listeners, count),
     )
     reader.close()
     return limits
 
 
-def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Settings:
-    """Build settings from the parsed JSON file; pure.
+def parse(
+    raw: object, *, listen: str, tls: Tls | None, log_level: str, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Build settings from the parsed JSON file; pure. `environ` is what this process was started with.
 
     Raises: SettingsError with every problem found.
     """
     problems: list[str] = []
-    reader = _Reader(raw, "", problems)
-    workspace = reader.take("workspace", "", _text)
+    reader = Reader(raw, "", problems)
+    workspace = reader.take("workspace", "", text)
     if not workspace:
         problems.append("workspace must name this workspace")
     plain = Settings(workspace=workspace, listen=listen)
@@ -288,26 +215,27 @@ def parse(raw: object, *, listen: str, tls: Tls | None, log_level: str) -> Setti
         listen=listen,
         tls=tls,
         log_level=log_level,
-        user=reader.take("user", plain.user, _text),
+        user=reader.take("user", plain.user, text),
         account=_account(reader.take("account", {}, lambda value: value), problems),
-        create_account=reader.take("create_account", plain.create_account, _flag),
-        sudo=reader.take("sudo", plain.sudo, _flag),
-        accounts=reader.take("accounts", plain.accounts, _list_of(_text)),
-        shell=reader.take("shell", None, _absolute),
-        env=reader.take("env", {}, _environment),
-        accept_env=reader.take("accept_env", plain.accept_env, _list_of(_text)),
+        create_account=reader.take("create_account", plain.create_account, flag),
+        sudo=reader.take("sudo", plain.sudo, flag),
+        accounts=reader.take("accounts", plain.accounts, list_of(text)),
+        shell=reader.take("shell", None, absolute),
+        env=reader.take("env", {}, environment),
+        container_env=dict(environ or {}) if reader.take("container_env", False, flag) else {},
+        accept_env=reader.take("accept_env", plain.accept_env, list_of(text)),
         init=_init(reader.take("init", [], lambda value: value), problems),
-        init_wait_s=reader.take("init_wait_s", plain.init_wait_s, _number),
-        init_timeout_s=reader.take("init_timeout_s", plain.init_timeout_s, _number),
+        init_wait_s=reader.take("init_wait_s", plain.init_wait_s, number),
+        init_timeout_s=reader.take("init_timeout_s", plain.init_timeout_s, number),
         forward=_forward(reader.take("forward", {}, lambda value: value), problems),
-        runtime_dir=reader.take("runtime_dir", plain.runtime_dir, _absolute),
-        hostname=reader.take("hostname", None, _text),
-        grace_s=reader.take("grace_s", plain.grace_s, _number),
-        idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, _number),
-        stop_note=reader.take("stop_note", None, _absolute),
+        runtime_dir=reader.take("runtime_dir", plain.runtime_dir, absolute),
+        hostname=reader.take("hostname", None, text),
+        grace_s=reader.take("grace_s", plain.grace_s, number),
+        idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, number),
+        stop_note=reader.take("stop_note", None, absolute),
         limits=_limits(reader.take("limits", {}, lambda value: value), problems),
-        dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, _number),
-        accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, _number),
+        dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, number),
+        accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, number),
         sftp_server=reader.take("sftp_server", None, _sftp_server),
     )
     reader.close()
@@ -346,9 +274,9 @@ def _tls(arguments: argparse.Namespace, problems: list[str]) -> Tls | None:
     if missing:
         problems.append(f"TCP is served with mutual TLS and tokens only: {' '.join(missing)} missing")
         return None
-    for flag, path in files.items():
+    for option, path in files.items():
         if not os.access(path, os.R_OK):
-            problems.append(f"{flag}: {path} cannot be read")
+            problems.append(f"{option}: {path} cannot be read")
     return Tls(
         cert=arguments.tls_cert,
         key=arguments.tls_key,
@@ -373,6 +301,15 @@ def _check_listen(listen: str, problems: list[str]) -> None:
         problems.append("--listen must be unix:///path or tcp://host:port")
 
 
+def _started_with() -> dict[str, str]:
+    """Return the environment as it was at exec: an interpreter in the C locale has changed its own since."""
+    try:
+        entries = Path("/proc/self/environ").read_bytes().decode(errors="surrogateescape").split("\0")
+    except OSError:
+        return {}
+    return {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
+
+
 def load(argv: Sequence[str]) -> Settings:
     """Read the command line and the file it names.
 
@@ -391,7 +328,9 @@ def load(argv: Sequence[str]) -> Settings:
     except ValueError as error:
         problems.append(f"--config: {arguments.config} is not JSON: {error}")
     try:
-        settings = parse(raw, listen=arguments.listen, tls=tls, log_level=arguments.log_level)
+        settings = parse(
+            raw, listen=arguments.listen, tls=tls, log_level=arguments.log_level, environ=os.environ
+        )
     except SettingsError as error:
         problems.extend(f"{arguments.config}: {problem}" for problem in error.problems)
     if problems:

@@ -86,7 +86,7 @@ class Starter:
                 client=spec.client,
                 ssh_auth_sock=self._agent(spec, account),
             ),
-            read_host(),
+            read_host(self.settings),
             client=spec.env,
             accept=self.settings.accept_env,
             blueprint=self.settings.env,
@@ -116,11 +116,12 @@ class Starter:
         return Command(path, argv, {**env, **needed}, account.home)
 
 
-def read_host() -> environ.Host:
-    """Read what the workspace's files say about environments; missing files say nothing."""
+def read_host(settings: Settings) -> environ.Host:
+    """Read what the workspace itself says about environments; missing files say nothing."""
     return environ.Host(
         environ.parse_environment(_text("/etc/environment")),
         environ.parse_login_defs(_text("/etc/login.defs")),
+        settings.container_env,
     )
 
 

@@ -13,21 +13,23 @@ def shelld_config(
     runtime_dir: str,
     hostname: str | None,
     idle_stop_s: float,
-    own_etc: bool = False,
+    in_container: bool = False,
 ) -> dict[str, Any]:
     """Describe a workspace to its shelld as JSON; pure.
 
     `account` is the workspace's own: name, uid, gid, home, shell. `hostname` None leaves the host's;
-    `idle_stop_s` 0 means that shelld never ends by itself. `own_etc` says that /etc is the workspace's
-    own, so that shelld may write the account, and its right to sudo, to the files there.
+    `idle_stop_s` 0 means that shelld never ends by itself. `in_container` says that the workspace is a
+    container: its /etc is its own, so that shelld may write the account, and its right to sudo, to the files
+    there, and programs get the ENV of its image.
     """
     blueprint = request.blueprint
     return {
         "workspace": request.name,
         "user": request.user.name,
         "account": dict(account),
-        "create_account": own_etc,
-        "sudo": own_etc and blueprint.sudo,
+        "create_account": in_container,
+        "container_env": in_container,
+        "sudo": in_container and blueprint.sudo,
         "accounts": list(blueprint.accounts),
         "shell": blueprint.shell,
         "env": dict(blueprint.env),

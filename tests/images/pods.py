@@ -91,6 +91,7 @@ def pod(
                 "user": "alice",
                 "account": account,
                 "create_account": True,
+                "container_env": True,
                 "grace_s": 1,
                 **settings,
             }

@@ -15,7 +15,7 @@ FROM ${BASE} AS glibc
 RUN apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends sudo >/dev/null \
  && (id dev >/dev/null 2>&1 || useradd -m -u 1000 dev)
 COPY --from=tools /probe-static /probe
-ENV LD_LIBRARY_PATH=/nowhere PYTHONHOME=/nowhere
+ENV LD_LIBRARY_PATH=/nowhere PYTHONHOME=/nowhere PATH=/opt/tools/bin:$PATH:/usr/bin:/bin
 
 # Nothing but busybox.
 FROM scratch AS busybox

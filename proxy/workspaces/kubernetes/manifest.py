@@ -135,7 +135,7 @@ def _config(request: WorkspaceRequest, home: str) -> dict[str, Any]:
         runtime_dir=volumes.RUNTIME_MOUNTED if mounted else volumes.RUNTIME_ROOT,
         hostname=None,
         idle_stop_s=0,  # a container that ends is started again: proxies stop what is idle
-        own_etc=True,
+        in_container=True,
     )
 
 

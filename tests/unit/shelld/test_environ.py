@@ -102,3 +102,20 @@ def test_files_are_read_as_their_owners_read_them() -> None:
         "ENV_PATH": "PATH=/bin:/usr/bin",
         "UMASK": "022",
     }
+
+
+def test_an_image_gives_its_programs_what_it_was_made_with() -> None:
+    container = {
+        "PATH": "/usr/local/go/bin:/usr/bin",
+        "JAVA_HOME": "/opt/java",
+        "LD_LIBRARY_PATH": "/usr/local/nvidia/lib64",
+        "HOME": "/root",
+        "HOSTNAME": "pod-0",
+        "KUBERNETES_SERVICE_HOST": "10.0.0.1",
+    }
+    env = build(host=environ.Host({"PATH": "/env"}, {}, container), blueprint={"JAVA_HOME": "/opt/other"})
+    assert env["PATH"] == "/usr/local/go/bin:/usr/bin"
+    assert env["JAVA_HOME"] == "/opt/other"
+    assert env["LD_LIBRARY_PATH"] == "/usr/local/nvidia/lib64"
+    assert env["HOME"] == ALICE.home
+    assert not {"HOSTNAME", "KUBERNETES_SERVICE_HOST"} & env.keys()

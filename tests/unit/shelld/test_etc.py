@@ -1,6 +1,7 @@
 """Accounts written without useradd: what the files hold afterwards, and whom programs run as."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,21 @@ def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
         assert reader.read() == "old"
     assert path.read_text() == "new"
     assert path.stat().st_mode & 0o777 == 0o604
+
+
+@as_root
+def test_login_shells_keep_the_path_of_the_image_where_there_are_profiles(tmp_path: Path) -> None:
+    given = Settings(
+        "ws1",
+        "tcp://[::]:1",
+        account=AccountSettings("alice"),
+        create_account=True,
+        container_env={"PATH": "/opt/it's/bin:/bin"},
+    )
+    prepare(given, tmp_path)
+    assert not (tmp_path / "profile.d").exists()
+    (tmp_path / "profile.d").mkdir()
+    prepare(given, tmp_path)
+    script = f". {tmp_path}/profile.d/fairlead.sh; echo $PATH"
+    done = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True)
+    assert done.stdout == "/opt/it's/bin:/bin\n"

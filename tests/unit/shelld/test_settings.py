@@ -102,3 +102,11 @@ def test_all_problems_in_one_message() -> None:
 def test_anything_but_an_object_is_told(raw: object) -> None:
     with pytest.raises(SettingsError, match="JSON object"):
         load(raw)
+
+
+def test_the_environment_of_the_process_is_taken_only_where_it_is_a_container_s() -> None:
+    def taken(raw: dict[str, object]) -> object:
+        return parse(raw, listen="unix:///s", tls=None, log_level="info", environ={"A": "b"}).container_env
+
+    assert taken({"workspace": "ws1"}) == {}
+    assert taken({"workspace": "ws1", "container_env": True}) == {"A": "b"}

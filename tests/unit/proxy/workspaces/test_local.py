@@ -38,6 +38,7 @@ def test_shelld_is_told_what_the_blueprint_says() -> None:
         "user": "alice",
         "account": {**_own_account(), "home": "/state/workspaces/ws-1/home"},
         "create_account": False,
+        "container_env": False,
         "sudo": False,
         "accounts": ["postgres"],
         "shell": "/bin/sh",
