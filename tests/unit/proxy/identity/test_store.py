@@ -99,7 +99,7 @@ async def test_a_database_that_loses_its_tables_is_a_store_error(tmp_path: Path)
 
 
 async def test_somebody_who_holds_the_lock_costs_a_deadline_and_no_more(tmp_path: Path) -> None:
-    store = await SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=2.0)
+    store = await SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=6.0)
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError):
