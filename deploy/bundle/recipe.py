@@ -40,12 +40,16 @@ UNUSED_MODULES = frozenset(
         *("test", "unittest", "doctest.py", "__phello__", "__phello__.foo.py"),
         # formats, databases and protocols that no server of programs speaks
         *("curses", "dbm", "sqlite3", "xmlrpc", "wsgiref", "mailbox.py", "imaplib.py", "nntplib.py"),
+        *("email", "html", "http", "multiprocessing", "tomllib", "xml", "zoneinfo"),
         *("smtplib.py", "smtpd.py", "poplib.py", "telnetlib.py", "ftplib.py", "cgi.py", "cgitb.py"),
         *("webbrowser.py", "antigravity.py", "this.py", "__pycache__"),
     }
 )
 UNUSED_EXTENSIONS = re.compile(
     r"_test|xx|_tkinter|_curses|_sqlite3|_dbm|_gdbm|readline|nis\.|ossaudiodev|_codecs_"
+)
+KEPT_ENCODINGS = re.compile(
+    r"(__init__|aliases|ascii|charmap|cp437|idna|latin_1|punycode|(raw_)?unicode_escape|utf_.*)\.py"
 )
 UNUSED_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".pxi", ".proto", ".c", ".h", ".a", ".o", ".pyc"})
 
@@ -93,14 +97,15 @@ def copy_standard_library(output: Path) -> None:
 
 
 def _unused(directory: str, names: list[str]) -> set[str]:
-    in_extensions = os.path.basename(directory) == "lib-dynload"
+    inside = os.path.basename(directory)
     return {
         name
         for name in names
         if name in UNUSED_MODULES
         or name.startswith("config-")
         or os.path.splitext(name)[1] in UNUSED_SUFFIXES
-        or (in_extensions and UNUSED_EXTENSIONS.match(name))
+        or (inside == "lib-dynload" and UNUSED_EXTENSIONS.match(name))
+        or (inside == "encodings" and not KEPT_ENCODINGS.fullmatch(name))
     }
 
 
@@ -225,14 +230,21 @@ def open_to_everybody(output: Path) -> None:
         path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
 
 
+_IMPORT_ALL = """\
+import sys; sys.path.insert(0, "/opt/app")
+import uvloop, shelld.app, shelld.launcher, shelld.__main__
+"Grüße.example".encode("idna")
+"""
+
+
 def try_out(output: Path) -> None:
     """Start shelld in a root that holds nothing but the bundle: whatever it needs must be in it."""
     with tempfile.TemporaryDirectory(dir=output.parent) as root:
         # Not at the root itself: an interpreter does not look for its library there.
         shutil.copytree(output, Path(root, "opt"), copy_function=os.link)
-        inside = ["/lib/ld.so", "--library-path", "/lib", "/bin/python3", "-I", "-S", "/app", "--version"]
-        moved = [f"/opt{word}" if word.startswith("/") else word for word in inside]
-        _run(["chroot", root, *moved])
+        python = ["/opt/lib/ld.so", "--library-path", "/opt/lib", "/opt/bin/python3", "-I", "-S"]
+        _run(["chroot", root, *python, "/opt/app", "--version"])
+        _run(["chroot", root, *python, "-c", _IMPORT_ALL])
 
 
 def measure(output: Path) -> Size:
