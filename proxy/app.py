@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -28,9 +29,13 @@ from proxy.storage.database import Database
 from proxy.trust.keeper import Keeper
 from proxy.upstream.client import Links
 from proxy.watch import Watch
+from proxy.workspaces.bounds import BlueprintBounds
+from proxy.workspaces.control import Control
+from proxy.workspaces.keeper import WorkspaceKeeper
 from proxy.workspaces.opening import open_backend
 from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.sources import open_catalog, open_repositories
+from proxy.workspaces.told import tell_stopped
 from proxy.workspaces.trusting import open_trust, uses_tcp
 
 _log = structlog.get_logger("app")
@@ -75,7 +80,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     backend = await stack.enter_async_context(open_backend(settings, trust))
     repositories = await stack.enter_async_context(open_repositories(settings))
     bus = await _open_bus(settings, stack)
-    workspaces = Workspaces(catalog, backend, settings.blueprint, bus.publish, repositories=repositories)
+    workspaces = Workspaces(
+        catalog,
+        backend,
+        settings.blueprint,
+        bus.publish,
+        repositories=repositories,
+        hold_s=settings.workspace.stop_hold_s,
+    )
     door = await FrontDoor.open(settings.front_door_in_effect, directory)
     stack.push_async_callback(door.close)
     links = Links(settings.upstream, settings.proxy_id, trust)
@@ -96,7 +108,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     recordings = open_recordings(settings, bus)
     stack.push_async_callback(recordings.close)
     recordings.start()
-    listener = Listener(settings, Gateway(workspaces, links, recordings), logins, tracker, keys)
+    stopped = partial(tell_stopped, bus.publish)
+    control = Control(workspaces, backend, links, settings.workspace, stopped)
+    gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
+    listener = Listener(settings, gateway, logins, tracker, keys)
+    bounds = BlueprintBounds(workspaces, directory, settings.workspace)
+    keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
+    keeper.start()
+    stack.push_async_callback(keeper.close)
     watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
     watch.start()
     stack.push_async_callback(watch.close)

@@ -24,6 +24,7 @@
     │     ├─ ProviderUnavailable (retryable)
     │     └─ ProviderMisconfigured
     ├─ Refused                   policy after login: exit 254, or open refusal 1
+    │  └─ WorkspaceHeld          stopped on request lately; a reconnect does not undo that
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
     ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
     ├─ BlueprintError
@@ -46,6 +47,7 @@
     │        └─ ClusterThrottled (retryable)
     ├─ UpstreamError
     │  ├─ Unreachable            (retryable)
+    │  │  └─ Draining            it takes no new work, because it is being stopped
     │  ├─ Incompatible
     │  └─ UpstreamLost           (retryable)
     ├─ IdentityError             what was asked of the directory cannot be done
@@ -255,6 +257,12 @@ class Refused(FairleadError):
     exit_status = EXIT_REFUSED
 
 
+class WorkspaceHeld(Refused):
+    """Somebody stopped the workspace a moment ago, and meant it."""
+
+    code = "refused.workspace_held"
+
+
 class OpenFailedKind(Enum):
     """Why a connection or a listener could not be had in the workspace."""
 
@@ -457,6 +465,12 @@ class Unreachable(UpstreamError):
 
     code = "upstream.unreachable"
     retryable = True
+
+
+class Draining(Unreachable):
+    """The workspace is about to be stopped and takes no new work; nothing was done there."""
+
+    code = "upstream.draining"
 
 
 class Incompatible(UpstreamError):

@@ -1,20 +1,26 @@
 """The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from typing import TypeVar
 
 import structlog
 
 from proxy import metrics, policy
-from proxy.errors import FairleadError, Refused, Unreachable
-from proxy.model import Bind, Principal, ProgramSpec, Target
+from proxy.errors import Draining, FairleadError, Refused, Unreachable
+from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Target
 from proxy.recording.recorder import Recorder, Traffic
 from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report
+from proxy.workspaces.control import Control
 from proxy.workspaces.provisioner import Workspaces
 
+_DRAIN_POLL_S = 0.25
+
+_T = TypeVar("_T")
 _log = structlog.get_logger("gateway")
 
 
@@ -39,10 +45,28 @@ def _counted(spec: ProgramSpec) -> Iterator[None]:
 class Gateway:
     """One per process; every connection shares it."""
 
-    def __init__(self, workspaces: Workspaces, links: Links, recordings: Recordings) -> None:
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        links: Links,
+        recordings: Recordings,
+        control: Control,
+        *,
+        drain_s: float = 0,
+    ) -> None:
+        """`drain_s` is how long a workspace that is being stopped is waited for."""
         self._workspaces = workspaces
         self._links = links
         self._recordings = recordings
+        self._control = control
+        self._drain_s = drain_s
+
+    async def control(self, principal: Principal, what: str, report: Report) -> str:
+        """Do one of policy.CONTROLS, which enter no workspace; gives what the person is told.
+
+        Raises: Refused, BlueprintError, WorkspaceError.
+        """
+        return await self._control.run(principal, what, report)
 
     async def place(self, principal: Principal) -> tuple[str, str]:
         """Say where a connection leads: workspace and blueprint, whether or not that runs.
@@ -71,8 +95,9 @@ class Gateway:
             with _counted(spec):
                 if not (decision := policy.may_start(principal, spec.kind)):
                     raise Refused(decision.reason)
-                link = await stack.enter_async_context(self.link(principal, report))
-                program = await link.run(spec, principal, program_id)
+                program, link = await self._on_link(
+                    stack, principal, report, lambda link: link.run(spec, principal, program_id)
+                )
             async with program:
                 yield program, link
 
@@ -106,8 +131,11 @@ class Gateway:
 
         Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
         """
-        async with self.link(principal, _silent) as link:
-            connection = await link.dial(target, principal.attempt.user_string.account)
+        account = principal.attempt.user_string.account
+        async with AsyncExitStack() as stack:
+            connection, link = await self._on_link(
+                stack, principal, _silent, lambda link: link.dial(target, account)
+            )
             async with connection:
                 yield connection, link
 
@@ -119,8 +147,11 @@ class Gateway:
 
         Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
         """
-        async with self.link(principal, report) as link:
-            listener = await link.listen(bind, listener_id, principal.attempt.user_string.account)
+        account = principal.attempt.user_string.account
+        async with AsyncExitStack() as stack:
+            listener, link = await self._on_link(
+                stack, principal, report, lambda link: link.listen(bind, listener_id, account)
+            )
             try:
                 yield listener, link
             finally:
@@ -150,6 +181,32 @@ class Gateway:
                 _log.info("workspace gone, trying again", user=principal.user.name, reason=str(exc))
                 link = await self._reach(stack, principal, report)
             yield link
+
+    async def _on_link(
+        self,
+        stack: AsyncExitStack,
+        principal: Principal,
+        report: Report,
+        open_: Callable[[Link], Awaitable[_T]],
+    ) -> tuple[_T, Link]:
+        """Open something on a link, which `stack` then holds.
+
+        A workspace that is being stopped takes nothing: it is waited for, and started anew or held.
+        """
+        give_up_at = asyncio.get_running_loop().time() + self._drain_s
+        while True:
+            async with AsyncExitStack() as attempt:
+                link = await attempt.enter_async_context(self.link(principal, report))
+                try:
+                    opened = await open_(link)
+                except Draining:
+                    if asyncio.get_running_loop().time() >= give_up_at:
+                        raise
+                else:
+                    stack.push_async_exit(attempt.pop_all())
+                    return opened, link
+            report(Progress(Phase.PREPARING, "waiting for the workspace to have stopped"))
+            await asyncio.sleep(_DRAIN_POLL_S)
 
     async def _reach(self, stack: AsyncExitStack, principal: Principal, report: Report) -> Link:
         endpoint = await self._workspaces.ensure(principal, report)

@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import Enum
 from fnmatch import fnmatchcase
 
 from proxy.model import Exec, Principal, Shell, Subsystem, User
 from proxy.settings.blueprints import PersonRule
 
-SUBSYSTEMS = frozenset({"sftp"})
+PROGRAM_SUBSYSTEMS = frozenset({"sftp"})
+"""Run in the workspace."""
+CONTROLS = frozenset({"workspace-start", "workspace-stop", "workspace-status"})
+"""Subsystems that are about the workspace and not in it; Fairlead answers them itself."""
+SUBSYSTEMS = PROGRAM_SUBSYSTEMS | CONTROLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,55 @@ def may_fill(blueprint: str, ceiling: Ceiling, held: Sequence[Held], *, exists: 
             "and those run; try again when one has stopped, or ask an operator"
         )
     return ALLOWED
+
+
+class Due(Enum):
+    """What is to be done with a workspace that runs."""
+
+    NOTHING = "nothing"
+    WARN = "warn"
+    """Of the end of its life."""
+    STOP_IDLE = "stop, idle"
+    STOP_OLD = "stop, old"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a workspace may do nothing, and live, in seconds; 0 for ever."""
+
+    idle_stop_s: float = 0
+    lifetime_s: float = 0
+    lifetime_warn_s: float = 0
+
+    def due(self, idle_s: float, age_s: float) -> Due:
+        """Say what is to be done with a workspace that has done nothing and has run for so long."""
+        if self.lifetime_s and age_s >= self.lifetime_s:
+            return Due.STOP_OLD
+        if self.idle_stop_s and idle_s >= self.idle_stop_s:
+            return Due.STOP_IDLE
+        if self.lifetime_s and age_s >= self.lifetime_s - self.lifetime_warn_s:
+            return Due.WARN
+        return Due.NOTHING
+
+    def next_due_s(self, idle_s: float, age_s: float) -> float | None:
+        """Give the seconds until anything can be due; None for never."""
+        moments = [self.idle_stop_s - idle_s] if self.idle_stop_s else []
+        if self.lifetime_s:
+            to_end_s = self.lifetime_s - age_s
+            to_warning_s = to_end_s - self.lifetime_warn_s
+            moments.append(to_warning_s if to_warning_s > 0 else to_end_s)
+        return max(0.0, min(moments)) if moments else None
+
+
+NOT_ASKED_FOR = frozenset({"idle", "lifetime"})
+"""Who stops workspaces without anybody having asked: the next connection starts them again."""
+
+
+def held_for(stopped_by: str, stopped_at: datetime, now: datetime, hold_s: float) -> timedelta:
+    """Give how much longer a stop is not undone by a connection; zero for not at all."""
+    if stopped_by in NOT_ASKED_FOR:
+        return timedelta()
+    return max(timedelta(), stopped_at + timedelta(seconds=hold_s) - now)
 
 
 def _count(number: int) -> str:

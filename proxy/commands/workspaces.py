@@ -77,8 +77,8 @@ def stop_workspace(
     reason: Annotated[str, typer.Option(help="A sentence that the person reads.")] = "",
 ) -> None:
     """End workspaces and everything that runs in them; their homes stay."""
-    from proxy.events.schema import WorkspaceStopped
     from proxy.workspaces.backend import Stop
+    from proxy.workspaces.told import tell_stopped
 
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=reason)
     events: list[Event] = []
@@ -86,11 +86,7 @@ def stop_workspace(
     async def end(backend: "Backend", name: "WorkspaceName") -> None:
         record = await _found(backend, name)
         await backend.stop(name, stop)
-        events.append(
-            WorkspaceStopped(
-                user=record.user, workspace=record.name, blueprint=record.blueprint, actor=stop.by
-            )
-        )
+        tell_stopped(events.append, record, stop)
 
     try:
         _each(context, names, end)

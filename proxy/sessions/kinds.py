@@ -19,8 +19,8 @@ def kind_of(asked: Shell | Exec | Subsystem) -> Kind:
     match asked:
         case Shell():
             return Kind.SHELL
-        case Subsystem():
-            return Kind.SFTP
+        case Subsystem(name):
+            return Kind.SFTP if name == "sftp" else Kind.EXEC
         case Exec(command):
             program = _PATH.sub("", command[:4_096], count=1)
             return next((kind for kind, pattern in _COMMANDS if pattern.match(program)), Kind.EXEC)

@@ -128,6 +128,18 @@ class WorkspaceSettings(_Section):
     """From the first channel to readiness; image pulls are the reason that it is long."""
     idle_stop_s: Annotated[float, Field(ge=0)] = 8 * 3600
     """Stop after this long without payload or CPU use; 0 means never. A blueprint may say otherwise."""
+    stop_hold_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 900
+    """A stop that somebody asked for is not undone by a connection for this long, only by asking again: an
+    editor that reconnects by itself must not bring back what its owner just stopped."""
+    lifetime_warn_s: Annotated[float, Field(ge=0, le=86_400)] = 900
+    """People are told this long before a workspace is stopped because of its blueprint's `lifetime_s`."""
+    keeper_interval_s: Seconds = 60
+    """How often each proxy looks whether a workspace is to be stopped, or given new certificates."""
+    keeper_parallel: Count = 16
+    """Workspaces that one proxy asks at once."""
+    drain_s: Seconds = 60
+    """A workspace that was told to take no new work takes some again after this long, if nobody stopped
+    it; and who wants something from it meanwhile waits for as long."""
     namespaces: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     """How the local backend separates workspaces; `auto` takes what this machine can do."""
 

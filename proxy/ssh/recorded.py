@@ -6,7 +6,7 @@ from proxy.model import Exit
 from proxy.recording.recorder import Recorder
 from proxy.ssh.relay import Outbound, ProgramStream
 from proxy.upstream.bulk import Buffer
-from proxy.upstream.frames import Output, StdoutEof
+from proxy.upstream.frames import Notice, Output, StdoutEof
 
 
 class RecordedOutbound:
@@ -34,7 +34,7 @@ class HeardProgram:
         self._program = program
         self._recorder = recorder
 
-    async def read(self) -> Output | StdoutEof | Exit:
+    async def read(self) -> Output | StdoutEof | Notice | Exit:
         """See Program."""
         return await self._program.read()
 

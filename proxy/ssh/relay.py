@@ -6,14 +6,14 @@ move bytes between these and a stream, and know nothing of SSH requests.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.aio import TaskOwner
 from proxy.errors import UpstreamError
 from proxy.model import Exit
 from proxy.upstream.bulk import Buffer
-from proxy.upstream.frames import Output, StdoutEof
+from proxy.upstream.frames import Notice, Output, StdoutEof
 from proxy.upstream.streams import Connection
 
 
@@ -40,7 +40,7 @@ class Sink(Protocol):
 class ProgramStream(Protocol):
     """What the relay needs of a program."""
 
-    async def read(self) -> Output | StdoutEof | Exit: ...
+    async def read(self) -> Output | StdoutEof | Notice | Exit: ...
     async def room(self, limit_bytes: int) -> int: ...
     async def write(self, pieces: Sequence[Buffer], size: int) -> None: ...
     async def write_eof(self) -> None: ...
@@ -262,9 +262,15 @@ class ChannelTraffic:
 
 
 async def relay_program(
-    program: ProgramStream, inbound: Inbound, outbound: Sink, stderr: int | None, frame_bytes: int
+    program: ProgramStream,
+    inbound: Inbound,
+    outbound: Sink,
+    stderr: int | None,
+    frame_bytes: int,
+    warn: Callable[[str], None],
 ) -> Exit:
-    """Carry one program's bytes until it ends; `stderr` is the data type of its second output.
+    """Carry one program's bytes until it ends; `stderr` is the data type of its second output, and
+    `warn` hears what the workspace wants the person to know.
 
     stdin flows up, stdout and stderr down; order holds within each of the two. Returns after the last
     output was handed to the channel, so that exit-status can follow it.
@@ -282,6 +288,8 @@ async def relay_program(
                 case StdoutEof():
                     # RFC 4254 has no EOF of stdout alone: extended data may follow, so nothing is sent.
                     continue
+                case Notice(text):
+                    warn(text)
                 case end:
                     return end
     finally:

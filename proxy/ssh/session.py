@@ -20,7 +20,7 @@ from proxy.model import (
     Subsystem,
     WindowSize,
 )
-from proxy.policy import SUBSYSTEMS
+from proxy.policy import CONTROLS, SUBSYSTEMS
 from proxy.recording.recorder import Recorder
 from proxy.sessions.kinds import kind_of
 from proxy.sessions.live import LiveProgram
@@ -237,6 +237,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _run(self) -> Exit:
         """Get a program running, whatever that takes, and carry its bytes."""
         assert self._kind is not None
+        if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
+            return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
             self._waiting = Waiting(self._inbound, self._outbound, self._pty, self._kind)
             async with self._waiting as waiting:
@@ -255,7 +257,12 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 await self._screen.say(prompts.splash(splash))
             stack.callback(self._forget_program)
             end = await relay_program(
-                carried, self._inbound, self._screen, asyncssh.EXTENDED_DATA_STDERR, link.max_frame_bytes
+                carried,
+                self._inbound,
+                self._screen,
+                asyncssh.EXTENDED_DATA_STDERR,
+                link.max_frame_bytes,
+                self.warn,
             )
             if self._recorder is not None:
                 self._recorder.end = prompts.end_of(end)
@@ -266,6 +273,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._screen = RecordedOutbound(self._outbound, recorder)
         await self._say(prompts.recorded(pty=self._pty is not None))
         return heard(program, recorder)
+
+    async def _manage(self, what: str) -> Exit:
+        """Do what is about the workspace and not in it; the answer is the program's stdout."""
+        async with Waiting(self._inbound, self._outbound, self._pty, Exec(what)) as waiting:
+            told = await self._owner.shared.gateway.control(self._principal, what, waiting.report)
+        await self._outbound.write("".join(f"{line}\n" for line in told.splitlines()).encode())
+        return ExitStatus(0)
 
     async def _start(
         self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, waiting: Waiting

@@ -116,6 +116,12 @@ class Keeper:
             raise TrustError("trust was not read yet")
         return self._generations
 
+    @property
+    def stage(self) -> object:
+        """Give what changes with every step of a rotation. Raises: TrustError."""
+        found = self.generations
+        return tuple(one.number for one in found.all), found.issuing(self._clock()).number
+
     def rows(self, now: datetime) -> list[dict[str, Any]]:
         """Describe every generation to an operator, without a secret. Raises: TrustError."""
         found = self.generations

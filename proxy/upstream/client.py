@@ -1,7 +1,8 @@
 """Links to workspaces: one gRPC channel per workspace and process, shared, counted, kept alive."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy import model
 from proxy.aio import TaskOwner
-from proxy.errors import Incompatible, TrustError, UpstreamError
+from proxy.errors import Draining, Incompatible, TrustError, UpstreamError
 from proxy.settings import UpstreamSettings
 from proxy.upstream import frames
 from proxy.upstream.bulk import decoder, encode
@@ -50,6 +51,7 @@ class Link:
         """`credentials` sign each call, `material` is what the channel shows; a Unix socket needs neither."""
         self.endpoint = endpoint
         self.max_frame_bytes = 0
+        self.features: frozenset[str] = frozenset()
         self.broken = False
         self.users = 0
         self._channel = channel
@@ -84,6 +86,7 @@ class Link:
                 user_message="the workspace runs an incompatible shelld",
             )
         self.max_frame_bytes = reply.max_frame_bytes
+        self.features = frozenset(reply.features)
 
     async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
@@ -113,6 +116,39 @@ class Link:
         with self._marking(connection):
             await connection.open(pb.ConnectionInput(accept=connection_id), self._settings.rpc_timeout_s)
         return connection
+
+    async def status(self) -> frames.Status:
+        """Ask what the workspace does. Raises: UpstreamError."""
+        return frames.status(await self._ask(self._stub.Status, pb.StatusRequest()))
+
+    async def announce(self, text: str, once: str = "") -> None:
+        """Tell everybody who has a program there; the same `once` is said once, whoever says it.
+
+        An older shelld cannot, and nobody is told. Raises: UpstreamError.
+        """
+        if "announce" in self.features:
+            await self._ask(self._stub.Announce, pb.AnnounceRequest(text=text, id=once))
+
+    async def drain(self, *, if_idle_s: float, reason: str, for_s: float) -> bool:
+        """Have no new work taken for `for_s` seconds, if nothing was active for `if_idle_s`; 0 means anyway.
+
+        False when something is active. An older shelld goes on taking work, so that what it says now has
+        to do. Raises: UpstreamError.
+        """
+        if "drain" not in self.features:
+            return if_idle_s == 0 or (await self.status()).idle_s >= if_idle_s
+        request = pb.DrainRequest(
+            if_idle_ms=math.ceil(if_idle_s * 1000), reason=reason, for_ms=math.ceil(for_s * 1000)
+        )
+        reply = await self._ask(self._stub.Drain, request)
+        return bool(reply.draining)
+
+    async def _ask(self, call: Callable[..., Awaitable[Any]], request: Message) -> Any:
+        """Make one unary call. Raises: UpstreamError."""
+        try:
+            return await call(request, timeout=self._settings.rpc_timeout_s, metadata=self._signed(""))
+        except aio.AioRpcError as exc:
+            raise upstream_error(exc) from exc
 
     def _signed(self, account: str) -> Metadata:
         """Say on whose behalf a call is made; signatures are cached, so a call costs a look-up."""
@@ -158,7 +194,7 @@ class _Marking:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
         if exc is None:
             return
-        if isinstance(exc, UpstreamError):
+        if isinstance(exc, UpstreamError) and not isinstance(exc, Draining):
             self._link.broken = True
         if isinstance(self._stream, Listener):
             self._stream.close()

@@ -6,7 +6,9 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
 from proxy.errors import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind, UpstreamLost
 
-VERSION = pb.Version(major=1, minor=0)
+VERSION = pb.Version(major=1, minor=2)
+
+_MAX_NOTICE = 1_000
 
 _OPEN_FAILED = {
     pb.OpenFailed.PROHIBITED: OpenFailedKind.PROHIBITED,
@@ -49,6 +51,25 @@ class StdinConsumed:
     """The program took this many bytes; as many more may be sent."""
 
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence of the workspace for the person, which is no output of the program."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a workspace says about itself."""
+
+    programs: int
+    connections: int
+    idle_s: float
+    """Since anything was active."""
+    uptime_s: float
+    draining: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +157,23 @@ def exit_of(message: pb.Exit) -> model.Exit:
     return model.ExitStatus(message.status)
 
 
-def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | model.Exit | None:
+def status(message: pb.StatusReply) -> Status:
+    """Read what a workspace says about itself."""
+    return Status(
+        message.programs,
+        message.connections,
+        message.idle_ms / 1000,
+        message.uptime_ms / 1000,
+        message.draining,
+    )
+
+
+def _one_line(text: str) -> str:
+    """Make words of the workspace fit to be shown as ours: no control characters, and not many."""
+    return "".join(one if one.isprintable() else " " for one in text[:_MAX_NOTICE])
+
+
+def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | Notice | model.Exit | None:
     """Read one frame after `started`; None for one that this version does not know.
 
     Raises: UpstreamLost for a frame that breaks the order of the protocol.
@@ -150,6 +187,8 @@ def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | model.
             return StdoutEof()
         case "stdin_consumed":
             return StdinConsumed(message.stdin_consumed)
+        case "notice":
+            return Notice(_one_line(message.notice))
         case "started" | "start_failed" as frame:
             raise UpstreamLost(f"shelld sent {frame} twice")
         case _:

@@ -12,7 +12,7 @@ from grpc import aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
-from proxy.errors import Unreachable, UpstreamError, UpstreamLost
+from proxy.errors import Draining, Unreachable, UpstreamError, UpstreamLost
 from proxy.upstream import frames
 from proxy.upstream.bulk import Buffer, encode_bytes_field
 from proxy.upstream.frames import Output
@@ -21,12 +21,15 @@ _Out = TypeVar("_Out")
 
 _EOF = pb.Eof()
 _SILENT = "the workspace does not answer"
+_STOPPING = "the workspace is being stopped"
 _BROKEN = "the link to the workspace broke"
 
 
 def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
     """Turn a status of the link into ours; the program's own end is never a status."""
     text = f"{exc.code().name.lower()}: {exc.details()}"
+    if exc.code() is grpc.StatusCode.UNAVAILABLE and (exc.details() or "").startswith("draining"):
+        return Draining(text, user_message=_STOPPING)
     if exc.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return Unreachable(text, user_message=_SILENT)
     return UpstreamLost(text, user_message=_BROKEN)
@@ -158,8 +161,8 @@ class Program(_Stream[pb.RunOutput]):
         """Send a break (RFC 4335); 0 means the default length."""
         await self._send(pb.RunInput(break_ms=length_ms))
 
-    async def read(self) -> Output | frames.StdoutEof | model.Exit:
-        """Wait for what the program does next; an Exit is the last.
+    async def read(self) -> Output | frames.StdoutEof | frames.Notice | model.Exit:
+        """Wait for what the program does, or the person is told, next; an Exit is the last.
 
         Raises: UpstreamLost, Unreachable when the link breaks before that.
         """

@@ -22,6 +22,8 @@ class Features:
     workloads: bool = False
     account: str = ""
     """The OS account of every workspace; empty when the blueprint or the user decides."""
+    stops_idle: bool = False
+    """Workspaces end by themselves when idle, and note it; nobody else need look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class WorkspaceRequest:
     """What was asked for: repository, ref and workload are read from here."""
     may_create: bool = True
     """False for the named form, which only ever finds."""
+    hold_s: float = 0
+    """A stop that somebody asked for and that is younger than this is not undone; see `holding`."""
 
 
 class WorkspacePhase(Enum):
@@ -104,14 +108,24 @@ class Backend(Protocol):
     async def list(self) -> Sequence[WorkspaceRecord]:
         """Give every workspace, by name."""
 
+    async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        """Say where a running workspace answers; None for one that does not. Starts nothing."""
+
+    async def upkeep(self) -> None:
+        """Do what time makes due for workspaces, such as renewing what they prove themselves with.
+
+        Called now and then by every proxy, at the same time too; cheap when nothing is due.
+        Raises: FairleadError.
+        """
+
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Find the workspace or make it, and wait until shelld answers. Idempotent.
 
         Callers that overlap join the same start. Cancelling one caller leaves the start to the others
         and to its own deadline. The record of a stop is gone afterwards.
 
-        Raises: WorkspaceNotFound, also for a workspace of another user; WorkspaceStartFailed,
-            ReadyTimeout.
+        Raises: WorkspaceNotFound, also for a workspace of another user; WorkspaceHeld when it is stopped and
+            that is not to be undone; WorkspaceStartFailed, ReadyTimeout.
         """
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:

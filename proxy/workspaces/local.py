@@ -35,6 +35,7 @@ from proxy.workspaces.backend import (
     WorkspaceRecord,
     WorkspaceRequest,
 )
+from proxy.workspaces.holding import check_hold
 from proxy.workspaces.logtail import lines_of
 from proxy.workspaces.namespaces import Separation
 from proxy.workspaces.process import Child, Handle, has_argument, listener_pid, spawn_detached, started_at
@@ -79,7 +80,8 @@ class LocalBackend:
         self._children: set[Child] = set()
         self._separation: Separation | None = None
         self._choosing = asyncio.Lock()
-        self.features = Features(repositories=True, account=_own_account()["name"] or "")
+        own = _own_account()["name"] or ""
+        self.features = Features(repositories=True, account=own, stops_idle=True)
 
     async def find(self, name: str) -> WorkspaceRecord | None:
         record = self._state.record(name)
@@ -88,11 +90,19 @@ class LocalBackend:
     async def list(self) -> Sequence[WorkspaceRecord]:
         return [self._running(record) for record in self._state.records()]
 
+    async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        record = self._state.record(name)
+        return None if record is None else _answering(name, self._state.places(name), record.user)
+
+    async def upkeep(self) -> None:
+        """Nothing is due: private sockets need no certificates."""
+
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         places = self._state.places(request.name)
         self._check_owner(request)
         if endpoint := _answering(request.name, places):
             return endpoint
+        check_hold(self._state.stop_of(places), request)
         return await self._starts.join(request, report, lambda start: self._start(start, request, places))
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
@@ -205,13 +215,14 @@ def local_config(
 ) -> dict[str, Any]:
     """Say to shelld what a workspace of this machine is; it stops by itself when idle."""
     own_idle_s = request.blueprint.idle_stop_s
-    return shelld_config(
+    told = shelld_config(
         request,
         account={**_own_account(), "home": str(places.home)},
         runtime_dir=str(places.runtime),
         hostname=None if separation.kind == "none" else request.name,
         idle_stop_s=settings.idle_stop_s if own_idle_s is None else own_idle_s,
     )
+    return told | {"stop_note": str(places.stopped)}
 
 
 def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
@@ -235,7 +246,7 @@ def _own_account() -> dict[str, Any]:
     return {**account, "name": entry.pw_name, "shell": entry.pw_shell or None}
 
 
-def _answering(name: WorkspaceName, places: Places) -> Endpoint | None:
+def _answering(name: WorkspaceName, places: Places, user: str = "") -> Endpoint | None:
     """Ask the kernel whether somebody listens; a few system calls and no more."""
     if (pid := listener_pid(places.socket)) is None:
         return None
@@ -243,7 +254,7 @@ def _answering(name: WorkspaceName, places: Places) -> Endpoint | None:
         made_ns = places.socket.stat().st_mtime_ns
     except OSError:  # it unlinked its socket this very moment: it is going
         return None
-    return Endpoint(name, f"unix://{places.socket}", generation=f"{pid}-{made_ns}")
+    return Endpoint(name, f"unix://{places.socket}", generation=f"{pid}-{made_ns}", user=user)
 
 
 async def _wait_until_answering(name: WorkspaceName, places: Places, child: Child, log_from: int) -> Endpoint:

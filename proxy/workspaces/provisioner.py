@@ -27,24 +27,36 @@ class Workspaces:
         tell: Tell = tell_nobody,
         *,
         repositories: Repositories | None = None,
+        hold_s: float = 0,
     ) -> None:
+        """`hold_s` is how long connections respect a stop that somebody asked for."""
         self._told = Told(tell)
         self._repositories = repositories if repositories and repositories.are_served else None
         self._backend = backend
         self._catalog = catalog
         self._settings = settings
+        self._hold_s = hold_s
         self._quotas = Quotas(backend, settings.rules)
 
     async def ensure(self, principal: Principal, report: Report) -> Endpoint:
         """Bring the workspace that the user string means to where it answers; joins a start under way.
 
-        Raises: BlueprintError, WorkspaceNotFound, Refused, WorkspaceStartFailed, ReadyTimeout.
+        A connection alone does not undo a stop that somebody asked for lately.
+
+        Raises: BlueprintError, WorkspaceNotFound, Refused, WorkspaceHeld, WorkspaceStartFailed,
+            ReadyTimeout.
         """
-        return await self.start(principal.user, principal.attempt.user_string, report)
+        request = await self.request(principal.user, principal.attempt.user_string)
+        return await self._ensure(replace(request, hold_s=self._hold_s), report)
 
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
-        """Do as `ensure` for a user who need not be connected."""
-        request = await self.request(user, value)
+        """Start a workspace because somebody asks for that, whoever stopped it before.
+
+        The user need not be connected. Raises: as `ensure`, but WorkspaceHeld.
+        """
+        return await self._ensure(await self.request(user, value), report)
+
+    async def _ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         with self._told.start(request, report) as attempt:
             async with self._quotas.admitted(request):
                 endpoint = attempt.endpoint = await self._backend.ensure(request, attempt.report)

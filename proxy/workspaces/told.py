@@ -11,7 +11,7 @@ from uuid import UUID
 from proxy.errors import WorkspaceError
 from proxy.events import schema
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
-from proxy.workspaces.backend import Report, WorkspaceRequest
+from proxy.workspaces.backend import Report, Stop, WorkspaceRecord, WorkspaceRequest
 
 Tell = Callable[[schema.Event], None]
 """Publishes; never waits, never raises."""
@@ -19,6 +19,15 @@ Tell = Callable[[schema.Event], None]
 
 def tell_nobody(_: schema.Event) -> None:
     """Publish nothing: of a command, which has no bus."""
+
+
+def tell_stopped(tell: Tell, record: WorkspaceRecord, stop: Stop) -> None:
+    """Tell that a workspace was stopped, and by whom."""
+    tell(
+        schema.WorkspaceStopped(
+            user=record.user, workspace=record.name, blueprint=record.blueprint, actor=stop.by
+        )
+    )
 
 
 _REMEMBERED = 10_000

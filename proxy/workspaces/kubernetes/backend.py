@@ -22,6 +22,7 @@ from proxy.workspaces.backend import (
     WorkspaceRecord,
     WorkspaceRequest,
 )
+from proxy.workspaces.holding import check_hold
 from proxy.workspaces.kubernetes import labels
 from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
@@ -43,6 +44,7 @@ from proxy.workspaces.kubernetes.objects import (
     uid_of,
 )
 from proxy.workspaces.kubernetes.phase import Hope, Situation, event_order, judge
+from proxy.workspaces.kubernetes.renewal import Renewal
 from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.starts import Start, Starts
@@ -64,6 +66,7 @@ class KubernetesBackend:
         self._trust = trust
         self._api = Api(settings)
         self._view = View(self._api, settings)
+        self._renewal = Renewal(self._api, self._namespace, trust)
         self._starts = Starts(start_timeout_s)
         self.features = Features(repositories=True)
 
@@ -117,7 +120,19 @@ class KubernetesBackend:
         events = sorted((event for listing in found for event in listing.items), key=event_order)
         return [_event(event) for event in events]
 
+    async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        stateful_set, pod = await asyncio.gather(
+            self._api.find(STATEFUL_SET, self._namespace, name),
+            self._api.find(POD, self._namespace, pod_name(name)),
+        )
+        if stateful_set is None or pod is None or not is_started(stateful_set, pod) or not is_ready(pod):
+            return None
+        return endpoint_of(name, labels.owner_of(stateful_set), self._namespace, pod)
+
     # ---------------------------------------------------------------------------------- changing
+
+    async def upkeep(self) -> None:
+        await self._renewal.run()
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         if not labels.is_object_name(request.name):
@@ -125,6 +140,7 @@ class KubernetesBackend:
         await self._view.open()
         if endpoint := await self._running(request):
             return endpoint
+        await self._check_hold(request)
 
         async def bring(start: Start) -> Endpoint:
             bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
@@ -178,8 +194,18 @@ class KubernetesBackend:
             return None
         # Kubernetes asks once a second, and a busy workspace may not answer it in time.
         if (is_ready(pod) and self._view.is_current) or await answers(pod):
-            return endpoint_of(request, self._namespace, pod)
+            return endpoint_of(request.name, request.user.name, self._namespace, pod)
         return None
+
+    async def _check_hold(self, request: WorkspaceRequest) -> None:
+        """Respect a stop from its order on, while the pod still ends too. Raises: WorkspaceHeld."""
+        if not request.hold_s:
+            return
+        found = self._view.stateful_sets.get(request.name)
+        if found is None or not self._view.is_current:
+            found = await self._api.find(STATEFUL_SET, self._namespace, request.name)
+        if found is not None and found["spec"].get("replicas") == 0:
+            check_hold(labels.stop_of(found), request)
 
     async def _must_exist(self, name: str) -> Object:
         """Raises: WorkspaceNotFound."""

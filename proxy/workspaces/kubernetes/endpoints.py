@@ -2,9 +2,8 @@
 
 import asyncio
 
-from proxy.model import Endpoint
+from proxy.model import Endpoint, WorkspaceName
 from proxy.trust.authority import server_name
-from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes.bundle import PORT
 from proxy.workspaces.kubernetes.manifest import CONTAINER
 from proxy.workspaces.kubernetes.objects import Object, condition, is_going, listed, uid_of
@@ -27,7 +26,7 @@ def is_ready(pod: Object) -> bool:
     return condition(pod, "Ready").get("status") == "True"
 
 
-def endpoint_of(request: WorkspaceRequest, namespace: str, pod: Object) -> Endpoint:
+def endpoint_of(name: WorkspaceName, user: str, namespace: str, pod: Object) -> Endpoint:
     """Say where a running pod's shelld listens; a container that was started anew is another generation."""
     container = next(
         (
@@ -38,11 +37,11 @@ def endpoint_of(request: WorkspaceRequest, namespace: str, pod: Object) -> Endpo
         "",
     )
     return Endpoint(
-        request.name,
+        name,
         grpc_target(address_of(pod)),
         generation=f"{uid_of(pod)}/{container.rpartition('/')[2][:16]}",
-        server_name=server_name(request.name, namespace),
-        user=request.user.name,
+        server_name=server_name(name, namespace),
+        user=user,
     )
 
 

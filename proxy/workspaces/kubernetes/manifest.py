@@ -87,7 +87,7 @@ def build(
     template["metadata"]["annotations"] = {labels.MANIFEST_HASH: digest}
     parts = (
         _object(place, "v1", "ConfigMap", data={"shelld.json": config}),
-        _object(place, "v1", "Secret", type="Opaque", data=_encoded(trust)),
+        _object(place, "v1", "Secret", type="Opaque", data=encoded(trust)),
         _object(place, "v1", "Service", spec=_service(own_labels)),
         _object(
             place,
@@ -149,7 +149,8 @@ def _object(place: Place, api: str, kind: str, **content: Any) -> Object:
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
 
 
-def _encoded(files: Mapping[str, bytes]) -> dict[str, str]:
+def encoded(files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write files as a Secret has them."""
     return {name: b64encode(content).decode() for name, content in sorted(files.items())}
 
 

@@ -63,6 +63,10 @@ _log = structlog.get_logger("kubernetes")
 class Trust(Protocol):
     """Makes the files by which a workspace and its proxies know each other; `proxy.trust.keeper` does."""
 
+    @property
+    def stage(self) -> object:
+        """Give what differs as soon as files may have to change before they expire."""
+
     def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Give the files of a workspace's Secret, those of `present` kept where they are good."""
 
@@ -223,7 +227,7 @@ class Bringing:
                 _log.debug("workspace", workspace=self._name, stage=verdict.stage.value, why=verdict.detail)
             last = verdict
             if pod is not None and await self._is_there(verdict, pod):
-                return endpoint_of(self._request, self._namespace, pod)
+                return endpoint_of(self._name, self._request.user.name, self._namespace, pod)
             self._start.tell(_TOLD_AS.get(verdict.stage, Phase.STARTING), verdict.sentence)
             await self._pause(verdict, woken)
 

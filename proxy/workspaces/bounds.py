@@ -1,0 +1,34 @@
+"""How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
+
+from proxy.errors import UserNotFound
+from proxy.identity.directory import Directory
+from proxy.policy import Bounds
+from proxy.settings import WorkspaceSettings
+from proxy.userstring import parse
+from proxy.workspaces.backend import WorkspaceRecord
+from proxy.workspaces.provisioner import Workspaces
+
+
+class BlueprintBounds:
+    """Asks for the same blueprint that the owner's next login would get."""
+
+    def __init__(self, workspaces: Workspaces, directory: Directory, settings: WorkspaceSettings) -> None:
+        """`settings` have the installation's word, where the blueprint says nothing."""
+        self._workspaces = workspaces
+        self._directory = directory
+        self._settings = settings
+
+    async def __call__(self, record: WorkspaceRecord) -> Bounds:
+        """Raises: FairleadError when blueprint or user are not there any more; then nobody knows."""
+        user = await self._directory.find(record.user)
+        if user is None:
+            raise UserNotFound(f"{record.user} is no user any more")
+        # A record of an older release does not say what was typed; the named form finds it too.
+        typed = parse(record.user_string or f"{record.user}+pod={record.name}")
+        blueprint = (await self._workspaces.request(user, typed)).blueprint
+        own_idle_s = blueprint.idle_stop_s
+        return Bounds(
+            self._settings.idle_stop_s if own_idle_s is None else own_idle_s,
+            blueprint.lifetime_s or 0,
+            self._settings.lifetime_warn_s,
+        )

@@ -1,0 +1,100 @@
+"""What people ask of their workspace without entering it: start, stop, status."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from proxy import policy
+from proxy.errors import FairleadError, WorkspaceNotFound
+from proxy.model import Principal
+from proxy.settings import WorkspaceSettings
+from proxy.upstream.client import Links
+from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.holding import ago, duration, start_command, who_stopped
+from proxy.workspaces.provisioner import Workspaces, own_record
+
+Stopped = Callable[[WorkspaceRecord, Stop], None]
+"""Hears of every workspace that was stopped here."""
+
+
+class Control:
+    """One per process."""
+
+    def __init__(
+        self,
+        workspaces: Workspaces,
+        backend: Backend,
+        links: Links,
+        settings: WorkspaceSettings,
+        stopped: Stopped,
+    ) -> None:
+        self._workspaces = workspaces
+        self._backend = backend
+        self._links = links
+        self._settings = settings
+        self._stopped = stopped
+
+    async def run(self, principal: Principal, what: str, report: Report) -> str:
+        """Do one of policy.CONTROLS; gives what the person is told, lines without a final line break.
+
+        Raises: Refused, BlueprintError, WorkspaceError.
+        """
+        request = await self._workspaces.request(principal.user, principal.attempt.user_string)
+        match what:
+            case "workspace-start":
+                await self._workspaces.start(principal.user, principal.attempt.user_string, report)
+                return f"workspace {request.name} is running"
+            case "workspace-stop":
+                return await self._stop(request)
+            case _:
+                return await self._status(request)
+
+    async def _stop(self, request: WorkspaceRequest) -> str:
+        record = await self._own(request)
+        if record.phase is WorkspacePhase.STOPPED:
+            return f"workspace {request.name} is stopped already\n{self._next_start(request, record.stop)}"
+        stop = Stop(request.user.name, datetime.now(UTC))
+        await self._announce(record, f"workspace {record.name} is being stopped by {request.user.name}")
+        await self._backend.stop(record.name, stop)
+        self._stopped(record, stop)
+        return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
+
+    def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
+        """Say what starts a stopped workspace."""
+        held = timedelta()
+        if stop is not None:
+            held = policy.held_for(stop.by, stop.at, datetime.now(UTC), self._settings.stop_hold_s)
+        if not held:
+            return "starts     with the next connection"
+        command = start_command(request.origin)
+        return f"starts     with {command}; in {duration(held)} with any connection"
+
+    async def _announce(self, record: WorkspaceRecord, text: str) -> None:
+        """Tell whoever is in there, and let nobody in; a workspace that cannot be told is stopped anyway."""
+        try:
+            if endpoint := await self._backend.locate(record.name):
+                async with self._links.use(endpoint) as link:
+                    await link.drain(if_idle_s=0, reason=text, for_s=self._settings.drain_s)
+        except FairleadError:
+            return
+
+    async def _status(self, request: WorkspaceRequest) -> str:
+        record = await self._own(request)
+        lines = [
+            f"workspace  {record.name}",
+            f"blueprint  {record.blueprint}",
+            f"phase      {record.phase.value}",
+        ]
+        if record.detail:
+            lines.append(f"detail     {record.detail}")
+        if record.stop is not None:
+            who = who_stopped(record.stop, request.user.name)
+            lines.append(f"stopped    by {who}, {ago(datetime.now(UTC) - record.stop.at)}")
+        if record.phase is WorkspacePhase.STOPPED:
+            lines.append(self._next_start(request, record.stop))
+        return "\n".join(lines)
+
+    async def _own(self, request: WorkspaceRequest) -> WorkspaceRecord:
+        found = await self._backend.find(request.name)
+        if found is None:
+            raise WorkspaceNotFound(f"there is no workspace {request.name}; the first connection makes it")
+        return own_record(found, request.name, request.user.name)

@@ -1,0 +1,60 @@
+"""Gives running and stopped workspaces new certificates and keys before they need them.
+
+Only the Secret changes: kubelet brings it into the pod, and shelld reads its files again when they change.
+"""
+
+import asyncio
+
+import structlog
+
+from proxy.errors import ClusterNotFound
+from proxy.trust.authority import server_name
+from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES, workspace_of
+from proxy.workspaces.kubernetes.manifest import encoded
+from proxy.workspaces.kubernetes.objects import SECRET, Object, name_of
+from proxy.workspaces.kubernetes.start import Trust, decoded
+
+EVERY_S = 3_600.0
+"""Certificates last for months and are renewed a month ahead."""
+
+_log = structlog.get_logger("kubernetes")
+
+
+class Renewal:
+    """Looks through the Secrets of workspaces: every hour, and at every step of a rotation."""
+
+    def __init__(self, api: Api, namespace: str, trust: Trust) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._trust = trust
+        self._done_for: object = None
+        self._again_at = 0.0
+
+    async def run(self) -> None:
+        """Do what is due. Raises: ClusterError, TrustError."""
+        now = asyncio.get_running_loop().time()
+        stage = self._trust.stage
+        if stage == self._done_for and now < self._again_at:
+            return
+        listing = await self._api.list(Query(SECRET, self._namespace, ALL_WORKSPACES))
+        renewed = 0
+        for secret in listing.items:
+            renewed += await self._renew(secret)
+        if renewed:
+            _log.info("secrets renewed", count=renewed)
+        self._done_for, self._again_at = stage, now + EVERY_S
+
+    async def _renew(self, secret: Object) -> bool:
+        """Change one Secret, if anything in it must; tell whether that was so."""
+        name, present = name_of(secret), decoded(secret)
+        if not workspace_of(secret):
+            return False
+        files = self._trust.workspace_files(name, server_name(name, self._namespace), present)
+        if all(present.get(file) == data for file, data in files.items()):
+            return False
+        try:
+            await self._api.merge(SECRET, self._namespace, name, {"data": encoded(files)})
+        except ClusterNotFound:  # deleted meanwhile
+            return False
+        return True
