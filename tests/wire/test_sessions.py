@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -222,6 +223,27 @@ def test_a_forward_that_is_refused(fairlead: Fairlead, before: set[str]) -> None
     (program,) = ended(fairlead, before)["programs"]
     assert (program["kind"], program["end_reason"]) == ("forward", "failed")
     assert "refused" in program["end_detail"]
+
+
+def test_a_listener_and_what_comes_in_through_it(fairlead: Fairlead, before: set[str], echo: int) -> None:
+    port = free_port()
+    reach = f"exec 3<>/dev/tcp/127.0.0.1/{port}; echo hello >&3; head -n 1 <&3; exec 3>&-"
+    done = fairlead.ssh(f"bash -c '{reach}'", "-R", f"127.0.0.1:{port}:127.0.0.1:{echo}")
+    assert done.stdout == b"hello\n", done.stderr
+    session = ended(fairlead, before)
+    by_kind = {program["kind"]: program for program in session["programs"]}
+    assert by_kind.keys() == {"listen", "forwarded", "exec"}
+    assert by_kind["listen"]["target"] == by_kind["forwarded"]["target"] == f"127.0.0.1:{port}"
+    assert totals(by_kind["forwarded"]) == (6, 6)
+    assert totals(session) == (6, 12)
+
+
+@needs("ssh-agent", "ssh-add")
+def test_a_connection_to_the_ssh_agent(fairlead: Fairlead, before: set[str]) -> None:
+    words = ["ssh-agent", *fairlead.command("ssh", "-A"), "fl", "ssh-add -l; ssh-add -l"]
+    subprocess.run(words, capture_output=True, timeout=60)
+    kinds = Counter(program["kind"] for program in ended(fairlead, before)["programs"])
+    assert kinds == {"exec": 1, "ssh-agent": 2}
 
 
 def test_a_client_that_is_killed(fairlead: Fairlead, before: set[str]) -> None:
