@@ -46,6 +46,8 @@ async def open_sessions(
 
 
 class _Part(Protocol):
+    """Something that runs beside the connections."""
+
     def start(self) -> None: ...
 
     async def close(self) -> None: ...

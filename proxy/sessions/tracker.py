@@ -55,11 +55,6 @@ class Tracker:
         """Give the connections that last, oldest first."""
         return self._live.values()
 
-    @property
-    def token(self) -> str:
-        """What no other process is called."""
-        return self._proxy.token
-
     def find(self, session: str) -> LiveConnection | LiveProgram | None:
         """Give a connection or a program that lasts, by its id."""
         if connection := self._live.get(session):
