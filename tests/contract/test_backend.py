@@ -1,10 +1,12 @@
 """What every backend promises. Local processes keep it on every machine, pods where there is a cluster."""
 
 import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 
-from proxy.errors import WorkspaceNotFound
+from proxy.errors import WorkspaceHeld, WorkspaceNotFound
 from proxy.model import Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
 from tests.cluster.cluster import STOP, request, silent
@@ -127,3 +129,44 @@ async def test_a_name_is_never_a_path(site: Site, name: str) -> None:
         with pytest.raises(WorkspaceNotFound):
             await backend.stop(WorkspaceName(name), STOP)
         assert await backend.list() == []
+
+
+async def test_a_stop_on_request_is_respected_until_somebody_asks_for_a_start(site: Site) -> None:
+    stop = Stop("alice", datetime.now(UTC))
+    async with site.proxy() as backend, site.proxy() as other:
+        await backend.ensure(asked(site), silent)
+        stopping = asyncio.ensure_future(backend.stop(NAME, stop))
+        while not stopping.done():  # from its order on, not from its end
+            with suppress(WorkspaceHeld):
+                await other.ensure(asked(site, hold_s=900), silent)
+            await asyncio.sleep(0.1)
+        await stopping
+        for held in (backend, other):
+            with pytest.raises(WorkspaceHeld, match="stopped by you"):
+                await held.ensure(asked(site, hold_s=900), silent)
+        await backend.ensure(asked(site), silent)
+        await other.ensure(asked(site, hold_s=900), silent)
+
+
+async def test_a_stop_that_nobody_asked_for_is_undone_by_a_connection(site: Site) -> None:
+    async with site.proxy() as backend:
+        await backend.ensure(asked(site), silent)
+        await backend.stop(NAME, Stop("idle", datetime.now(UTC)))
+        await backend.ensure(asked(site, hold_s=900), silent)
+
+
+async def test_a_workspace_is_located_while_it_runs_and_by_that_never_started(site: Site) -> None:
+    async with site.proxy() as backend, site.proxy() as other:
+        assert await other.locate(NAME) is None
+        endpoint = await backend.ensure(asked(site), silent)
+        async with asyncio.timeout(60):
+            while (found := await other.locate(NAME)) is None:
+                await asyncio.sleep(0.1)  # a cluster asks whether it is ready once a second
+        assert (found.address, found.generation, found.user) == (
+            endpoint.address,
+            endpoint.generation,
+            "alice",
+        )
+        await backend.upkeep()
+        await backend.stop(NAME, STOP)
+        assert await other.locate(NAME) is None
