@@ -19,6 +19,9 @@ from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
+from proxy.protection.bans import Bans
+from proxy.protection.guard import Guard
+from proxy.protection.hook import Hook
 from proxy.recording.opening import open_recordings
 from proxy.sessions.opening import open_sessions
 from proxy.sessions.tracker import Tracker
@@ -101,17 +104,20 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(keysource.close)
     logins = Logins(directory, keysource, bus, door.onboarding)
-    shared = _open_buckets(settings, stack) if settings.events.urls else None
+    buckets = _open_buckets(settings, stack)
     tracker = await stack.enter_async_context(
-        open_sessions(database, bus, shared, settings.sessions, settings.proxy_id)
+        open_sessions(
+            database, bus, buckets if settings.events.urls else None, settings.sessions, settings.proxy_id
+        )
     )
+    guard = _open_guard(settings, buckets, bus, stack)
     recordings = open_recordings(settings, bus)
     stack.push_async_callback(recordings.close)
     recordings.start()
     stopped = partial(tell_stopped, bus.publish)
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-    listener = Listener(settings, gateway, logins, tracker, keys)
+    listener = Listener(settings, gateway, logins, tracker, guard, keys)
     bounds = BlueprintBounds(workspaces, directory, settings.workspace)
     keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
     keeper.start()
@@ -120,14 +126,20 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     watch.start()
     stack.push_async_callback(watch.close)
     await listener.open()
-    health = _health(settings, listener, links, bus, door, tracker)
+    health = _health(settings, listener, links, bus, door, tracker, guard)
     stack.push_async_callback(health.close)
     await health.open()
     return listener, keys, health
 
 
 def _health(
-    settings: Settings, listener: Listener, links: Links, bus: Bus, door: FrontDoor, tracker: Tracker
+    settings: Settings,
+    listener: Listener,
+    links: Links,
+    bus: Bus,
+    door: FrontDoor,
+    tracker: Tracker,
+    guard: Guard,
 ) -> Health:
     """Say what can be looked at; whoever adds a part with a queue or a bound adds it here."""
     counters = bus.counters
@@ -138,6 +150,10 @@ def _health(
             ("fairlead_connections", "SSH connections that are open, logged in or not."): (
                 lambda: len(listener.connections())
             ),
+            ("fairlead_connections_unauthenticated", "SSH connections that are not logged in."): (
+                lambda: guard.unauthenticated
+            ),
+            ("fairlead_bans", "Addresses that are banned now."): lambda: guard.banned,
             ("fairlead_links", "gRPC channels to workspaces."): lambda: len(links),
             ("fairlead_onboardings_pending", "People who are shown a code at the moment."): (
                 lambda: len(door.onboarding)
@@ -148,6 +164,9 @@ def _health(
                 "published": lambda: counters.published,
                 "dropped": lambda: counters.dropped,
                 "failed": lambda: counters.failed,
+            },
+            ("fairlead_connections_refused", "Connections not heard, by why; see docs/protection.md."): {
+                word: partial(guard.refused.__getitem__, word) for word in guard.refused
             },
             ("fairlead_session_records", "Ended records that were not kept; see docs/sessions.md."): {
                 "dropped": lambda: tracker.dropped,
@@ -171,6 +190,17 @@ def _open_buckets(settings: Settings, stack: AsyncExitStack) -> Buckets:
     buckets.start()
     stack.push_async_callback(buckets.close)
     return buckets
+
+
+def _open_guard(settings: Settings, buckets: Buckets, bus: Bus, stack: AsyncExitStack) -> Guard:
+    """Take up the bans of other replicas and of the last run, as soon as they are known."""
+    rules = settings.protection.bans
+    bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
+    stack.push_async_callback(bans.close)
+    hook = Hook(rules, bans)
+    hook.start()
+    stack.push_async_callback(hook.close)
+    return Guard(settings.protection, bans, bus)
 
 
 async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:

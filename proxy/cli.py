@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy import __version__
+from proxy.commands.bans import ban_app
 from proxy.commands.blueprints import blueprint_app
 from proxy.commands.common import HELP, Json
 from proxy.commands.onboarding import onboarding_app
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.add_typer(ban_app, name="ban")
 app.add_typer(onboarding_app, name="onboarding")
 app.add_typer(provider_app, name="provider")
 app.add_typer(blueprint_app, name="blueprint")

@@ -5,7 +5,9 @@
     │  ├─ UserStringInvalid(position)
     │  ├─ LoginRefused
     │  │  ├─ LockedOut
-    │  │  └─ UserExpired
+    │  │  ├─ UserExpired
+    │  │  ├─ AddressBanned
+    │  │  └─ TooManySessions
     │  └─ OnboardingError        somebody new is not let in; each has a sentence of its own
     │     ├─ KeyNotProved
     │     ├─ TooManyPending      (retryable)
@@ -138,6 +140,18 @@ class UserExpired(LoginRefused):
     """The key is right, and its user was let in until a moment that has passed."""
 
     code = "login.expired"
+
+
+class AddressBanned(LoginRefused):
+    """The key is right, and an operator has banned the address that it comes from."""
+
+    code = "login.address_banned"
+
+
+class TooManySessions(LoginRefused):
+    """The key is right, and its user has as many connections as one may have."""
+
+    code = "login.too_many_sessions"
 
 
 class OnboardingError(LoginError):

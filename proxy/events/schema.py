@@ -151,6 +151,27 @@ class UserUnlocked(_OfAdministration):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressBanned(_OfAdministration):
+    """An address is not let in until `until`; `user` is empty."""
+
+    address: str = ""
+    """IPv4, or the /64 of IPv6."""
+    until: str = ""
+    """RFC 3339, UTC."""
+    offences: int = 0
+    """Bans of this address that are remembered, this one included; 0 for an operator's."""
+    reasons: tuple[str, ...] = ()
+    """Those of the last failure before the ban."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressUnbanned(_OfAdministration):
+    """An operator let an address in again; nothing is told when a ban's time is over."""
+
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _OfKey(_OfAdministration):
     fingerprint: str = ""
     key_type: str = ""

@@ -14,6 +14,8 @@ ROOT = "fairlead"
 
 AUTH_FAILED = "fairlead.auth.failed"
 AUTH_SUCCEEDED = "fairlead.auth.succeeded"
+AUTH_BANNED = "fairlead.auth.banned"
+AUTH_UNBANNED = "fairlead.auth.unbanned"
 USER_ONBOARDING_STARTED = "fairlead.user.onboarding_started"
 USER_ONBOARDED = "fairlead.user.onboarded"
 USER_ONBOARDING_REFUSED = "fairlead.user.onboarding_refused"
@@ -39,6 +41,8 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
     {
         AUTH_FAILED: schema.AuthFailed,
         AUTH_SUCCEEDED: schema.AuthSucceeded,
+        AUTH_BANNED: schema.AddressBanned,
+        AUTH_UNBANNED: schema.AddressUnbanned,
         USER_ONBOARDING_STARTED: schema.OnboardingStarted,
         USER_ONBOARDED: schema.Onboarded,
         USER_ONBOARDING_REFUSED: schema.OnboardingRefused,

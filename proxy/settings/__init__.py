@@ -20,7 +20,7 @@ from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
-from proxy.settings.protection import ProtectionSettings
+from proxy.settings.protection import ProtectionSettings, ProxyProtocolSettings
 from proxy.settings.recording import RecordingSettings
 from proxy.settings.sessions import SessionSettings
 from proxy.settings.trust import TrustSettings
@@ -206,6 +206,7 @@ class Settings(_Section):
     identity: IdentitySettings = IdentitySettings()
     front_door: FrontDoorSettings = FrontDoorSettings()
     events: EventsSettings = EventsSettings()
+    proxy_protocol: ProxyProtocolSettings = ProxyProtocolSettings()
     protection: ProtectionSettings = ProtectionSettings()
     health: HealthSettings = HealthSettings()
     sessions: SessionSettings = SessionSettings()

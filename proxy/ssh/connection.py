@@ -13,14 +13,14 @@ import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
-from proxy.addresses import source_of
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError, StoreError, UserStringInvalid
 from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
-from proxy.logins import Logins
+from proxy.logins import Logins, Standing
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
-from proxy.protection.credit import Credit
+from proxy.protection import guard
+from proxy.protection.guard import Guard
 from proxy.sessions.limits import Leash
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, EndReason
@@ -33,13 +33,14 @@ from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
-from proxy.ssh.turns import Turns
 
 _log = structlog.get_logger("ssh")
 
 Challenge = tuple[str, str, str, tuple[()]]
 """Title, instruction, language and no prompts (RFC 4256 §3.2)."""
 
+_KEYS_OF_BANNED = 6
+"""Keys that may be refused on one connection from a banned address, as sshd has it for everybody."""
 _APPROVAL_SLACK_S = 5.0  # the flow ends by itself at its expiry; this only catches one that does not
 
 
@@ -54,8 +55,7 @@ class Shared:
     authorities: frozenset[bytes]
     """Public keys whose user certificates are trusted."""
     connections: "set[ClientConnection]"
-    credit: Credit
-    turns: Turns
+    guard: Guard
 
 
 class ClientConnection(LoginGuard):
@@ -71,6 +71,7 @@ class ClientConnection(LoginGuard):
         self._conn: TunedConnection | None = None
         self._login: Login | None = None
         self._refused_keys = 0
+        self._is_late = False
         self._deadline: asyncio.TimerHandle | None = None
         self._live: LiveConnection | None = None
         self._leash: Leash | None = None
@@ -116,7 +117,9 @@ class ClientConnection(LoginGuard):
             return
         self.log.info("gone before login", reason=str(exc) if exc else "")
         if self._login is not None:
-            self._login.failed()
+            self._count_failure(self._login.failed())
+        elif self._is_late:
+            self._count_failure(("too_slow",))
 
     def warn(self, sentence: str) -> None:
         """Tell the person wherever a program of theirs has a place for it."""
@@ -138,6 +141,7 @@ class ClientConnection(LoginGuard):
             self._deadline = None
 
     def _too_late(self, what: str) -> None:
+        self._is_late = True
         self.log.info("login took too long", stage=what)
         # An orderly goodbye first; a peer that stalls in key exchange cannot read one.
         self.conn.disconnect(asyncssh.DISC_BY_APPLICATION, f"{what} took too long")
@@ -163,12 +167,15 @@ class ClientConnection(LoginGuard):
             raise asyncssh.IllegalUserName(prompts.user_string_invalid(exc)) from exc
         async with self._questions():
             standing = await self.shared.logins.standing(attempt)
+        if self.conn.arrival.visitor.ban is not None and standing is Standing.NEW:
+            standing = Standing.UNKNOWN  # nobody new comes from a banned address
         self._login = Login(
             self.shared.logins,
             attempt,
             standing,
             client_version=self.client_version,
             authorities=self.shared.authorities,
+            check=self._check,
         )
         self._limit(self.shared.settings.login.timeout_s, "login")
         return True
@@ -253,8 +260,10 @@ class ClientConnection(LoginGuard):
     def _entered(self, login: Login) -> None:
         assert login.principal is not None
         self._cancel_deadline()
-        peer = login.attempt.peer
-        self.shared.credit.earn(source_of(peer.host), asyncio.get_running_loop().time())
+        visitor = self.conn.arrival.visitor
+        self.shared.guard.succeeded(visitor)
+        if visitor.ban is not None:
+            self.conn.send_auth_banner(prompts.notice(f"{guard.told(visitor.ban)}; your key let you in"))
         self.principal = login.principal
         self.log = self.log.bind(user=self.principal.user.name)
         self.log.info(
@@ -296,6 +305,7 @@ class ClientConnection(LoginGuard):
 
     def _user_string_refused(self, peer: Peer, exc: UserStringInvalid) -> None:
         self.log.info("user string refused", client=peer.host, reason=exc.reason, position=exc.position)
+        self._count_failure((exc.code,))
         self.shared.logins.failed(
             AuthFailed(
                 user=exc.text,
@@ -307,9 +317,22 @@ class ClientConnection(LoginGuard):
             )
         )
 
+    def _check(self, principal: Principal) -> None:
+        name = principal.user.name
+        others = (other.principal for other in self.shared.connections)
+        sessions = sum(other is not None and other.user.name == name for other in others)
+        self.shared.guard.check(self.conn.arrival.visitor, name, sessions)
+
+    def _count_failure(self, reasons: Sequence[str]) -> None:
+        """Let it count against the address, once a connection however many keys were offered."""
+        self.shared.guard.failed(self.conn.arrival.visitor, reasons)
+
     def _count_refusal(self) -> None:
         self._refused_keys += 1
-        if self._refused_keys > self.shared.settings.login.max_attempts:
+        most = self.shared.settings.login.max_attempts
+        if self.conn.arrival.visitor.ban is not None:
+            most = min(most, _KEYS_OF_BANNED)
+        if self._refused_keys > most:
             raise asyncssh.DisconnectError(
                 asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
             )

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from proxy.ssh.proxyprotocol import Addresses
 from proxy.upstream.bulk import Buffer
 
 _SMALL_BYTES = 1_024  # an echo does not wait for the end of a turn, since nothing comes with it
@@ -16,12 +17,20 @@ class JoinedTransport:
     and leave in order. Nothing waits for more to come.
     """
 
-    def __init__(self, transport: asyncio.Transport, join_bytes: int) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, join_bytes: int, addresses: Addresses | None = None
+    ) -> None:
+        """`addresses` are those of the real connection, where a load balancer told them."""
         self._transport = transport
         self._join_bytes = join_bytes
         self._loop = asyncio.get_running_loop()
         self._pieces: list[Buffer] = []
         self._size = 0
+        self._told = {"peername": addresses.client, "sockname": addresses.server} if addresses else {}
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Give the real connection's ends, and everything else of the socket."""
+        return self._told.get(name) or self._transport.get_extra_info(name, default)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

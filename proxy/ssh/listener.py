@@ -12,16 +12,16 @@ from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
 from proxy.logins import Logins
-from proxy.protection.credit import Credit
+from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings, split_address
 from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
-from proxy.ssh.doorstep import Doorstep
+from proxy.ssh.doorstep import Doorkeeper, Doorstep
 from proxy.ssh.hostkeys import HostKeys
-from proxy.ssh.transport import GOODBYE_S, TunedConnection
-from proxy.ssh.turns import Turn, Turns
+from proxy.ssh.transport import GOODBYE_S, Arrival, TunedConnection
+from proxy.ssh.turns import Turns
 
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
@@ -59,7 +59,13 @@ class Listener:
     """Accepts SSH connections until closed."""
 
     def __init__(
-        self, settings: Settings, gateway: Gateway, logins: Logins, tracker: Tracker, host_keys: HostKeys
+        self,
+        settings: Settings,
+        gateway: Gateway,
+        logins: Logins,
+        tracker: Tracker,
+        guard: Guard,
+        host_keys: HostKeys,
     ) -> None:
         self._settings = settings
         self._host_keys = host_keys
@@ -70,9 +76,9 @@ class Listener:
             tracker,
             read_authorities(settings.identity.trusted_user_ca_keys),
             set(),
-            Credit(settings.protection.credit_s),
-            Turns(settings.protection.strangers_share),
+            guard,
         )
+        self._turns = Turns(settings.protection.strangers_share)
         self._server: asyncio.Server | None = None
 
     @property
@@ -107,17 +113,21 @@ class Listener:
         loop = asyncio.get_running_loop()
         host, port = split_address(settings.listen)
 
-        def speak(turn: Turn | None) -> TunedConnection:
+        def speak(arrival: Arrival) -> TunedConnection:
+            prefer_aes_gcm = settings.ssh.prefer_aes_gcm
             return TunedConnection(
-                loop, options, settings.relay, prefer_aes_gcm=settings.ssh.prefer_aes_gcm, turn=turn
+                loop, options, settings.relay, prefer_aes_gcm=prefer_aes_gcm, arrival=arrival
             )
 
-        def accept() -> Doorstep:
-            return Doorstep(self._shared.credit, self._shared.turns, speak)
-
+        header = settings.proxy_protocol
+        keeper = Doorkeeper(self._shared.guard, self._turns, header, header.networks, speak)
         try:
             self._server = await loop.create_server(
-                accept, host or None, port, backlog=settings.ssh.backlog, flags=socket.AI_PASSIVE
+                lambda: Doorstep(keeper),
+                None if host in ("", "::") else host,  # asyncio would take `::` for IPv6 only
+                port,
+                backlog=settings.ssh.backlog,
+                flags=socket.AI_PASSIVE,
             )
         except OSError as exc:
             raise SettingsError(f"listen: cannot listen on {settings.listen}: {exc.strerror or exc}") from exc
@@ -126,7 +136,7 @@ class Listener:
         """Accept no more; give live connections `grace_s` seconds, then end them with a sentence."""
         if self._server is not None:
             self._server.close()
-        self._shared.turns.close()
+        self._turns.close()
         live = TaskOwner("closing")
         for connection in tuple(self._shared.connections):
             live.spawn(connection.conn.wait_closed(), name="wait")

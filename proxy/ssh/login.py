@@ -8,7 +8,7 @@ Each arrow but those into IN is a partial success (RFC 4252 §5.1), which leads 
 connection. Nothing is shown, started or spent for somebody who has not proved a key.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -57,7 +57,9 @@ class Login:
         *,
         client_version: str,
         authorities: frozenset[bytes],
+        check: Callable[[Principal], None] = lambda _: None,
     ) -> None:
+        """`check` is asked last, and refuses by raising LoginRefused."""
         self.attempt = attempt
         self.principal: Principal | None = None
         self._logins = logins
@@ -65,6 +67,7 @@ class Login:
         self._client_version = client_version
         self._stage = Stage.KEY
         self._authorities = authorities
+        self._check = check
         self._candidate = b""
         self._pending: Pending | None = None
         self._approved = False
@@ -153,6 +156,8 @@ class Login:
     async def _let_in(self, admission: Awaitable[Principal | None]) -> Verdict:
         try:
             principal = await admission
+            if principal is not None:
+                self._check(principal)
         except LoginRefused as exc:
             self.fault(exc.code)
             raise
@@ -230,8 +235,8 @@ class Login:
         if reason not in self._reasons and len(self._reasons) < _MAX_REMEMBERED:
             self._reasons.append(reason)
 
-    def failed(self, reason: str = "") -> None:
-        """Tell of the end without a login, once a connection."""
+    def failed(self, reason: str = "") -> tuple[str, ...]:
+        """Tell of the end without a login, once a connection; gives the reasons."""
         if reason:
             self.fault(reason)
         if self._stage is Stage.APPROVAL and KEYBOARD_INTERACTIVE not in self._methods:
@@ -239,6 +244,7 @@ class Login:
         if self._stage is Stage.KEY and self._standing is Standing.NEW and self._fingerprints:
             self.fault(KeyNotProved.code)
         peer = self.attempt.peer
+        reasons = tuple(self._reasons) or ("gave_up",)
         self._logins.failed(
             AuthFailed(
                 user=self.attempt.user_string.user,
@@ -247,7 +253,8 @@ class Login:
                 client_version=self._client_version,
                 connection_id=peer.conn_id,
                 methods=tuple(self._methods),
-                reasons=tuple(self._reasons) or ("gave_up",),
+                reasons=reasons,
                 fingerprints=tuple(self._fingerprints),
             )
         )
+        return reasons

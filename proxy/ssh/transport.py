@@ -17,11 +17,13 @@ from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_ACCEPT, MSG_
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
+from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
 from proxy.ssh.turns import Turn
 
@@ -32,6 +34,16 @@ GOODBYE_S = 2.0
 """A client has this long to read why its connection ends."""
 
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
+
+
+class Arrival(NamedTuple):
+    """What is known of a connection before SSH is spoken on it."""
+
+    visitor: Visitor
+    addresses: Addresses | None
+    """Of the real connection, where a load balancer told them; None: the socket's are."""
+    turn: Turn | None
+    """Where a stranger's handshake waits; None for whoever need not."""
 
 
 class LoginGuard(asyncssh.SSHServer):
@@ -61,10 +73,11 @@ class TunedConnection(BulkConnection):
         relay: RelaySettings,
         *,
         prefer_aes_gcm: bool,
-        turn: Turn | None = None,
+        arrival: Arrival,
     ) -> None:
         super().__init__(loop, options)
-        self.turn = turn
+        self.arrival = arrival
+        self.turn = arrival.turn
         """Taken by every piece of the handshake until the login; None for whoever need not wait."""
         self.writable = Gate()
         """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
@@ -83,7 +96,9 @@ class TunedConnection(BulkConnection):
         """Write through JoinedTransport."""
         tcp = cast(asyncio.Transport, transport)
         tcp.set_write_buffer_limits(high=self._join_bytes)
-        super().connection_made(cast(asyncio.Transport, JoinedTransport(tcp, self._join_bytes)))
+        super().connection_made(
+            cast(asyncio.Transport, JoinedTransport(tcp, self._join_bytes, self.arrival.addresses))
+        )
 
     def pause_writing(self) -> None:
         """Stop every channel. asyncssh does nothing here and relies on windows, which a client may
@@ -101,6 +116,7 @@ class TunedConnection(BulkConnection):
     def connection_lost(self, exc: Exception | None = None) -> None:
         self.writable.open()
         self.gone.set()
+        self.arrival.visitor.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:

@@ -1,0 +1,180 @@
+"""Bans that all replicas share: one entry a source, which ends with the ban; past ones are counted beside."""
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import structlog
+
+from proxy.addresses import source_of
+from proxy.aio import TaskOwner
+from proxy.errors import StateError, StateRefused
+from proxy.events.kv import Bucket, Buckets, BucketSpec, Entry, Watch
+
+_log = structlog.get_logger("protection")
+
+RETRY_S = 1.0
+FOR_EVER_S = 10 * 365 * 86_400.0
+"""What an operator bans without an end ends with the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A source that is not let in."""
+
+    source: str
+    """As `addresses.source_of` names it."""
+    since: datetime
+    until: datetime
+    reasons: tuple[str, ...]
+    """Words of docs/events.md; of the last failure before the ban. Or what an operator wrote."""
+    actor: str
+    """`rule:failures`, or the operator: `cli:<OS user>`."""
+    offences: int = 0
+    """Bans before this one that are remembered."""
+
+    @property
+    def is_order(self) -> bool:
+        """Whether an operator decided, so that no key of a known user opens it."""
+        return not self.actor.startswith("rule:")
+
+    def seconds_left(self, now: datetime) -> float:
+        return (self.until - now).total_seconds()
+
+    def to_json(self) -> bytes:
+        return json.dumps(
+            {
+                "source": self.source,
+                "since": self.since.timestamp(),
+                "until": self.until.timestamp(),
+                "reasons": self.reasons,
+                "actor": self.actor,
+                "offences": self.offences,
+            }
+        ).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self | None:
+        """Read what `to_json` wrote; None for anything else, whoever put it there."""
+        try:
+            told = json.loads(data)
+            return cls(
+                source=str(told["source"]),
+                since=datetime.fromtimestamp(float(told["since"]), UTC),
+                until=datetime.fromtimestamp(float(told["until"]), UTC),
+                reasons=tuple(str(reason) for reason in told["reasons"]),
+                actor=str(told["actor"]),
+                offences=int(told["offences"]),
+            )
+        except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
+            return None
+
+
+def key_of(source: str) -> str:
+    """Name a source as buckets do, which know no colon."""
+    return source.replace(":", "_")
+
+
+class Bans:
+    """What is banned now. Looking costs a dictionary; a change holds here at once.
+
+    A ban that cannot be shared at the moment holds here all the same, and is shared later.
+    """
+
+    def __init__(self, buckets: Buckets, *, max_sources: int, memory_s: float) -> None:
+        self._bans: Bucket = buckets.open(BucketSpec("bans", max_entries=max_sources))
+        self._past: Bucket = buckets.open(BucketSpec("offences", max_entries=max_sources, ttl_s=memory_s))
+        self._max_sources = max_sources
+        self._unshared: dict[str, Ban] = {}
+        self._tasks = TaskOwner("bans")
+
+    async def live(self) -> None:
+        """Return when what others banned is known."""
+        await self._bans.live()
+        await self._past.live()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._tasks.close()
+
+    def find(self, source: str) -> Ban | None:
+        """Give the ban of a source, if there is one now."""
+        if (ban := self._unshared.get(source)) is None:
+            entry = self._bans.get(key_of(source))
+            ban = None if entry is None else Ban.from_json(entry.value)
+        return ban if ban is not None and ban.seconds_left(datetime.now(UTC)) > 0 else None
+
+    def all(self) -> list[Ban]:
+        """Give every ban, the one that ends first first."""
+        found = {ban.source: ban for ban in _read(self._bans.entries())} | self._unshared
+        now = datetime.now(UTC)
+        return sorted((ban for ban in found.values() if ban.seconds_left(now) > 0), key=lambda ban: ban.until)
+
+    def offences(self, source: str) -> int:
+        """Count the bans of a source that are remembered."""
+        entry = self._past.get(key_of(source))
+        return int(entry.value) if entry is not None and entry.value.isdigit() else 0
+
+    def begin(self, ban: Ban) -> None:
+        """Ban from now on, and tell the others as soon as may be."""
+        if len(self._unshared) < self._max_sources:
+            self._unshared[ban.source] = ban
+            self._tasks.spawn(self._share(ban), name="share")
+
+    async def _share(self, ban: Ban) -> None:
+        try:
+            while self._unshared.get(ban.source) is ban and ban.seconds_left(datetime.now(UTC)) > 0:
+                try:
+                    await self.add(ban)
+                except StateRefused as exc:
+                    _log.warning("ban cannot be shared", source=ban.source, reason=str(exc))
+                    await asyncio.sleep(max(0.0, ban.seconds_left(datetime.now(UTC))))
+                except StateError:  # told by whoever holds the connection
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return
+        finally:
+            if self._unshared.get(ban.source) is ban:
+                del self._unshared[ban.source]
+
+    async def add(self, ban: Ban) -> None:
+        """Ban everywhere. Raises: StateError."""
+        key, left_s = key_of(ban.source), ban.seconds_left(datetime.now(UTC))
+        await self._bans.put(key, ban.to_json(), ttl_s=max(0.001, left_s))
+        await self._past.put(key, str(ban.offences + 1).encode())
+
+    async def remove(self, source: str) -> Ban | None:
+        """Let a source in again, with its past forgotten; gives the ban that it had. Raises: StateError."""
+        ban = self.find(source)
+        self._unshared.pop(source, None)
+        await self._bans.delete(key_of(source))
+        await self._past.delete(key_of(source))
+        return ban
+
+    def watch(self) -> Watch:
+        """Hear of every change; `read` reads its entries."""
+        return self._bans.watch()
+
+
+def read(entry: Entry) -> Ban | None:
+    """Read an entry of a watch."""
+    return Ban.from_json(entry.value)
+
+
+def _read(entries: Iterable[Entry]) -> list[Ban]:
+    return [ban for entry in entries if (ban := read(entry)) is not None]
+
+
+def order(address: str, length_s: float, reason: str, actor: str) -> Ban:
+    """Make the ban that an operator asks for. Raises: ValueError for text that is no address."""
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError(f"{address!r} is no address") from None
+    source = source_of(address)
+    now = datetime.now(UTC)
+    return Ban(source, now, now + timedelta(seconds=length_s), (reason,) if reason else (), actor)

@@ -1,0 +1,186 @@
+"""The rules at the door: who is heard, and what a login that failed or succeeded means for its address.
+
+    accept ─▶ banned? ─▶ too fast? ─▶ too many? ─▶ Visitor ─▶ key exchange ─▶ in, or a failure that counts
+
+An address from which a known user logged in of late has credit: its strangers' failures ban it as any other,
+but its connections are heard all the same, because one of them may be a known user's. A ban by an operator
+knows no credit. See docs/protection.md.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from secrets import SystemRandom
+
+import structlog
+
+from proxy.addresses import is_in, source_of
+from proxy.errors import AddressBanned, TooManySessions
+from proxy.events.publisher import Publisher
+from proxy.events.schema import AddressBanned as AddressBannedEvent
+from proxy.protection.bans import Ban, Bans
+from proxy.protection.credit import Credit
+from proxy.protection.failures import Failures, length_s, threshold
+from proxy.protection.startups import Rate, Startups
+from proxy.settings.protection import ProtectionSettings
+
+_log = structlog.get_logger("protection")
+
+RULE = "rule:failures"
+_INNOCENT = frozenset(
+    {
+        "store",
+        "login.locked",
+        "login.expired",
+        "login.address_banned",
+        "login.too_many_sessions",
+        "approval_not_shown",
+        "onboarding.code_expired",
+        "onboarding.waitlisted",
+        "onboarding.rejected",
+        "onboarding.account_inactive",
+        "onboarding.name_taken",
+        "onboarding.provider_unavailable",
+        "onboarding.provider_misconfigured",
+        "onboarding.too_many_pending",
+        "onboarding.too_many_from_source",
+        "onboarding.too_many_for_name",
+    }
+)
+"""Reasons that are no attempt at somebody else's account: a login that has only these does not count."""
+
+
+class Visitor:
+    """One connection from accept until it is logged in or gone."""
+
+    __slots__ = ("_startups", "address", "ban", "has_credit", "source")
+
+    def __init__(self, startups: Startups, address: str, *, has_credit: bool, ban: Ban | None) -> None:
+        self._startups: Startups | None = startups
+        self.address = address
+        self.source = source_of(address)
+        self.has_credit = has_credit
+        self.ban = ban
+        """In force, and this connection is heard in spite of it."""
+
+    def leave(self) -> None:
+        """Be counted no longer. Twice is fine."""
+        if self._startups is not None:
+            self._startups.leave(self.source)
+            self._startups = None
+
+
+class Guard:
+    """One per process."""
+
+    def __init__(self, settings: ProtectionSettings, bans: Bans, publisher: Publisher) -> None:
+        self._settings = settings
+        self._allowed = settings.allowed
+        self._bans = bans
+        self._publisher = publisher
+        self._credit = Credit(settings.credit_s)
+        self._failures = Failures(settings.bans.window_s, settings.bans.max_sources, settings.bans.failures)
+        per_minute = settings.bans.probes_per_minute
+        self._probes = Rate(
+            per_minute, max(1.0, per_minute / 6) if per_minute else 0.0, settings.bans.max_sources
+        )
+        self._rate = Rate(
+            settings.connections_per_minute, settings.connections_per_minute, settings.bans.max_sources
+        )
+        self._startups = Startups(
+            settings.startups_begin,
+            settings.startups_percent,
+            settings.startups_full,
+            settings.max_unauthenticated_per_source,
+            SystemRandom().random,
+        )
+        self.refused: dict[str, int] = {"banned": 0, "too_fast": 0, "source_full": 0, "full": 0}
+        """Connections that were not heard, by why."""
+
+    @property
+    def unauthenticated(self) -> int:
+        """Count the connections that are not logged in yet."""
+        return len(self._startups)
+
+    @property
+    def banned(self) -> int:
+        """Count the sources that are banned now."""
+        return len(self._bans.all())
+
+    def accept(self, address: str) -> Visitor | str:
+        """Hear a connection, or give in a word why not."""
+        now, source = _now(), source_of(address)
+        is_allowed = is_in(address, self._allowed)
+        has_credit = self._credit.has(source, now)
+        ban = None if is_allowed else self._bans.find(source)
+        is_known = has_credit and not (ban is not None and ban.is_order)
+        if ban is not None and not is_known and not self._probes.take(source, now):
+            return self._refuse("banned")
+        if not is_allowed and not self._rate.take(source, now):
+            return self._refuse("too_fast")
+        if word := self._startups.enter(source, is_allowed=is_allowed):
+            return self._refuse(word)
+        return Visitor(self._startups, address, has_credit=has_credit, ban=ban)
+
+    def _refuse(self, word: str) -> str:
+        self.refused[word] += 1
+        return word
+
+    def check(self, visitor: Visitor, name: str, sessions: int) -> None:
+        """Have a user whose key was proved, and who has so many sessions, come in, or say why not.
+
+        Raises: AddressBanned, TooManySessions.
+        """
+        if visitor.ban is not None and visitor.ban.is_order:
+            raise AddressBanned(
+                f"{name}: {visitor.source} is banned by {visitor.ban.actor}",
+                user_message=f"your key is right, but {told(visitor.ban)}; ask an operator",
+            )
+        if sessions >= self._settings.max_sessions_per_user:
+            raise TooManySessions(
+                f"{name} has {sessions} sessions",
+                user_message=f"you have {sessions} connections open already; close one first",
+            )
+
+    def succeeded(self, visitor: Visitor) -> None:
+        """Note that a known user came in; gives their address credit."""
+        self._credit.earn(visitor.source, _now())
+        visitor.leave()
+
+    def failed(self, visitor: Visitor, reasons: Sequence[str]) -> None:
+        """Note one connection that ended without a login, and ban its address when these were too many."""
+        if is_in(visitor.address, self._allowed) or (reasons and _INNOCENT.issuperset(reasons)):
+            return
+        source, rules = visitor.source, self._settings.bans
+        count = self._failures.add(source, _now())
+        offences = self._bans.offences(source)
+        if count < threshold(rules.failures, offences) or self._bans.find(source) is not None:
+            return
+        self._failures.forget(source)
+        since = datetime.now(UTC)
+        until = since + timedelta(seconds=length_s(rules.lengths_s, offences))
+        ban = Ban(source, since, until, tuple(reasons), RULE, offences)
+        self._bans.begin(ban)
+        self._publisher.publish(ban_event(ban))
+        _log.warning("banned", source=source, until=until.isoformat(timespec="seconds"), failures=count)
+
+
+def told(ban: Ban) -> str:
+    """Say to a person what keeps them out, or would."""
+    until = ban.until.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"your address {ban.source} is banned until {until}"
+
+
+def ban_event(ban: Ban) -> AddressBannedEvent:
+    """Tell of a ban."""
+    return AddressBannedEvent(
+        address=ban.source,
+        until=ban.until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        offences=ban.offences + 1,
+        reasons=ban.reasons,
+        actor=ban.actor,
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
