@@ -118,7 +118,7 @@ class Guard:
             return self._refuse("banned")
         if not is_allowed and not self._rate.take(source, now):
             return self._refuse("too_fast")
-        if word := self._startups.enter(source, is_allowed=is_allowed):
+        if word := self._startups.enter(source, is_allowed=is_allowed, is_known=is_known):
             return self._refuse(word)
         return Visitor(self._startups, address, has_credit=has_credit, ban=ban)
 

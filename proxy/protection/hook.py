@@ -93,16 +93,17 @@ class Hook:
             return
         try:
             async with asyncio.timeout(self._settings.command_timeout_s):
-                status = await process.wait()
+                status: int | None = await process.wait()
         except TimeoutError:
-            _log.warning("ban command took too long", command=words[0], source=source)
-        else:
-            if status:
-                _log.warning("ban command failed", command=words[0], source=source, status=status)
+            status = None
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        if status is None:
+            _log.warning("ban command took too long", command=words[0], source=source)
+        elif status:
+            _log.warning("ban command failed", command=words[0], source=source, status=status)
 
 
 def _filled(word: str, values: dict[str, str]) -> str:

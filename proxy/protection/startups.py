@@ -22,11 +22,15 @@ class Startups:
     def __len__(self) -> int:
         return self._total
 
-    def enter(self, source: str, *, is_allowed: bool) -> str:
-        """Count one more; gives in a word why not. Whoever is allowed counts in all, and not by source."""
+    def enter(self, source: str, *, is_allowed: bool, is_known: bool = False) -> str:
+        """Count one more; gives in a word why not.
+
+        Whoever is allowed has no limit of their own; whoever is known finds room whatever strangers hold.
+        """
         if not is_allowed and self._sources[source] >= self._per_source:
             return "source_full"
-        if self._total >= self._full or self._chance() * 100 < self._drop_percent():
+        is_full = self._total >= self._full or self._chance() * 100 < self._drop_percent()
+        if is_full and not is_known:
             return "full"
         self._total += 1
         self._sources[source] += 1

@@ -55,6 +55,18 @@ def test_all_together_are_dropped_by_a_chance_that_rises() -> None:
     assert (fill(unlucky), fill(middling), fill(lucky)) == (10, 15, 20)
 
 
+def test_a_flood_of_strangers_keeps_no_known_user_out() -> None:
+    counts = startups()
+    while not counts.enter(str(len(counts)), is_allowed=True):
+        pass
+    assert counts.enter("known", is_allowed=False, is_known=True) == ""
+    assert [counts.enter("known", is_allowed=False, is_known=True) for _ in range(3)] == [
+        "",
+        "",
+        "source_full",
+    ]
+
+
 def test_a_rate_lets_a_burst_through_and_then_so_many_a_minute() -> None:
     rate = Rate(per_minute=60, burst=3, max_sources=2)
     assert [rate.take("a", 0) for _ in range(4)] == [True, True, True, False]
