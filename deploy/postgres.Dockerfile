@@ -1,7 +1,9 @@
 # PostgreSQL from the packages of BASE: for one machine, where no registry is at hand.
 ARG BASE=debian:bookworm-slim
 FROM ${BASE}
-RUN apt-get update -qq \
+# The package takes the account as it finds it; a number is what Kubernetes wants to know.
+RUN groupadd --gid 10002 postgres && useradd --uid 10002 --gid 10002 --home-dir /var/lib/postgresql postgres \
+ && apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common \
  && sed -i 's/^#\?create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql \
@@ -10,7 +12,7 @@ RUN apt-get update -qq \
  && install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data
 COPY deploy/compose/postgres.sh /usr/local/bin/serve-postgres
 ENV PATH=/usr/local/pgsql:$PATH PGDATA=/var/lib/postgresql/data PGUSER=fairlead PGDATABASE=fairlead
-USER postgres
+USER 10002:10002
 VOLUME /var/lib/postgresql/data
 EXPOSE 5432
 # TERM would wait for every client to leave; INT ends them and shuts down in order.
