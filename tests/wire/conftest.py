@@ -9,7 +9,7 @@ from tests.wire.harness import Fairlead
 
 MakeFairlead = Callable[..., Fairlead]
 
-BUGS = ("ended by a bug", "failed by a bug", "task failed", "call failed", "Traceback")
+BUGS = ("ended by a bug", "failed by a bug", "task failed", '"call failed"', "Traceback")
 """Words of the log that no input, however bad, may bring about."""
 
 

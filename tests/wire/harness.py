@@ -90,6 +90,10 @@ class Fairlead:
         blueprints.mkdir(exist_ok=True)
         for name, content in {"dev": "name: dev\n", **(extra or {})}.items():
             (blueprints / f"{name}.yaml").write_text(content)
+        self.configure_client()
+
+    def configure_client(self) -> None:
+        """Write the client configuration with host `fl`."""
         self.ssh_config.write_text(
             f"Host fl\n HostName 127.0.0.1\n Port {self.port}\n User alice+dev\n IdentityFile {self.key}\n"
             f" IdentitiesOnly yes\n UserKnownHostsFile {self.directory}/known_hosts\n"

@@ -1,0 +1,128 @@
+"""`python -m tests.e2e.measure`: how long a person waits for a workspace of a cluster, and what it costs.
+
+Prints one JSON object. Nothing of it is judged here: docs/performance.md says what is wanted.
+
+    cold      ssh with a workspace that was stopped, image present: from its start to its output, in seconds;
+              and from the moment when the cluster called the pod ready to that output, which may be negative,
+              since shelld is asked before the kubelet asks it
+    warm      `ssh host true` in a running workspace, in turn with one of the local backend, in milliseconds
+    memory    resident MiB of an idle shelld with its launcher
+    bundle    MiB of what every workspace gets, unpacked
+"""
+
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kubernetes import watch
+
+from tests.e2e.cluster import Cluster, ClusterFairlead, missing, workspace
+from tests.wire.harness import Fairlead
+
+COLD, WARM = 8, 30
+
+
+def main() -> int:
+    """Measure; 1 without a cluster."""
+    if reason := missing():
+        print(reason, file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as folder, Cluster().opened() as cluster:
+        there = ClusterFairlead(Path(folder, "cluster"), cluster=cluster)
+        here = Fairlead(Path(folder, "local"))
+        try:
+            for proxy in (there, here):
+                proxy.prepare()
+                proxy.start()
+            figures = {
+                "cold s": _cold(there, cluster),
+                "warm ms": _warm(there, here),
+                "memory MiB": _memory(there),
+                "bundle MiB": int(there.ssh("du -sm /opt/fairlead").stdout.split()[0]),
+            }
+        finally:
+            there.close()
+            here.close()
+    print(json.dumps(figures, indent=1))
+    return 0
+
+
+def _cold(proxy: ClusterFairlead, cluster: Cluster) -> dict[str, object]:
+    whole, after_ready = [], []
+    name = workspace("alice+dev")
+    assert proxy.ssh("true", timeout_s=180).returncode == 0
+    for _ in range(COLD):
+        proxy.cli("workspace", "stop", name)
+        ready = _Ready(cluster, f"{name}-0")
+        begun = time.monotonic()
+        assert proxy.ssh("true", timeout_s=180).returncode == 0
+        done = time.monotonic()
+        whole.append(done - begun)
+        after_ready.append(done - ready.at())
+    return {"whole": _summary(whole), "after ready": _summary(after_ready)}
+
+
+class _Ready:
+    """Notes when a pod became ready, as soon as the cluster tells."""
+
+    def __init__(self, cluster: Cluster, pod: str) -> None:
+        self._cluster = cluster
+        self._pod = pod
+        self._moment = 0.0
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def at(self) -> float:
+        self._thread.join(30)
+        return self._moment
+
+    def _look(self) -> None:
+        core, stream = self._cluster.core, watch.Watch()
+        selector = f"metadata.name={self._pod}"
+        for event in stream.stream(
+            core.list_namespaced_pod, self._cluster.namespace, field_selector=selector, timeout_seconds=120
+        ):
+            conditions = {one.type: one.status for one in event["object"].status.conditions or []}
+            if conditions.get("Ready") == "True":
+                self._moment = time.monotonic()
+                stream.stop()
+
+
+def _warm(there: Fairlead, here: Fairlead) -> dict[str, object]:
+    took: dict[str, list[float]] = {"cluster": [], "local": []}
+    here.ssh("true")
+    for _ in range(WARM):
+        for label, proxy in (("cluster", there), ("local", here)):
+            took[label].append(_timed(lambda proxy=proxy: proxy.ssh("true")))  # type: ignore[misc]
+    pairs = [one / other for one, other in zip(took["cluster"], took["local"], strict=True)]
+    return {**{label: _summary(times) for label, times in took.items()}, "ratio": _summary(pairs)}
+
+
+def _timed(act: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    act()
+    return (time.monotonic() - begun) * 1000
+
+
+def _memory(proxy: Fairlead) -> float:
+    time.sleep(5)
+    command = "for p in $(pgrep -f 'm shelld'); do grep VmRSS /proc/$p/status; done"
+    lines = proxy.ssh(command).stdout.decode().splitlines()
+    return round(sum(int(line.split()[1]) for line in lines) / 1024, 1)
+
+
+def _summary(values: list[float]) -> dict[str, float]:
+    return {
+        "min": round(min(values), 3),
+        "median": round(statistics.median(values), 3),
+        "max": round(max(values), 3),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
