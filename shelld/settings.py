@@ -329,7 +329,7 @@ def load(argv: Sequence[str]) -> Settings:
         problems.append(f"--config: {arguments.config} is not JSON: {error}")
     try:
         settings = parse(
-            raw, listen=arguments.listen, tls=tls, log_level=arguments.log_level, environ=os.environ
+            raw, listen=arguments.listen, tls=tls, log_level=arguments.log_level, environ=_started_with()
         )
     except SettingsError as error:
         problems.extend(f"{arguments.config}: {problem}" for problem in error.problems)
