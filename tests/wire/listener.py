@@ -35,8 +35,12 @@ class Ears:
         self._link.close()
 
     def of(self, user: str) -> list[tuple[str, dict[str, Any]]]:
-        """Give subject and data of what was told about a user so far."""
-        return [(subject, event["data"]) for subject, event in self.heard if event["data"]["user"] == user]
+        """Give subject and data of what was told about a user's logins and standing so far."""
+        return [
+            (subject, event["data"])
+            for subject, event in self.heard
+            if event["data"]["user"] == user and subject.startswith(("fairlead.auth.", "fairlead.user."))
+        ]
 
     def wait(self, user: str, *subjects: str) -> list[dict[str, Any]]:
         """Wait until exactly these were told about a user, in this order; give their data."""
