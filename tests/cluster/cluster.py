@@ -37,10 +37,10 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import POD, Kind, Object, name_of
 from proxy.workspaces.kubernetes.view import pod_name
+from tests.images.docker import shelld_image
 from tests.unit.proxy.blueprints.reading import parse as parse_blueprint
 
 MISSING = "" if os.environ.get("KUBECONFIG") else "needs a cluster: set KUBECONFIG"
-SHELLD_IMAGE = os.environ.get("FAIRLEAD_TEST_SHELLD_IMAGE", "fairlead-shelld:dev")
 IMAGE = os.environ.get("FAIRLEAD_TEST_IMAGE", "base:1")
 """Any image with a shell that the nodes have."""
 
@@ -67,7 +67,7 @@ class Cluster:
         given = {
             "namespace": self.namespace,
             "kubeconfig": self.kubeconfig,
-            "shelld_image": SHELLD_IMAGE,
+            "shelld_image": shelld_image(),
             "default_image": IMAGE,
             "storage_class": self.namespace,
             "termination_grace_s": 3,

@@ -1,6 +1,6 @@
 """Suites that need a cluster: with KUBECONFIG they use it, and need nothing of it but to make a namespace.
 
-Images: FAIRLEAD_TEST_SHELLD_IMAGE (default `fairlead-shelld:dev`, made by `make images`) and
+Images: FAIRLEAD_TEST_SHELLD_IMAGE (default: built here, for a node that runs images of this dockerd) and
 FAIRLEAD_TEST_IMAGE (default `base:1`, any with a shell); every node must have both.
 """
 

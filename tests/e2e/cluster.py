@@ -41,21 +41,9 @@ def missing() -> str:
 
 def image(kind: str) -> str:
     """Build and tag one of the images that people bring."""
-    return tagged(
+    return docker.tagged(
         docker.built("tests/images/targets.Dockerfile", kind, "tests/images"), f"fairlead-e2e-{kind}"
     )
-
-
-def shelld_image() -> str:
-    """Build and tag the image that brings shelld."""
-    return tagged(docker.built("deploy/shelld.Dockerfile"), "fairlead-e2e-shelld")
-
-
-def tagged(image_id: str, name: str) -> str:
-    """Give an image a tag of its content: a node must not take yesterday's for today's."""
-    tag = f"{name}:{image_id.removeprefix('sha256:')[:12]}"
-    docker.docker("tag", image_id, tag)
-    return tag
 
 
 @dataclass
@@ -172,7 +160,7 @@ class ClusterFairlead(Fairlead):
             "kubernetes": {
                 "kubeconfig": os.environ["KUBECONFIG"],
                 "namespace": self.cluster.namespace,
-                "shelld_image": shelld_image(),
+                "shelld_image": docker.shelld_image(),
                 "default_image": image("glibc"),
             },
         }

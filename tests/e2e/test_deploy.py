@@ -102,7 +102,7 @@ def installation(needs_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def _tagged(name: str, dockerfile: str) -> str:
-    return real.tagged(docker.built(dockerfile), f"fairlead-e2e-{name.removeprefix('fairlead-')}")
+    return docker.tagged(docker.built(dockerfile), f"fairlead-e2e-{name.removeprefix('fairlead-')}")
 
 
 def _addresses(cluster: Cluster) -> dict[str, str]:

@@ -72,6 +72,20 @@ def built(dockerfile: str, target: str = "", context: str = ".") -> str:
     return docker(*words, str(ROOT / context)).splitlines()[-1]
 
 
+def tagged(image_id: str, name: str) -> str:
+    """Tag an image by its content: a node must not take yesterday's for today's."""
+    tag = f"{name}:{image_id.removeprefix('sha256:')[:12]}"
+    docker("tag", image_id, tag)
+    return tag
+
+
+@functools.cache
+def shelld_image() -> str:
+    """Build and tag the image that brings shelld; FAIRLEAD_TEST_SHELLD_IMAGE names one that is there."""
+    named = os.environ.get("FAIRLEAD_TEST_SHELLD_IMAGE")
+    return named or tagged(built("deploy/shelld.Dockerfile"), "fairlead-test-shelld")
+
+
 @contextmanager
 def volume() -> Iterator[str]:
     """A volume that everybody may write to, as an `emptyDir` is."""
