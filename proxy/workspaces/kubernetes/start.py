@@ -49,7 +49,7 @@ from proxy.workspaces.kubernetes.phase import Hope, Stage, Verdict, judge
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.starts import Start
 
-_FRESH_S = 10
+_FRESH_S = 2
 """A failed pod older than this is made anew when somebody asks for the workspace again."""
 
 _CONFLICTS = 5
