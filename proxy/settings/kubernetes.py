@@ -26,6 +26,8 @@ class InjectRule(_Section):
     namespace: DnsLabel
     groups: Annotated[tuple[str, ...], Field(min_length=1)]
     """Users in one of these may; `*` stands for everybody."""
+    share_processes: bool = False
+    """Whether the processes of the pod's containers see each other; then shelld is not process 1."""
 
 
 class ProxySelector(_Section):

@@ -141,14 +141,16 @@ class Api:
                 return Listing(items, answer["metadata"]["resourceVersion"])
             page = [limit, ("continue", more)]
 
-    async def apply(self, body: Object, *, manager: str = FIELD_MANAGER, dry_run: bool = False) -> Object:
+    async def apply(self, body: Object, *, manager: str = FIELD_MANAGER, force: bool = True) -> Object:
         """Make an object be as `body` says, as far as it says anything: server-side apply.
 
-        Fields that `manager` applied before and leaves out now are removed; fields of others stay. Whoever
-        else set one of ours loses it. Raises: ClusterError.
+        Fields that `manager` applied before and leaves out now are removed; fields of others stay. With
+        `force`, whoever else set one of ours loses it.
+
+        Raises: ClusterError; without `force` a ClusterConflict where somebody else set it otherwise.
         """
         path = kind_of(body).path(namespace_of(body), name_of(body))
-        query = [("fieldManager", manager), ("force", "true"), *([("dryRun", "All")] if dry_run else [])]
+        query = [("fieldManager", manager), ("force", str(force).lower())]
         return await self._ask(_Request("PATCH", path, query, body, _APPLY))
 
     async def create(self, body: Object) -> Object:

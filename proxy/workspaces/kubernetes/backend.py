@@ -47,6 +47,7 @@ from proxy.workspaces.kubernetes.phase import Hope, Situation, event_order, judg
 from proxy.workspaces.kubernetes.renewal import Renewal
 from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner
 from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.starts import Start, Starts
 
 _FIRST_POLL_S = 0.1
@@ -68,7 +69,8 @@ class KubernetesBackend:
         self._view = View(self._api, settings)
         self._renewal = Renewal(self._api, self._namespace, trust)
         self._starts = Starts(start_timeout_s)
-        self.features = Features(repositories=True)
+        self._workloads = Workloads(self._api, settings, trust)
+        self.features = Features(repositories=True, workloads=bool(settings.inject))
 
     # ----------------------------------------------------------------------------------- looking
 
@@ -82,7 +84,9 @@ class KubernetesBackend:
                 self._api.find(STATEFUL_SET, self._namespace, name),
                 self._api.find(POD, self._namespace, pod_name(name)),
             )
-        return None if stateful_set is None or not _is_ours(stateful_set) else _record(stateful_set, pod)
+        if stateful_set is None:
+            return await self._workloads.find(name)
+        return _record(stateful_set, pod) if _is_ours(stateful_set) else None
 
     async def list(self) -> Sequence[WorkspaceRecord]:
         if self._view.is_current:
@@ -95,7 +99,7 @@ class KubernetesBackend:
             stateful_sets, pods = (list(listing.items) for listing in found)
         by_name = {name_of(pod): pod for pod in pods}
         records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets]
-        return sorted(records, key=lambda record: record.name)
+        return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
         await self._must_exist(name)
@@ -137,6 +141,8 @@ class KubernetesBackend:
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         if not labels.is_object_name(request.name):
             raise WorkspaceNotFound(f"{request.name!r} cannot be the name of a workspace")
+        if request.origin.workload:
+            return await self._workloads.ensure(request, report)
         await self._view.open()
         if endpoint := await self._running(request):
             return endpoint
@@ -149,6 +155,9 @@ class KubernetesBackend:
         return await self._starts.join(request, report, bring)
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        """As promised; a workspace in somebody's workload is taken away, and the program runs on."""
+        if await self._removed(name):
+            return
         stateful_set = await self._must_exist(name)
         if stateful_set["spec"].get("replicas") != 0:
             body = {"metadata": {"annotations": labels.stop_annotations(stop)}, "spec": {"replicas": 0}}
@@ -161,6 +170,8 @@ class KubernetesBackend:
         _log.info("workspace stopped", workspace=name, by=stop.by)
 
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        if await self._removed(name):
+            return
         claims = await self._claims(name) if purge else []
         if not claims:  # what was deleted before can still be purged
             await self._must_exist(name)
@@ -176,6 +187,7 @@ class KubernetesBackend:
 
     async def close(self) -> None:
         await self._starts.close()
+        await self._workloads.close()
         await self._view.close()
         await self._api.close()
 
@@ -206,6 +218,15 @@ class KubernetesBackend:
             found = await self._api.find(STATEFUL_SET, self._namespace, request.name)
         if found is not None and found["spec"].get("replicas") == 0:
             check_hold(labels.stop_of(found), request)
+
+    async def _removed(self, name: str) -> bool:
+        """Take an injected workspace away; False when it is none."""
+        if not self._settings.inject or not labels.is_object_name(name):
+            return False
+        workload = await self._workloads.find_workload(name)
+        if workload is not None:
+            await self._workloads.remove(name, workload)
+        return workload is not None
 
     async def _must_exist(self, name: str) -> Object:
         """Raises: WorkspaceNotFound."""

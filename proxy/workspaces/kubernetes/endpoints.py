@@ -15,8 +15,13 @@ def is_started(stateful_set: Object | None, pod: Object | None) -> bool:
     """Whether a workspace is meant to run, and its container does."""
     if stateful_set is None or pod is None or is_going(stateful_set) or is_going(pod):
         return False
-    return stateful_set["spec"].get("replicas") != 0 and any(
-        status["name"] == CONTAINER and (status.get("state") or {}).get("running")
+    return stateful_set["spec"].get("replicas") != 0 and is_container_running(pod, CONTAINER)
+
+
+def is_container_running(pod: Object, container: str) -> bool:
+    """Whether one container of a pod runs."""
+    return any(
+        status["name"] == container and (status.get("state") or {}).get("running")
         for status in listed(pod, "status", "containerStatuses")
     )
 
@@ -26,20 +31,22 @@ def is_ready(pod: Object) -> bool:
     return condition(pod, "Ready").get("status") == "True"
 
 
-def endpoint_of(name: WorkspaceName, user: str, namespace: str, pod: Object) -> Endpoint:
+def endpoint_of(
+    name: WorkspaceName, user: str, namespace: str, pod: Object, container: str = CONTAINER
+) -> Endpoint:
     """Say where a running pod's shelld listens; a container that was started anew is another generation."""
-    container = next(
+    running = next(
         (
             str(status.get("containerID") or "")
             for status in listed(pod, "status", "containerStatuses")
-            if status["name"] == CONTAINER
+            if status["name"] == container
         ),
         "",
     )
     return Endpoint(
         name,
         grpc_target(address_of(pod)),
-        generation=f"{uid_of(pod)}/{container.rpartition('/')[2][:16]}",
+        generation=f"{uid_of(pod)}/{running.rpartition('/')[2][:16]}",
         server_name=server_name(name, namespace),
         user=user,
     )

@@ -32,6 +32,7 @@ from proxy.workspaces.kubernetes.objects import Object
 from proxy.workspaces.kubernetes.volumes import Place
 from proxy.workspaces.shelldconfig import shelld_config
 
+RUNTIME_MOUNTED = volumes.RUNTIME_MOUNTED
 CONTAINER = "workspace"
 """Name of the container that shelld runs in."""
 
@@ -81,7 +82,8 @@ def build(
     place = Place(
         request.name, settings.namespace, user.name, home_of(user, blueprint), blueprint, own_labels
     )
-    config = json.dumps(_config(request, place.home), indent=1, sort_keys=True)
+    mounted = volumes.needs_runtime(blueprint)
+    config = json.dumps(config_of(request, place.home, mounted=mounted), indent=1, sort_keys=True)
     template = _template(place, settings)
     digest = hashlib.sha256((json.dumps(template, sort_keys=True) + config).encode()).hexdigest()[:16]
     template["metadata"]["annotations"] = {labels.MANIFEST_HASH: digest}
@@ -127,11 +129,11 @@ def home_of(user: User, blueprint: Blueprint) -> str:
     return blueprint.home or (ROOT_HOME if name == "root" else f"/home/{name}")
 
 
-def _config(request: WorkspaceRequest, home: str) -> dict[str, Any]:
-    mounted = volumes.needs_runtime(request.blueprint)
+def config_of(request: WorkspaceRequest, home: str, *, mounted: bool) -> dict[str, Any]:
+    """Say to shelld what it serves; `mounted` tells that its sockets have a directory of their own."""
     return shelld_config(
         request,
-        account=account_of(request.user, request.blueprint),
+        account=account_of(request.user, request.blueprint) | {"home": home},
         runtime_dir=volumes.RUNTIME_MOUNTED if mounted else volumes.RUNTIME_ROOT,
         hostname=None,
         idle_stop_s=0,  # a container that ends is started again: proxies stop what is idle
@@ -181,7 +183,7 @@ def _template(place: Place, settings: KubernetesSettings) -> Object:
         "automountServiceAccountToken": blueprint.service_account is not None,
         "containers": [_main(place, settings)],
         "enableServiceLinks": False,
-        "initContainers": [_init(place, settings)],
+        "initContainers": [init_container(blueprint, settings)],
         "restartPolicy": "Always",
         "securityContext": _pod_security(blueprint),
         "serviceAccountName": blueprint.service_account or settings.service_account,
@@ -211,7 +213,7 @@ def _main(place: Place, settings: KubernetesSettings) -> Object:
         # No liveness probe: a workspace that is busy must not be ended for it.
         "readinessProbe": {"tcpSocket": {"port": bundle.PORT}, "periodSeconds": 1, "timeoutSeconds": 2},
         "resources": blueprint.resources.model_dump(mode="json"),
-        "securityContext": _main_security(blueprint),
+        "securityContext": container_security(blueprint),
         "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a crash tells its last words
         "volumeMounts": volumes.mounts(place),
     }
@@ -220,8 +222,9 @@ def _main(place: Place, settings: KubernetesSettings) -> Object:
     return container
 
 
-def _init(place: Place, settings: KubernetesSettings) -> Object:
-    security = place.blueprint.security
+def init_container(blueprint: Blueprint, settings: KubernetesSettings) -> Object:
+    """Describe the container that brings shelld in."""
+    security = blueprint.security
     container: Object = {
         "name": INIT_CONTAINER,
         "image": settings.shelld_image,
@@ -229,7 +232,7 @@ def _init(place: Place, settings: KubernetesSettings) -> Object:
         # As much as the workspace itself, which does not run yet: a quota may want every container limited.
         "resources": {
             kind: {name: value for name, value in given.items() if name in {"cpu", "memory"}}
-            for kind, given in place.blueprint.resources.model_dump(mode="json").items()
+            for kind, given in blueprint.resources.model_dump(mode="json").items()
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -265,7 +268,8 @@ def _pod_security(blueprint: Blueprint) -> Object:
     return context
 
 
-def _main_security(blueprint: Blueprint) -> Object:
+def container_security(blueprint: Blueprint) -> Object:
+    """Give the security context of the container that shelld runs in."""
     security = blueprint.security
     context: Object = {
         "allowPrivilegeEscalation": blueprint.allow_privilege_escalation,

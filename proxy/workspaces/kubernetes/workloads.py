@@ -1,0 +1,235 @@
+"""Workspaces that are injected into workloads: `workload=kind/name+ns=…`.
+
+Who may is said by `kubernetes.inject`; nobody is the default. What cannot be brought up is taken away again,
+so that a failure here leaves the workload as it was.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from proxy.errors import (
+    ClusterConflict,
+    ClusterError,
+    Refused,
+    WorkspaceNotFound,
+    WorkspaceUnstartable,
+)
+from proxy.model import Endpoint, Phase, User, WorkspaceName
+from proxy.settings.kubernetes import InjectRule, KubernetesSettings
+from proxy.trust.authority import server_name
+from proxy.workspaces.backend import Report, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.kubernetes import inject, labels
+from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_container_running
+from proxy.workspaces.kubernetes.manifest import config_of
+from proxy.workspaces.kubernetes.objects import (
+    CONFIG_MAP,
+    POD,
+    SECRET,
+    Object,
+    annotations_of,
+    is_going,
+    labels_of,
+    listed,
+    made_at,
+    name_of,
+    namespace_of,
+    uid_of,
+)
+from proxy.workspaces.kubernetes.phase import Situation, judge
+from proxy.workspaces.kubernetes.start import Trust, decoded, refused
+from proxy.workspaces.starts import Start, Starts
+
+_POLL_S = 0.3
+_PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
+_log = structlog.get_logger("kubernetes")
+
+
+class Workloads:
+    """The workloads that may be entered."""
+
+    def __init__(self, api: Api, settings: KubernetesSettings, trust: Trust) -> None:
+        self._api = api
+        self._settings = settings
+        self._trust = trust
+        self._starts = Starts(settings.inject_timeout_s)
+
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        """Inject the workspace where it is not, and wait until shelld answers in one of the pods.
+
+        Raises: Refused, WorkspaceNotFound, WorkspaceStartFailed, ReadyTimeout.
+        """
+        rule = _rule_for(request.user, request.origin.ns, self._settings.inject)
+        if endpoint := await self._answering(request):
+            return endpoint
+        return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        """Find an injected workspace by name. Raises: ClusterError."""
+        found = await self.find_workload(name)
+        return None if found is None else _record(found)
+
+    async def all(self) -> Sequence[WorkspaceRecord]:
+        """Give every injected workspace. Raises: ClusterError."""
+        return [_record(one) for one in await self._select(labels.WORKSPACE) if _is_injected(one)]
+
+    async def find_workload(self, name: str) -> Object | None:
+        """Find what a workspace was injected into. Raises: ClusterError."""
+        found = [one for one in await self._select(f"{labels.WORKSPACE}={name}") if _is_injected(one)]
+        return found[0] if found else None
+
+    async def remove(self, name: str, workload: Object) -> None:
+        """Take an injected workspace away, exactly. Raises: ClusterError."""
+        await self._api.apply(inject.removal(workload), manager=inject.manager_of(name), force=False)
+        namespace = namespace_of(workload)
+        await asyncio.gather(*(self._api.delete(kind, namespace, name) for kind in (CONFIG_MAP, SECRET)))
+        _log.info("workspace removed", workspace=name, workload=_called(workload), namespace=namespace)
+
+    async def close(self) -> None:
+        await self._starts.close()
+
+    # ----------------------------------------------------------------------------------- helpers
+
+    async def _select(self, selector: str) -> Sequence[Object]:
+        queries = [
+            Query(kind, rule.namespace, selector)
+            for rule in self._settings.inject
+            for kind in inject.KINDS.values()
+        ]
+        listings = await asyncio.gather(*(self._api.list(query) for query in queries))
+        # Items of a list do not say what they are.
+        return [
+            {"kind": query.kind.name, "apiVersion": query.kind.api, **item}
+            for query, listing in zip(queries, listings, strict=True)
+            for item in listing.items
+        ]
+
+    async def _pods(self, request: WorkspaceRequest) -> Sequence[Object]:
+        found = await self._api.list(Query(POD, request.origin.ns, f"{labels.WORKSPACE}={request.name}"))
+        return sorted((pod for pod in found.items if not is_going(pod)), key=made_at)
+
+    async def _answering(self, request: WorkspaceRequest) -> Endpoint | None:
+        for pod in await self._pods(request):
+            if is_container_running(pod, inject.CONTAINER) and await answers(pod):
+                return self._endpoint(request, pod)
+        return None
+
+    def _endpoint(self, request: WorkspaceRequest, pod: Object) -> Endpoint:
+        return endpoint_of(request.name, request.user.name, request.origin.ns, pod, inject.CONTAINER)
+
+    async def _bring(self, start: Start, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
+        start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
+        workload = await self._workload(request)
+        try:
+            await self._inject(request, workload, rule)
+            return await self._watch(start, request, workload)
+        except ClusterError as exc:
+            await self._undo(request, workload)
+            raise refused(request.name, request.origin.ns, exc) from exc
+        except BaseException:  # also the deadline: half of a workspace must not stay in somebody's program
+            await self._undo(request, workload)
+            raise
+
+    async def _workload(self, request: WorkspaceRequest) -> Object:
+        kind, _, name = request.origin.workload.partition("/")
+        try:
+            found = await self._api.find(inject.KINDS[kind], request.origin.ns, name)
+        except ClusterError as exc:
+            raise refused(request.name, request.origin.ns, exc) from exc
+        if found is None:
+            raise WorkspaceNotFound(f"there is no {kind} {name!r} in namespace {request.origin.ns}")
+        if labels_of(found).get(labels.WORKSPACE) not in {None, request.name}:
+            raise _taken(found)
+        return found
+
+    async def _inject(self, request: WorkspaceRequest, workload: Object, rule: InjectRule) -> None:
+        namespace = request.origin.ns
+        present = decoded(await self._api.find(SECRET, namespace, request.name))
+        files = self._trust.workspace_files(request.name, server_name(request.name, namespace), present)
+        config = config_of(request, inject.home_of(request), mounted=True)
+        for part in inject.parts(request, config, files):
+            await self._api.apply(part)
+        body = inject.injection(request, workload, self._settings, rule)
+        try:
+            await self._api.apply(body, manager=inject.manager_of(request.name), force=False)
+        except ClusterConflict as exc:
+            raise _taken(workload) from exc
+
+    async def _watch(self, start: Start, request: WorkspaceRequest, workload: Object) -> Endpoint:
+        what = _called(workload)
+        while True:
+            pods = await self._pods(request)
+            if not pods:
+                start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
+            for pod in pods:
+                verdict = judge(Situation(_PRESENT, _ours(pod)))
+                if verdict.is_final:
+                    raise WorkspaceUnstartable(
+                        f"workspace {request.name} in {what}: {verdict.detail or verdict.sentence}",
+                        user_message=verdict.sentence,
+                    )
+                start.tell(Phase.STARTING, f"in {what}: {verdict.sentence}")
+                if is_container_running(pod, inject.CONTAINER) and await answers(pod):
+                    return self._endpoint(request, pod)
+            await asyncio.sleep(_POLL_S)
+
+    async def _undo(self, request: WorkspaceRequest, workload: Object) -> None:
+        """Leave a workload as it was, and its pods too: some kinds would not replace a broken one."""
+        try:
+            async with asyncio.timeout(self._settings.retry_for_s):
+                await self.remove(request.name, workload)
+                for pod in await self._pods(request):
+                    await self._api.delete(POD, request.origin.ns, name_of(pod), uid=uid_of(pod))
+        except (ClusterError, TimeoutError) as exc:
+            _log.error(
+                "workspace not taken away", workspace=request.name, workload=_called(workload), why=str(exc)
+            )
+
+
+def _rule_for(user: User, namespace: str, rules: Sequence[InjectRule]) -> InjectRule:
+    """Find what lets a user into the workloads of a namespace. Raises: Refused, saying the least."""
+    mine = {group.casefold() for group in user.groups} | {"*"}
+    for rule in rules:
+        if rule.namespace == namespace and any(group.casefold() in mine for group in rule.groups):
+            return rule
+    raise Refused(f"you may not enter workloads of namespace {namespace}; ask an operator")
+
+
+def _taken(workload: Object) -> WorkspaceUnstartable:
+    return WorkspaceUnstartable(
+        f"{_called(workload)} holds another workspace already; it has room for one: ask who uses it"
+    )
+
+
+def _called(workload: Object) -> str:
+    return f"{str(workload['kind']).lower()} {name_of(workload)}"
+
+
+def _is_injected(workload: Object) -> bool:
+    """Whether it is somebody's program, and not the StatefulSet of a workspace of our own."""
+    names = [one["name"] for one in listed(workload, "spec", "template", "spec", "containers")]
+    return inject.CONTAINER in names
+
+
+def _ours(pod: Object) -> Object:
+    """Look at our containers only: somebody may come because another one fails."""
+    mine = {inject.CONTAINER, "fairlead-bundle"}
+    status = dict(pod.get("status") or {})
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        status[kind] = [one for one in listed(pod, "status", kind) if one["name"] in mine]
+    return {**pod, "status": status}
+
+
+def _record(workload: Object) -> WorkspaceRecord:
+    noted = annotations_of(workload)
+    return WorkspaceRecord(
+        WorkspaceName(labels_of(workload)[labels.WORKSPACE]),
+        user=noted.get(labels.USER, ""),
+        blueprint=noted.get(labels.BLUEPRINT, ""),
+        created_at=made_at(workload),
+        user_string=noted.get(labels.USER_STRING, ""),
+        phase=WorkspacePhase.RUNNING,
+        location=f"{namespace_of(workload)}/{str(workload['kind']).lower()}/{name_of(workload)}",
+    )
