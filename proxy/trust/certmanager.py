@@ -11,12 +11,21 @@ API_VERSION = "cert-manager.io/v1"
 KIND = "Certificate"
 
 
+def certificate_name(workspace: str) -> str:
+    """Name the Certificate of a workspace and the Secret it is put into.
+
+    The name of a workspace holds no dot, so this is never the name of what belongs to another.
+    """
+    return f"{workspace}.tls"
+
+
 def certificate_manifest(
     name: str, namespace: str, server_name: str, labels: dict[str, str], settings: TrustSettings
 ) -> dict[str, Any]:
     """Ask for the certificate of one workspace, to be put into a Secret called `name`. Pure.
 
-    The Secret's `tls.crt` and `tls.key` are the workspace's; its `ca.crt` goes by `client-ca.crt` there.
+    The Secret's `tls.crt` and `tls.key` are the workspace's. Its `ca.crt` is not used: some issuers give
+    none and it holds one authority at most: `client_ca_file` says which authorities are trusted.
 
     Source: https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.Certificate
     """
@@ -26,7 +35,7 @@ def certificate_manifest(
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
         "spec": {
             "secretName": name,
-            "secretTemplate": {"labels": labels},
+            "secretTemplate": {"labels": dict(labels)},
             "dnsNames": [server_name],
             "usages": ["digital signature", "server auth"],
             "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},

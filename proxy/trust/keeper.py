@@ -60,7 +60,10 @@ class Keeper:
         identity: ClientIdentity | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`identity` stands in for our own authority; then only token keys are ours."""
+        """`identity` stands in for our own authority; then only token keys are ours.
+
+        `settings` then say whom to ask for the certificates of workspaces.
+        """
         self._store = store
         self._settings = settings
         self._identity = identity
@@ -120,7 +123,13 @@ class Keeper:
     def stage(self) -> object:
         """Give what changes with every step of a rotation. Raises: TrustError."""
         found = self.generations
-        return tuple(one.number for one in found.all), found.issuing(self._clock()).number
+        roots = self._identity.material().roots if self._identity else b""
+        return tuple(one.number for one in found.all), found.issuing(self._clock()).number, roots
+
+    @property
+    def issuer(self) -> TrustSettings | None:
+        """Say whom to ask for certificates of workspaces; None when `workspace_files` holds them."""
+        return None if self._identity is None else self._settings
 
     def rows(self, now: datetime) -> list[dict[str, Any]]:
         """Describe every generation to an operator, without a secret. Raises: TrustError."""
@@ -177,13 +186,13 @@ class Keeper:
         """Give the files of a workspace's Secret; `name` is its `authority.server_name`.
 
         What is `present` and still good stays, so that asking again changes nothing that need not be.
-        Raises: TrustError.
+        Without the certificate and its key where there is an `issuer`. Raises: TrustError.
         """
         found, now = self.generations, self._clock()
         keys = [workspace_key(one.master, workspace) for one in found.all]
         files = {TOKEN_KEY_FILE: key_file(keys)}
-        if not self._signs:
-            return files
+        if self._identity is not None:
+            return files | {CLIENT_CA_FILE: self._identity.material().roots}
         authority = _authority(found.issuing(now))
         pair = KeyPair(present.get(CERTIFICATE_FILE, b""), present.get(KEY_FILE, b""))
         if not serves(pair, name, authority, now):

@@ -13,6 +13,7 @@ import structlog
 from proxy.errors import ClusterNotFound, ClusterRefused, StopTimeout, WorkspaceNotFound
 from proxy.model import Endpoint, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.trust.certmanager import certificate_name
 from proxy.workspaces.backend import (
     Features,
     Report,
@@ -28,6 +29,7 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
 from proxy.workspaces.kubernetes.manifest import CONTAINER
 from proxy.workspaces.kubernetes.objects import (
+    CERTIFICATE,
     CLAIM,
     CONFIG_MAP,
     EVENT,
@@ -179,6 +181,9 @@ class KubernetesBackend:
         await self._until_gone(POD, pod_name(name), name)
         await self._until_gone(STATEFUL_SET, name, name)
         await asyncio.gather(*(self._api.delete(kind, self._namespace, name) for kind in _PARTS))
+        if self._trust.issuer is not None:
+            for kind in (CERTIFICATE, SECRET):  # in this order, or the Secret would be made again
+                await self._api.delete(kind, self._namespace, certificate_name(name))
         for claim in claims:
             await self._api.delete(CLAIM, self._namespace, name_of(claim), uid=uid_of(claim))
         for claim in claims:

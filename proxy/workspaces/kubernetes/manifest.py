@@ -3,7 +3,8 @@
     StatefulSet <workspace>         one pod or none: start is 1, stop is 0
     Service <workspace>             headless, names the pod
     ConfigMap <workspace>           shelld.json
-    Secret <workspace>              certificate and keys
+    Secret <workspace>              certificate and keys, or without the certificate and its key
+    Certificate <workspace>.tls     then, for cert-manager, which puts them into a Secret of that name
     NetworkPolicy <workspace>
     PersistentVolumeClaim           one for each storage of kind home or shared
 
@@ -24,6 +25,9 @@ from typing import Any
 from proxy.blueprints.schema import Blueprint
 from proxy.model import User
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.trust import TrustSettings
+from proxy.trust.authority import server_name
+from proxy.trust.certmanager import certificate_manifest, certificate_name
 from proxy.userstring import format_user_string
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import bundle, labels, volumes
@@ -74,13 +78,27 @@ def claims_of(pod_spec: Object) -> list[str]:
 
 
 def build(
-    request: WorkspaceRequest, settings: KubernetesSettings, trust: Mapping[str, bytes], *, now: datetime
+    request: WorkspaceRequest,
+    settings: KubernetesSettings,
+    trust: Mapping[str, bytes],
+    *,
+    now: datetime,
+    issuer: TrustSettings | None = None,
 ) -> Manifest:
-    """Describe a workspace that is started `now`; `trust` holds the files of its Secret."""
+    """Describe a workspace that is started `now`; `trust` holds the files of its Secret.
+
+    `issuer` is asked for the certificate, which is then not in `trust`.
+    """
     blueprint, user = request.blueprint, request.user
     own_labels = labels.workspace_labels(request.name, user=user.name, blueprint=blueprint.name)
     place = Place(
-        request.name, settings.namespace, user.name, home_of(user, blueprint), blueprint, own_labels
+        request.name,
+        settings.namespace,
+        user.name,
+        home_of(user, blueprint),
+        blueprint,
+        own_labels,
+        certificate_name(request.name) if issuer else "",
     )
     mounted = volumes.needs_runtime(blueprint)
     config = json.dumps(config_of(request, place.home, mounted=mounted), indent=1, sort_keys=True)
@@ -88,6 +106,7 @@ def build(
     digest = hashlib.sha256((json.dumps(template, sort_keys=True) + config).encode()).hexdigest()[:16]
     template["metadata"]["annotations"] = {labels.MANIFEST_HASH: digest}
     parts = (
+        *_certificates(place, issuer),
         _object(place, "v1", "ConfigMap", data={"shelld.json": config}),
         _object(place, "v1", "Secret", type="Opaque", data=encoded(trust)),
         _object(place, "v1", "Service", spec=_service(own_labels)),
@@ -149,6 +168,13 @@ def _object(place: Place, api: str, kind: str, **content: Any) -> Object:
         "annotations": {labels.USER: place.user},
     }
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
+
+
+def _certificates(place: Place, issuer: TrustSettings | None) -> Iterator[Object]:
+    """Ask for the certificate first, since making it takes longest."""
+    if issuer is not None:
+        name = server_name(place.workspace, place.namespace)
+        yield certificate_manifest(place.certificate, place.namespace, name, dict(place.labels), issuer)
 
 
 def encoded(files: Mapping[str, bytes]) -> dict[str, str]:

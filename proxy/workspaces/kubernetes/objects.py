@@ -37,6 +37,7 @@ STATEFUL_SET = Kind("StatefulSet", "statefulsets", "apps/v1")
 DEPLOYMENT = Kind("Deployment", "deployments", "apps/v1")
 DAEMON_SET = Kind("DaemonSet", "daemonsets", "apps/v1")
 NETWORK_POLICY = Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io/v1")
+CERTIFICATE = Kind("Certificate", "certificates", "cert-manager.io/v1")
 
 
 def kind_of(body: Object) -> Kind:

@@ -12,7 +12,7 @@ from proxy.trust.authority import server_name
 from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES, workspace_of
 from proxy.workspaces.kubernetes.manifest import encoded
-from proxy.workspaces.kubernetes.objects import SECRET, Object, name_of
+from proxy.workspaces.kubernetes.objects import SECRET, STATEFUL_SET, name_of
 from proxy.workspaces.kubernetes.start import Trust, decoded
 
 EVERY_S = 3_600.0
@@ -37,19 +37,21 @@ class Renewal:
         stage = self._trust.stage
         if stage == self._done_for and now < self._again_at:
             return
-        listing = await self._api.list(Query(SECRET, self._namespace, ALL_WORKSPACES))
+        # Secrets are read one by one: proxies have no right to list those of a namespace.
+        listing = await self._api.list(Query(STATEFUL_SET, self._namespace, ALL_WORKSPACES))
         renewed = 0
-        for secret in listing.items:
-            renewed += await self._renew(secret)
+        for stateful_set in listing.items:
+            renewed += await self._renew(name_of(stateful_set))
         if renewed:
             _log.info("secrets renewed", count=renewed)
         self._done_for, self._again_at = stage, now + EVERY_S
 
-    async def _renew(self, secret: Object) -> bool:
-        """Change one Secret, if anything in it must; tell whether that was so."""
-        name, present = name_of(secret), decoded(secret)
-        if not workspace_of(secret):
+    async def _renew(self, name: str) -> bool:
+        """Change the Secret of one workspace, if anything in it must; tell whether that was so."""
+        secret = await self._api.find(SECRET, self._namespace, name)
+        if secret is None or workspace_of(secret) != name:
             return False
+        present = decoded(secret)
         files = self._trust.workspace_files(name, server_name(name, self._namespace), present)
         if all(present.get(file) == data for file, data in files.items()):
             return False

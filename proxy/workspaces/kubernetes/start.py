@@ -27,7 +27,10 @@ from proxy.errors import (
 )
 from proxy.model import Endpoint, Phase, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import server_name
+from proxy.trust.certmanager import API_VERSION, certificate_name
+from proxy.trust.keeper import CERTIFICATE_FILE, KEY_FILE
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import labels, sentences
 from proxy.workspaces.kubernetes.api import Api
@@ -66,6 +69,10 @@ class Trust(Protocol):
     @property
     def stage(self) -> object:
         """Give what differs as soon as files may have to change before they expire."""
+
+    @property
+    def issuer(self) -> TrustSettings | None:
+        """Say whom to ask for the certificate of a workspace; None when `workspace_files` holds it."""
 
     def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Give the files of a workspace's Secret, those of `present` kept where they are good."""
@@ -108,13 +115,16 @@ class Bringing:
         """Apply every object, unless another proxy has just done so."""
         stateful_set = await self._present()
         present = await self._api.find(SECRET, self._namespace, self._name)
-        manifest = build(self._request, self._settings, self._files(present), now=datetime.now(UTC))
+        files, issuer = self._files(present), self._trust.issuer
+        manifest = build(self._request, self._settings, files, now=datetime.now(UTC), issuer=issuer)
         if stateful_set is not None:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
             if _is_started(stateful_set, manifest) and self._is_well_under_way():
                 return manifest
         await self._claim(manifest)
         await asyncio.gather(*(self._apply(part) for part in manifest.parts))
+        if issuer is not None:
+            await self._certified()
         applied = await self._apply(manifest.stateful_set)
         if any(key in annotations_of(applied) for key in labels.STOP_ANNOTATIONS):
             # Not ours by apply, since whoever stopped it wrote them: they are taken away by name.
@@ -141,6 +151,16 @@ class Bringing:
     def _files(self, secret: Object | None) -> Mapping[str, bytes]:
         present = decoded(secret)
         return self._trust.workspace_files(self._name, server_name(self._name, self._namespace), present)
+
+    async def _certified(self) -> None:
+        """Wait for the certificate of somebody else: kubelet, which would miss it, tries again ever later."""
+        name = certificate_name(self._name)
+        while True:
+            present = decoded(await self._api.find(SECRET, self._namespace, name))
+            if present.get(CERTIFICATE_FILE) and present.get(KEY_FILE):
+                return
+            self._start.tell(Phase.PREPARING, f"waiting until cert-manager has issued certificate {name}")
+            await asyncio.sleep(_POLL_S)
 
     async def _claim(self, manifest: Manifest) -> None:
         """Make the claims that are missing; those that are there are somebody's home and stay as they are."""
@@ -321,6 +341,8 @@ def refused(name: WorkspaceName, namespace: str, exc: ClusterError) -> Workspace
             sentence = sentences.creation_problem(message.partition(": ")[2])
         case ClusterForbidden():
             sentence = "Fairlead lacks a right in the cluster: its operator can see which in the log"
+        case ClusterNotFound() if API_VERSION in message and f'"{namespace}"' not in message:
+            sentence = "cert-manager is not installed in the cluster: ask an operator to install it"
         case ClusterNotFound():
             sentence = f"namespace {namespace} of the cluster does not exist: ask an operator to create it"
         case _:

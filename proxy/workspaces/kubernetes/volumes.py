@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from proxy.blueprints.pod import Storage
 from proxy.blueprints.schema import Blueprint
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.trust.keeper import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE, TOKEN_KEY_FILE
 from proxy.workspaces.kubernetes import bundle, labels
 from proxy.workspaces.kubernetes.objects import Object
 
@@ -32,6 +33,8 @@ class Place:
     home: str
     blueprint: Blueprint
     labels: Mapping[str, str]
+    certificate: str = ""
+    """The Secret into which somebody else puts certificate and key; empty when ours holds them."""
 
 
 def needs_runtime(blueprint: Blueprint) -> bool:
@@ -41,10 +44,9 @@ def needs_runtime(blueprint: Blueprint) -> bool:
 
 def volumes(place: Place) -> list[Object]:
     """Give the volumes of the pod."""
-    secret_mode = 0o400 if place.blueprint.security.is_root else 0o440
     found: list[Object] = [
         {"name": "fairlead-bundle", "emptyDir": {}},
-        {"name": "fairlead-trust", "secret": {"secretName": place.workspace, "defaultMode": secret_mode}},
+        {"name": "fairlead-trust", **_trust(place)},
         {"name": "fairlead-config", "configMap": {"name": place.workspace, "defaultMode": 0o444}},
     ]
     found += [{"name": name, "emptyDir": dict(source)} for name, _, source in _scratch(place)]
@@ -85,6 +87,22 @@ def path_of(storage: Storage, home: str) -> str:
     """Say where a storage is mounted, the home worked out."""
     path = storage.mount_path
     return home + path[1:] if path.startswith("~") else path
+
+
+def _trust(place: Place) -> Object:
+    """Give the four files of `bundle.TRUST_DIRECTORY`, whoever writes them."""
+    mode = 0o400 if place.blueprint.security.is_root else 0o440
+    if not place.certificate:
+        return {"secret": {"secretName": place.workspace, "defaultMode": mode}}
+    files = {
+        place.workspace: (CLIENT_CA_FILE, TOKEN_KEY_FILE),
+        place.certificate: (CERTIFICATE_FILE, KEY_FILE),
+    }
+    sources = [
+        {"secret": {"name": secret, "items": [{"key": name, "path": name} for name in names]}}
+        for secret, names in files.items()
+    ]
+    return {"projected": {"sources": sources, "defaultMode": mode}}
 
 
 def _scratch(place: Place) -> Iterator[tuple[str, str, Object]]:

@@ -198,7 +198,14 @@ async def test_cert_manager_signs_certificates_and_we_sign_tokens(tmp_path: Path
     assert keeper.material().certificate == b"cert 22"
     (tmp_path / "cert").unlink()
     assert keeper.material().certificate == b"cert 22", "what cannot be read takes nothing away"
-    assert set(keeper.workspace_files("ws1", NAME, {})) == {"token.key"}
+    files = keeper.workspace_files("ws1", NAME, {"tls.crt": b"old"})
+    assert set(files) == {"token.key", "client-ca.crt"}
+    assert files["client-ca.crt"] == b"ca 1"
+    before = keeper.stage
+    (tmp_path / "ca").write_text("ca 1, ca 2")
+    (tmp_path / "cert").write_text("cert 3")
+    assert keeper.stage != before, "workspaces must hear of another bundle"
+    (tmp_path / "cert").unlink()
     missing = MountedIdentity(tmp_path / "cert", tmp_path / "key", tmp_path / "ca")
     with pytest.raises(TrustError):
         missing.material()

@@ -15,6 +15,7 @@ import yaml
 
 from proxy.model import User, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings, ProxySelector
+from proxy.settings.trust import TrustSettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import labels
@@ -27,6 +28,14 @@ TRUST = {"tls.crt": b"certificate", "tls.key": b"key", "client-ca.crt": b"author
 SETTINGS = KubernetesSettings(
     image_pull_secrets=("registry",),
     proxies=ProxySelector(namespace_labels={"name": "fairlead"}, cidrs=("192.0.2.0/24",)),
+)
+ISSUER = TrustSettings(
+    mode="cert-manager",
+    issuer_name="workspaces",
+    issuer_kind="ClusterIssuer",
+    client_cert_file=Path("/certificate"),
+    client_key_file=Path("/key"),
+    client_ca_file=Path("/authorities"),
 )
 CASES = {
     "nothing": "",
@@ -80,8 +89,23 @@ def pod_of(manifest: Manifest) -> dict[str, Any]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_made_is_what_was_written_down(case: str) -> None:
+    is_golden(build(request(CASES[case]), SETTINGS, TRUST, now=NOW), case)
+
+
+@pytest.mark.parametrize("case", ["nothing", "unprivileged"])
+def test_a_certificate_of_somebody_else_is_asked_for_and_joined_with_what_is_ours(case: str) -> None:
+    ours = {name: TRUST[name] for name in ("client-ca.crt", "token.key")}
+    manifest = build(request(CASES[case]), SETTINGS, ours, now=NOW, issuer=ISSUER)
+    is_golden(manifest, f"{case}-cert-manager")
+    assert manifest.hash != build(request(CASES[case]), SETTINGS, TRUST, now=NOW).hash
+    (volume,) = (one for one in pod_of(manifest)["volumes"] if one["name"] == "fairlead-trust")
+    sources = volume["projected"]["sources"]
+    paths = [item["path"] for source in sources for item in source["secret"]["items"]]
+    assert sorted(paths) == sorted(TRUST), "shelld finds the same files whoever signs"
+
+
+def is_golden(manifest: Manifest, case: str) -> None:
     file = GOLDEN / f"{case}.yaml"
-    manifest = build(request(CASES[case]), SETTINGS, TRUST, now=NOW)
     if os.environ.get("REWRITE_GOLDEN"):
         file.parent.mkdir(exist_ok=True)
         file.write_text(yaml.safe_dump_all(list(manifest), sort_keys=True, width=100))
