@@ -47,7 +47,7 @@ async def failure(kube: Cluster, blueprint: str = "", **settings: Any) -> tuple[
             "node: {selector: {no.such: node}}", {}, "no node matches what the blueprint selects", id="node"
         ),
         pytest.param(
-            "resources: {limits: {memory: 8Mi}}",
+            "resources: {limits: {memory: 6Mi}}",
             {},
             "(ran out of memory: raise resources.limits.memory|its container cannot be made)",
             id="memory",
