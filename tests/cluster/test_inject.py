@@ -68,6 +68,8 @@ async def test_a_workload_is_entered_and_left_as_it_was(kube: Cluster, kind: str
         assert record is not None
         assert (record.user, record.location) == ("alice", f"{kube.namespace}/{kind}/web")
         assert record in await backend.list()
+        assert [line async for line in backend.logs(endpoint.workspace, follow=False, tail=1)]
+        assert any(event.reason == "Started" for event in await backend.events(endpoint.workspace))
         with pytest.raises(WorkspaceUnstartable, match="holds another workspace already"):
             await backend.ensure(asked(kube, kind, who="bob"), silent)
         await backend.stop(endpoint.workspace, STOP)

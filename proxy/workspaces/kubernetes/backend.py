@@ -104,12 +104,10 @@ class KubernetesBackend:
         return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
-        await self._must_exist(name)
+        namespace, pod, container = await self._place(name)
         while True:
             try:
-                async for line in self._api.log(
-                    self._namespace, pod_name(name), CONTAINER, follow=follow, tail=tail
-                ):
+                async for line in self._api.log(namespace, pod, container, follow=follow, tail=tail):
                     yield line
             except (ClusterNotFound, ClusterRefused):  # no pod, or its container has not started
                 if follow:
@@ -118,10 +116,10 @@ class KubernetesBackend:
             return
 
     async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
-        await self._must_exist(name)
-        claims = await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(name)))
-        about = [name, pod_name(name), *(name_of(claim) for claim in claims.items)]
-        queries = (Query(EVENT, self._namespace, fields=f"involvedObject.name={one}") for one in about)
+        namespace, pod, _ = await self._place(name)
+        claims = await self._claims(name)
+        about = [name, pod, *(name_of(claim) for claim in claims)]
+        queries = (Query(EVENT, namespace, fields=f"involvedObject.name={one}") for one in about)
         found = await asyncio.gather(*(self._api.list(query) for query in queries))
         events = sorted((event for listing in found for event in listing.items), key=event_order)
         return [_event(event) for event in events]
@@ -232,6 +230,13 @@ class KubernetesBackend:
         if workload is not None:
             await self._workloads.remove(name, workload)
         return workload is not None
+
+    async def _place(self, name: str) -> tuple[str, str, str]:
+        """Give namespace, pod and container of a workspace. Raises: WorkspaceNotFound."""
+        if labels.is_object_name(name) and (place := await self._workloads.place(name)):
+            return place
+        await self._must_exist(name)
+        return self._namespace, pod_name(name), CONTAINER
 
     async def _must_exist(self, name: str) -> Object:
         """Raises: WorkspaceNotFound."""

@@ -80,6 +80,17 @@ class Workloads:
         found = [one for one in await self._select(f"{labels.WORKSPACE}={name}") if _is_injected(one)]
         return found[0] if found else None
 
+    async def place(self, name: str) -> tuple[str, str, str] | None:
+        """Give namespace, pod and container of a workspace; None for one that is not injected.
+
+        Raises: ClusterError.
+        """
+        if (workload := await self.find_workload(name)) is None:
+            return None
+        namespace = namespace_of(workload)
+        pods = await self._pods(namespace, name)
+        return namespace, name_of(pods[-1]) if pods else "", inject.CONTAINER
+
     async def remove(self, name: str, workload: Object) -> None:
         """Take an injected workspace away, exactly. Raises: ClusterError."""
         await self._api.apply(inject.removal(workload), manager=inject.manager_of(name), force=False)
@@ -106,12 +117,12 @@ class Workloads:
             for item in listing.items
         ]
 
-    async def _pods(self, request: WorkspaceRequest) -> Sequence[Object]:
-        found = await self._api.list(Query(POD, request.origin.ns, f"{labels.WORKSPACE}={request.name}"))
+    async def _pods(self, namespace: str, name: str) -> Sequence[Object]:
+        found = await self._api.list(Query(POD, namespace, f"{labels.WORKSPACE}={name}"))
         return sorted((pod for pod in found.items if not is_going(pod)), key=made_at)
 
     async def _answering(self, request: WorkspaceRequest) -> Endpoint | None:
-        for pod in await self._pods(request):
+        for pod in await self._pods(request.origin.ns, request.name):
             if is_container_running(pod, inject.CONTAINER) and await answers(pod):
                 return self._endpoint(request, pod)
         return None
@@ -160,7 +171,7 @@ class Workloads:
     async def _watch(self, start: Start, request: WorkspaceRequest, workload: Object) -> Endpoint:
         what = _called(workload)
         while True:
-            pods = await self._pods(request)
+            pods = await self._pods(request.origin.ns, request.name)
             if not pods:
                 start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
             for pod in pods:
@@ -180,7 +191,7 @@ class Workloads:
         try:
             async with asyncio.timeout(self._settings.retry_for_s):
                 await self.remove(request.name, workload)
-                for pod in await self._pods(request):
+                for pod in await self._pods(request.origin.ns, request.name):
                     await self._api.delete(POD, request.origin.ns, name_of(pod), uid=uid_of(pod))
         except (ClusterError, TimeoutError) as exc:
             _log.error(
