@@ -5,8 +5,11 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import nats
 import pytest
 
 from tests.wire.harness import Fairlead
+from tests.wire.listener import Ears
 from tests.wire.peers import until
-from tests.wire.replicas import Replicas, two_proxies
+from tests.wire.replicas import REPLICA, Replicas, two_proxies
 
 AT_ONCE = 10
+KILLS = 3
 
 
 @pytest.fixture
@@ -71,6 +76,56 @@ def test_everybody_sees_and_ends_everything(replicas: Replicas) -> None:
         for client in (here, there):
             client.kill()
             client.communicate()
+
+
+@pytest.mark.timeout(300)
+def test_how_soon_an_order_is_carried_out(
+    replicas: Replicas, record_property: Callable[[str, object], None]
+) -> None:
+    """Milliseconds are printed, and judged by whoever reads them on a quiet machine."""
+    assert replicas.nats is not None
+    with Ears(replicas.nats.port) as ears:
+        figures = {
+            server.env()[REPLICA]: [kill_ms(replicas.first, server, ears) for _ in range(KILLS)]
+            for server in (replicas.first, replicas.second)
+        }
+    record_property("session kill", json.dumps(figures))
+    print(json.dumps(figures))
+
+
+def kill_ms(operator: Fairlead, server: Fairlead, ears: Ears) -> dict[str, int]:
+    """End a session; gives how long after the order, and after its command returned, the client ended."""
+    since = len(ears.heard)
+
+    def told(subject: str) -> list[dict[str, Any]]:
+        return [event for of, event in ears.heard[since:] if of == f"fairlead.session.{subject}"]
+
+    client = hold(server)
+    try:
+        (opened,) = until(lambda: told("opened"), "it is told of")
+        id_ = opened["data"]["connection_id"]
+        command = [sys.executable, "-m", "proxy", "session", "kill", id_, "--wait", "0"]
+        with ThreadPoolExecutor() as pool:
+            end = pool.submit(_end_of, client)
+            subprocess.run(command, env=operator.env(), capture_output=True, timeout=60)
+            returned = time.time()
+            try:
+                ended = end.result(30)
+            finally:
+                client.kill()
+        assert client.stderr is not None
+        assert b"ended by an operator" in client.stderr.read()
+        (order,) = until(lambda: told("kill_ordered"), "the order is told of")
+        ordered = datetime.fromisoformat(order["time"]).timestamp()
+        return {"order": round((ended - ordered) * 1_000), "command": round((ended - returned) * 1_000)}
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def _end_of(client: "subprocess.Popen[bytes]") -> float:
+    client.wait()  # without a timeout, which would look only now and then
+    return time.time()
 
 
 def test_without_nats_the_database_tells(replicas: Replicas) -> None:
