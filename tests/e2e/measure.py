@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,7 @@ COLD, WARM = 8, 30
 
 def main() -> int:
     """Measure; 1 without a cluster."""
+    warnings.simplefilter("ignore")  # the kubeconfig of a test cluster may not name its authority
     if reason := missing():
         print(reason, file=sys.stderr)
         return 1
@@ -37,7 +39,7 @@ def main() -> int:
         here = Fairlead(Path(folder, "local"))
         try:
             for proxy in (there, here):
-                proxy.prepare()
+                proxy.prepare({"dev": "stop_hold_s: 0\n"})
                 proxy.start()
             figures = {
                 "cold s": _cold(there, cluster),
