@@ -62,7 +62,8 @@ def _cold(proxy: ClusterFairlead, cluster: Cluster) -> dict[str, object]:
         proxy.cli("workspace", "stop", name)
         ready = _Ready(cluster, f"{name}-0")
         begun = time.monotonic()
-        assert proxy.ssh("true", timeout_s=180).returncode == 0
+        run = proxy.ssh("true", timeout_s=180)
+        assert run.returncode == 0, run.stderr
         done = time.monotonic()
         whole.append(done - begun)
         after_ready.append(done - ready.at())
