@@ -131,8 +131,10 @@ class WorkspaceSettings(_Section):
     stop_hold_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 900
     """A stop that somebody asked for is not undone by a connection for this long, only by asking again: an
     editor that reconnects by itself must not bring back what its owner just stopped."""
+    lifetime_s: Annotated[float, Field(ge=0)] = 0
+    """From one start to the stop that comes whatever goes on; 0 is never. A blueprint may say otherwise."""
     lifetime_warn_s: Annotated[float, Field(ge=0, le=86_400)] = 900
-    """People are told this long before a workspace is stopped because of its blueprint's `lifetime_s`."""
+    """People are told this long before a workspace is stopped because of its `lifetime_s`."""
     keeper_interval_s: Seconds = 60
     """How often each proxy looks whether a workspace is to be stopped, or given new certificates."""
     keeper_parallel: Count = 16

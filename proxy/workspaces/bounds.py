@@ -26,9 +26,9 @@ class BlueprintBounds:
         # A record of an older release does not say what was typed; the named form finds it too.
         typed = parse(record.user_string or f"{record.user}+pod={record.name}")
         blueprint = (await self._workspaces.request(user, typed)).blueprint
-        own_idle_s = blueprint.idle_stop_s
+        own_idle_s, own_lifetime_s = blueprint.idle_stop_s, blueprint.lifetime_s
         return Bounds(
             self._settings.idle_stop_s if own_idle_s is None else own_idle_s,
-            blueprint.lifetime_s or 0,
+            self._settings.lifetime_s if own_lifetime_s is None else own_lifetime_s,
             self._settings.lifetime_warn_s,
         )

@@ -62,7 +62,8 @@ class Control:
         """Say what starts a stopped workspace."""
         held = timedelta()
         if stop is not None:
-            held = policy.held_for(stop.by, stop.at, datetime.now(UTC), self._settings.stop_hold_s)
+            hold_s = self._workspaces.hold_s(request.blueprint)
+            held = policy.held_for(stop.by, stop.at, datetime.now(UTC), hold_s)
         if not held:
             return "starts     with the next connection"
         command = start_command(request.origin)

@@ -47,7 +47,11 @@ class Workspaces:
             ReadyTimeout.
         """
         request = await self.request(principal.user, principal.attempt.user_string)
-        return await self._ensure(replace(request, hold_s=self._hold_s), report)
+        return await self._ensure(replace(request, hold_s=self.hold_s(request.blueprint)), report)
+
+    def hold_s(self, blueprint: Blueprint) -> float:
+        """Say for how many seconds a stop that somebody asked for is respected."""
+        return self._hold_s if blueprint.stop_hold_s is None else blueprint.stop_hold_s
 
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
         """Start a workspace because somebody asks for that, whoever stopped it before.

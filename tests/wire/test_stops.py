@@ -16,6 +16,7 @@ SETTINGS = {"FAIRLEAD_WORKSPACE__KEEPER_INTERVAL_S": "0.3", "FAIRLEAD_WORKSPACE_
 BLUEPRINTS = {
     "idle": "idle_stop_s: 1.5\n",
     "old": "lifetime_s: 5\n",
+    "free": "stop_hold_s: 0\n",
 }
 
 
@@ -65,6 +66,13 @@ def test_the_subsystems_start_nothing_but_the_one_that_starts(fairlead: Fairlead
     assert done.returncode == 0
     assert "phase      running\n" in done.stdout
     assert fairlead.ssh("echo in").stdout == b"in\n"
+
+
+def test_a_blueprint_may_let_a_connection_undo_a_stop(fairlead: Fairlead) -> None:
+    assert fairlead.ssh("touch kept", "-l", "alice+free").returncode == 0
+    done = control(fairlead, "workspace-stop", "alice+free")
+    assert "starts     with the next connection" in done.stdout
+    assert fairlead.ssh("ls", "-l", "alice+free").stdout == b"kept\n"
 
 
 @needs("sftp")
