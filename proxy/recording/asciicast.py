@@ -16,7 +16,22 @@ FORMAT: Final = "asciicast-2"
 PIECE_BYTES = 64 * 1024
 """Output of one event; invalid UTF-8 costs most, about a millisecond for as much."""
 
-_utf8 = codecs.getincrementaldecoder("utf-8")
+
+class _Utf8:
+    """Decodes what comes in pieces, uncopied unless one ends inside a character."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def decode(self, data: bytes | memoryview, *, final: bool = False) -> str:
+        """Give the text so far; what is no UTF-8 becomes U+FFFD."""
+        if self._rest:
+            data = self._rest + data
+        text, used = codecs.utf_8_decode(data, "replace", final)
+        self._rest = bytes(data[used:])
+        return text
 
 
 def header(spec: ProgramSpec, *, timestamp: int, title: str, shell: str, about: dict[str, Any]) -> bytes:
@@ -41,7 +56,7 @@ class Cast:
 
     def __init__(self, *, bulk_limit_bytes: int | None = None) -> None:
         """`bulk_limit_bytes`: for a program without a terminal, how much text of it is kept."""
-        self._decoders = {code: _utf8("replace") for code in (OUTPUT, STDERR, INPUT)}
+        self._decoders = {code: _Utf8() for code in (OUTPUT, STDERR, INPUT)}
         self._bulk = None if bulk_limit_bytes is None else _Bulk(bulk_limit_bytes)
 
     def output(self, at_s: float, data: bytes | memoryview, *, is_stderr: bool) -> Iterator[bytes]:
@@ -52,12 +67,12 @@ class Cast:
                 return
             yield from self._counted(at_s)
         for start in range(0, len(data), PIECE_BYTES):
-            yield from self._text(at_s, code, bytes(data[start : start + PIECE_BYTES]))
+            yield from self._text(at_s, code, data[start : start + PIECE_BYTES])
 
     def input(self, at_s: float, data: bytes | memoryview) -> Iterator[bytes]:
         """Write what was typed."""
         for start in range(0, len(data), PIECE_BYTES):
-            yield from self._text(at_s, INPUT, bytes(data[start : start + PIECE_BYTES]))
+            yield from self._text(at_s, INPUT, data[start : start + PIECE_BYTES])
 
     def resize(self, at_s: float, window: WindowSize) -> bytes:
         """Write the terminal's new size."""
@@ -74,7 +89,7 @@ class Cast:
                 yield event_line(at_s, code, text)
         yield from self._counted(at_s)
 
-    def _text(self, at_s: float, code: str, data: bytes) -> Iterator[bytes]:
+    def _text(self, at_s: float, code: str, data: bytes | memoryview) -> Iterator[bytes]:
         if text := self._decoders[code].decode(data):
             yield event_line(at_s, code, text)
 

@@ -222,8 +222,16 @@ class Recorder:
         self._take(self._gap_lines(gap))
 
 
+_JOIN_BYTES = 16 * 1024
+_JOIN_S = 0.02
+
+
 class TerminalRecorder(Recorder):
-    """A shell or a command, with a terminal or without."""
+    """A shell or a command, with a terminal or without.
+
+    Small pieces of output that come within 20 ms become one event: a terminal under load brings thousands a
+    second, and an event costs as much as a thousand bytes.
+    """
 
     def __init__(
         self,
@@ -241,28 +249,61 @@ class TerminalRecorder(Recorder):
         self._cast = Cast(bulk_limit_bytes=limit)
         self._window: WindowSize | None = None
         self.wants_input = terms.input
+        self._joined: list[bytes | memoryview] = []
+        self._joined_bytes = 0
+        self._joined_stderr = False
+        self._timer: asyncio.TimerHandle | None = None
         self._spool.add(header)
 
     async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
-        await self._write(self._cast.output(self.clock(), data, is_stderr=is_stderr))
+        if self._ended:
+            return  # our own last words, after the program
+        if self._joined and is_stderr is not self._joined_stderr:
+            self._flush()
+        if len(data) >= _JOIN_BYTES:
+            self._flush()
+            await self._write(self._cast.output(self.clock(), data, is_stderr=is_stderr))
+            return
+        self._joined_stderr = is_stderr
+        self._joined.append(data)
+        self._joined_bytes += len(data)
+        if self._joined_bytes >= _JOIN_BYTES:
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_JOIN_S, self._flush)
+        if not self._spool.has_room:
+            await self._room()
 
     async def input(self, data: bytes | memoryview) -> None:
-        await self._write(self._cast.input(self.clock(), data))
+        if not self._ended:
+            self._flush()
+            await self._write(self._cast.input(self.clock(), data))
 
     def resize(self, window: WindowSize) -> None:
         self._window = window
         if not self._ended:
+            self._flush()
             self._spool.add(self._cast.resize(self.clock(), window))
 
+    def _flush(self) -> None:
+        """Make an event of what was joined."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._joined:
+            data = b"".join(self._joined)
+            self._joined.clear()
+            self._joined_bytes = 0
+            self._take(self._cast.output(self.clock(), data, is_stderr=self._joined_stderr))
+
     async def _write(self, lines: Iterable[bytes]) -> None:
-        if self._ended:
-            return  # our own last words, after the program
         for line in lines:
             if not self._spool.has_room:
                 await self._room()
             self._spool.add(line)
 
     def _last_lines(self) -> Iterable[bytes]:
+        self._flush()
         yield from self._cast.break_off(self.clock())
         if self.end:
             yield self._cast.marker(self.clock(), self.end)

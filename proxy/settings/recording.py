@@ -82,7 +82,7 @@ class RecordingSettings(_Section):
     trusted_key_files: tuple[Path, ...] = ()
     """Public keys in PEM that signed earlier recordings."""
 
-    exec_output_bytes: Annotated[int, Field(ge=0, le=2**50)] = 16 * 1024 * 1024
+    exec_output_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 1024 * 1024
     """Output of one program without a terminal that is kept; the rest, and what is not text, is counted."""
     buffer_bytes: _Bytes = 4 * 1024 * 1024
     """Of one recording that may wait for storage."""
