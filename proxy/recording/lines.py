@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pydantic_core import to_json
+import orjson
 
 OUTPUT = "o"
 STDERR = "e"
@@ -33,12 +33,16 @@ class Line(NamedTuple):
 
 def header_line(content: Mapping[str, Any]) -> bytes:
     """Write the first line."""
-    return to_json(content) + b"\n"
+    return json.dumps(content).encode() + b"\n"
 
 
 def event_line(at_s: float, code: str, data: str | Mapping[str, Any]) -> bytes:
     """Write one event, `at_s` seconds from the beginning, to the microsecond."""
-    return to_json((round(float(at_s), 6), code, data)) + b"\n"
+    event = (round(float(at_s), 6), code, data)
+    try:
+        return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:  # half a surrogate pair: read from a file that was not written here
+        return json.dumps(event).encode() + b"\n"
 
 
 def read_line(raw: bytes) -> Line | None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.recording.chain import Verifier
 from proxy.recording.lines import event_line, header_line, read_line
 from proxy.recording.replay import Pace, Tamed, log_lines, plain_cast, play
+from proxy.recording.signing import Keyring
 
 
 async def lines(*raw: bytes) -> AsyncIterator[bytes]:
@@ -87,6 +89,23 @@ async def test_a_plain_cast_has_one_output_and_no_links() -> None:
     raw = (HEADER, event_line(1, "e", "a\n"), event_line(2, "h", "1 2 3"), event_line(3, "m", "note"))
     out = [json.loads(line) async for line in plain_cast(lines(*raw), has_terminal=False)]
     assert out == [{"version": 2, "width": 80, "height": 24}, [1.0, "o", "a\r\n"], [3.0, "m", "note"]]
+
+
+async def test_a_file_that_somebody_else_wrote_breaks_nothing() -> None:
+    raw = (
+        HEADER,
+        b'[1,"o","\\ud800"]\n',
+        b'[2,"h","1 \\ud800"]\n',
+        b"[[[[\n",
+        b'{"a":"\\ud800"}\n',
+        b'[1,"o",7]\n',
+    )
+    assert [line async for line in plain_cast(lines(*raw), has_terminal=True)]
+    assert [one async for one in play(lines(*raw), Pace(1, None))]
+    verifier = Verifier("x", Keyring(()), "SHA256:none")
+    for line in raw:
+        verifier.feed(line)
+    assert verifier.broken
 
 
 def test_operations_are_written_for_people() -> None:
