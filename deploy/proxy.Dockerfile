@@ -12,7 +12,7 @@ COPY deploy/bundle deploy/bundle
 COPY deploy/__init__.py deploy/
 # The drivers that production wants are locked with the tests that use them.
 RUN python3 -m venv /opt/fairlead \
- && python3 -m deploy.bundle.lock requirements-dev.lock asyncpg > drivers.lock \
+ && python3 -m deploy.bundle.lock requirements-dev.lock asyncpg obstore > drivers.lock \
  && /opt/fairlead/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes \
       -r requirements.lock -r drivers.lock
 COPY pyproject.toml README.md ./
