@@ -29,17 +29,18 @@ def _silent(_: object) -> None:
 
 
 @contextmanager
-def _counted(spec: ProgramSpec) -> Iterator[None]:
-    """Count a program by how its start went."""
+def _counted(spec: ProgramSpec, *, success: str) -> Iterator[None]:
+    """Count a program by how its start went; a step that only fails or goes on has no success to count."""
     outcome = "cancelled"
     try:
         yield
-        outcome = "started"
+        outcome = success
     except FairleadError as exc:
         outcome = exc.code
         raise
     finally:
-        metrics.PROGRAMS.labels(type(spec.kind).__name__.lower(), outcome).inc()
+        if outcome:
+            metrics.PROGRAMS.labels(type(spec.kind).__name__.lower(), outcome).inc()
 
 
 class Gateway:
@@ -92,7 +93,7 @@ class Gateway:
         Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError.
         """
         async with AsyncExitStack() as stack:
-            with _counted(spec):
+            with _counted(spec, success="started"):
                 if not (decision := policy.may_start(principal, spec.kind)):
                     raise Refused(decision.reason)
                 program, link = await self._on_link(
@@ -110,8 +111,9 @@ class Gateway:
         Raises: BlueprintError, WorkspaceError; RecordingUnavailable and, on leaving, RecordingLost when the
             program may not run unrecorded.
         """
-        blueprint = await self._workspaces.blueprint(principal)
-        recorder = await self._recordings.program(principal, spec, blueprint, program_id)
+        with _counted(spec, success=""):
+            blueprint = await self._workspaces.blueprint(principal)
+            recorder = await self._recordings.program(principal, spec, blueprint, program_id)
         async with nullcontext() if recorder is None else recorder:
             yield recorder
 

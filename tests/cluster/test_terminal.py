@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import IMAGE, SHELLD_IMAGE, Cluster
+from tests.cluster.cluster import IMAGE, Cluster
+from tests.images.docker import shelld_image
 from tests.wire.conftest import assert_no_bugs
 from tests.wire.harness import Fairlead, needs
 
@@ -32,7 +33,7 @@ def proxy(kube: Cluster, directory: Path) -> Fairlead:
         "KUBECONFIG": os.environ["KUBECONFIG"],
         "FAIRLEAD_WORKSPACE__BACKEND": "kubernetes",
         "FAIRLEAD_KUBERNETES__NAMESPACE": kube.namespace,
-        "FAIRLEAD_KUBERNETES__SHELLD_IMAGE": SHELLD_IMAGE,
+        "FAIRLEAD_KUBERNETES__SHELLD_IMAGE": shelld_image(),
         "FAIRLEAD_KUBERNETES__DEFAULT_IMAGE": IMAGE,
         "FAIRLEAD_KUBERNETES__STORAGE_CLASS": kube.namespace,
         "FAIRLEAD_KUBERNETES__TERMINATION_GRACE_S": "3",
