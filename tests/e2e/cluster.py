@@ -65,9 +65,14 @@ class Cluster:
         """Hold the namespace; gone with all that is in it afterwards."""
         self.core.create_namespace({"metadata": {"name": self.namespace}})
         try:
+            until("the namespace has the account that pods run as", self._has_account)
             yield self
         finally:
             self.core.delete_namespace(self.namespace)
+
+    def _has_account(self) -> bool:
+        found = self.core.list_namespaced_service_account(self.namespace)
+        return any(one.metadata.name == "default" for one in found.items)
 
     # --------------------------------------------------------------------------------------- looking
 
