@@ -1,17 +1,14 @@
 """Many at once, and things that end at the wrong moment: one workspace, everybody in, nothing lost."""
 
 import json
-import os
-import shlex
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.cluster import PATIENCE_S, Cluster, ClusterFairlead, until, workspace
+from tests.e2e.cluster import Cluster, ClusterFairlead, until, workspace
 from tests.e2e.conftest import MakeProxy
 
 pytestmark = pytest.mark.cluster
@@ -120,39 +117,3 @@ def test_stopping_while_it_starts_says_so(fairlead: ClusterFairlead, cluster: Cl
     _, said = client.communicate(timeout=60)
     assert client.returncode == 255
     assert b"stopped or deleted while it was starting" in said
-
-
-RESTART_API = os.environ.get("FAIRLEAD_TEST_RESTART_API", "")
-"""A command that takes the API server away for a moment and brings it back."""
-
-
-@pytest.mark.skipif(not RESTART_API, reason="optional: FAIRLEAD_TEST_RESTART_API names no command")
-def test_an_api_server_that_restarts_ends_no_session_and_only_delays_a_start(
-    fairlead: ClusterFairlead, cluster: Cluster
-) -> None:
-    fairlead.ssh("true", "-l", "alice+race", timeout_s=120)
-    command = [*fairlead.command("ssh", "-l", "alice+race"), "fl", "cat"]
-    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert running.stdin is not None
-    assert running.stdout is not None
-    starting = subprocess.Popen(
-        [*fairlead.command("ssh", "-l", "alice+api"), "fl", "hostname"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    name = workspace("alice+api")
-    until("the workspace is begun", lambda: name in {one.metadata.name for one in cluster.stateful_sets()})
-    restarting = subprocess.Popen(shlex.split(RESTART_API), stdout=subprocess.DEVNULL)
-    for number in range(100):
-        running.stdin.write(b"%d\n" % number)
-        running.stdin.flush()
-        assert running.stdout.readline() == b"%d\n" % number
-        time.sleep(0.1)
-    warm = fairlead.ssh("echo in", "-l", "alice+race", timeout_s=60)  # needs no API server at all
-    assert warm.stdout == b"in\n"
-    assert restarting.wait(PATIENCE_S) == 0
-    running.stdin.close()
-    assert running.wait(30) == 0
-    running.stdout.close()
-    out, err = starting.communicate(timeout=PATIENCE_S)
-    assert (starting.returncode, out.decode().strip()) == (0, f"{name}-0"), err
