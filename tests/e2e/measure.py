@@ -2,11 +2,12 @@
 
 Prints one JSON object. Nothing of it is judged here: docs/performance.md says what is wanted.
 
-    cold      ssh with a workspace that was stopped, image present: from its start to its output, in seconds;
-              and from the moment when the cluster called the pod ready to that output, which may be negative,
-              since shelld is asked before the kubelet asks it
+    cold      a person's ssh with a workspace that was stopped, image present: from its start to the prompt,
+              in seconds; and from the moment when the cluster called the pod ready to the prompt, which is
+              negative when shelld was asked before the kubelet asked it
+    stop      `fairlead workspace stop`, which waits until the pod is gone, in seconds
     warm      `ssh host true` in a running workspace, in turn with one of the local backend, in milliseconds
-    memory    resident MiB of an idle shelld with its launcher
+    memory    resident MiB of an idle shelld, and of its launcher, forked from it, which shares pages with it
     bundle    MiB of what every workspace gets, unpacked
 """
 
@@ -24,6 +25,7 @@ from kubernetes import watch
 
 from tests.e2e.cluster import Cluster, ClusterFairlead, missing, workspace
 from tests.wire.harness import Fairlead
+from tests.wire.terminal import Terminal
 
 COLD, WARM = 8, 30
 
@@ -55,19 +57,21 @@ def main() -> int:
 
 
 def _cold(proxy: ClusterFairlead, cluster: Cluster) -> dict[str, object]:
-    whole, after_ready = [], []
+    whole, after_ready, stops = [], [], []
     name = workspace("alice+dev")
-    assert proxy.ssh("true", timeout_s=180).returncode == 0
+    _run_true(proxy)
     for _ in range(COLD):
-        proxy.cli("workspace", "stop", name)
+        stops.append(_timed(lambda: proxy.cli("workspace", "stop", name)))
         ready = _Ready(cluster, f"{name}-0")
         begun = time.monotonic()
-        run = proxy.ssh("true", timeout_s=180)
-        assert run.returncode == 0, run.stderr
-        done = time.monotonic()
+        with Terminal(proxy.command("ssh", "-tt", "fl")) as person:
+            person.expect(r"[#$] $", timeout_s=180)
+            done = time.monotonic()
+            person.send("exit\r")
+            person.wait()
         whole.append(done - begun)
         after_ready.append(done - ready.at())
-    return {"whole": _summary(whole), "after ready": _summary(after_ready)}
+    return {"whole": _summary(whole), "after ready": _summary(after_ready), "stop": _summary(stops)}
 
 
 class _Ready:
@@ -98,25 +102,32 @@ class _Ready:
 
 def _warm(there: Fairlead, here: Fairlead) -> dict[str, object]:
     took: dict[str, list[float]] = {"cluster": [], "local": []}
-    here.ssh("true")
+    _run_true(here)
     for _ in range(WARM):
         for label, proxy in (("cluster", there), ("local", here)):
-            took[label].append(_timed(lambda proxy=proxy: proxy.ssh("true")))  # type: ignore[misc]
+            took[label].append(1000 * _timed(lambda proxy=proxy: _run_true(proxy)))  # type: ignore[misc]
     pairs = [one / other for one, other in zip(took["cluster"], took["local"], strict=True)]
     return {**{label: _summary(times) for label, times in took.items()}, "ratio": _summary(pairs)}
+
+
+def _run_true(proxy: Fairlead) -> None:
+    run = proxy.ssh("true", timeout_s=180)
+    assert run.returncode == 0, run.stderr
 
 
 def _timed(act: Callable[[], object]) -> float:
     begun = time.monotonic()
     act()
-    return (time.monotonic() - begun) * 1000
+    return time.monotonic() - begun
 
 
-def _memory(proxy: Fairlead) -> float:
+def _memory(proxy: Fairlead) -> dict[str, float]:
     time.sleep(5)
-    command = "for p in $(pgrep -f 'm shelld'); do grep VmRSS /proc/$p/status; done"
+    of_the_bundle = "grep -lzx /opt/fairlead/app /proc/[0-9]*/cmdline | xargs -n 1 dirname"
+    command = f"for p in $({of_the_bundle}); do grep VmRSS $p/status; done"
     lines = proxy.ssh(command).stdout.decode().splitlines()
-    return round(sum(int(line.split()[1]) for line in lines) / 1024, 1)
+    shelld, launcher = (round(int(line.split()[1]) / 1024, 1) for line in lines)
+    return {"shelld": shelld, "launcher": launcher}
 
 
 def _summary(values: list[float]) -> dict[str, float]:
