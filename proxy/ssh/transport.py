@@ -5,6 +5,7 @@ that reach below asyncssh's documented surface are pinned by tests in tests/unit
 """
 
 import asyncio
+import socket
 import sys
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
 import structlog
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST
+from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_NEWKEYS, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
@@ -205,6 +206,17 @@ class TunedConnection(BulkConnection):
         client, server = _Proposal.of(theirs), _Proposal.of(self._server_kexinit)
         self._ignore_first_kex = client.guesses and client.favourites != server.favourites
 
+    def _process_newkeys(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Have NEWKEYS acknowledged at once.
+
+        It is the one packet of a login that needs no answer, so the kernel would wait 40 ms for something
+        to acknowledge it with. The client waits as long: OpenSSH leaves Nagle's algorithm on until it has
+        a session, and does not send its next packet before this one has arrived.
+        """
+        super()._process_newkeys(pkttype, pktid, packet)
+        if (tcp := self.get_extra_info("socket")) is not None and hasattr(socket, "TCP_QUICKACK"):
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
         """Prove the chosen key later as it is proved now: OpenSSH accepts no other RSA signature."""
         chosen = super().choose_server_host_key(peer_host_key_algs)
@@ -341,6 +353,7 @@ class TunedConnection(BulkConnection):
 TunedConnection._packet_handlers = {
     **asyncssh.SSHServerConnection._packet_handlers,
     MSG_KEXINIT: TunedConnection._process_kexinit,
+    MSG_NEWKEYS: TunedConnection._process_newkeys,
     MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
 }
 
