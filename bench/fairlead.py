@@ -33,7 +33,12 @@ def fairlead_target(
     (home / "blueprints" / f"{_BLUEPRINT}.yaml").write_text("{}\n")
     port = free_port()
     environ = {key: value for key, value in os.environ.items() if not key.startswith("FAIRLEAD_")}
-    environ |= {"FAIRLEAD_HOME": str(home), "FAIRLEAD_LISTEN": f"127.0.0.1:{port}", **(env or {})}
+    environ |= {
+        "FAIRLEAD_HOME": str(home),
+        "FAIRLEAD_LISTEN": f"127.0.0.1:{port}",
+        "FAIRLEAD_PROTECTION__MAX_SESSIONS_PER_USER": "10000",  # idle counts by the thousand
+        **(env or {}),
+    }
     _fairlead(["user", "add", USER, "--key", str(identity.with_suffix(".pub"))], environ)
     try:
         with serving([*_command(), "serve"], port, home / "serve.log", environ) as process:

@@ -9,10 +9,10 @@ from functools import partial
 import structlog
 
 from proxy import tuning
+from proxy.events.buckets import Buckets
+from proxy.events.buckets.opening import open_buckets
 from proxy.events.inprocess import InProcessBus
-from proxy.events.kv import Buckets
 from proxy.events.publisher import Bus
-from proxy.events.stores import open_buckets
 from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor

@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from proxy import metrics, policy
-from proxy.errors import Draining, FairleadError, Refused, Unreachable
+from proxy.blueprints.schema import Blueprint
+from proxy.errors import FairleadError
+from proxy.errors.programs import Refused
+from proxy.errors.upstream import Draining, Unreachable
 from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Target
 from proxy.recording.recorder import Recorder, Traffic
 from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
-from proxy.workspaces.backend import Report
+from proxy.workspaces.backend import Report, WorkspaceRequest
 from proxy.workspaces.control import Control
 from proxy.workspaces.provisioner import Workspaces
 
@@ -29,18 +32,28 @@ def _silent(_: object) -> None:
 
 
 @contextmanager
-def _counted(spec: ProgramSpec, *, success: str) -> Iterator[None]:
-    """Count a program by how its start went; a step that only fails or goes on has no success to count."""
+def _counted(spec: ProgramSpec) -> Iterator[None]:
+    """Count a program by how its start went."""
     outcome = "cancelled"
     try:
         yield
-        outcome = success
+        outcome = "started"
     except FairleadError as exc:
         outcome = exc.code
         raise
     finally:
-        if outcome:
-            metrics.PROGRAMS.labels(type(spec.kind).__name__.lower(), outcome).inc()
+        metrics.PROGRAMS.labels(type(spec.kind).__name__.lower(), outcome).inc()
+
+
+class Running(NamedTuple):
+    """A program that was started, and what goes with it."""
+
+    program: Program
+    link: Link
+    recorder: Recorder | None
+    """Of what the person sees and types; None: it is not recorded."""
+    splash: str
+    """What the blueprint wants shown before the first prompt."""
 
 
 class Gateway:
@@ -74,69 +87,49 @@ class Gateway:
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
-        request = await self._workspaces.request(principal.user, principal.attempt.user_string)
+        request = await self._workspaces.request_of(principal)
         return request.name, request.blueprint.name
-
-    async def splash(self, principal: Principal) -> str:
-        """Give what the blueprint wants shown before the first prompt.
-
-        Raises: BlueprintError, WorkspaceError.
-        """
-        return (await self._workspaces.blueprint(principal)).splash
 
     @asynccontextmanager
     async def program(
         self, principal: Principal, spec: ProgramSpec, program_id: str, report: Report
-    ) -> AsyncIterator[tuple[Program, Link]]:
+    ) -> AsyncIterator[Running]:
         """Start the workspace where needed, then the program; it is ended on leaving.
 
-        Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError.
+        Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError;
+            RecordingUnavailable and, while inside or on leaving, RecordingLost when the program may not
+            run unrecorded.
         """
         async with AsyncExitStack() as stack:
-            with _counted(spec, success="started"):
+            with _counted(spec):
                 if not (decision := policy.may_start(principal, spec.kind)):
                     raise Refused(decision.reason)
+                request = await self._workspaces.request_of(principal)
+                recording = await self._recordings.program(principal, spec, request.blueprint, program_id)
+                recorder = None if recording is None else await stack.enter_async_context(recording)
                 program, link = await self._on_link(
-                    stack, principal, report, lambda link: link.run(spec, principal, program_id)
+                    stack, request, report, lambda link: link.run(spec, principal, program_id)
                 )
             async with program:
-                yield program, link
+                yield Running(program, link, recorder, request.blueprint.splash)
 
     @asynccontextmanager
-    async def recorded(
-        self, principal: Principal, spec: ProgramSpec, program_id: str
-    ) -> AsyncIterator[Recorder | None]:
-        """Record what runs inside, when a rule or the blueprint says so; None when nothing does.
-
-        Raises: BlueprintError, WorkspaceError; RecordingUnavailable and, on leaving, RecordingLost when the
-            program may not run unrecorded.
-        """
-        with _counted(spec, success=""):
-            blueprint = await self._workspaces.blueprint(principal)
-            recorder = await self._recordings.program(principal, spec, blueprint, program_id)
-        async with nullcontext() if recorder is None else recorder:
-            yield recorder
-
-    @asynccontextmanager
-    async def recorded_forward(
-        self, principal: Principal, target: str, forward_id: str, traffic: Traffic
-    ) -> AsyncIterator[Recorder | None]:
-        """Record that a connection was forwarded, in the same way. Raises: as `recorded`."""
-        blueprint = await self._workspaces.blueprint(principal)
-        recorder = await self._recordings.forward(principal, target, blueprint, forward_id, traffic)
-        async with nullcontext() if recorder is None else recorder:
-            yield recorder
-
-    @asynccontextmanager
-    async def dial(self, principal: Principal, target: Target) -> AsyncIterator[tuple[Connection, Link]]:
+    async def dial(
+        self, principal: Principal, target: Target, forward_id: str, traffic: Traffic
+    ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect from inside the workspace; broken off on leaving unless both directions ended.
 
-        Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
+        Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError;
+            RecordingUnavailable and, while inside or on leaving, RecordingLost when the connection may not
+            be carried unrecorded.
         """
         account = principal.attempt.user_string.account
         async with AsyncExitStack() as stack:
+            request = await self._workspaces.request_of(principal)
+            recording = self._recorded(principal, request.blueprint, str(target), forward_id, traffic)
+            await stack.enter_async_context(recording)
             connection, link = await self._on_link(
-                stack, principal, _silent, lambda link: link.dial(target, account)
+                stack, request, _silent, lambda link: link.dial(target, account)
             )
             async with connection:
                 yield connection, link
@@ -151,8 +144,9 @@ class Gateway:
         """
         account = principal.attempt.user_string.account
         async with AsyncExitStack() as stack:
+            request = await self._workspaces.request_of(principal)
             listener, link = await self._on_link(
-                stack, principal, report, lambda link: link.listen(bind, listener_id, account)
+                stack, request, report, lambda link: link.listen(bind, listener_id, account)
             )
             try:
                 yield listener, link
@@ -170,24 +164,29 @@ class Gateway:
             yield connection
 
     @asynccontextmanager
-    async def link(self, principal: Principal, report: Report) -> AsyncIterator[Link]:
-        """Hold a link to the principal's workspace, which is started where needed.
+    async def recorded(
+        self, principal: Principal, target: str, forward_id: str, traffic: Traffic
+    ) -> AsyncIterator[None]:
+        """Record a connection from a listener while inside, when a rule says so; `dial` does it by itself.
 
-        A workspace that ended between being found and being reached is looked for once more; nothing
-        was asked of it yet, so nothing happens twice.
+        Raises: BlueprintError, WorkspaceError, RecordingUnavailable, RecordingLost.
         """
-        async with AsyncExitStack() as stack:
-            try:
-                link = await self._reach(stack, principal, report)
-            except Unreachable as exc:
-                _log.info("workspace gone, trying again", user=principal.user.name, reason=str(exc))
-                link = await self._reach(stack, principal, report)
-            yield link
+        blueprint = (await self._workspaces.request_of(principal)).blueprint
+        async with self._recorded(principal, blueprint, target, forward_id, traffic):
+            yield
+
+    @asynccontextmanager
+    async def _recorded(
+        self, principal: Principal, blueprint: Blueprint, target: str, forward_id: str, traffic: Traffic
+    ) -> AsyncIterator[None]:
+        recorder = await self._recordings.forward(principal, target, blueprint, forward_id, traffic)
+        async with nullcontext() if recorder is None else recorder:
+            yield
 
     async def _on_link(
         self,
         stack: AsyncExitStack,
-        principal: Principal,
+        request: WorkspaceRequest,
         report: Report,
         open_: Callable[[Link], Awaitable[_T]],
     ) -> tuple[_T, Link]:
@@ -198,7 +197,7 @@ class Gateway:
         give_up_at = asyncio.get_running_loop().time() + self._drain_s
         while True:
             async with AsyncExitStack() as attempt:
-                link = await attempt.enter_async_context(self.link(principal, report))
+                link = await attempt.enter_async_context(self._link(request, report))
                 try:
                     opened = await open_(link)
                 except Draining:
@@ -210,6 +209,21 @@ class Gateway:
             report(Progress(Phase.PREPARING, "waiting for the workspace to have stopped"))
             await asyncio.sleep(_DRAIN_POLL_S)
 
-    async def _reach(self, stack: AsyncExitStack, principal: Principal, report: Report) -> Link:
-        endpoint = await self._workspaces.ensure(principal, report)
+    @asynccontextmanager
+    async def _link(self, request: WorkspaceRequest, report: Report) -> AsyncIterator[Link]:
+        """Hold a link to the workspace, which is started where needed.
+
+        A workspace that ended between being found and being reached is looked for once more; nothing
+        was asked of it yet, so nothing happens twice.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                link = await self._reach(stack, request, report)
+            except Unreachable as exc:
+                _log.info("workspace gone, trying again", user=request.user.name, reason=str(exc))
+                link = await self._reach(stack, request, report)
+            yield link
+
+    async def _reach(self, stack: AsyncExitStack, request: WorkspaceRequest, report: Report) -> Link:
+        endpoint = await self._workspaces.ensure(request, report)
         return await stack.enter_async_context(self._links.use(endpoint))

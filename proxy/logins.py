@@ -12,8 +12,9 @@ import structlog
 
 from proxy import metrics, policy
 from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, LockedOut, OnboardingError, UserExpired
-from proxy.errors import Waitlisted as WaitlistedError
+from proxy.errors import FairleadError
+from proxy.errors.login import LockedOut, OnboardingError, UserExpired
+from proxy.errors.login import Waitlisted as WaitlistedError
 from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory

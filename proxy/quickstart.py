@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proxy import __version__
 from proxy.blueprints.sources import blueprint_files
-from proxy.errors import FairleadError, IdentityError, KeyInvalid, UserExists
+from proxy.errors import FairleadError
+from proxy.errors.stores import IdentityError, KeyInvalid, UserExists
 from proxy.identity.directory import Directory, check_name
 from proxy.identity.keys import PublicKey, parse_public_key, parse_public_keys
 from proxy.identity.store import SqlDirectory

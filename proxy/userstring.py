@@ -24,7 +24,7 @@ from enum import Enum
 from typing import NoReturn
 from urllib.parse import quote, unquote_to_bytes
 
-from proxy.errors import UserStringInvalid
+from proxy.errors.login import UserStringInvalid
 
 MAX_CHARACTERS = 128
 MAX_WRAPPED_CHARACTERS = 7 + (MAX_CHARACTERS * 4 * 4 + 2) // 3  # prefix, and base64 of four-byte characters

@@ -15,7 +15,7 @@ import structlog
 
 from proxy import policy
 from proxy.aio import TaskOwner
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.events import schema, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory

@@ -12,7 +12,7 @@ import structlog
 
 from proxy.blueprints.reading import BlueprintSet, read_set
 from proxy.blueprints.sources import Snapshot, blueprint_files, read_directory
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 CHECK_EVERY_S = 1.0
 

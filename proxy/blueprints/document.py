@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 MAX_NODES = 20_000  # a few lines of nested anchors stand for billions
 EXPRESSION_TAG = "!cel"

@@ -17,7 +17,7 @@ from typing import Any
 
 from proxy.blueprints.document import Document, Expression, Location, Node
 from proxy.cel import Environment, ExpressionError, Program
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.userstring import UserString
 

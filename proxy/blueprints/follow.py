@@ -12,7 +12,8 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.sources import Snapshot, Source
-from proxy.errors import BlueprintInvalid, BlueprintSourceFailed, FairleadError
+from proxy.errors import FairleadError
+from proxy.errors.blueprints import BlueprintInvalid, BlueprintSourceFailed
 
 _log = structlog.get_logger("blueprints")
 

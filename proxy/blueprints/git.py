@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from proxy.blueprints.sources import MAX_FILE_BYTES, MAX_FILES, Snapshot, is_blueprint
-from proxy.errors import BlueprintSourceFailed
+from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.settings.blueprints import GitSettings
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from enum import Enum
 
 from proxy.blueprints.document import Document, Location, Node
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 NOT_INHERITED = frozenset({"name", "template", "abstract"})
 

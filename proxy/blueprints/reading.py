@@ -13,7 +13,7 @@ from proxy.blueprints.expressions import Facts, Programs, compile_expressions, e
 from proxy.blueprints.inherit import inherit
 from proxy.blueprints.schema import Blueprint
 from proxy.blueprints.sources import MAX_FILE_BYTES, MAX_FILES, Snapshot
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 _MAX_TOLD = 20
 

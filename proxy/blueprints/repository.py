@@ -31,7 +31,7 @@ from proxy.blueprints.values import (
     Text,
     amount,
 )
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from proxy.settings.blueprints import RepositorySettings
 
 MAX_FILE_BYTES = 64 * 1024

@@ -4,7 +4,8 @@ from proxy import policy
 from proxy.blueprints.expressions import Facts
 from proxy.blueprints.reading import BlueprintSet, Definition
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintNotFound, WorkspaceNotFound
+from proxy.errors.blueprints import BlueprintNotFound
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import User
 from proxy.userstring import Form, UserString, workspace_name
 

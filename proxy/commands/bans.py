@@ -43,7 +43,7 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Ban an address on every replica, known users behind it too."""
-    from proxy.errors import StateRefused
+    from proxy.errors.stores import StateRefused
     from proxy.protection.bans import FOR_EVER_S, order
     from proxy.protection.guard import ban_event
 
@@ -101,8 +101,8 @@ def _with_bans(
 ) -> _T:
     """Do something with the bans that replicas share, and tell NATS of it."""
     from proxy import log
-    from proxy.errors import StateUnavailable
-    from proxy.events.stores import open_buckets
+    from proxy.errors.stores import StateUnavailable
+    from proxy.events.buckets.opening import open_buckets
     from proxy.protection.bans import Bans
 
     settings: Settings = context.obj.settings()

@@ -133,9 +133,9 @@ def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[
 async def _request(settings: "Settings", user_string: str, groups: list[str]) -> "WorkspaceRequest":
     from proxy import policy
     from proxy.blueprints.resolve import resolve, resolve_name
-    from proxy.errors import UserStringInvalid
+    from proxy.errors.login import UserStringInvalid
     from proxy.userstring import parse
-    from proxy.workspaces.provisioner import request_of
+    from proxy.workspaces.provisioner import named_request
     from proxy.workspaces.sources import open_catalog, open_repositories
 
     value = parse(user_string)
@@ -147,8 +147,8 @@ async def _request(settings: "Settings", user_string: str, groups: list[str]) ->
             raise UserStringInvalid("name the blueprint instead of a workspace", text=user_string, position=0)
         if value.repo:
             blueprint = await repositories.blueprint(catalog.current(), user, value)
-            return request_of(value, user, blueprint, repositories.key())
-        return request_of(value, user, resolve(catalog.current(wanted=name), name, user, value), name)
+            return named_request(value, user, blueprint, repositories.key())
+        return named_request(value, user, resolve(catalog.current(wanted=name), name, user, value), name)
 
 
 def _manifests(request: "WorkspaceRequest", settings: "Settings") -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from proxy.errors import IdentityError
+from proxy.errors.stores import IdentityError
 
 if TYPE_CHECKING:
     from proxy.events.schema import Event

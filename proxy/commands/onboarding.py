@@ -79,7 +79,7 @@ def reject(context: typer.Context, ids: Ids, as_json: Json = False) -> None:
     """Keep people who wait out, until they are approved after all."""
 
     async def act(directory: "Directory", tell: Tell) -> "list[OnboardingRecord]":
-        from proxy.errors import OnboardingRejected
+        from proxy.errors.login import OnboardingRejected
         from proxy.events.schema import OnboardingRefused
 
         records = []

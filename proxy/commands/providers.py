@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy.commands.common import HELP, Json
-from proxy.errors import IdentityError, StoreError
+from proxy.errors.stores import IdentityError, StoreError
 from proxy.output import print_rows
 
 if TYPE_CHECKING:

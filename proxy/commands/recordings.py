@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from proxy.commands.common import HELP, Json
-from proxy.errors import RecordingError
+from proxy.errors.stores import RecordingError
 from proxy.output import print_json, print_rows
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from proxy.commands.common import HELP, Json, actor, publish
-from proxy.errors import IdentityError
+from proxy.errors.stores import IdentityError
 from proxy.output import count, print_json, print_rows, program_row, session_row, table_of
 
 if TYPE_CHECKING:
-    from proxy.events.kv import Bucket
+    from proxy.events.buckets import Bucket
     from proxy.sessions.records import ConnectionRecord, ProgramRecord
     from proxy.sessions.store import Asked, SessionStore
     from proxy.settings import Settings
@@ -214,7 +214,7 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
     if not settings.events.urls:
         yield None
         return
-    from proxy.events.stores import open_buckets
+    from proxy.events.buckets.opening import open_buckets
     from proxy.sessions.view import open_view
 
     buckets = open_buckets(settings)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from proxy.errors import IdentityError
+from proxy.errors.stores import IdentityError
 from proxy.identity.directory import UserEntry, check_name
 from proxy.identity.keys import PublicKey, parse_public_key
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy.commands.common import HELP, Json, Name, Tell, actor, administer, read_text, with_directory
-from proxy.errors import IdentityError
+from proxy.errors.stores import IdentityError
 from proxy.output import count, import_row, key_row, print_json, print_rows, user_row
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from proxy.commands.common import HELP, Json, actor, publish
-from proxy.errors import IdentityError, WorkspaceNotFound
+from proxy.errors.stores import IdentityError
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.output import event_row, print_json, print_rows, workspace_row
 
 if TYPE_CHECKING:

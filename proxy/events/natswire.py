@@ -1,8 +1,8 @@
 """One connection to NATS, whatever it is for: nats-py's client with the ends that it leaves loose tied.
 
 nats-py carries a single connection and never reconnects by itself: when a connection is lost it is thrown
-away with all that it holds, and `reconnect` makes the next. `nats` and `natsbuckets` say what it carries;
-the three are the only importers of nats-py, whose exceptions end in them.
+away with all that it holds, and `reconnect` makes the next. `nats` and `buckets.nats` say what it carries;
+they and this are the only importers of nats-py, whose exceptions end in them.
 """
 
 import asyncio

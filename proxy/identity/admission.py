@@ -8,7 +8,7 @@ authority: a person can be talked into confirming a stranger's key, a list canno
 
 from dataclasses import dataclass
 
-from proxy.errors import (
+from proxy.errors.login import (
     AccountInactive,
     KeyNotConfirmed,
     KeyNotListed,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlencode
 
-from proxy.errors import ApprovalDenied, OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import ApprovalDenied, OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.device_flow import Tokens, parse_answer, read_tokens
 from proxy.identity.http import Http, HttpFailed, Request, client_credentials
 from proxy.identity.secret import Secret

@@ -6,7 +6,8 @@ settings ── discovery, signing keys or API ── device endpoint or page �
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
-from proxy.errors import OnboardingError, SettingsError
+from proxy.errors import SettingsError
+from proxy.errors.login import OnboardingError
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.directory import Account
 from proxy.identity.frontdoor import read_secret

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 from aiohttp import web
 
-from proxy.errors import ApprovalDenied, OnboardingError
+from proxy.errors.login import ApprovalDenied, OnboardingError
 from proxy.identity import authcode, pages
 from proxy.identity.authcode import WebLogin
 from proxy.identity.http import Http

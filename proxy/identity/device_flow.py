@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from proxy.errors import ApprovalDenied, CodeExpired, ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import ApprovalDenied, CodeExpired, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.http import Http, HttpFailed, Reply, Request, client_credentials
 from proxy.identity.secret import Secret

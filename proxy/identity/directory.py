@@ -11,7 +11,8 @@ from enum import Enum
 from typing import Protocol
 
 from proxy import userstring
-from proxy.errors import IdentityError, UserStringInvalid
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.stores import IdentityError
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
 from proxy.model import User

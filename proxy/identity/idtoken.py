@@ -16,7 +16,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
 from joserfc.jwk import KeySet
 
-from proxy.errors import ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.http import Http, HttpFailed, Request
 from proxy.identity.secret import Secret

@@ -7,7 +7,7 @@ source (an IPv6 source is its /64, which is what one subscriber has), per name, 
 from collections import Counter, OrderedDict, deque
 
 from proxy.addresses import source_of
-from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
+from proxy.errors.login import TooManyForName, TooManyFromSource, TooManyPending
 from proxy.settings.front_door import OnboardingSettings
 
 MAX_SOURCES = 10_000

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from proxy.errors import KeyInvalid
+from proxy.errors.stores import KeyInvalid
 
 MIN_RSA_BITS = 2_048
 MAX_RSA_BITS = 16_384  # as OpenSSH: verifying a larger one costs us more than the one who offers it

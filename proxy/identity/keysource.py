@@ -20,7 +20,8 @@ from typing import Protocol
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import OnboardingError, UserNotFound
+from proxy.errors.login import OnboardingError
+from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Account, Directory, StoredKey
 from proxy.identity.onboarding import parse_key
 from proxy.identity.profile import KeyList

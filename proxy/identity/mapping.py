@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from proxy.cel import Environment, ExpressionError, Program
-from proxy.errors import ProviderMisconfigured, SettingsError
+from proxy.errors import SettingsError
+from proxy.errors.login import ProviderMisconfigured
 from proxy.settings.front_door import MappingSettings
 
 MAX_GROUPS = 2_000

@@ -18,16 +18,16 @@ from typing import Any, Protocol
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import (
+from proxy.errors import FairleadError
+from proxy.errors.login import (
     CodeExpired,
-    FairleadError,
-    KeyInvalid,
     KeyNotProved,
     OnboardingError,
     OnboardingRefused,
     ProviderUnavailable,
     Waitlisted,
 )
+from proxy.errors.stores import KeyInvalid
 from proxy.identity import admission
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.intake import Intake

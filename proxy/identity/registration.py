@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.errors import IdentityError, NameTaken, OnboardingRejected, ProviderMisconfigured, StoreError
+from proxy.errors.login import NameTaken, OnboardingRejected, ProviderMisconfigured
+from proxy.errors.stores import IdentityError, StoreError
 from proxy.identity.directory import Account, OnboardingRecord, OnboardingStatus, check_name
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile

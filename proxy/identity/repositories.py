@@ -7,7 +7,7 @@ Sources: docs.github.com REST "Repository contents", "Repositories"; docs.gitlab
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-from proxy.errors import BlueprintNotFound, RepositoryUnreachable
+from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
 from proxy.identity.http import Http, HttpFailed, Reply, Request
 from proxy.identity.providers.github import api_of
 from proxy.identity.secret import Secret

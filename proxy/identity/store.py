@@ -13,7 +13,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
+from proxy.errors.stores import IdentityError, KeyNotFound, UserExists, UserNotFound
 from proxy.identity import bulk, registration
 from proxy.identity.directory import (
     Account,

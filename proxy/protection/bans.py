@@ -12,8 +12,8 @@ import structlog
 
 from proxy.addresses import source_of
 from proxy.aio import TaskOwner
-from proxy.errors import StateError, StateRefused
-from proxy.events.kv import Bucket, Buckets, BucketSpec, Entry, Watch
+from proxy.errors.stores import StateError, StateRefused
+from proxy.events.buckets import Bucket, Buckets, BucketSpec, Entry, Watch
 
 _log = structlog.get_logger("protection")
 

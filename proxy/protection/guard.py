@@ -15,7 +15,7 @@ from secrets import SystemRandom
 import structlog
 
 from proxy.addresses import is_in, source_of
-from proxy.errors import AddressBanned, TooManySessions
+from proxy.errors.login import AddressBanned, TooManySessions
 from proxy.events.publisher import Publisher
 from proxy.events.schema import AddressBanned as AddressBannedEvent
 from proxy.protection.bans import Ban, Bans

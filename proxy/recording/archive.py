@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.errors import RecordingError, RecordingNotFound
+from proxy.errors.stores import RecordingError, RecordingNotFound
 from proxy.recording.chain import Verifier, line_splitter
 from proxy.recording.lines import MAX_LINE_BYTES
 from proxy.recording.manifest import Manifest, Signed, read

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, Self
 import structlog
 
 from proxy import metrics
-from proxy.errors import RecordingLost
+from proxy.errors.stores import RecordingLost
 from proxy.model import WindowSize
 from proxy.recording import manifest as manifests
 from proxy.recording.asciicast import Cast

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import RecordingUnavailable
+from proxy.errors.stores import RecordingUnavailable
 from proxy.model import Exec, Principal, ProgramSpec, Subsystem
 from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StateError, StoreError
+from proxy.errors.stores import StateError, StoreError
 from proxy.events.publisher import Publisher
 from proxy.sessions import tell
 from proxy.sessions.store import SessionStore

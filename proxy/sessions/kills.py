@@ -10,7 +10,7 @@ from contextlib import suppress
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.events import subjects
 from proxy.events.publisher import Bus, Subscription
 from proxy.sessions.records import End, EndReason, KillOrder

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
-from proxy.events.kv import Buckets
+from proxy.events.buckets import Buckets
 from proxy.events.publisher import Bus
 from proxy.sessions.janitor import Janitor
 from proxy.sessions.kills import Kills

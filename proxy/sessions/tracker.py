@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.events.publisher import Publisher
 from proxy.model import Principal
 from proxy.sessions import tell

@@ -14,8 +14,8 @@ from typing import Any
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StateError
-from proxy.events.kv import Bucket, Buckets, BucketSpec
+from proxy.errors.stores import StateError
+from proxy.events.buckets import Bucket, Buckets, BucketSpec
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import ConnectionRecord
 from proxy.sessions.tracker import Tracker

@@ -14,7 +14,9 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
 from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, StoreError, UserStringInvalid
+from proxy.errors import FairleadError
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.stores import StoreError
 from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
 from proxy.logins import Logins, Standing

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
-from proxy.errors import (
-    FairleadError,
-    OpenFailed,
-    OpenFailedKind,
-    Refused,
-    user_sentence,
-)
+from proxy.errors import FairleadError, user_sentence
+from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
 from proxy.sessions.live import NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
@@ -91,30 +86,20 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._started.set()
         self._inbound.leave()
 
-    def recorded(self, principal: Principal) -> AbstractAsyncContextManager[object]:
-        """Record what is carried inside, when a rule says so; raises what `Gateway.recorded` does."""
-        gateway = self._owner.shared.gateway
-        return gateway.recorded_forward(principal, self._target, self._record.id, self._traffic)
-
-    def carry(
-        self, principal: Principal, opening: AbstractAsyncContextManager[tuple[Connection, Link]]
-    ) -> "asyncio.Future[None]":
+    def carry(self, principal: Principal, target: Target) -> "asyncio.Future[None]":
         """Open the upstream connection and carry bytes once the channel stands.
 
         The future is done when the connection is open, or has its FairleadError.
         """
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = self._owner.tasks.spawn(self._carry(principal, opening, opened), name="forward")
+        self._task = self._owner.tasks.spawn(self._carry(principal, target, opened), name="forward")
         return opened
 
-    async def _carry(
-        self,
-        principal: Principal,
-        opening: AbstractAsyncContextManager[tuple[Connection, Link]],
-        opened: "asyncio.Future[None]",
-    ) -> None:
+    async def _carry(self, principal: Principal, target: Target, opened: "asyncio.Future[None]") -> None:
+        gateway = self._owner.shared.gateway
         try:
-            async with self.recorded(principal), opening as (connection, link):
+            dialling = gateway.dial(principal, target, self._record.id, self._traffic)
+            async with dialling as (connection, link):
                 if not opened.done():
                     opened.set_result(None)
                 await self._started.wait()
@@ -131,6 +116,11 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
             opened.cancel()
             if self._chan is not None:
                 self._chan.close()
+
+    def recorded(self, principal: Principal) -> AbstractAsyncContextManager[None]:
+        """Record what is carried inside, when a rule says so; raises what `Gateway.recorded` does."""
+        gateway = self._owner.shared.gateway
+        return gateway.recorded(principal, self._target, self._record.id, self._traffic)
 
     async def carry_open(self, connection: Connection, link: Link) -> None:
         """Carry bytes of a connection that stands, until both directions have ended.
@@ -159,7 +149,7 @@ async def dial(owner: "ClientConnection", principal: Principal, target: Target) 
     """
     session = Dialled(owner, Kind.FORWARD, str(target))
     try:
-        await session.carry(principal, owner.shared.gateway.dial(principal, target))
+        await session.carry(principal, target)
     except FairleadError as exc:
         owner.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
         raise channel_open_error(exc, owner.conn_id) from exc

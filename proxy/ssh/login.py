@@ -15,7 +15,8 @@ from enum import Enum
 import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
-from proxy.errors import FairleadError, KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
+from proxy.errors import FairleadError
+from proxy.errors.login import KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
 from proxy.events.schema import AuthFailed
 from proxy.identity.keys import fingerprint
 from proxy.identity.onboarding import Pending, Shown

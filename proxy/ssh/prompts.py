@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 import segno
 
-from proxy.errors import FairleadError, StoreError, UserStringInvalid, user_sentence
+from proxy.errors import FairleadError, user_sentence
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.stores import StoreError
 from proxy.identity.onboarding import Shown
 from proxy.model import Exit, ExitStatus, Progress
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.aio import TaskOwner
-from proxy.errors import UpstreamError
+from proxy.errors.upstream import UpstreamError
 from proxy.model import Exit
 from proxy.upstream.bulk import Buffer
 from proxy.upstream.frames import Notice, Output, StdoutEof

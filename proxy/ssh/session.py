@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import asyncssh
 
-from proxy.errors import EXIT_LINK, EXIT_REFUSED, FairleadError, Refused, UpstreamError, exit_status_of
+from proxy.errors import EXIT_LINK, EXIT_REFUSED, FairleadError, exit_status_of
+from proxy.errors.programs import Refused
+from proxy.errors.upstream import UpstreamError
+from proxy.gateway import Running
 from proxy.model import (
     Exec,
     Exit,
@@ -31,7 +34,6 @@ from proxy.ssh.recorded import RecordedOutbound, heard
 from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
 from proxy.ssh.waiting import Cancelled, Waiting
 from proxy.upstream.bulk import Buffer
-from proxy.upstream.client import Link
 from proxy.upstream.streams import Program
 
 if TYPE_CHECKING:
@@ -123,12 +125,15 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             return
         size = WindowSize(width, height, pixwidth, pixheight)
         self._pty = Pty(self._pty.term, size, self._pty.modes)
-        if self._recorder is not None:
-            self._recorder.resize(size)
         if self._program is not None:
-            self._tell(self._program.resize(size), "resize")
+            self._resize(self._program, size)
         elif self._waiting is not None:
             self._waiting.resized(self._pty)
+
+    def _resize(self, program: Program, size: WindowSize) -> None:
+        if self._recorder is not None:
+            self._recorder.resize(size)
+        self._tell(program.resize(size), "resize")
 
     def signal_received(self, signal: str) -> None:
         if self._program is not None:
@@ -242,30 +247,30 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         async with AsyncExitStack() as stack:
             self._waiting = Waiting(self._inbound, self._outbound, self._pty, self._kind)
             async with self._waiting as waiting:
-                program, link = await self._start(stack, self._kind, waiting)
+                running = await self._start(stack, self._kind, waiting)
             self._waiting = None
-            self._program = program
+            program, recorder = running.program, running.recorder
+            self._program, self._recorder = program, recorder
             self._ran = True
             carried: ProgramStream = program
-            if self._recorder is not None:
-                carried = await self._look_on(self._recorder, program)
+            if recorder is not None:
+                carried = await self._look_on(recorder, program)
             if self._pty is not None and self._pty is not self._pty_told:
                 # It changed while the workspace started.
-                await _ignore_lost(program.resize(self._pty.window))
+                self._resize(program, self._pty.window)
             if isinstance(self._kind, Shell) and self._pty is not None:
-                splash = await self._owner.shared.gateway.splash(self._principal)
-                await self._screen.say(prompts.splash(splash))
+                await self._screen.say(prompts.splash(running.splash))
             stack.callback(self._forget_program)
             end = await relay_program(
                 carried,
                 self._inbound,
                 self._screen,
                 asyncssh.EXTENDED_DATA_STDERR,
-                link.max_frame_bytes,
+                running.link.max_frame_bytes,
                 self.warn,
             )
-            if self._recorder is not None:
-                self._recorder.end = prompts.end_of(end)
+            if recorder is not None:
+                recorder.end = prompts.end_of(end)
             return end
 
     async def _look_on(self, recorder: Recorder, program: Program) -> ProgramStream:
@@ -283,7 +288,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     async def _start(
         self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, waiting: Waiting
-    ) -> tuple[Program, Link]:
+    ) -> Running:
         ssh_agent = ""
         if self._wants_ssh_agent:
             using = self._owner.ssh_agent.use(self._principal, waiting.report)
@@ -291,10 +296,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
         self._pty_told = self._pty
         assert self._record is not None
-        gateway = self._owner.shared.gateway
-        recorded = gateway.recorded(self._principal, spec, self._record.id)
-        self._recorder = await stack.enter_async_context(recorded)
-        starting = gateway.program(self._principal, spec, self._record.id, waiting.report)
+        starting = self._owner.shared.gateway.program(self._principal, spec, self._record.id, waiting.report)
         return await stack.enter_async_context(starting)
 
     def _forget_program(self) -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, OpenFailed, UpstreamError
+from proxy.errors import FairleadError
+from proxy.errors.programs import OpenFailed
+from proxy.errors.upstream import UpstreamError
 from proxy.model import Principal, SshAgentBind
 from proxy.sessions.records import Kind
 from proxy.ssh.forwarding import Dialled, new_listener_id

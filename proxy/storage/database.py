@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.storage import migrate
 
 _SORRY = "users cannot be looked up at the moment"

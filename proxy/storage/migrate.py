@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 
 HEAD = "0003"
 """The newest migration that this release knows."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from proxy.errors import TrustError
+from proxy.errors.upstream import TrustError
 from proxy.model import TlsMaterial
 from proxy.settings.trust import TrustSettings
 

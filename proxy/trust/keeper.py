@@ -10,7 +10,7 @@ import structlog
 from cryptography import x509
 
 from proxy.aio import TaskOwner
-from proxy.errors import TrustError
+from proxy.errors.upstream import TrustError
 from proxy.model import TlsMaterial
 from proxy.settings.trust import TrustSettings
 from proxy.trust import generations

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from proxy.errors import TrustError
+from proxy.errors.upstream import TrustError
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy import model
 from proxy.aio import TaskOwner
-from proxy.errors import Draining, Incompatible, TrustError, UpstreamError
+from proxy.errors.upstream import Draining, Incompatible, TrustError, UpstreamError
 from proxy.settings import UpstreamSettings
 from proxy.upstream import frames
 from proxy.upstream.bulk import decoder, encode

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
-from proxy.errors import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind, UpstreamLost
+from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind
+from proxy.errors.upstream import UpstreamLost
 
 VERSION = pb.Version(major=1, minor=2)
 

@@ -12,7 +12,7 @@ from grpc import aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
-from proxy.errors import Draining, Unreachable, UpstreamError, UpstreamLost
+from proxy.errors.upstream import Draining, Unreachable, UpstreamError, UpstreamLost
 from proxy.upstream import frames
 from proxy.upstream.bulk import Buffer, encode_bytes_field
 from proxy.upstream.frames import Output

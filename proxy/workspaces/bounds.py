@@ -1,6 +1,6 @@
 """How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
 
-from proxy.errors import UserNotFound
+from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.policy import Bounds
 from proxy.settings import WorkspaceSettings

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from proxy import policy
-from proxy.errors import FairleadError, WorkspaceNotFound
+from proxy.errors import FairleadError
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Principal
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links

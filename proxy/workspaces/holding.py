@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from proxy import policy
-from proxy.errors import WorkspaceHeld
+from proxy.errors.programs import WorkspaceHeld
 from proxy.userstring import UserString, format_user_string
 from proxy.workspaces.backend import Stop, WorkspaceRequest
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import Endpoint, Phase, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import format_user_string

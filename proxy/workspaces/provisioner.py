@@ -6,7 +6,9 @@ from proxy import policy
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.resolve import resolve, resolve_name
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import Refused, UserStringInvalid, WorkspaceNotFound
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.programs import Refused
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Endpoint, Phase, Principal, Progress, User, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import UserString, parse, workspace_name
@@ -38,15 +40,13 @@ class Workspaces:
         self._hold_s = hold_s
         self._quotas = Quotas(backend, settings.rules)
 
-    async def ensure(self, principal: Principal, report: Report) -> Endpoint:
-        """Bring the workspace that the user string means to where it answers; joins a start under way.
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        """Bring a workspace to where it answers, for a connection; joins a start under way.
 
         A connection alone does not undo a stop that somebody asked for lately.
 
-        Raises: BlueprintError, WorkspaceNotFound, Refused, WorkspaceHeld, WorkspaceStartFailed,
-            ReadyTimeout.
+        Raises: WorkspaceNotFound, Refused, WorkspaceHeld, WorkspaceStartFailed, ReadyTimeout.
         """
-        request = await self.request(principal.user, principal.attempt.user_string)
         return await self._ensure(replace(request, hold_s=self.hold_s(request.blueprint)), report)
 
     def hold_s(self, blueprint: Blueprint) -> float:
@@ -56,7 +56,7 @@ class Workspaces:
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
         """Start a workspace because somebody asks for that, whoever stopped it before.
 
-        The user need not be connected. Raises: as `ensure`, but WorkspaceHeld.
+        The user need not be connected. Raises: as `request` and `ensure`, but not WorkspaceHeld.
         """
         return await self._ensure(await self.request(user, value), report)
 
@@ -69,12 +69,15 @@ class Workspaces:
             report(Progress(Phase.STARTING, f"waiting for workspace {request.name} and its init scripts"))
         return endpoint
 
-    async def blueprint(self, principal: Principal) -> Blueprint:
-        """Give the blueprint in effect. Raises: as `ensure`, but for starting."""
-        return (await self.request(principal.user, principal.attempt.user_string)).blueprint
+    async def request_of(self, principal: Principal) -> WorkspaceRequest:
+        """Decide what a connection's user string means now. Raises: as `request`."""
+        return await self.request(principal.user, principal.attempt.user_string)
 
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
-        """Decide which workspace is meant, and whether it may be entered as the account asked for."""
+        """Decide which workspace is meant, and whether it may be entered as the account asked for.
+
+        Raises: BlueprintError, WorkspaceNotFound, Refused.
+        """
         features = self._backend.features
         name = resolve_name(
             value,
@@ -87,7 +90,7 @@ class Workspaces:
             name, value = record.blueprint, origin_of(record, value)
         blueprint, key = await self._resolved(name, user, value)
         check_account(value.account, blueprint, own=features.account or blueprint.account or user.name)
-        return request_of(value, user, blueprint, key)
+        return named_request(value, user, blueprint, key)
 
     async def _resolved(self, name: str, user: User, value: UserString) -> tuple[Blueprint, str]:
         """Give the blueprint in effect, and what stands for it in the workspace's name."""
@@ -97,7 +100,7 @@ class Workspaces:
         return resolve(blueprints, name, user, value), name
 
 
-def request_of(value: UserString, user: User, blueprint: Blueprint, key: str) -> WorkspaceRequest:
+def named_request(value: UserString, user: User, blueprint: Blueprint, key: str) -> WorkspaceRequest:
     """Name the workspace; `key` stands for the blueprint in that. Pure."""
     name = WorkspaceName(workspace_name(value, key))
     return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from proxy import policy
-from proxy.errors import Refused
+from proxy.errors.programs import Refused
 from proxy.model import WorkspaceName
 from proxy.policy import Ceiling, Decision, Held
 from proxy.settings.blueprints import PersonRule

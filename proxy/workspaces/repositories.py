@@ -15,7 +15,8 @@ from proxy.blueprints.expressions import Facts
 from proxy.blueprints.reading import BlueprintSet
 from proxy.blueprints.resolve import find, resolve
 from proxy.blueprints.schema import Blueprint, InitScript
-from proxy.errors import BlueprintNotFound, Refused, RepositoryUnreachable
+from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
+from proxy.errors.programs import Refused
 from proxy.model import User
 from proxy.settings.blueprints import RepositorySettings
 from proxy.userstring import UserString, workspace_name

@@ -8,7 +8,8 @@ import structlog
 
 from proxy import metrics
 from proxy.aio import TaskOwner
-from proxy.errors import FairleadError, ReadyTimeout
+from proxy.errors import FairleadError
+from proxy.errors.workspaces import ReadyTimeout
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Report, WorkspaceRequest
 

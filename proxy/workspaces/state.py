@@ -29,7 +29,7 @@ from typing import Any
 
 import structlog
 
-from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import WorkspaceName
 from proxy.workspaces.backend import Stop, WorkspaceRecord
 

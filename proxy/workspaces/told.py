@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from proxy.errors import WorkspaceError
+from proxy.errors.workspaces import WorkspaceError
 from proxy.events import schema
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Report, Stop, WorkspaceRecord, WorkspaceRequest

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proxy.errors import WorkspaceUnstartable
+from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.objects import Kind
 from tests.cluster.cluster import Cluster, request, silent

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from proxy.errors import ClusterNotFound, WorkspaceUnstartable
+from proxy.errors.workspaces import ClusterNotFound, WorkspaceUnstartable
 from proxy.model import Progress
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import CLIENT_NAME, Authority, server_name

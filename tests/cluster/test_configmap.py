@@ -6,7 +6,7 @@ import pytest
 import structlog.testing
 
 from proxy.blueprints.follow import Follower, LastGood, first_catalog
-from proxy.errors import BlueprintSourceFailed
+from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.settings.blueprints import ConfigMapSettings
 from proxy.workspaces.kubernetes.configmap import ConfigMapSource
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP

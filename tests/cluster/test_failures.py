@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import ClusterError, ReadyTimeout, WorkspaceError, WorkspaceUnstartable
+from proxy.errors.workspaces import ClusterError, ReadyTimeout, WorkspaceError, WorkspaceUnstartable
 from proxy.model import Progress
 from proxy.workspaces.backend import WorkspacePhase
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP, SECRET, Kind

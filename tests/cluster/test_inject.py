@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import Refused, WorkspaceNotFound, WorkspaceUnstartable
+from proxy.errors.programs import Refused
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceUnstartable
 from proxy.model import Progress, User
 from proxy.settings.kubernetes import InjectRule
 from proxy.workspaces.backend import WorkspaceRequest

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.errors import UpstreamError, WorkspaceStartFailed
+from proxy.errors.upstream import UpstreamError
+from proxy.errors.workspaces import WorkspaceStartFailed
 from proxy.model import Endpoint, Progress
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.objects import CLAIM, POD, STATEFUL_SET, uid_of

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.errors import Unreachable
+from proxy.errors.upstream import Unreachable
 from proxy.model import Exec, ProgramSpec
 from proxy.settings import UpstreamSettings
 from proxy.upstream.client import Links

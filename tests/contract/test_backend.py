@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxy.errors import WorkspaceHeld, WorkspaceNotFound
+from proxy.errors.programs import WorkspaceHeld
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
 from tests.cluster.cluster import STOP, request, silent

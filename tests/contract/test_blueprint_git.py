@@ -12,7 +12,7 @@ import structlog.testing
 from proxy.blueprints.follow import Follower, LastGood, first_catalog
 from proxy.blueprints.git import GitSource
 from proxy.blueprints.sources import MAX_FILE_BYTES
-from proxy.errors import BlueprintInvalid, BlueprintSourceFailed
+from proxy.errors.blueprints import BlueprintInvalid, BlueprintSourceFailed
 from proxy.settings import Settings
 from proxy.settings.blueprints import GitSettings
 from proxy.workspaces.sources import open_catalog

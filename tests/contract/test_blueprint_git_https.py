@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy.blueprints.git import GitSource
-from proxy.errors import BlueprintSourceFailed
+from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.settings.blueprints import GitSettings
 from tests.wire.harness import needs
 

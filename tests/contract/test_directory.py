@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proxy.errors import IdentityError, KeyNotFound, UserExists, UserNotFound
+from proxy.errors.stores import IdentityError, KeyNotFound, UserExists, UserNotFound
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.model import User
 from tests.contract.directories import make_key

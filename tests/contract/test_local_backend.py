@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import UserString

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import proxy.sessions.schema  # noqa: F401 (its tables join the others in `metadata`)
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage.tables import metadata
 from tests.contract.directories import DEADLINE_S, make_key, sqlite_url

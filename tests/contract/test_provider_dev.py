@@ -8,14 +8,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
-from proxy.errors import (
-    ApprovalDenied,
-    CodeExpired,
-    KeyNotConfirmed,
-    KeyNotListed,
-    OtherAccount,
-    SettingsError,
-)
+from proxy.errors import SettingsError
+from proxy.errors.login import ApprovalDenied, CodeExpired, KeyNotConfirmed, KeyNotListed, OtherAccount
 from proxy.identity.authcode import WebLogin, authorize_url, read_callback, redeem
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.devserver.server import DevServer

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from proxy.errors import CodeExpired, FairleadError, ProviderUnavailable, SettingsError
+from proxy.errors import FairleadError, SettingsError
+from proxy.errors.login import CodeExpired, ProviderUnavailable
 from proxy.identity import device_flow
 from proxy.identity.device_flow import Authorization, DeviceClient
 from proxy.identity.http import HttpClient, HttpFailed, Request

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.keys import parse_public_key
 from proxy.identity.providers.base import About, Tools
 from proxy.identity.providers.github import GitHub, api_of

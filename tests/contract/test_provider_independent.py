@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import ApprovalDenied, KeyNotListed
+from proxy.errors.login import ApprovalDenied, KeyNotListed
 from proxy.identity.clock import REAL, Clock
 from proxy.identity.frontdoor import FrontDoor
 from proxy.settings.front_door import FrontDoorSettings

@@ -8,7 +8,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from proxy.errors import ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
 from proxy.identity import idtoken
 from proxy.identity.device_flow import Tokens
 from proxy.identity.idtoken import Expected, Jwks

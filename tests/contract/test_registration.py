@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proxy.errors import IdentityError, NameTaken, OnboardingRejected, Waitlisted
+from proxy.errors.login import NameTaken, OnboardingRejected, Waitlisted
+from proxy.errors.stores import IdentityError
 from proxy.identity.directory import Directory, OnboardingStatus
 from proxy.identity.onboarding import Approved, Onboarding
 from proxy.identity.profile import Profile

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.errors import BlueprintNotFound, RepositoryUnreachable
+from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
 from proxy.identity.http import HttpClient
 from proxy.identity.repositories import RepositoryFiles
 from proxy.identity.secret import Secret

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
-from proxy.errors import TrustError, Unreachable
+from proxy.errors.upstream import TrustError, Unreachable
 from proxy.model import Endpoint, Exec, Principal, ProgramSpec
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import Authority, KeyPair, server_name

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import TrustError
+from proxy.errors.upstream import TrustError
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
 from proxy.trust.keeper import Keeper

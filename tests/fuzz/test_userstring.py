@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import UserStringInvalid
+from proxy.errors.login import UserStringInvalid
 from proxy.userstring import (
     KEYS,
     MAX_CHARACTERS,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from proxy.errors import OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.authcode import CodeClient
 from proxy.identity.clock import Clock
 from proxy.identity.device_flow import Authorization, Tokens

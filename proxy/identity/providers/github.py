@@ -7,7 +7,7 @@ Sources: docs.github.com "Authorizing OAuth apps" (device flow, PKCE), REST "Use
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from proxy.errors import ProviderMisconfigured
+from proxy.errors.login import ProviderMisconfigured
 from proxy.identity.device_flow import Tokens
 from proxy.identity.http import Request
 from proxy.identity.profile import KeyList, Profile

@@ -15,7 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 import structlog
 
-from proxy.errors import KeyInvalid, OnboardingError
+from proxy.errors.login import OnboardingError
+from proxy.errors.stores import KeyInvalid
 from proxy.identity.clock import Clock
 from proxy.identity.http import HttpFailed, Request
 from proxy.identity.keys import parse_public_key

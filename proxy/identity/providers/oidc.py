@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.errors import OnboardingError
+from proxy.errors.login import OnboardingError
 from proxy.identity import device_flow
 from proxy.identity.authcode import CodeClient
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens

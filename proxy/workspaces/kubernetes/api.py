@@ -24,7 +24,8 @@ import structlog
 from kubernetes.aio import config as credentials
 from kubernetes.aio.client import ApiClient, Configuration
 
-from proxy.errors import (
+from proxy.errors import SettingsError
+from proxy.errors.workspaces import (
     ClusterConflict,
     ClusterError,
     ClusterForbidden,
@@ -32,7 +33,6 @@ from proxy.errors import (
     ClusterRefused,
     ClusterThrottled,
     ClusterUnavailable,
-    SettingsError,
 )
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.workspaces.kubernetes.objects import POD, Kind, Object, kind_of, name_of, namespace_of

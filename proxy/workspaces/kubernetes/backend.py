@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from proxy.errors import ClusterNotFound, ClusterRefused, StopTimeout, WorkspaceNotFound
+from proxy.errors.workspaces import ClusterNotFound, ClusterRefused, StopTimeout, WorkspaceNotFound
 from proxy.model import Endpoint, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.trust.certmanager import certificate_name

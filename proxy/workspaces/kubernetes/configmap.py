@@ -1,7 +1,8 @@
 """Blueprints from a ConfigMap: its keys are the names of files, and all of them change at once."""
 
 from proxy.blueprints.sources import Snapshot, is_blueprint
-from proxy.errors import BlueprintSourceFailed, ClusterError
+from proxy.errors.blueprints import BlueprintSourceFailed
+from proxy.errors.workspaces import ClusterError
 from proxy.settings.blueprints import ConfigMapSettings
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP

@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from proxy.errors import ClusterNotFound
+from proxy.errors.workspaces import ClusterNotFound
 from proxy.trust.authority import server_name
 from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES, workspace_of

@@ -3,7 +3,8 @@
 import base64
 import binascii
 
-from proxy.errors import ClusterConflict, ClusterError, ClusterNotFound, TrustError
+from proxy.errors.upstream import TrustError
+from proxy.errors.workspaces import ClusterConflict, ClusterError, ClusterNotFound
 from proxy.trust.store import Stored
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.labels import MANAGED_BY

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from proxy.errors import (
+from proxy.errors.workspaces import (
     ClusterConflict,
     ClusterError,
     ClusterForbidden,

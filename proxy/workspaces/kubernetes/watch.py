@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from proxy.errors import ClusterError
+from proxy.errors.workspaces import ClusterError
 from proxy.workspaces.kubernetes.api import Api, Expired, Query
 from proxy.workspaces.kubernetes.objects import Object
 

@@ -9,13 +9,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from proxy.errors import (
-    ClusterConflict,
-    ClusterError,
-    Refused,
-    WorkspaceNotFound,
-    WorkspaceUnstartable,
-)
+from proxy.errors.programs import Refused
+from proxy.errors.workspaces import ClusterConflict, ClusterError, WorkspaceNotFound, WorkspaceUnstartable
 from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings.kubernetes import InjectRule, KubernetesSettings
 from proxy.trust.authority import server_name

@@ -1,29 +1,26 @@
+import importlib
+import pkgutil
 import re
 
 import pytest
 
 from proxy import errors
-from proxy.errors import (
-    BlueprintInvalid,
-    FairleadError,
-    ProgramNotStarted,
-    ProgramNotStartedKind,
-    Refused,
-    SettingsError,
-    UserStringInvalid,
-    WorkspaceStartFailed,
-    exit_status_of,
-    user_sentence,
-)
+from proxy.errors import FairleadError, SettingsError, exit_status_of, user_sentence
+from proxy.errors.blueprints import BlueprintInvalid
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.programs import ProgramNotStarted, ProgramNotStartedKind, Refused
+from proxy.errors.workspaces import WorkspaceStartFailed
 
 
 def every_error() -> list[type[FairleadError]]:
+    for module in pkgutil.iter_modules(errors.__path__):
+        importlib.import_module(f"proxy.errors.{module.name}")
     found, todo = [], [FairleadError]
     while todo:
         kind = todo.pop()
         found.append(kind)
         todo += kind.__subclasses__()
-    return [kind for kind in found if kind.__module__ == "proxy.errors"]
+    return [kind for kind in found if kind.__module__.startswith("proxy.errors")]
 
 
 def test_every_error_has_a_code_of_its_own_and_a_docstring() -> None:

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from proxy import userstring
-from proxy.errors import UserStringInvalid
+from proxy.errors.login import UserStringInvalid
 from proxy.userstring import Form, UserString, canonical_key, format_user_string, parse, workspace_name, wrap
 
 

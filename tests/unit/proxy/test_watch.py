@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.events import schema
 from proxy.events.inprocess import InProcessBus
 from proxy.identity.directory import Directory, KeyStanding

@@ -5,7 +5,7 @@ import pytest
 
 from proxy.blueprints.catalog import CHECK_EVERY_S, DirectoryCatalog
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 
 class Clock:

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.blueprints.document import read_document
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.blueprints.expressions import FIXED, Facts
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.userstring import UserString
 from tests.unit.proxy.blueprints.reading import read

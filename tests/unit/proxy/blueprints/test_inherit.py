@@ -4,7 +4,7 @@ import pytest
 
 from proxy.blueprints.inherit import LISTS, Join, join_of
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from tests.unit.proxy.blueprints.reading import read
 
 BASE = """

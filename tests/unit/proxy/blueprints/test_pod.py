@@ -15,7 +15,7 @@ from proxy.blueprints.pod import (
     Toleration,
 )
 from proxy.blueprints.values import amount
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from tests.unit.proxy.blueprints.reading import parse
 
 FULL = """

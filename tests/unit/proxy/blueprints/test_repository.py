@@ -20,7 +20,7 @@ from proxy.blueprints.repository import (
     template_of,
 )
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.settings.blueprints import RepositorySettings
 from proxy.userstring import UserString

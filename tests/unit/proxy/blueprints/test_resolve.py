@@ -1,7 +1,9 @@
 import pytest
 
 from proxy.blueprints.resolve import resolve, resolve_name, usable
-from proxy.errors import EXIT_REFUSED, BlueprintNotFound, WorkspaceNotFound
+from proxy.errors import EXIT_REFUSED
+from proxy.errors.blueprints import BlueprintNotFound
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import User
 from proxy.userstring import parse, workspace_name
 from tests.unit.proxy.blueprints.reading import read

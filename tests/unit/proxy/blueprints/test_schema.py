@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proxy.blueprints.reading import read_set
 from proxy.blueprints.schema import DEFAULT_ACCEPT_ENV, Blueprint, Forward, InitScript, Limits
 from proxy.blueprints.sources import MAX_FILE_BYTES, read_files
-from proxy.errors import BlueprintInvalid
+from proxy.errors.blueprints import BlueprintInvalid
 from tests.unit.proxy.blueprints.reading import parse
 
 FULL = """

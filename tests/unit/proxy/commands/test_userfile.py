@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.commands.userfile import parse_moment, read_users
-from proxy.errors import IdentityError
+from proxy.errors.stores import IdentityError
 from proxy.identity.directory import UserEntry
 from proxy.identity.keys import parse_public_key
 from tests.fakes.provider import new_key

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.errors import (
+from proxy.errors.login import (
     AccountInactive,
     KeyNotConfirmed,
     KeyNotListed,

@@ -4,13 +4,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import (
-    ApprovalDenied,
-    CodeExpired,
-    FairleadError,
-    ProviderMisconfigured,
-    ProviderUnavailable,
-)
+from proxy.errors import FairleadError
+from proxy.errors.login import ApprovalDenied, CodeExpired, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity import device_flow
 from proxy.identity.device_flow import Authorization, DeviceClient, Event, Send, Tokens, Wait
 from proxy.identity.http import Reply

@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.errors import TooManyForName, TooManyFromSource, TooManyPending
+from proxy.errors.login import TooManyForName, TooManyFromSource, TooManyPending
 from proxy.identity.intake import MAX_SOURCES, Intake
 from proxy.settings.front_door import OnboardingSettings
 

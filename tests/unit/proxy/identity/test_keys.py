@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import KeyInvalid
+from proxy.errors.stores import KeyInvalid
 from proxy.identity.keys import check_blob, fingerprint, parse_public_key, parse_public_keys
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.keys import PublicKey
 from proxy.identity.keysource import ASK_EVERY_S, KeyChange, KeySource
 from proxy.identity.profile import KeyList, Profile

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import ProviderMisconfigured, SettingsError
+from proxy.errors import SettingsError
+from proxy.errors.login import ProviderMisconfigured
 from proxy.identity.mapping import ClaimMapping, Mapped
 from proxy.settings.front_door import MappingSettings
 

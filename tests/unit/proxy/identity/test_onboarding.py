@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import (
+from proxy.errors.login import (
     ApprovalDenied,
     CodeExpired,
     KeyNotConfirmed,
@@ -16,11 +16,11 @@ from proxy.errors import (
     OnboardingRefused,
     OtherAccount,
     ProviderUnavailable,
-    StoreError,
     TooManyForName,
     TooManyFromSource,
     TooManyPending,
 )
+from proxy.errors.stores import StoreError
 from proxy.identity.keys import PublicKey
 from proxy.identity.onboarding import Approved, Onboarding, Pending
 from proxy.settings.front_door import OnboardingSettings

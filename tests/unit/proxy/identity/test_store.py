@@ -12,7 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import proxy.sessions.schema  # noqa: F401 (its tables join the others in `metadata`)
-from proxy.errors import StoreError
+from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage import migrate
 from proxy.storage.tables import metadata

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import AddressBanned, StateUnavailable, TooManySessions
+from proxy.errors.login import AddressBanned, TooManySessions
+from proxy.errors.stores import StateUnavailable
 from proxy.events import schema
-from proxy.events.kv import MemoryBuckets
+from proxy.events.buckets.memory import MemoryBuckets
 from proxy.protection import bans as bans_module
 from proxy.protection.bans import Ban, Bans, order
 from proxy.protection.guard import Guard, Visitor

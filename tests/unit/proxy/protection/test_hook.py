@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.events.kv import MemoryBuckets
+from proxy.events.buckets.memory import MemoryBuckets
 from proxy.protection.bans import Bans, order
 from proxy.protection.hook import Hook
 from proxy.settings.protection import BanSettings

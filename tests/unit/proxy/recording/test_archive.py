@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import RecordingError, RecordingNotFound
+from proxy.errors.stores import RecordingError, RecordingNotFound
 from proxy.recording import manifest as manifests
 from proxy.recording.archive import Archive
 from proxy.recording.chain import Chain

@@ -11,7 +11,7 @@ import pytest
 
 from proxy import userstring
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import RecordingLost, RecordingUnavailable
+from proxy.errors.stores import RecordingLost, RecordingUnavailable
 from proxy.model import (
     ConnId,
     Exec,

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from proxy.errors import StoreError, UserStringInvalid
+from proxy.errors.login import UserStringInvalid
+from proxy.errors.stores import StoreError
 from proxy.identity.onboarding import Shown
 from proxy.model import Phase, Progress
 from proxy.ssh import prompts

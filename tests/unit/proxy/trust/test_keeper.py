@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from pydantic import ValidationError
 
-from proxy.errors import TrustError
+from proxy.errors.upstream import TrustError
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import server_name
 from proxy.trust.certmanager import MountedIdentity, certificate_manifest

@@ -4,7 +4,8 @@ import pytest
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
-from proxy.errors import OpenFailedKind, ProgramNotStartedKind, UpstreamLost
+from proxy.errors.programs import OpenFailedKind, ProgramNotStartedKind
+from proxy.errors.upstream import UpstreamLost
 from proxy.upstream import frames
 from proxy.userstring import parse
 

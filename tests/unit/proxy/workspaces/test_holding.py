@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import EXIT_REFUSED, WorkspaceHeld, exit_status_of
+from proxy.errors import EXIT_REFUSED, exit_status_of
+from proxy.errors.programs import WorkspaceHeld
 from proxy.model import User, WorkspaceName
 from proxy.policy import held_for
 from proxy.userstring import parse

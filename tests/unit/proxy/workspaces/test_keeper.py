@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxy.errors import ClusterUnavailable, Unreachable, UserNotFound
+from proxy.errors.stores import UserNotFound
+from proxy.errors.upstream import Unreachable
+from proxy.errors.workspaces import ClusterUnavailable
 from proxy.model import Endpoint, WorkspaceName
 from proxy.policy import Bounds, Due
 from proxy.settings import WorkspaceSettings

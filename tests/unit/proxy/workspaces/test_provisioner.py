@@ -6,7 +6,9 @@ import pytest
 
 from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import BlueprintNotFound, Refused, WorkspaceNotFound
+from proxy.errors.blueprints import BlueprintNotFound
+from proxy.errors.programs import Refused
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Endpoint, Principal, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.userstring import parse, workspace_name
@@ -79,6 +81,10 @@ def workspaces(tmp_path: Path, backend: RecordingBackend) -> Workspaces:
     return Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings())
 
 
+async def ensured(workspaces: Workspaces, who: Principal) -> Endpoint:
+    return await workspaces.ensure(await workspaces.request_of(who), print)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "blueprint", "may_create"),
     [
@@ -100,7 +106,7 @@ async def test_a_user_string_means_one_workspace(
     blueprint: str,
     may_create: bool,
 ) -> None:
-    endpoint = await workspaces.ensure(principal(text), print)
+    endpoint = await ensured(workspaces, principal(text))
     assert endpoint.workspace == name
     (asked,) = backend.asked
     assert (asked.name, asked.user.name, asked.blueprint.name, asked.may_create) == (
@@ -142,7 +148,7 @@ async def test_a_refusal_says_what_there_is(
     sentence: str,
 ) -> None:
     with pytest.raises(error) as caught:
-        await workspaces.ensure(principal(text), print)
+        await ensured(workspaces, principal(text))
     assert sentence in str(caught.value)
     assert backend.asked == []
 
@@ -166,7 +172,7 @@ def test_a_backend_without_account_offers_none() -> None:
 async def test_the_blueprint_in_effect_can_be_asked_for(
     workspaces: Workspaces, principal: MakePrincipal
 ) -> None:
-    assert (await workspaces.blueprint(principal("alice+data"))).accounts == ("postgres",)
+    assert (await workspaces.request_of(principal("alice+data"))).blueprint.accounts == ("postgres",)
 
 
 class RepositoryFiles:
@@ -189,14 +195,14 @@ async def test_a_repository_s_workspace_is_found_again_by_its_name(
     repositories = Repositories(settings.repository, RepositoryFiles())
     backend.features = Features(repositories=True)
     these = Workspaces(DirectoryCatalog(tmp_path), backend, settings, repositories=repositories)
-    await these.ensure(principal("alice+repo=o/p+ref=v1"), print)
+    await ensured(these, principal("alice+repo=o/p+ref=v1"))
     (asked,) = backend.asked
     assert asked.name == workspace_name(parse("alice+repo=o/p+ref=v1"), "base")
     assert asked.blueprint.description == "o/p at v1"
     backend.records["ws"] = WorkspaceRecord(
         WorkspaceName("ws"), "alice", "base", datetime.now(UTC), user_string="alice+repo=o/p+ref=v1"
     )
-    await these.ensure(principal("alice+pod=ws"), print)
+    await ensured(these, principal("alice+pod=ws"))
     named = backend.asked[-1]
     assert (named.name, named.may_create) == ("ws", False)
     assert named.blueprint == asked.blueprint
@@ -210,8 +216,8 @@ async def test_the_default_is_that_of_the_first_rule(
     (tmp_path / "gpu.yaml").write_text("")
     rules = (PersonRule(users=("bob",), default="dev"), PersonRule(default="gpu", max_workspaces=3))
     these = Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings(rules=rules))
-    await these.ensure(principal("alice"), print)
+    await ensured(these, principal("alice"))
     assert backend.asked[0].blueprint.name == "gpu"
     backend.records["more"] = WorkspaceRecord(WorkspaceName("more"), "alice", "gpu", datetime.now(UTC))
     with pytest.raises(Refused, match="you may have 3 workspaces and have mine"):
-        await these.ensure(principal("alice"), print)
+        await ensured(these, principal("alice"))

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from proxy.blueprints.schema import Blueprint, Quota
-from proxy.errors import EXIT_REFUSED, Refused
+from proxy.errors import EXIT_REFUSED
+from proxy.errors.programs import Refused
 from proxy.model import User, WorkspaceName
 from proxy.settings.blueprints import PersonRule
 from proxy.userstring import UserString

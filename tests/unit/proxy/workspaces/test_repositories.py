@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy.blueprints.schema import Blueprint, InitScript
-from proxy.errors import BlueprintInvalid, BlueprintNotFound, Refused, RepositoryUnreachable
+from proxy.errors.blueprints import BlueprintInvalid, BlueprintNotFound, RepositoryUnreachable
+from proxy.errors.programs import Refused
 from proxy.model import User
 from proxy.settings.blueprints import RepositorySettings
 from proxy.userstring import UserString, parse, workspace_name

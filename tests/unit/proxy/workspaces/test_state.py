@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import WorkspaceName
 from proxy.workspaces.backend import WorkspaceRecord
 from proxy.workspaces.state import State, last_words, read_json, try_lock, write_json

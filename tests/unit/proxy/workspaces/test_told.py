@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.blueprints.schema import Blueprint
-from proxy.errors import WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceStartFailed
 from proxy.events import schema
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
 from proxy.userstring import parse

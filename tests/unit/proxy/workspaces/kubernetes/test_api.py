@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import (
+from proxy.errors import SettingsError
+from proxy.errors.workspaces import (
     ClusterConflict,
     ClusterError,
     ClusterForbidden,
@@ -16,7 +17,6 @@ from proxy.errors import (
     ClusterRefused,
     ClusterThrottled,
     ClusterUnavailable,
-    SettingsError,
 )
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.workspaces.kubernetes.api import MAX_LINE_BYTES, Api, Expired, Query

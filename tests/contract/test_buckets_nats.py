@@ -10,9 +10,9 @@ import nats
 import pytest
 from nats.js.api import StreamConfig
 
-from proxy.errors import StateConflict, StateError, StateRefused, StateUnavailable
-from proxy.events.kv import Bucket, BucketSpec, Change, Entry, Watch
-from proxy.events.natsbuckets import NatsBuckets
+from proxy.errors.stores import StateConflict, StateError, StateRefused, StateUnavailable
+from proxy.events.buckets import Bucket, BucketSpec, Change, Entry, Watch
+from proxy.events.buckets.nats import NatsBuckets
 from proxy.events.publisher import Gap
 from proxy.settings.events import EventsSettings
 from tests.contract.natsserver import NatsServer, free_port

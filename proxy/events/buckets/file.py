@@ -16,8 +16,9 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors import StateConflict, StateRefused, StateUnavailable
-from proxy.events.kv import Bucket, BucketSpec, Entry, Mirror, Watch, check, shorter
+from proxy.errors.stores import StateConflict, StateRefused, StateUnavailable
+from proxy.events.buckets import Bucket, BucketSpec, Entry, check, shorter
+from proxy.events.buckets.mirror import MirroredBucket
 
 _log = structlog.get_logger("events")
 _T = TypeVar("_T")
@@ -103,7 +104,7 @@ class _File:
 
 
 class FileBuckets:
-    """Buckets that processes of this machine share; see kv.Buckets."""
+    """Buckets that processes of this machine share; see Buckets."""
 
     def __init__(self, path: Path, *, timeout_s: float) -> None:
         self._path = path
@@ -116,18 +117,18 @@ class FileBuckets:
         self._is_blind = False
 
     def open(self, spec: BucketSpec) -> Bucket:
-        """See kv.Buckets."""
+        """See Buckets."""
         if spec.name not in self._buckets:
             self._buckets[spec.name] = FileBucket(spec, self)
             self._wake.set()
         return self._buckets[spec.name]
 
     def start(self) -> None:
-        """See kv.Buckets."""
+        """See Buckets."""
         self._tasks.spawn(self._run(), name="look")
 
     async def close(self) -> None:
-        """See kv.Buckets."""
+        """See Buckets."""
         await self._tasks.close()
         for bucket in self._buckets.values():
             bucket.close()
@@ -164,61 +165,26 @@ class FileBuckets:
                     await self._wake.wait()
 
 
-class FileBucket:
-    """One bucket; see kv.Bucket."""
+class FileBucket(MirroredBucket):
+    """One bucket; see Bucket. Once it was read it stays live, since the file has no other teller."""
 
     def __init__(self, spec: BucketSpec, owner: FileBuckets) -> None:
-        self._spec = spec
+        super().__init__(spec)
         self._owner = owner
-        self._mirror = Mirror(spec)
         self._seen = 0
         self._looking = asyncio.Lock()
-        self._live = asyncio.Event()
-
-    @property
-    def name(self) -> str:
-        """See kv.Bucket."""
-        return self._spec.name
-
-    @property
-    def is_live(self) -> bool:
-        """See kv.Bucket; once it was read it stays so, since the file has no other teller."""
-        return self._live.is_set()
-
-    async def live(self) -> None:
-        """See kv.Bucket."""
-        await self._live.wait()
-
-    def get(self, key: str) -> Entry | None:
-        """See kv.Bucket."""
-        return self._mirror.get(key)
-
-    def entries(self, prefix: str = "") -> list[Entry]:
-        """See kv.Bucket."""
-        return self._mirror.entries(prefix)
 
     async def put(self, key: str, value: bytes, *, ttl_s: float | None = None) -> int:
-        """See kv.Bucket."""
+        """See Bucket."""
         return await self._write(key, value, ttl_s, None)
 
     async def update(self, key: str, value: bytes, revision: int, *, ttl_s: float | None = None) -> int:
-        """See kv.Bucket."""
+        """See Bucket."""
         return await self._write(key, value, ttl_s, revision)
 
     async def delete(self, key: str, revision: int | None = None) -> None:
-        """See kv.Bucket."""
+        """See Bucket."""
         await self._write(key, None, None, revision)
-
-    def watch(self, prefix: str = "") -> Watch:
-        """See kv.Bucket."""
-        watch = self._mirror.watch(prefix)
-        if self.is_live:
-            watch.note_gap()
-        return watch
-
-    def close(self) -> None:
-        """End every watch."""
-        self._mirror.close()
 
     async def look(self) -> None:
         """Take what changed since the last look. Raises: StateUnavailable."""

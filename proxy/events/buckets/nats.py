@@ -13,137 +13,32 @@ Source: NATS ADR-8 (key-value store), ADR-43 (per-message TTL).
 
 import asyncio
 import math
-from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TypeVar
 
-import nats.errors
-import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, DiscardPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from proxy.aio import TaskOwner
-from proxy.errors import StateConflict, StateError, StateRefused, StateUnavailable
-from proxy.events.kv import MAX_VALUE_BYTES, Bucket, BucketSpec, Entry, Mirror, Watch, check, shorter
-from proxy.events.natswire import STREAM_EXISTS, LinkFailed, Wire
+from proxy.errors.stores import StateConflict, StateError, StateRefused, StateUnavailable
+from proxy.events.buckets import MAX_VALUE_BYTES, Bucket, BucketSpec, Entry, check, shorter
+from proxy.events.buckets.mirror import MirroredBucket
+from proxy.events.buckets.natsstore import EXPIRES, OPERATION, Store, is_marker, ttl_of
+from proxy.events.natswire import LinkFailed
 from proxy.events.reconnect import Told, hold_for_ever
 from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")
-_T = TypeVar("_T")
 
-_EXPIRES = "Fairlead-Expires"
-"""Seconds since 1970, with fractions; what the server's own header rounds."""
-_OPERATION = "KV-Operation"
-_MARKER = "Nats-Marker-Reason"
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_WRONG_SEQUENCE = {10071, 10164}
 _MARKER_LIFE_S = 3_600
 """A replica that was away for longer reads everything anew anyhow."""
 _HEARTBEATS_MISSED = 3
 
 
-class _Store(Wire):
-    """A connection on which buckets are kept; `serve` first, then `write`."""
-
-    async def serve(self, bucket: "NatsBucket") -> None:
-        """Make the bucket if there is none, and begin to read it. Raises: LinkFailed."""
-        await self._within(lambda: self._serve(bucket), self._settings.connect_timeout_s * 2, "no answer")
-
-    async def _serve(self, bucket: "NatsBucket") -> None:
-        jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
-        bucket.has_ttl = await self._find_or_make(bucket)
-        inbox = self._client.new_inbox()
-        bucket.begin(self)
-
-        async def read(msg: Msg) -> None:
-            if reason := bucket.read(msg):
-                self.fail(reason)
-
-        await self._client.subscribe(inbox, cb=read)
-        made = await jetstream.add_consumer(
-            bucket.stream,
-            ConsumerConfig(
-                deliver_subject=inbox,
-                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-                filter_subject=f"{bucket.subject}.>",
-                ack_policy=AckPolicy.NONE,
-                idle_heartbeat=max(0.1, self._settings.keepalive_interval_s / 2),  # the server takes no less
-                inactive_threshold=self._settings.keepalive_interval_s * 3,
-                mem_storage=True,
-                num_replicas=1,
-            ),
-        )
-        if not made.num_pending:
-            bucket.is_whole()
-
-    async def _find_or_make(self, bucket: "NatsBucket") -> bool:
-        """Tell whether the server ends entries by itself."""
-        jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
-        for _ in range(2):
-            with suppress(nats.js.errors.NotFoundError):
-                return bool((await jetstream.stream_info(bucket.stream)).config.allow_msg_ttl)
-            try:
-                await jetstream.add_stream(bucket.config(self._settings))
-                _log.info("nats bucket made", bucket=bucket.stream)
-            except nats.js.errors.BadRequestError as exc:
-                if exc.err_code != STREAM_EXISTS:  # another replica was faster
-                    raise
-        raise nats.errors.Error(f"stream {bucket.stream} comes and goes")
-
-    async def write(self, subject: str, value: bytes, headers: dict[str, str]) -> int:
-        """Store one message; gives its sequence number. Raises: StateError."""
-        jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
-        done = await self._ask(jetstream.publish(subject, value, headers=headers or None), subject)
-        return done.seq
-
-    async def last(self, stream: str, subject: str) -> tuple[int, bool]:
-        """Give the number of a key's last message, and whether it is an entry. Raises: StateError."""
-        jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
-        try:
-            message = await self._ask(jetstream.get_last_msg(stream, subject), subject)
-        except _Missing:
-            return 0, False
-        ttl_s = _ttl_of(message.headers or {})
-        return message.seq or 0, not _is_marker(message.headers or {}) and (ttl_s is None or ttl_s > 0)
-
-    async def _ask(self, request: Awaitable[_T], subject: str) -> _T:
-        """Wait for an answer; whoever asks may leave meanwhile, which nats-py would not survive."""
-        task = self._tasks.spawn(_answer(request), name="request")
-        either: set[asyncio.Future[object]] = {task, self.lost}  # type: ignore[arg-type] # both are futures
-        await asyncio.wait(either, timeout=self._settings.ack_timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if task.done() and not task.cancelled():
-            return task.result()
-        if subject.lower() in self._denied:
-            raise StateRefused(f"NATS does not permit {subject}")
-        if not self.lost.done():
-            self.fail("no acknowledgement")
-        raise StateUnavailable(f"NATS: {self.lost.result()}")
-
-
-class _Missing(StateError):
-    """There is no such message."""
-
-
-async def _answer(request: Awaitable[_T]) -> _T:
-    """Turn what a server answers into our errors."""
-    try:
-        return await request
-    except nats.js.errors.NotFoundError as exc:
-        raise _Missing(str(exc)) from None
-    except nats.js.errors.APIError as exc:
-        if exc.err_code in _WRONG_SEQUENCE:
-            raise StateConflict("changed by somebody else") from None
-        is_final = exc.code == 400
-        raise (StateRefused if is_final else StateUnavailable)(f"NATS: {exc.description}") from None
-    except (nats.errors.Error, OSError, AssertionError, AttributeError, ValueError) as exc:
-        raise StateUnavailable(f"NATS: {exc}") from None
-
-
 class NatsBuckets:
-    """Buckets that every replica shares; see kv.Buckets.
+    """Buckets that every replica shares; see Buckets.
 
     Every way in which NATS can fail is logged once when it begins and once when it ends.
     """
@@ -158,25 +53,25 @@ class NatsBuckets:
         self._told = Told("nats buckets")
 
     def open(self, spec: BucketSpec) -> Bucket:
-        """See kv.Buckets."""
+        """See Buckets."""
         if spec.name not in self._buckets:
             self._buckets[spec.name] = NatsBucket(spec, self._settings, self._tasks)
             self._wake.set()
         return self._buckets[spec.name]
 
     def start(self) -> None:
-        """See kv.Buckets."""
+        """See Buckets."""
         self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
 
     async def close(self) -> None:
-        """See kv.Buckets."""
+        """See Buckets."""
         await self._tasks.close()
         for bucket in self._buckets.values():
             bucket.close()
 
     async def _hold(self, url: str) -> bool:
         """Hold a connection until it is lost."""
-        store = _Store(self._settings, url, self._wake.set)
+        store = Store(self._settings, url, self._wake.set)
         try:
             await store.open()
             await self._carry(store, url)
@@ -190,7 +85,7 @@ class NatsBuckets:
             await store.dispose()
         return store.opened
 
-    async def _carry(self, store: _Store, url: str) -> None:
+    async def _carry(self, store: Store, url: str) -> None:
         """Serve buckets until the connection fails, which raises."""
         served: set[str] = set()
         while True:
@@ -207,16 +102,14 @@ class NatsBuckets:
                     store.fail(f"bucket {name} is silent")
 
 
-class NatsBucket:
-    """One bucket; see kv.Bucket."""
+class NatsBucket(MirroredBucket):
+    """One bucket; see Bucket."""
 
     def __init__(self, spec: BucketSpec, settings: EventsSettings, tasks: TaskOwner) -> None:
-        self._spec = spec
+        super().__init__(spec, self._expired)
         self._timeout_s = settings.ack_timeout_s
         self._tasks = tasks
-        self._mirror = Mirror(spec, self._expired)
-        self._store: _Store | None = None
-        self._live = asyncio.Event()
+        self._store: Store | None = None
         self._heard_at = 0.0
         self._delivered = 0
         self._reached = 0
@@ -246,36 +139,14 @@ class NatsBucket:
             allow_msg_ttl=True,
         )
 
-    # --------------------------------------------------------------------------------- kv.Bucket
-
-    @property
-    def name(self) -> str:
-        """See kv.Bucket."""
-        return self._spec.name
-
-    @property
-    def is_live(self) -> bool:
-        """See kv.Bucket."""
-        return self._live.is_set()
-
-    async def live(self) -> None:
-        """See kv.Bucket."""
-        await self._live.wait()
-
-    def get(self, key: str) -> Entry | None:
-        """See kv.Bucket."""
-        return self._mirror.get(key)
-
-    def entries(self, prefix: str = "") -> list[Entry]:
-        """See kv.Bucket."""
-        return self._mirror.entries(prefix)
+    # ------------------------------------------------------------------------------------ Bucket
 
     async def put(self, key: str, value: bytes, *, ttl_s: float | None = None) -> int:
-        """See kv.Bucket."""
+        """See Bucket."""
         return await self._write(key, value, self._ending(ttl_s))
 
     async def update(self, key: str, value: bytes, revision: int, *, ttl_s: float | None = None) -> int:
-        """See kv.Bucket."""
+        """See Bucket."""
         known = self._mirror.get(key)
         if (known is None and revision) or (known is not None and known.revision > revision):
             raise StateConflict(f"{self.name}: {key} was changed by somebody else")
@@ -292,7 +163,7 @@ class NatsBucket:
         return await self._write(key, value, headers | {_EXPECTED: str(sequence)})
 
     async def delete(self, key: str, revision: int | None = None) -> None:
-        """See kv.Bucket."""
+        """See Bucket."""
         check(self._spec, key)
         self._ready()
         known = self._mirror.get(key)
@@ -301,16 +172,9 @@ class NatsBucket:
         if known is not None:
             await self._purge(key, revision)
 
-    def watch(self, prefix: str = "") -> Watch:
-        """See kv.Bucket."""
-        watch = self._mirror.watch(prefix)
-        if self.is_live:
-            watch.note_gap()
-        return watch
-
     # ------------------------------------------------------------------------------------ writing
 
-    def _ready(self) -> _Store:
+    def _ready(self) -> Store:
         if self._store is None or not self.is_live:
             raise StateUnavailable(f"{self.name}: NATS is not there")
         return self._store
@@ -319,20 +183,20 @@ class NatsBucket:
         limit_s = shorter(ttl_s, self._spec.ttl_s)
         if limit_s is None:
             return {}
-        headers = {_EXPIRES: f"{datetime.now(UTC).timestamp() + limit_s:.3f}"}
+        headers = {EXPIRES: f"{datetime.now(UTC).timestamp() + limit_s:.3f}"}
         return headers | {"Nats-TTL": str(math.ceil(limit_s) + 1)} if self.has_ttl else headers
 
     async def _write(self, key: str, value: bytes, headers: dict[str, str]) -> int:
         check(self._spec, key, value)
         store = self._ready()
-        if _OPERATION not in headers and not self._mirror.has_room_for(key):
+        if OPERATION not in headers and not self._mirror.has_room_for(key):
             raise StateRefused(f"{self.name}: full with {self._spec.max_entries} entries")
         sequence = await store.write(f"{self.subject}.{key}", value, headers)
         await self._until(sequence)
         return sequence
 
     async def _purge(self, key: str, revision: int | None) -> None:
-        headers = {_OPERATION: "PURGE", "Nats-Rollup": "sub"}
+        headers = {OPERATION: "PURGE", "Nats-Rollup": "sub"}
         if self.has_ttl:
             headers["Nats-TTL"] = str(_MARKER_LIFE_S)
         if revision is not None:
@@ -367,7 +231,7 @@ class NatsBucket:
         """Since the server was heard last; it sends heartbeats."""
         return asyncio.get_running_loop().time() - self._heard_at
 
-    def begin(self, store: _Store) -> None:
+    def begin(self, store: Store) -> None:
         """Expect everything anew on this connection."""
         self._store = store
         self._delivered = 0
@@ -393,7 +257,7 @@ class NatsBucket:
     def close(self) -> None:
         """End every watch."""
         self.end()
-        self._mirror.close()
+        super().close()
 
     def read(self, msg: Msg) -> str:
         """Take a message of the stream or a heartbeat; gives in words why the connection is no good."""
@@ -415,9 +279,9 @@ class NatsBucket:
         return ""
 
     def _take(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> None:
-        ttl_s = _ttl_of(headers)
+        ttl_s = ttl_of(headers)
         entry = Entry(key, value, revision)
-        if _is_marker(headers):
+        if is_marker(headers):
             self._mirror.remove(key)
         elif ttl_s is not None and ttl_s <= 0:
             self._mirror.remove(key)
@@ -435,18 +299,3 @@ class NatsBucket:
             elif not reached.done():
                 reached.set_result(None)
         self._waiting = still
-
-
-def _is_marker(headers: dict[str, str]) -> bool:
-    return _OPERATION in headers or _MARKER in headers
-
-
-def _ttl_of(headers: dict[str, str]) -> float | None:
-    """Give the seconds that an entry has left; None for one that does not end."""
-    text = headers.get(_EXPIRES)
-    if text is None:
-        return None
-    with suppress(ValueError):
-        if math.isfinite(moment := float(text)):
-            return moment - datetime.now(UTC).timestamp()
-    return None

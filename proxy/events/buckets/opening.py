@@ -1,7 +1,7 @@
 """Chooses where state is shared: NATS where it is configured, else a file under `home`."""
 
-from proxy.events.filebuckets import FileBuckets
-from proxy.events.kv import Buckets
+from proxy.events.buckets import Buckets
+from proxy.events.buckets.file import FileBuckets
 from proxy.settings import Settings
 
 
@@ -10,7 +10,7 @@ def open_buckets(settings: Settings) -> Buckets:
     events = settings.events
     if not events.urls:
         return FileBuckets(settings.state_dir / "shared.db", timeout_s=events.ack_timeout_s)
-    from proxy.events.natsbuckets import (
+    from proxy.events.buckets.nats import (
         NatsBuckets,  # nats-py is slow to import, and most laptops have no NATS
     )
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import StateConflict, StateRefused
-from proxy.events.filebuckets import FileBuckets
-from proxy.events.kv import MAX_VALUE_BYTES, Bucket, Buckets, BucketSpec, Change, Entry, MemoryBuckets, Watch
-from proxy.events.natsbuckets import NatsBuckets
+from proxy.errors.stores import StateConflict, StateRefused
+from proxy.events.buckets import MAX_VALUE_BYTES, Bucket, Buckets, BucketSpec, Change, Entry, Watch
+from proxy.events.buckets.file import FileBuckets
+from proxy.events.buckets.memory import MemoryBuckets
+from proxy.events.buckets.nats import NatsBuckets
 from proxy.events.publisher import Gap
 from proxy.settings.events import EventsSettings
 from tests.contract.natsserver import NatsServer

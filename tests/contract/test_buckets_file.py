@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import StateUnavailable
-from proxy.events.filebuckets import FileBuckets
-from proxy.events.kv import Bucket, BucketSpec
+from proxy.errors.stores import StateUnavailable
+from proxy.events.buckets import Bucket, BucketSpec
+from proxy.events.buckets.file import FileBuckets
 
 PATIENCE_S = 30
 SPEC = BucketSpec("things")
