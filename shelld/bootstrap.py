@@ -62,8 +62,10 @@ class Bootstrap:
         try:
             os.makedirs(home, mode=_HOME_MODE, exist_ok=True)
             if os.geteuid() == 0 and os.stat(home).st_uid == 0 != self.account.uid:
-                # A new volume belongs to root. Only the directory itself: what is inside may be huge.
+                # A new volume belongs to root, and everybody may look or even write into it. Only the
+                # directory itself: what is inside may be huge.
                 os.chown(home, self.account.uid, self.account.gid)
+                os.chmod(home, _HOME_MODE)
             return not set(os.listdir(home)) - _OF_A_NEW_VOLUME
         except OSError as error:
             _log.warning("home not prepared", home=home, reason=error.strerror)

@@ -74,10 +74,10 @@ def test_a_workspace_without_shell_says_so(fairlead: ClusterFairlead, name: str)
 
 
 def test_the_account_owns_its_home(fairlead: ClusterFairlead) -> None:
-    command = 'id -u; stat -c %u "$HOME"; cd; touch mine && echo ok'
+    command = 'id -u; stat -c "%u %a" "$HOME"; cd; touch mine && echo ok'
     done = fairlead.ssh(command, "-l", "alice+glibc", timeout_s=120)
-    mine, owner, ok = done.stdout.decode().split()
-    assert (ok, owner) == ("ok", mine)
+    mine, owner, mode, ok = done.stdout.decode().split()
+    assert (ok, owner, mode) == ("ok", mine, "700")
 
 
 @pytest.mark.parametrize("name", ["glibc-plain", "busybox-plain", "musl-plain"])
