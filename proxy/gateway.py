@@ -92,23 +92,26 @@ class Gateway:
 
     @asynccontextmanager
     async def program(
-        self, principal: Principal, spec: ProgramSpec, program_id: str, report: Report
+        self, principal: Principal, spec: Callable[[], ProgramSpec], program_id: str, report: Report
     ) -> AsyncIterator[Running]:
         """Start the workspace where needed, then the program; it is ended on leaving.
+
+        `spec` is asked again when the workspace is there: a terminal may have another size by then.
 
         Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError;
             RecordingUnavailable and, while inside or on leaving, RecordingLost when the program may not
             run unrecorded.
         """
         async with AsyncExitStack() as stack:
-            with _counted(spec):
-                if not (decision := policy.may_start(principal, spec.kind)):
+            asked = spec()
+            with _counted(asked):
+                if not (decision := policy.may_start(principal, asked.kind)):
                     raise Refused(decision.reason)
                 request = await self._workspaces.request_of(principal)
-                recording = await self._recordings.program(principal, spec, request.blueprint, program_id)
+                recording = await self._recordings.program(principal, asked, request.blueprint, program_id)
                 recorder = None if recording is None else await stack.enter_async_context(recording)
                 program, link = await self._on_link(
-                    stack, request, report, lambda link: link.run(spec, principal, program_id)
+                    stack, request, report, lambda link: link.run(spec(), principal, program_id)
                 )
             async with program:
                 yield Running(program, link, recorder, request.blueprint.splash)

@@ -42,6 +42,17 @@ Tell = Callable[[News], None]
 """Takes news; quick, raises nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be recorded, on which terms, and with what."""
+
+    common: Common
+    key: SigningKey
+    manifest: Manifest
+    terms: Terms
+    tell: Tell
+
+
 class Recorder:
     """One program, or one forward. A context around the program; it ends the program that must not go on.
 
@@ -51,21 +62,21 @@ class Recorder:
     wants_input = False
     """Whether `input` is to be called at all."""
 
-    def __init__(self, common: Common, key: SigningKey, manifest: Manifest, terms: Terms, tell: Tell) -> None:
+    def __init__(self, job: Job) -> None:
         self._began = time.monotonic()
-        self._common = common
-        self._key = key
-        self._manifest = manifest
-        self._terms = terms
-        self._tell = tell
-        self._chain = Chain(manifest.id, key)
+        self._common = job.common
+        self._key = job.key
+        self._manifest = job.manifest
+        self._terms = job.terms
+        self._tell = job.tell
+        self._chain = Chain(self.id, job.key)
         self._spool = Spool(
-            common,
-            manifest.place,
+            job.common,
+            job.manifest.place,
             self._chain,
             self,
             clock=self.clock,
-            refuses=terms.on_failure == "refuse",
+            refuses=job.terms.on_failure == "refuse",
         )
         self._body: asyncio.Task[object] | None = None
         self._lost = False
@@ -233,22 +244,12 @@ class TerminalRecorder(Recorder):
     second, and an event costs as much as a thousand bytes.
     """
 
-    def __init__(
-        self,
-        common: Common,
-        key: SigningKey,
-        manifest: Manifest,
-        terms: Terms,
-        tell: Tell,
-        *,
-        header: bytes,
-        has_terminal: bool,
-    ) -> None:
-        super().__init__(common, key, manifest, terms, tell)
-        limit = None if has_terminal else common.settings.exec_output_bytes
+    def __init__(self, job: Job, *, header: bytes, has_terminal: bool) -> None:
+        super().__init__(job)
+        limit = None if has_terminal else job.common.settings.exec_output_bytes
         self._cast = Cast(bulk_limit_bytes=limit)
         self._window: WindowSize | None = None
-        self.wants_input = terms.input
+        self.wants_input = job.terms.input
         self._joined: list[bytes | memoryview] = []
         self._joined_bytes = 0
         self._joined_stderr = False
@@ -324,17 +325,8 @@ class SftpRecorder(Recorder):
 
     wants_input = True
 
-    def __init__(
-        self,
-        common: Common,
-        key: SigningKey,
-        manifest: Manifest,
-        terms: Terms,
-        tell: Tell,
-        *,
-        header: bytes,
-    ) -> None:
-        super().__init__(common, key, manifest, terms, tell)
+    def __init__(self, job: Job, *, header: bytes) -> None:
+        super().__init__(job)
         self._sftp = SftpLog()
         self._spool.add(header)
 
@@ -367,17 +359,8 @@ class Traffic(Protocol):
 class ForwardRecorder(Recorder):
     """A forwarded connection: its manifest, with the totals, is all there is."""
 
-    def __init__(
-        self,
-        common: Common,
-        key: SigningKey,
-        manifest: Manifest,
-        terms: Terms,
-        tell: Tell,
-        *,
-        traffic: Traffic,
-    ) -> None:
-        super().__init__(common, key, manifest, terms, tell)
+    def __init__(self, job: Job, *, traffic: Traffic) -> None:
+        super().__init__(job)
         self._traffic = traffic
 
     def _totals(self) -> tuple[int, int]:

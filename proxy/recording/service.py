@@ -12,6 +12,7 @@ from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
 from proxy.recording.recorder import (
     ForwardRecorder,
+    Job,
     Recorder,
     SftpRecorder,
     Tell,
@@ -88,16 +89,16 @@ class Recordings:
         about = {"id": program_id, "user": principal.user.name, "kind": kinds[0]}
         title = f"{manifest.user_string}: {command or kinds[0]}"
         timestamp = int(manifest.started_at.timestamp())
-        parts = (self._common, self._key, manifest, terms, self._tell)
+        job = Job(self._common, self._key, manifest, terms, self._tell)
         recorder: Recorder
         if is_sftp:
             header = sftplog.header(timestamp=timestamp, title=title, about=about)
-            recorder = SftpRecorder(*parts, header=header)
+            recorder = SftpRecorder(job, header=header)
         else:
             header = asciicast.header(
                 spec, timestamp=timestamp, title=title, shell=blueprint.shell or "", about=about
             )
-            recorder = TerminalRecorder(*parts, header=header, has_terminal=spec.pty is not None)
+            recorder = TerminalRecorder(job, header=header, has_terminal=spec.pty is not None)
         await self._begin(recorder, terms)
         return recorder
 
@@ -119,7 +120,8 @@ class Recordings:
         manifest = self._manifest(
             principal, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
         )
-        recorder = ForwardRecorder(self._common, self._key, manifest, terms, self._tell, traffic=traffic)
+        job = Job(self._common, self._key, manifest, terms, self._tell)
+        recorder = ForwardRecorder(job, traffic=traffic)
         await self._begin(recorder, terms)
         return recorder
 

@@ -66,7 +66,6 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._recorder: Recorder | None = None
         self._screen: Sink = self._outbound
         """Where the person sees things; a recorder may look on."""
-        self._pty_told: Pty | None = None
         self._ran = False
         self._task: asyncio.Task[None] | None = None
         self._record: LiveProgram | None = None
@@ -245,7 +244,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
             return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
-            self._waiting = Waiting(self._inbound, self._outbound, self._pty, self._kind)
+            asked = self._pty
+            self._waiting = Waiting(self._inbound, self._outbound, asked, self._kind)
             async with self._waiting as waiting:
                 running = await self._start(stack, self._kind, waiting)
             self._waiting = None
@@ -255,8 +255,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             carried: ProgramStream = program
             if recorder is not None:
                 carried = await self._look_on(recorder, program)
-            if self._pty is not None and self._pty is not self._pty_told:
-                # It changed while the workspace started.
+            if self._pty is not None and self._pty is not asked:
+                # The recorder knows the size that was asked for, the program perhaps a later one.
                 self._resize(program, self._pty.window)
             if isinstance(self._kind, Shell) and self._pty is not None:
                 await self._screen.say(prompts.splash(running.splash))
@@ -293,10 +293,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if self._wants_ssh_agent:
             using = self._owner.ssh_agent.use(self._principal, waiting.report)
             ssh_agent = await stack.enter_async_context(using)
-        spec = ProgramSpec(kind, self._env, self._pty, ssh_agent)
-        self._pty_told = self._pty
         assert self._record is not None
-        starting = self._owner.shared.gateway.program(self._principal, spec, self._record.id, waiting.report)
+        starting = self._owner.shared.gateway.program(
+            self._principal,
+            lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent),
+            self._record.id,
+            waiting.report,
+        )
         return await stack.enter_async_context(starting)
 
     def _forget_program(self) -> None:

@@ -14,7 +14,7 @@ from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceStartFailed
 from proxy.model import Endpoint, Progress
 from proxy.workspaces.kubernetes.api import Api
-from proxy.workspaces.kubernetes.objects import CLAIM, POD, STATEFUL_SET, uid_of
+from proxy.workspaces.kubernetes.objects import CLAIM, NETWORK_POLICY, POD, STATEFUL_SET, uid_of
 from tests.cluster.cluster import STOP, Cluster, request, silent, texts
 from tests.fakes.apiserver import Fault, Front, cut, hang, serving, status, stream
 
@@ -57,6 +57,21 @@ async def test_starts_stops_and_deletes_at_once_converge(kube: Cluster) -> None:
         await deleting
         endpoint = await other.ensure(request(HOME), silent)
         assert await kube.run(endpoint, "cat kept") == "kept\n"
+
+
+async def test_a_workspace_that_answers_has_its_network_policy_whatever_was_deleted_meanwhile(
+    kube: Cluster,
+) -> None:
+    async with kube.proxy() as backend:
+        starting = asyncio.ensure_future(backend.ensure(request(), silent))
+        async with asyncio.timeout(60):
+            while not await kube.names(POD):
+                await asyncio.sleep(0.02)
+        assert await kube.names(NETWORK_POLICY) == [NAME]
+        await kube.api.delete(NETWORK_POLICY, kube.namespace, NAME)
+        assert not starting.done(), "the deletion came too late to be a race"
+        await starting
+        assert await kube.names(NETWORK_POLICY) == [NAME]
 
 
 async def test_a_pod_that_is_ending_is_waited_for(kube: Cluster) -> None:

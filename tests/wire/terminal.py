@@ -55,7 +55,8 @@ class Terminal:
         self.ended = False
         _set_size(slave, columns, rows)
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command],
+            # As in a terminal, Ctrl-C ends the client, even when these tests run in the background.
+            ["setsid", "--ctty", "env", "--default-signal", *command],
             stdin=slave,
             stdout=slave,
             stderr=slave,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.identity.authcode import CodeClient
@@ -78,6 +78,42 @@ class Provider(Protocol):
         `login` is the account's present name when `access` is its own token; otherwise a hint.
         Raises: ProviderUnavailable when it cannot be asked and is not remembered well enough.
         """
+
+
+class _Settings(Protocol):
+    """What the settings of every kind of provider say."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def approval(self) -> Approval: ...
+    @property
+    def onboard(self) -> bool: ...
+
+
+_S = TypeVar("_S", bound=_Settings)
+
+
+class Configured(Generic[_S]):
+    """What a Provider says of itself stands in its settings."""
+
+    def __init__(self, settings: _S) -> None:
+        self._settings = settings
+
+    @property
+    def name(self) -> str:
+        """See Provider."""
+        return self._settings.title
+
+    @property
+    def approval(self) -> Approval:
+        """See Provider."""
+        return self._settings.approval
+
+    @property
+    def can_onboard(self) -> bool:
+        """See Provider."""
+        return self._settings.onboard
 
 
 async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: bool = False) -> Any:

@@ -13,18 +13,18 @@ from proxy.identity.device_flow import Authorization, Tokens
 from proxy.identity.devserver.server import KEY_CLAIM, DevServer
 from proxy.identity.http import Request
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Gate, Tools, get_json
+from proxy.identity.providers.base import About, Configured, Gate, Tools, get_json
 from proxy.identity.providers.keylists import parse_lines
 from proxy.identity.providers.oidc import Oidc
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import Approval, DevSettings, OidcSettings
+from proxy.settings.front_door import DevSettings, OidcSettings
 
 
-class Dev:
+class Dev(Configured[DevSettings]):
     """A started DevServer, and a client registered there."""
 
     def __init__(self, settings: DevSettings, server: DevServer, tools: Tools) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._server = server
         self._tools = tools
         client = OidcSettings(
@@ -37,18 +37,6 @@ class Dev:
             algorithms=("ES256",),
         )
         self._oidc = Oidc(client, server.secret, tools, kind="dev")
-
-    @property
-    def name(self) -> str:
-        return self._settings.title
-
-    @property
-    def approval(self) -> Approval:
-        return self._settings.approval
-
-    @property
-    def can_onboard(self) -> bool:
-        return self._settings.onboard
 
     async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
         extra = {

@@ -7,10 +7,10 @@ from proxy.identity import device_flow
 from proxy.identity.authcode import CodeClient
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
 from proxy.identity.mapping import ClaimMapping
-from proxy.identity.providers.base import About, Gate, Tools
+from proxy.identity.providers.base import About, Configured, Gate, Tools
 from proxy.identity.providers.keylists import KeyLists
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import Approval, GitHubSettings, GitLabSettings
+from proxy.settings.front_door import GitHubSettings, GitLabSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Endpoints:
     token: str
 
 
-class Forge:
+class Forge(Configured[GitHubSettings | GitLabSettings]):
     """One OAuth application at one forge."""
 
     def __init__(
@@ -34,25 +34,13 @@ class Forge:
         endpoints: Endpoints,
         scopes: Sequence[str],
     ) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._secret = secret
         self._tools = tools
         self._endpoints = endpoints
         self._scopes = tuple(scopes)
         self._mapping = ClaimMapping(settings.title, settings.kind, settings.mapping)
         self._lists = KeyLists(settings.title, tools.keys, tools.clock)
-
-    @property
-    def name(self) -> str:
-        return self._settings.title
-
-    @property
-    def approval(self) -> Approval:
-        return self._settings.approval
-
-    @property
-    def can_onboard(self) -> bool:
-        return self._settings.onboard
 
     def _device_client(self, max_lifetime_s: float) -> DeviceClient:
         return DeviceClient(

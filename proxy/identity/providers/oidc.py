@@ -19,9 +19,17 @@ from proxy.identity.http import Request
 from proxy.identity.idtoken import Expected, Jwks, verify
 from proxy.identity.mapping import ClaimMapping
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Gate, Tools, get_json, make_profile, misconfigured
+from proxy.identity.providers.base import (
+    About,
+    Configured,
+    Gate,
+    Tools,
+    get_json,
+    make_profile,
+    misconfigured,
+)
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import Approval, OidcSettings, check_url
+from proxy.settings.front_door import OidcSettings, check_url
 
 DISCOVERY_FRESH_S = 3_600.0
 _ALIASES = {"https://accounts.google.com": ("https://accounts.google.com", "accounts.google.com")}
@@ -42,13 +50,13 @@ class Endpoints:
     """Responses of the authorization endpoint carry `iss` (RFC 9207)."""
 
 
-class Oidc:
+class Oidc(Configured[OidcSettings]):
     """One client at one OpenID provider."""
 
     def __init__(
         self, settings: OidcSettings, secret: Secret | None, tools: Tools, *, kind: str = "oidc"
     ) -> None:
-        self._settings = settings
+        super().__init__(settings)
         self._secret = secret
         self._tools = tools
         self._mapping = ClaimMapping(settings.title, kind, settings.mapping)
@@ -56,18 +64,6 @@ class Oidc:
         self._discovered_at = 0.0
         self._jwks: Jwks | None = None
         self._lock = asyncio.Lock()
-
-    @property
-    def name(self) -> str:
-        return self._settings.title
-
-    @property
-    def approval(self) -> Approval:
-        return self._settings.approval
-
-    @property
-    def can_onboard(self) -> bool:
-        return self._settings.onboard
 
     async def endpoints(self) -> Endpoints:
         """Read the discovery document once an hour; an old one serves while no new one is to be had.

@@ -32,7 +32,7 @@ from proxy.userstring import format_user_string
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import bundle, labels, volumes
 from proxy.workspaces.kubernetes.network import network_policy_spec
-from proxy.workspaces.kubernetes.objects import Object
+from proxy.workspaces.kubernetes.objects import NETWORK_POLICY, Object
 from proxy.workspaces.kubernetes.volumes import Place
 from proxy.workspaces.shelldconfig import shelld_config
 
@@ -58,6 +58,11 @@ class Manifest:
     def hash(self) -> str:
         """Tell one manifest from another, as far as the pod notices."""
         return str(self.stateful_set["metadata"]["annotations"][labels.MANIFEST_HASH])
+
+    @property
+    def network_policy(self) -> Object:
+        """Give the part that keeps others out, and the workspace in."""
+        return next(part for part in self.parts if part["kind"] == NETWORK_POLICY.name)
 
     @property
     def claim_names(self) -> list[str]:

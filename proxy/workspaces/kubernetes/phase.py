@@ -219,8 +219,7 @@ def _unclaimed(situation: Situation) -> Verdict | None:
         event = _latest(situation.events, "ProvisioningFailed", "FailedBinding", about=uid_of(claim))
         if phase == "Pending" and event is not None:
             message = event.get("message") or ""
-            sentence, is_final = sentences.claim_problem(name, message)
-            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE if is_final else Hope.BRIEF, message)
+            return Verdict(Stage.SCHEDULING, sentences.claim_problem(name, message), Hope.BRIEF, message)
     return None
 
 

@@ -70,13 +70,13 @@ def scheduling_problem(message: str) -> str:
     return f"no node takes it: {brief(message)}"
 
 
-def claim_problem(claim: str, message: str) -> tuple[str, bool]:
-    """Say why a claim has no volume, and whether waiting is of no use."""
+def claim_problem(claim: str, message: str) -> str:
+    """Say why a claim has no volume. One may still come from an operator, even of a class that is none."""
     if found := re.search(r'storageclass[.\w]* "?([^" ]+)"? not found', message):
-        return f"storage class {found[1]} does not exist: correct the storage of the blueprint", True
+        return f"storage class {found[1]} does not exist: correct the storage of the blueprint"
     if "no storage class is set" in message:
-        return f"no volume is left for {claim}, and the cluster makes none by itself: ask an operator", False
-    return f"its volume {claim} cannot be made: {brief(message)}", False
+        return f"no volume is left for {claim}, and the cluster makes none by itself: ask an operator"
+    return f"its volume {claim} cannot be made: {brief(message)}"
 
 
 def creation_problem(message: str) -> str:

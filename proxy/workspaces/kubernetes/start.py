@@ -107,7 +107,10 @@ class Bringing:
         async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
             manifest = await self._persist(self._make)
             await self._persist(lambda: self._replace_failed(manifest))
-            return await self._watch(woken)
+            endpoint = await self._watch(woken)
+            # Again: a deletion that overlapped with this start may have taken it away behind our back.
+            await self._persist(lambda: self._apply(manifest.network_policy))
+            return endpoint
 
     # ------------------------------------------------------------------------------- making it be there
 

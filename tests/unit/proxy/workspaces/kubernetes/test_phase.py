@@ -248,7 +248,7 @@ ROWS = {
         unschedulable(UNBOUND),
         [event("ProvisioningFailed", 'storageclass.storage.k8s.io "fast" not found', "claim")],
         claims={"ws-home": claim()},
-        hope=Hope.NONE,
+        hope=Hope.BRIEF,
     ),
     "volume that cannot be made": Row(
         Stage.SCHEDULING,
