@@ -221,7 +221,9 @@ def _copy(job: dict[str, Any], report: socket.socket) -> None:
     """Copy the files of a directory into another one, as the account: a link there leads nowhere else."""
     import shutil
 
+    mode = os.stat(job["target"]).st_mode & 0o7777
     shutil.copytree(job["source"], job["target"], symlinks=True, dirs_exist_ok=True)
+    os.chmod(job["target"], mode)  # copytree gives it that of its source
     _tell(report, done=True)
 
 

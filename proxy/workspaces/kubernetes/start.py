@@ -100,22 +100,27 @@ class Bringing:
         self._namespace = settings.namespace
         self._replaced: set[str] = set()
         """Pods that we gave up: what is told of them no longer counts."""
+        self._applied = False
 
     async def run(self) -> Endpoint:
         """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while there is hope."""
         self._start.tell(Phase.PREPARING, f"preparing workspace {self._name}")
         async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
-            manifest = await self._persist(self._make)
-            await self._persist(lambda: self._replace_failed(manifest))
+            manifest = await self._bring_about()
             endpoint = await self._watch(woken)
             # Again: a deletion that overlapped with this start may have taken it away behind our back.
             await self._persist(lambda: self._apply(manifest.network_policy))
             return endpoint
 
+    async def _bring_about(self) -> Manifest:
+        manifest = await self._persist(self._make)
+        await self._persist(lambda: self._replace_failed(manifest))
+        return manifest
+
     # ------------------------------------------------------------------------------- making it be there
 
     async def _make(self) -> Manifest:
-        """Apply every object, unless another proxy has just done so."""
+        """Apply every object, unless another proxy has just done so and all is well with that."""
         stateful_set = await self._present()
         present = await self._api.find(SECRET, self._namespace, self._name)
         files, issuer = self._files(present), self._trust.issuer
@@ -124,6 +129,7 @@ class Bringing:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
             if _is_started(stateful_set, manifest) and self._is_well_under_way():
                 return manifest
+        self._applied = True
         await self._claim(manifest)
         await asyncio.gather(*(self._apply(part) for part in manifest.parts))
         if issuer is not None:
@@ -244,7 +250,11 @@ class Bringing:
                 verdict.hope is Hope.BRIEF and loop.time() - impatient_from >= self._settings.patience_s
             )
             if verdict.is_final or given_up:
-                raise self._failure(verdict)
+                if self._applied:
+                    raise self._failure(verdict)
+                # We trusted another proxy's objects before all was known of them.
+                await self._bring_about()
+                continue
             pod = self._view.pods.get(pod_name(self._name))
             if verdict.stage is not last.stage or verdict.sentence != last.sentence:
                 _log.debug("workspace", workspace=self._name, stage=verdict.stage.value, why=verdict.detail)
