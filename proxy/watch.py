@@ -16,7 +16,7 @@ import structlog
 from proxy import policy
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
-from proxy.events import schema, subjects
+from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory
 from proxy.model import Principal
@@ -110,7 +110,7 @@ class Watch:
     def _concerns_us(self, message: Message) -> bool:
         if message.subject not in _TELLING:
             return False
-        event = schema.decode(message.data)
+        event = cloudevents.decode(message.data)
         user = None if event is None else event.data.get("user")
         here = (one.principal for one in self._connections())
         return any(principal is not None and principal.user.name == user for principal in here)

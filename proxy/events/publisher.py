@@ -11,13 +11,13 @@ from typing import NamedTuple, Protocol, Self
 
 import structlog
 
-from proxy.events import schema, subjects
+from proxy.events import cloudevents, schema, subjects
 
 _log = structlog.get_logger("events")
 
 
 class Message(NamedTuple):
-    """One event as published by whichever replica; `schema.decode(data)` reads it."""
+    """One event as published by whichever replica; `cloudevents.decode(data)` reads it."""
 
     subject: str
     data: bytes
@@ -124,7 +124,7 @@ def render(event: schema.Event, proxy_id: str, counters: Counters) -> Rendered |
     """Render `event`; None, counted and logged when that is impossible: publishing never raises."""
     try:
         subject = subjects.subject_of(event)
-        data = schema.encode(event, type_=subject, proxy_id=proxy_id)
+        data = cloudevents.encode(event, type_=subject, proxy_id=proxy_id)
     except Exception:  # noqa: BLE001 (a bug in an event must not cost a login)
         counters.failed += 1
         _log.exception("event cannot be rendered", event_type=type(event).__name__)

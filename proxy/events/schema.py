@@ -1,26 +1,14 @@
-"""Events as values, and their rendering as CloudEvents 1.0 JSON. See docs/events.md for readers.
+"""Events as values; `cloudevents` renders them. See docs/events.md for readers.
 
 There is no field for a password, a user code, a device code, a token or a private key, and none for
 free text about a failure: reasons are words of a fixed shape. What a stranger chose (the name typed, the
-client's version) is bounded and printable. A new event is a class here and a row in `subjects`.
+client's version) leaves bounded and printable. A new event is a class here and a row in `subjects`.
 """
 
-import json
-import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
-
-MAX_TEXT = 256
-"""Characters of one text; the rest is cut and the cut shown by `…`."""
-MAX_ITEMS = 64
-"""Entries of one list; an ssh-agent may offer hundreds of keys."""
-
-_WORD = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
-_FINGERPRINT = re.compile(r"(?:SHA256|MD5):[A-Za-z0-9+/=:]{1,128}")
 
 
 def new_id() -> str:
@@ -342,89 +330,3 @@ class WorkspaceFailed(_OfWorkspace):
 
     reasons: tuple[str, ...] = ()
     """The code of an error, such as `workspace.start_failed`."""
-
-
-# -------------------------------------------------------------------------------------- CloudEvents
-
-
-@dataclass(frozen=True, slots=True)
-class CloudEvent:
-    """An event as read back; `data` as in docs/events.md, with whatever a newer proxy added."""
-
-    id: str
-    source: str
-    type: str
-    time: str
-    subject: str
-    data: Mapping[str, Any]
-
-
-def source_of(proxy_id: str) -> str:
-    """Name a replica as CloudEvents does."""
-    return f"/fairlead/proxy/{proxy_id}"
-
-
-def encode(event: Event, *, type_: str, proxy_id: str) -> bytes:
-    """Render `event` as structured CloudEvents 1.0 JSON, ASCII only, one line.
-
-    Guarantees: no text longer than MAX_TEXT, no list longer than MAX_ITEMS, nothing unprintable; a reason or
-    a method that is no word becomes `other`, a fingerprint of another shape becomes empty.
-    """
-    data: dict[str, Any] = {
-        item.name: _value(item.name, getattr(event, item.name))
-        for item in fields(event)
-        if item.name not in ("id", "time")
-    }
-    envelope: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": source_of(proxy_id),
-        "type": type_,
-        "time": event.time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "datacontenttype": "application/json",
-    }
-    if data["user"]:
-        envelope["subject"] = data["user"]
-    envelope["data"] = data | {"proxy_id": proxy_id}
-    return json.dumps(envelope, separators=(",", ":")).encode("ascii")
-
-
-def decode(content: bytes) -> CloudEvent | None:
-    """Read an event of ours; None for anything else, whoever sent it."""
-    try:
-        envelope = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(envelope, dict) or envelope.get("specversion") != "1.0":
-        return None
-    texts = {name: envelope.get(name, "") for name in ("id", "source", "type", "time", "subject")}
-    data = envelope.get("data", {})
-    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(data, dict):
-        return None
-    return CloudEvent(**texts, data=data) if texts["id"] and texts["type"] else None
-
-
-def _value(name: str, value: object) -> Any:
-    if isinstance(value, tuple):
-        return [_text(name, item) for item in value[:MAX_ITEMS]]
-    return value if isinstance(value, int) else _text(name, value)
-
-
-def _text(name: str, value: object) -> str:
-    text = str(value)
-    if name in ("reasons", "methods"):
-        return text if _WORD.fullmatch(text) else "other"
-    if name in ("fingerprint", "fingerprints"):
-        return text if _FINGERPRINT.fullmatch(text) else ""
-    return printable(text)
-
-
-def printable(text: str) -> str:
-    """Bound `text` to MAX_TEXT characters and show what cannot be printed as U+FFFD.
-
-    Control and direction characters and undecodable bytes are such; a space is not.
-    """
-    cut = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(char if char.isprintable() else "\ufffd" for char in cut)

@@ -13,7 +13,7 @@ import pytest
 import structlog
 from nats.js.api import StreamConfig
 
-from proxy.events import schema, subjects
+from proxy.events import cloudevents, schema, subjects
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message
 from proxy.settings.events import EventsSettings
@@ -260,7 +260,7 @@ async def test_a_lock_reaches_every_replica(make_server: MakeServer, make_bus: M
         for reader in readers:
             item = await anext(reader)
             assert isinstance(item, Message)
-            event = schema.decode(item.data)
+            event = cloudevents.decode(item.data)
             assert event is not None
             assert (event.type, event.subject, event.data["actor"]) == (
                 "fairlead.user.locked",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from proxy.events.cloudevents import decode
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Gap, Message
-from proxy.events.schema import SessionKillOrdered, decode
+from proxy.events.schema import SessionKillOrdered
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
 from proxy.sessions.janitor import Janitor
 from proxy.sessions.kills import Kills

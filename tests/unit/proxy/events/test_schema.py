@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.events import schema, subjects
+from proxy.events import cloudevents, schema, subjects
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "events.md"
 
 
 def rendered(event: schema.Event) -> Any:
-    return json.loads(schema.encode(event, type_="fairlead.x", proxy_id="p1"))
+    return json.loads(cloudevents.encode(event, type_="fairlead.x", proxy_id="p1"))
 
 
 def test_ids_are_uuid7_unique_and_sort_by_time() -> None:
@@ -49,10 +49,10 @@ def test_what_a_stranger_chose_is_bounded_and_printable() -> None:
         )
     )["data"]
     assert data["user"].startswith("root\ufffd[2J\ufffd\ufffd\ufffdevil\ufffdxxx")
-    assert len(data["user"]) == schema.MAX_TEXT
+    assert len(data["user"]) == cloudevents.MAX_TEXT
     assert data["user"].endswith("…")
-    assert data["client_version"] == "\ufffd" * (schema.MAX_TEXT - 1) + "…"
-    assert len(data["fingerprints"]) == schema.MAX_ITEMS
+    assert data["client_version"] == "\ufffd" * (cloudevents.MAX_TEXT - 1) + "…"
+    assert len(data["fingerprints"]) == cloudevents.MAX_ITEMS
 
 
 def test_reasons_and_methods_are_words_and_fingerprints_are_fingerprints() -> None:
@@ -80,14 +80,14 @@ def test_whatever_is_said_is_one_line_of_ascii_json(
     event = schema.AuthFailed(
         user=user, client_version=version, reasons=tuple(items), fingerprints=tuple(items), client_port=port
     )
-    content = schema.encode(event, type_="fairlead.auth.failed", proxy_id="p1")
+    content = cloudevents.encode(event, type_="fairlead.auth.failed", proxy_id="p1")
     assert content.isascii()
     assert b"\n" not in content
     assert len(content) < 64 * 1_024
-    read = schema.decode(content)
+    read = cloudevents.decode(content)
     assert read is not None
     assert (read.id, read.type, read.source) == (event.id, "fairlead.auth.failed", "/fairlead/proxy/p1")
-    assert read.subject == read.data["user"] == schema.printable(user)
+    assert read.subject == read.data["user"] == cloudevents.printable(user)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_whatever_is_said_is_one_line_of_ascii_json(
     ],
 )
 def test_what_is_no_event_of_ours_is_none(content: bytes) -> None:
-    assert schema.decode(content) is None
+    assert cloudevents.decode(content) is None
 
 
 @given(st.binary())
 def test_no_bytes_break_the_reader(content: bytes) -> None:
-    assert schema.decode(content) is None
+    assert cloudevents.decode(content) is None
 
 
 def test_the_document_tells_of_every_subject_and_field() -> None:
