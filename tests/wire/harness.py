@@ -75,7 +75,7 @@ class Fairlead:
             text=True,
             timeout=60,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr}"
         return done.stdout
 
     def prepare(self, extra: Mapping[str, str] | None = None) -> None:

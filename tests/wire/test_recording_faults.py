@@ -263,3 +263,11 @@ def test_a_killed_proxy_leaves_what_was_stored_and_says_that_the_end_is_missing(
     assert row["ended_at"] is None
     assert fairlead.cli("session", "verify", row["id"]).startswith("unfinished")
     assert "evidence" in fairlead.cli("session", "replay", row["id"], "--speed", "1000")
+
+
+def test_a_command_about_a_bucket_ends_in_order(make_fairlead: MakeFairlead, tmp_path: Path) -> None:
+    """Threads of the store outlive the last request by a moment, and abort an interpreter that ends then."""
+    with s3_server() as endpoint:
+        fairlead = make_fairlead({**QUICK, **rule("continue"), **s3(endpoint, tmp_path)}, BLUEPRINTS)
+        said = {fairlead.cli("session", "recordings", "list", "--json") for _ in range(12)}
+    assert [type(json.loads(one)) for one in said] == [list], "nothing that was printed is lost"

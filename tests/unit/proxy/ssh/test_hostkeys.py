@@ -24,6 +24,7 @@ def directory() -> Iterator[Path]:
         yield path
     finally:
         os.seteuid(mine)
+        path.chmod(0o755)
         shutil.rmtree(path)
 
 
