@@ -142,8 +142,9 @@ def _reset_signals() -> None:
     """Give a program the dispositions that every program expects: exec keeps what is ignored."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals():
-        with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_DFL:  # which asks Python's own table, not the kernel
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _take_descriptors(fds: list[int], *, tty: bool) -> None:
