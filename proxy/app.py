@@ -17,12 +17,14 @@ from proxy.gateway import Gateway
 from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
+from proxy.identity.peers import ALONE, Peers
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
 from proxy.protection.hook import Hook
 from proxy.recording.opening import open_recordings
+from proxy.replicas import Replicas
 from proxy.sessions.opening import open_sessions
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
@@ -91,8 +93,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
         repositories=repositories,
         hold_s=settings.workspace.stop_hold_s,
     )
-    door = await FrontDoor.open(settings.front_door_in_effect, directory)
-    stack.push_async_callback(door.close)
+    buckets = _open_buckets(settings, stack)
+    door = await _open_front_door(settings, directory, buckets, stack)
     links = Links(settings.upstream, settings.proxy_id, trust)
     stack.push_async_callback(links.close)
     keysource = KeySource(
@@ -104,7 +106,6 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(keysource.close)
     logins = Logins(directory, keysource, bus, door.onboarding)
-    buckets = _open_buckets(settings, stack)
     tracker = await stack.enter_async_context(
         open_sessions(
             database, bus, buckets if settings.events.urls else None, settings.sessions, settings.proxy_id
@@ -182,6 +183,21 @@ async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | Non
     keeper = await stack.enter_async_context(open_trust(settings))
     await keeper.open()
     return keeper
+
+
+async def _open_front_door(
+    settings: Settings, directory: SqlDirectory, buckets: Buckets, stack: AsyncExitStack
+) -> FrontDoor:
+    """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
+    peers: Peers = ALONE
+    if url := settings.front_door.confirm.peer_url:
+        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=url)
+        replicas.start()
+        stack.push_async_callback(replicas.close)
+        peers = replicas
+    door = await FrontDoor.open(settings.front_door_in_effect, directory, peers=peers)
+    stack.push_async_callback(door.close)
+    return door
 
 
 def _open_buckets(settings: Settings, stack: AsyncExitStack) -> Buckets:

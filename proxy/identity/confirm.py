@@ -7,7 +7,7 @@
 
 A provider's own page cannot show these; that makes the difference to a device code that somebody else
 began (RFC 8628 §5.4, BCP 247). A visit is bound to one browser by a cookie and to one ticket by `state`.
-Tickets live in this process: whatever serves the page must be the process that the terminal waits at.
+Tickets live in the process that the terminal waits at; another replica's page hands requests over to it.
 """
 
 import asyncio
@@ -23,9 +23,11 @@ from proxy.identity import authcode, pages
 from proxy.identity.authcode import WebLogin
 from proxy.identity.http import Http
 from proxy.identity.pages import Button, Fact
+from proxy.identity.peers import HandOver, Peers
 from proxy.identity.providers.base import About, Provider
+from proxy.identity.secret import Secret
 from proxy.identity.tickets import Confirmation, Ticket
-from proxy.identity.web import Site, new_session, read_form, read_query, redirect
+from proxy.identity.web import Handler, Site, new_session, read_form, read_query, redirect
 from proxy.settings.front_door import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
@@ -45,10 +47,12 @@ class _Visit:
 class ConfirmPages:
     """A Confirmer that serves its own pages; `start` before use."""
 
-    def __init__(self, settings: ConfirmSettings, host: str, port: int, http: Http) -> None:
+    def __init__(self, settings: ConfirmSettings, host: str, port: int, http: Http, peers: Peers) -> None:
         self._settings = settings
         self._http = http
         self._site = Site("confirm", host, port, settings.public_url)
+        self._site.app.middlewares.append(self._for_whom)
+        self._others = HandOver(peers, settings.peer_timeout_s)
         self._tickets: dict[str, Ticket] = {}
         self._visits: OrderedDict[str, _Visit] = OrderedDict()
         self._signed_in: OrderedDict[tuple[str, str], Confirmation] = OrderedDict()
@@ -78,11 +82,12 @@ class ConfirmPages:
     async def close_site(self) -> None:
         """Stop listening."""
         await self._site.close()
+        await self._others.close()
 
     # ------------------------------------------------------------------------------- a Confirmer
 
     def open(self, provider: Provider, about: About) -> Ticket:
-        ticket_id = secrets.token_urlsafe(24)
+        ticket_id = self._others.tagged(secrets.token_urlsafe(24))
         code = "".join(secrets.choice(_WORDS) for _ in range(4))
         done: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
@@ -100,10 +105,15 @@ class ConfirmPages:
 
     # ---------------------------------------------------------------------------------- the pages
 
+    @web.middleware
+    async def _for_whom(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        page = self._others.other_page(request)
+        return await handler(request) if page is None else await self._others.ask(page, request)
+
     async def _leave(self, request: web.Request) -> web.StreamResponse:
         ticket = self._ticket(request)
         session = self._site.session(request) or new_session()
-        login = WebLogin(self.redirect_uri)
+        login = WebLogin(self.redirect_uri, Secret(self._others.tagged(secrets.token_urlsafe(24))))
         try:
             client = await ticket.provider.code_client()
         except OnboardingError as exc:

@@ -9,6 +9,7 @@ from proxy.identity.confirm import ConfirmPages
 from proxy.identity.devserver.server import DevServer
 from proxy.identity.http import HttpClient
 from proxy.identity.onboarding import Onboarding, Registrar
+from proxy.identity.peers import ALONE, Peers
 from proxy.identity.profile import KeyList
 from proxy.identity.providers.base import Provider, Tools
 from proxy.identity.providers.dev import Dev
@@ -31,9 +32,10 @@ MAX_SECRET_BYTES = 16 * 1024
 class FrontDoor:
     """One per process; `onboarding` for strangers, `keys` for those who are known."""
 
-    def __init__(self, settings: FrontDoorSettings, *, clock: Clock = REAL) -> None:
+    def __init__(self, settings: FrontDoorSettings, *, clock: Clock = REAL, peers: Peers = ALONE) -> None:
         """`settings` as `in_effect` gave them."""
         self._settings = settings
+        self._peers = peers
         self._http = HttpClient(settings.http)
         self._tools = Tools(self._http, clock, settings.keys)
         self._servers: list[DevServer] = []
@@ -42,12 +44,19 @@ class FrontDoor:
         self.onboarding: Onboarding
 
     @classmethod
-    async def open(cls, settings: FrontDoorSettings, registrar: Registrar, *, clock: Clock = REAL) -> Self:
+    async def open(
+        cls,
+        settings: FrontDoorSettings,
+        registrar: Registrar,
+        *,
+        clock: Clock = REAL,
+        peers: Peers = ALONE,
+    ) -> Self:
         """Start what has to listen; no provider is called yet.
 
         Raises: SettingsError listing what cannot be used.
         """
-        door = cls(settings, clock=clock)
+        door = cls(settings, clock=clock, peers=peers)
         try:
             await door._build()
         except BaseException:
@@ -91,7 +100,7 @@ class FrontDoor:
     async def _build(self) -> None:
         if any(provider.approval == "confirm" for provider in self._settings.providers):
             host, port = _split(self._settings.confirm.listen)
-            confirm = ConfirmPages(self._settings.confirm, host, port, self._http)
+            confirm = ConfirmPages(self._settings.confirm, host, port, self._http, self._peers)
             await confirm.start()
             self._confirm = confirm
         for settings in self._settings.providers:

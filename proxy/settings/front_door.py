@@ -48,6 +48,17 @@ def _base_url(url: str) -> str:
     return check_url(url).rstrip("/")
 
 
+def _peer_url(url: str) -> str:
+    """Let through http as well: what a load balancer sends to a page has lost its TLS there too."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError(f"{url[:200]!r} is not http://host:port or https://host:port")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(f"{url[:200]!r} must end with its port")
+    return url.rstrip("/")
+
+
+PeerUrl = Annotated[str, AfterValidator(_peer_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Url = Annotated[str, AfterValidator(check_url)]
 
@@ -251,6 +262,11 @@ class ConfirmSettings(_Section):
     """How browsers reach it, by default at `listen`; register `<public_url>/callback` with the provider."""
     max_visits: Count = 1_000
     """Browsers on their way through a provider at once."""
+    peer_url: PeerUrl | Literal[""] = ""
+    """How the other replicas reach this one's page; it differs on each: `http://<address of the pod>:8022`.
+    Needed where a load balancer sends browsers to any of several replicas: the terminal waits at one."""
+    peer_timeout_s: Seconds = 30
+    """Another replica's answer, the provider's answers to it included."""
 
 
 class FrontDoorSettings(_Section):
