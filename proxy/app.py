@@ -189,13 +189,14 @@ async def _open_front_door(
     settings: Settings, directory: SqlDirectory, buckets: Buckets, stack: AsyncExitStack
 ) -> FrontDoor:
     """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
+    chosen = settings.front_door_in_effect
     peers: Peers = ALONE
-    if url := settings.front_door.confirm.peer_url:
-        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=url)
+    if chosen.confirm.peer_url and chosen.has_page:
+        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
         replicas.start()
         stack.push_async_callback(replicas.close)
         peers = replicas
-    door = await FrontDoor.open(settings.front_door_in_effect, directory, peers=peers)
+    door = await FrontDoor.open(chosen, directory, peers=peers)
     stack.push_async_callback(door.close)
     return door
 

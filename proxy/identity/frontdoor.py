@@ -98,7 +98,7 @@ class FrontDoor:
         return None if known is None else await known.keys(subject, login)
 
     async def _build(self) -> None:
-        if any(provider.approval == "confirm" for provider in self._settings.providers):
+        if self._settings.has_page:
             host, port = _split(self._settings.confirm.listen)
             confirm = ConfirmPages(self._settings.confirm, host, port, self._http, self._peers)
             await confirm.start()

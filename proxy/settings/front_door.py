@@ -282,6 +282,11 @@ class FrontDoorSettings(_Section):
     onboarding: OnboardingSettings = OnboardingSettings()
     confirm: ConfirmSettings = ConfirmSettings()
 
+    @property
+    def has_page(self) -> bool:
+        """Whether somebody may have to confirm a key on our page."""
+        return any(provider.approval == "confirm" for provider in self.providers)
+
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "FrontDoorSettings":
         names = [provider.title for provider in self.providers]
