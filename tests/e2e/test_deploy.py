@@ -71,6 +71,10 @@ class Installation:
 @pytest.fixture(scope="module")
 def installation(needs_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     del needs_cluster
+    # What the last run left takes its time to go.
+    kubectl(
+        "wait", "--for=delete", f"namespace/{OWN}", f"namespace/{WORKSPACES}", "--timeout=240s", check=False
+    )
     directory = tmp_path_factory.mktemp("deploy")
     made = Installation(directory, Cluster(WORKSPACES))
     shutil.copytree(docker.ROOT / "deploy" / "kubernetes", directory / "kubernetes")
