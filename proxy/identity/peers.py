@@ -84,7 +84,7 @@ class HandOver:
         try:
             async with self._client().request(
                 request.method,
-                URL(page + request.raw_path, encoded=True),
+                URL(page + request.rel_url.raw_path_qs, encoded=True),
                 data=body or None,
                 headers=headers,
                 allow_redirects=False,  # they are for the browser
