@@ -110,9 +110,11 @@ class Service:
         self._check_account(caller, spec.account)
         program = await self.starter.start(spec)
         try:
-            await frames.send(pb.RunOutput(started=_started(program)))
             output = wire.RunFrames(frames, self.registry.touch)
+            # Before the client can know of it, so that whatever is announced from then on reaches it;
+            # behind the first frame all the same, since frames take turns.
             self.registry.enter(program, output.notice)
+            await frames.send(pb.RunOutput(started=_started(program)))
             await program.converse(self._receiver(context, wire.run_input, self._touch), output)
         finally:
             self.registry.leave(program)
