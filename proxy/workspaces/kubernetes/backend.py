@@ -175,14 +175,17 @@ class KubernetesBackend:
         claims = await self._claims(name) if purge else []
         if not claims:  # what was deleted before can still be purged
             await self._must_exist(name)
+        pod = await self._api.find(POD, self._namespace, pod_name(name))
+        stateful_set = await self._api.find(STATEFUL_SET, self._namespace, name)
         await self._api.delete(STATEFUL_SET, self._namespace, name, foreground=True)
         # While the StatefulSet is going, whoever starts the workspace again waits: nothing of theirs goes.
         await asyncio.gather(*(self._api.delete(kind, self._namespace, name) for kind in _PARTS))
         if self._trust.issuer is not None:
             for kind in (CERTIFICATE, SECRET):  # in this order, or the Secret would be made again
                 await self._api.delete(kind, self._namespace, certificate_name(name))
-        await self._until_gone(POD, pod_name(name), name)
-        await self._until_gone(STATEFUL_SET, name, name)
+        for kind, going in ((POD, pod), (STATEFUL_SET, stateful_set)):
+            if going is not None:  # and not those of a start that came after us
+                await self._until_gone(kind, name_of(going), name, uid=uid_of(going))
         # Last, so that no pod ever runs without; a start that was faster needs it.
         if await self._api.find(STATEFUL_SET, self._namespace, name) is None:
             await self._api.delete(NETWORK_POLICY, self._namespace, name)
@@ -256,14 +259,17 @@ class KubernetesBackend:
             return []
         return (await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(name)))).items
 
-    async def _until_gone(self, kind: Kind, name: str, workspace: str) -> None:
-        """Wait until an object is gone. Raises: StopTimeout, with the reason that is known."""
+    async def _until_gone(self, kind: Kind, name: str, workspace: str, *, uid: str = "") -> None:
+        """Wait until an object is gone, that of `uid` or the first to be found.
+
+        Raises: StopTimeout, with the reason that is known.
+        """
         found: Object | None = None
         try:
             async with asyncio.timeout(self._settings.stop_timeout_s):
                 wait_s = _FIRST_POLL_S
                 while (now := await self._api.find(kind, self._namespace, name)) is not None:
-                    if found is not None and uid_of(now) != uid_of(found):
+                    if uid_of(now) != (uid := uid or uid_of(now)):
                         break  # somebody made another one: a start that came after us
                     found = now
                     await asyncio.sleep(wait_s)
