@@ -54,8 +54,18 @@ class NatsServer:
         raise AssertionError("nats-server does not listen")
 
     def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal; one that stops it has done so when this returns."""
         assert self._process is not None
         self._process.send_signal(number)
+        deadline = time.monotonic() + 30
+        while number is signal.SIGSTOP and not self._is_stopped() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _is_stopped(self) -> bool:
+        """Whether every thread has stopped: a busy machine takes its time to tell them all."""
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return all(one.read_text().rpartition(")")[2].split()[0] == "T" for one in tasks)
 
     def kill(self) -> None:
         """SIGKILL: no farewell to clients, nothing flushed."""
