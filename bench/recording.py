@@ -5,13 +5,12 @@ ratios of its pairs. Nothing is judged: read the ratios.
 """
 
 import json
-import os
 import statistics
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from subprocess import DEVNULL, run
 
@@ -21,6 +20,7 @@ from rich.table import Table
 from bench.fairlead import fairlead_target
 from bench.plan import MIB
 from bench.targets import BenchError, Target, make_key
+from bench.transfers import zeros
 
 _TIMEOUT_S = 600
 _TEXT = "2026-02-03 04:05:06 INFO worker-7 handled request /api/v1/items?page=12 in 3.4 ms, status 200"
@@ -40,7 +40,7 @@ def _terminal(target: Target, size: int) -> None:
 
 
 def _zeros_up(target: Target, size: int) -> None:
-    with _zeros(size) as source:
+    with zeros(size) as source:
         done = run(
             target.ssh("cat >/dev/null"), stdin=source, stdout=DEVNULL, timeout=_TIMEOUT_S, check=False
         )
@@ -123,16 +123,6 @@ def _ssh(target: Target, command: str, *options: str) -> None:
 def _require(status: int) -> None:
     if status:
         raise BenchError(f"a client ended with status {status}")
-
-
-@contextmanager
-def _zeros(size: int) -> Iterator[int]:
-    handle = os.memfd_create("zeros")
-    try:
-        os.ftruncate(handle, size)
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _arguments() -> Namespace:

@@ -1,5 +1,6 @@
 """What all rows that move bytes share: the sample, and the lines that come of it."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -89,3 +90,14 @@ def _clients(row: str, taken: dict[str, list[Transfer]]) -> Metric:
     return Metric(
         row, "client CPU", "s/GiB", {k: [t.client_cpu * GIB / t.size for t in v] for k, v in taken.items()}
     )
+
+
+@contextmanager
+def zeros(size: int) -> Iterator[int]:
+    """Open a file of zeros that lives nowhere: reading it costs a copy, no disk and no cache."""
+    handle = os.memfd_create("zeros")
+    try:
+        os.ftruncate(handle, size)
+        yield handle
+    finally:
+        os.close(handle)

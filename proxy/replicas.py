@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -10,6 +9,7 @@ from proxy.aio import TaskOwner
 from proxy.errors.stores import StateError
 from proxy.events.buckets import Bucket, Buckets, BucketSpec
 from proxy.identity.peers import tag_of
+from proxy.settings.front_door import check_peer_url
 
 _log = structlog.get_logger("confirm")
 
@@ -45,9 +45,7 @@ class Replicas:
         if entry is None:
             return None
         with suppress(ValueError):
-            parts = urlsplit(url := entry.value.decode())
-            if parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment):
-                return url
+            return check_peer_url(entry.value.decode())
         return None
 
     async def _tell(self) -> None:

@@ -1,8 +1,6 @@
 """Bytes through the standard input and output of a command."""
 
-import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from subprocess import DEVNULL, PIPE, run
 
 from bench.client import await_text, finish, running
@@ -10,7 +8,7 @@ from bench.pairs import Metric
 from bench.plan import Bench, require
 from bench.processes import await_exit, bytes_written
 from bench.targets import Target
-from bench.transfers import Transfer, accounted, measured
+from bench.transfers import Transfer, accounted, measured, zeros
 
 GCM = ("-c", "aes128-gcm@openssh.com")
 _TIMEOUT_S = 180
@@ -81,7 +79,7 @@ def _up(target: Target, size: int, *options: str) -> Transfer:
     command = "echo ready >&2; LC_ALL=C exec dd of=/dev/null bs=128k"
     with (
         accounted(target, transfer),
-        _zeros(size) as source,
+        zeros(size) as source,
         running(target.ssh(command, *options), stdin=source, stdout=DEVNULL) as client,
     ):
         await_text(client.stderr, b"ready", 30)
@@ -90,14 +88,3 @@ def _up(target: Target, size: int, *options: str) -> Transfer:
         await_text(client.stderr, f"{size} bytes".encode(), 5)
         finish(client, 1)
     return transfer
-
-
-@contextmanager
-def _zeros(size: int) -> Iterator[int]:
-    """Open a file of zeros that lives nowhere: reading it costs a copy, no disk and no cache."""
-    handle = os.memfd_create("zeros")
-    try:
-        os.ftruncate(handle, size)
-        yield handle
-    finally:
-        os.close(handle)

@@ -129,13 +129,7 @@ class HttpClient:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
             raise ValueError("the reply is compressed, which was not asked for")
-        limit = self._settings.max_reply_bytes
-        body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > limit:
-                raise ValueError(f"the reply is larger than {limit} bytes")
-        return bytes(body)
+        return await read_at_most(response.content, self._settings.max_reply_bytes)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -147,6 +141,16 @@ class HttpClient:
                 trust_env=False,
             )
         return self._session
+
+
+async def read_at_most(content: aiohttp.StreamReader, limit_bytes: int) -> bytes:
+    """Read a body to its end. Raises: ValueError when there is more than `limit_bytes` of it."""
+    body = bytearray()
+    async for chunk in content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise ValueError(f"the reply is larger than {limit_bytes} bytes")
+    return bytes(body)
 
 
 def _trust(settings: HttpSettings) -> ssl.SSLContext | bool:

@@ -14,6 +14,8 @@ import structlog
 from aiohttp import web
 from yarl import URL
 
+from proxy.identity.http import read_at_most
+
 _log = structlog.get_logger("confirm")
 
 _TAG_CHARACTERS = 8
@@ -90,7 +92,7 @@ class HandOver:
                 allow_redirects=False,  # they are for the browser
             ) as reply:
                 return await _copied(reply)
-        except (aiohttp.ClientError, TimeoutError) as exc:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             _log.warning("another replica's page does not answer", page=page, reason=str(exc))
             raise web.HTTPBadGateway(text="Nobody answers behind this link. Connect again.") from None
 
@@ -112,10 +114,6 @@ class HandOver:
 
 
 async def _copied(reply: aiohttp.ClientResponse) -> web.Response:
-    content = await reply.content.read(_MAX_ANSWER_BYTES + 1)
-    while not reply.content.at_eof() and len(content) <= _MAX_ANSWER_BYTES:
-        content += await reply.content.read(_MAX_ANSWER_BYTES + 1 - len(content))
-    if len(content) > _MAX_ANSWER_BYTES:
-        raise aiohttp.ClientPayloadError("the answer is too large")
+    content = await read_at_most(reply.content, _MAX_ANSWER_BYTES)
     headers = [(name, value) for name, value in reply.headers.items() if name.lower() not in _OF_ONE_HOP]
     return web.Response(status=reply.status, body=content, headers=headers)

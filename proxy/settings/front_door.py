@@ -48,8 +48,11 @@ def _base_url(url: str) -> str:
     return check_url(url).rstrip("/")
 
 
-def _peer_url(url: str) -> str:
-    """Let through http as well: what a load balancer sends to a page has lost its TLS there too."""
+def check_peer_url(url: str) -> str:
+    """Give back the URL of a page of ours without a final slash: http, as behind a load balancer, or https.
+
+    Raises: ValueError naming the URL.
+    """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise ValueError(f"{url[:200]!r} is not http://host:port or https://host:port")
@@ -58,7 +61,7 @@ def _peer_url(url: str) -> str:
     return url.rstrip("/")
 
 
-PeerUrl = Annotated[str, AfterValidator(_peer_url)]
+PeerUrl = Annotated[str, AfterValidator(check_peer_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Url = Annotated[str, AfterValidator(check_url)]
 

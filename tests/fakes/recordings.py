@@ -1,10 +1,28 @@
-"""A store of recordings in memory, that can be told to fail or to hang."""
+"""Recordings that nobody made, and a store in memory that can be told to fail or to hang."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
-from proxy.recording.manifest import Place
+from proxy.recording.manifest import Manifest, Place
 from proxy.recording.store import StorageError
+
+
+def a_shell(recording: str, **facts: Any) -> Manifest:
+    """Describe a recorded shell of alice's; `facts` add to it."""
+    return Manifest(
+        id=recording,
+        kind="shell",
+        format="asciicast-2",
+        user="alice",
+        user_string="alice+dev",
+        blueprint="dev",
+        connection="c1",
+        client_address="192.0.2.7",
+        fingerprint="SHA256:x",
+        proxy_id="p1",
+        **facts,
+    )
 
 
 class FakeStore:

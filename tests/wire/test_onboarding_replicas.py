@@ -13,9 +13,10 @@ import pytest
 
 from tests.fakes.browser import Browser, Page
 from tests.wire.browser import Shown, in_a_loop
-from tests.wire.harness import Fairlead, free_port
+from tests.wire.harness import free_port
 from tests.wire.newcomer import House, Newcomer, fingerprint, open_house
 from tests.wire.peers import until
+from tests.wire.replicas import REPLICA, replica_of
 
 PROVIDER = [{"kind": "dev", "approval": "confirm"}]
 
@@ -83,7 +84,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
     front_door = {"providers": PROVIDER, "confirm": confirm(pages[0])}
     with (
-        open_house(tmp_path / "house", front_door, {"FAIRLEAD_PROXY_ID": "first"}) as first,
+        open_house(tmp_path / "house", front_door, {REPLICA: "first"}) as first,
         beside(first, tmp_path / "second", confirm(pages[1])) as second,
     ):
         yield Pair(first, second, pages, balancer)
@@ -92,13 +93,9 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
 
 @contextmanager
 def beside(first: House, directory: Path, confirm: dict[str, str]) -> Iterator[House]:
-    directory.mkdir()
-    own = {
-        "FAIRLEAD_HOME": str(first.fairlead.home),
-        "FAIRLEAD_PROXY_ID": "second",
-        "FAIRLEAD_FRONT_DOOR__CONFIRM": json.dumps(confirm),
-    }
-    second = Fairlead(directory, extra_env={**first.fairlead.extra_env, **own})
+    first.fairlead.configure_client()
+    own = {REPLICA: "second", "FAIRLEAD_FRONT_DOOR__CONFIRM": json.dumps(confirm)}
+    second = replica_of(first.fairlead, directory, **own)
     second.start()
     try:
         yield House(second, first.ears)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from proxy.recording.archive import Verdict
 from proxy.recording.lines import event_line, header_line
-from proxy.recording.manifest import Manifest
 from proxy.recording.page import page
+from tests.fakes.recordings import a_shell
 from tests.wire.harness import needs
 
 
@@ -25,21 +25,7 @@ async def lines() -> AsyncIterator[bytes]:
 @needs("chromium")
 async def test_a_browser_plays_it(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    manifest = Manifest(
-        id="c1-1",
-        kind="shell",
-        format="asciicast-2",
-        user="alice",
-        user_string="alice+dev",
-        blueprint="dev",
-        connection="c1",
-        client_address="192.0.2.7",
-        fingerprint="SHA256:x",
-        proxy_id="p1",
-        has_terminal=True,
-        started_at=now,
-        ended_at=now,
-    )
+    manifest = a_shell("c1-1", has_terminal=True, started_at=now, ended_at=now)
     file = tmp_path / "page.html"
     with file.open("w") as out:
         async for piece in page(manifest, Verdict("intact", "1 block", 1, 9), lines()):

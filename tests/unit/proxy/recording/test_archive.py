@@ -16,6 +16,7 @@ from proxy.recording.page import page
 from proxy.recording.retention import Sweeper
 from proxy.recording.signing import Keyring, SigningKey, load_or_create
 from proxy.settings.recording import RecordingSettings
+from tests.fakes.recordings import a_shell
 
 BEGAN = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 
@@ -37,19 +38,7 @@ class Kept:
     async def add(self, recording: str = "c1-1", **facts: object) -> Manifest:
         """Store a recording of three blocks."""
         chain = Chain(recording, self.key)
-        manifest = Manifest(
-            id=recording,
-            kind="shell",
-            format="asciicast-2",
-            user="alice",
-            user_string="alice+dev",
-            blueprint="dev",
-            connection="c1",
-            client_address="192.0.2.7",
-            fingerprint="SHA256:x",
-            proxy_id="p1",
-            started_at=BEGAN,
-        )
+        manifest = a_shell(recording, started_at=BEGAN)
         lines = header_line({"version": 2, "width": 80, "height": 24})
         for number in range(1, 4):
             lines += event_line(number, "o", f"block {number} </script><b>&\r\n")
