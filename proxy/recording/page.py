@@ -1,54 +1,60 @@
-"""A recording as one HTML page that needs nothing else: player, recording and all, and no network.
+"""A recording as one HTML page with a player, which needs no network.
 
-The player is asciinema's, from `player/`. The page forbids itself to load anything (Content-Security-Policy).
+The page forbids itself to load anything: its Content-Security-Policy allows the script and the style that are
+in it, by their hashes, and nothing else. Recorded text reaches the page as compressed data or escaped.
 """
 
+import base64
+import hashlib
 import html
 from collections.abc import AsyncIterator
 from importlib import resources
 
 from proxy.recording.archive import Verdict
+from proxy.recording.frames import Ending, Part, parts
 from proxy.recording.lines import read_line
 from proxy.recording.manifest import Manifest
-from proxy.recording.replay import log_lines, plain_cast
+from proxy.recording.replay import log_lines
 
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; "
-    "style-src 'unsafe-inline'; img-src data:; font-src data:; connect-src data:"
+_SPEEDS = ("0.5", "1", "2", "4", "8", "16")
+
+_OPTIONS = "".join(
+    f"<option value={speed}{' selected' if speed == '1' else ''}>{speed}&times;</option>" for speed in _SPEEDS
 )
-
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-h1 { font-size: 1.2rem; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 1rem 0; }
-dt { opacity: .65; } dd { margin: 0; overflow-wrap: anywhere; }
-pre { overflow-x: auto; font: 13px/1.45 ui-monospace, monospace; }
-.bad { color: #b3261e; font-weight: 600; }
-"""
-
-_PLAY = """
-AsciinemaPlayer.create(
-  { data: document.getElementById("recording").textContent },
-  document.getElementById("player"),
-  { fit: "width", idleTimeLimit: 2, preload: true, poster: "npt:0:1", theme: "asciinema" });
+_CONTROLS = f"""
+<div id=stage><div id=screen tabindex=0 aria-label="terminal"><div id=cursor hidden></div></div></div>
+<div id=controls>
+<button id=play type=button>Play</button>
+<input id=seek type=range min=0 step=any value=0 aria-label="position">
+<span id=time></span>
+<label>speed <select id=speed>
+{_OPTIONS}
+</select></label>
+<label><input id=skip type=checkbox checked> skip pauses</label>
+<form id=find><input id=search type=search placeholder="search" aria-label="search"></form>
+</div>
+<p id=keys><kbd>space</kbd> play or pause · <kbd>←</kbd> <kbd>→</kbd> 5 s · <kbd>Home</kbd> <kbd>End</kbd> ·
+<kbd>&lt;</kbd> <kbd>&gt;</kbd> speed · <kbd>/</kbd> search, Enter for the next place</p>
 """
 
 
 async def page(manifest: Manifest, verdict: Verdict, lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Write the page, piece by piece; as long as the recording, and never whole in memory."""
     title = html.escape(f"{manifest.user_string}: {manifest.command or manifest.target or manifest.kind}")
+    style, script = _packaged("player.css"), _packaged("player.js")
+    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
     yield (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\n"
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name=viewport content="width=device-width">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>\n{_facts(manifest, verdict)}\n"
+        f"<title>{title}</title>\n<style>{style}</style>\n<h1>{title}</h1>\n{_facts(manifest, verdict)}\n"
     )
     if manifest.format == "asciicast-2":
         async for piece in _player(manifest, lines):
             yield piece
+        yield f"<script>{script}</script>\n"
     elif manifest.format:
-        yield "<pre>"
+        yield "<pre class=log>"
         async for raw in lines:
             if (line := read_line(raw)) is not None:
                 for text in log_lines(line):
@@ -58,13 +64,26 @@ async def page(manifest: Manifest, verdict: Verdict, lines: AsyncIterator[bytes]
 
 
 async def _player(manifest: Manifest, lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    yield f"<style>{_packaged('asciinema-player.css')}</style>\n<div id=player></div>\n"
-    yield '<script id=recording type="text/plain">'
-    async for line in plain_cast(lines, has_terminal=manifest.has_terminal):
-        # No character of JSON's own is "<": nothing that a program printed can end this element.
-        yield line.decode().replace("<", "\\u003c")
-    yield "</script>\n"
-    yield f"<script>{_packaged('asciinema-player.min.js')}</script>\n<script>{_PLAY}</script>\n"
+    yield _CONTROLS
+    async for item in parts(lines, has_terminal=manifest.has_terminal):
+        match item:
+            case Part(begins_s, data):
+                yield (
+                    f'<script class=part type="application/octet-stream" data-begins={begins_s:.3f}>'
+                    f"{data}</script>\n"
+                )
+            case Ending(duration_s, markers):
+                notes = "".join(
+                    f"<li><button type=button data-at={at_s:.3f}>{_clock(at_s)} {html.escape(text)}</button>"
+                    for at_s, text in markers
+                )
+                yield f"<ul id=notes>{notes}</ul>\n<div id=player data-duration={duration_s:.3f}></div>\n"
+
+
+def _clock(at_s: float) -> str:
+    minutes, seconds = divmod(int(at_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
 def _facts(manifest: Manifest, verdict: Verdict) -> str:
@@ -84,5 +103,11 @@ def _facts(manifest: Manifest, verdict: Verdict) -> str:
     return f"<dl>{rows}<dt>when exported<dd{sound}>{html.escape(f'{verdict.state}: {verdict.detail}')}</dl>"
 
 
+def _hash(text: str) -> str:
+    """Return the source expression that allows this inline element (CSP Level 3 §2.3.1)."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
 def _packaged(name: str) -> str:
-    return resources.files("proxy.recording").joinpath("player", name).read_text(encoding="utf-8")
+    return resources.files("proxy.recording").joinpath("web", name).read_text(encoding="utf-8")

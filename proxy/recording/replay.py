@@ -80,7 +80,7 @@ async def play(lines: AsyncIterator[bytes], pace: Pace, *, tame: bool = True) ->
     async for raw in lines:
         line = read_line(raw)
         if line is None:
-            if (size := _size_of(read_header(raw))) is not None:
+            if (size := size_of(read_header(raw))) is not None:
                 yield Shown(0, "", size)
             continue
         if line.code in (OUTPUT, STDERR):
@@ -122,7 +122,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return None
 
 
-def _size_of(header: dict[str, object] | None) -> tuple[int, int] | None:
+def size_of(header: dict[str, object] | None) -> tuple[int, int] | None:
     match header:
         case {"width": int(columns), "height": int(rows)}:
             return columns, rows
