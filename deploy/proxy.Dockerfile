@@ -15,7 +15,7 @@ RUN python3 -m venv /opt/fairlead \
  && python3 -m deploy.bundle.lock requirements-dev.lock asyncpg obstore > drivers.lock \
  && /opt/fairlead/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes \
       -r requirements.lock -r drivers.lock
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY shelld shelld
 COPY proxy proxy
