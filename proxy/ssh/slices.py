@@ -23,6 +23,8 @@ class Limits(NamedTuple):
 
     slice_units: int = 32
     """Of one connection."""
+    new_units: int = 8
+    """Of one that had nothing to process and waits because others took the turn; the rest goes round."""
     slice_s: float = 0.002
     """Processor time of one connection."""
     turn_units: int = 64
@@ -101,7 +103,7 @@ class Slices:
         if self._rests(worker):
             worker.hold()
         elif self._has_room() and self._served.get(worker, 0) < self._limits.slice_units:
-            self._serve(worker)
+            self._serve(worker, self._limits.slice_units)
         else:
             worker.hold()
             self._wait(worker, self._old if worker in self._served else self._new)
@@ -123,8 +125,9 @@ class Slices:
         for worker in (*self._new, *self._old):
             if not self._has_room():
                 break
+            is_new = worker in self._new
             if self._take(worker):
-                self._serve(worker)
+                self._serve(worker, self._limits.new_units if is_new else self._limits.slice_units)
         self._make_room()
         if self._new or self._old:
             self._call_soon()
@@ -149,9 +152,9 @@ class Slices:
         queue[worker] = None
         self._call_soon()
 
-    def _serve(self, worker: Worker) -> None:
+    def _serve(self, worker: Worker, units: int) -> None:
         limits, served = self._limits, self._served.get(worker, 0)
-        units = min(limits.slice_units - served, self._units_left)
+        units = min(units - served, self._units_left)
         allowance = Allowance(units, min(limits.slice_s, self._seconds_left), self._clock)
         begun = self._clock()
         has_more = worker.process(allowance)

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
@@ -206,7 +206,7 @@ class TunedConnection(BulkConnection):
         if is_async:
             self.ready()
 
-    def create_task(self, coro: Coroutine[Any, Any, None], task_logger: Any = None) -> "asyncio.Task[None]":
+    def create_task(self, coro: Awaitable[None], task_logger: Any = None) -> "asyncio.Task[None]":
         """Count what a stranger's handshake does in tasks against the share of strangers."""
         if self.turn is not None:
             coro = metered(coro, self.turn.turns.charge)
@@ -300,9 +300,12 @@ class TunedConnection(BulkConnection):
         """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh.
 
         A packet that cannot be read is the client's fault; asyncssh tells the two apart only where it
-        reads without waiting.
+        reads without waiting. A task that outlives its connection finds nothing of it: that is no bug.
         """
         exc_info = exc_info or sys.exc_info()
+        if self.get_owner() is None:
+            _log.debug("a task outlived its connection", exc_info=exc_info)
+            return
         if isinstance(exc_info[1], PacketDecodeError):
             fault = asyncssh.ProtocolError(str(exc_info[1]))
             self._send_disconnect(fault.code, fault.reason, fault.lang)

@@ -9,7 +9,7 @@ the share of strangers says, however long the piece took. With nobody waiting a 
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NamedTuple
 
 import structlog
@@ -103,20 +103,21 @@ class Turns:
         self._do(work)
 
 
-async def metered(coro: Coroutine[Any, Any, None], charge: Callable[[float], None]) -> None:
-    """Run `coro`, and charge the processor time of each of its steps in seconds."""
-    await _Metered(coro, charge)
+async def metered(work: Awaitable[None], charge: Callable[[float], None]) -> None:
+    """Await `work`, and charge the processor time of each of its steps in seconds."""
+    await _Metered(work, charge)
 
 
 class _Metered:
-    """A coroutine whose steps are timed: not what else the loop does between them."""
+    """Work whose steps are timed: not what else the loop does between them."""
 
-    def __init__(self, coro: Coroutine[Any, Any, None], charge: Callable[[float], None]) -> None:
-        self._coro = coro
+    def __init__(self, work: Awaitable[None], charge: Callable[[float], None]) -> None:
+        self._work = work
         self._charge = charge
 
     def __await__(self) -> Generator[Any, Any, None]:
-        step: Callable[[Any], Any] = self._coro.send
+        steps = self._work.__await__()
+        step: Callable[[Any], Any] = steps.send
         value: Any = None
         while True:
             begun = time.thread_time()
@@ -127,6 +128,6 @@ class _Metered:
             finally:
                 self._charge(time.thread_time() - begun)
             try:
-                value, step = (yield awaited), self._coro.send
+                value, step = (yield awaited), steps.send
             except BaseException as exc:  # noqa: BLE001 (whatever it is, it is thrown into the coroutine)
-                value, step = exc, self._coro.throw
+                value, step = exc, steps.throw

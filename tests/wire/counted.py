@@ -1,8 +1,8 @@
 """A proxy that counts what it does in a turn of its event loop: `python -m tests.wire.counted serve`.
 
-It counts by itself, wherever asyncssh or the proxy process a packet, and knows nothing of the scheduler that is
-to bound the number. Whoever connects to the Unix socket that COUNTED_SOCKET names gets one line of JSON, and the
-counting begins anew.
+It counts by itself, wherever asyncssh or the proxy process a packet, and knows nothing of the scheduler that
+is to bound the number. A connection to the Unix socket that COUNTED_SOCKET names reads one line of JSON, and
+the counting begins anew.
 """
 
 import asyncio
@@ -17,7 +17,6 @@ from asyncssh.packet import SSHPacketHandler
 from proxy.__main__ import main
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.listener import Listener
-from proxy.ssh.turns import Turns
 
 
 class Counts:
@@ -71,7 +70,6 @@ def count(counts: Counts) -> None:
     )
     wrapped(BulkConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None)
     wrapped(BulkConnection, "send_channel_data", lambda it, _: counts.sent(it))
-    wrapped(Turns, "charge", lambda _, __: counts.found.update({"charged": 1}))
     plain_open = Listener.open
 
     async def opened(self: Listener) -> None:

@@ -150,10 +150,8 @@ async def not_logged_in(fairlead: Fairlead, address: str = "127.0.0.1") -> Async
     owner = _Undecided()
 
     async def log_in() -> None:
-        source = (address, 0)
-        await asyncssh.connect(
-            "127.0.0.1", local_addr=source, client_factory=lambda: owner, **_options(fairlead)
-        )
+        options = {"local_addr": (address, 0), **_options(fairlead)}
+        await asyncssh.connect("127.0.0.1", client_factory=lambda: owner, **options)
 
     login = asyncio.create_task(log_in())
     try:

@@ -1,7 +1,8 @@
-"""Every message that a client may send, as a table: generated from asyncssh's handlers and all numbers 1 to 255.
+"""A table of every message that a client may send: asyncssh's handlers, and all numbers from 1 to 255.
 
-A handler is found by number (RFC 4250 §4.1.2), or by a name within a message: global requests, channel types and
-channel requests. `rows()` has one well-formed message for each handler and an empty one for each other number.
+A handler is found by number (RFC 4250 §4.1.2), or by a name within a message: global requests, channel types
+and channel requests. `rows()` has one well-formed message for each handler and an empty one for each other
+number.
 """
 
 import re
@@ -69,8 +70,11 @@ def rows(channel: int = 0) -> list[Row]:
     """Return the table; `channel` is the server's number of a channel of the sender."""
     table = [Row(handler, make(channel)) for handler, make in _WELL_FORMED.items()]
     known = {row.handler.number for row in table}
-    for number in set(range(1, 256)) - known:
-        table.append(Row(Handler(number), UInt32(channel) if number in _NUMBERS_OF_CHANNELS else b""))
+    table += [
+        Row(Handler(number), UInt32(channel) if number in _NUMBERS_OF_CHANNELS else b"")
+        for number in range(1, 256)
+        if number not in known
+    ]
     return sorted(table, key=lambda row: row.handler)
 
 
