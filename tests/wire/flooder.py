@@ -6,7 +6,14 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncssh
-from asyncssh.constants import MSG_CHANNEL_OPEN, MSG_CHANNEL_OPEN_CONFIRMATION, MSG_IGNORE, MSG_UNIMPLEMENTED
+from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_OPEN,
+    MSG_CHANNEL_OPEN_CONFIRMATION,
+    MSG_IGNORE,
+    MSG_UNIMPLEMENTED,
+)
 from asyncssh.packet import SSHPacket, String, UInt32
 
 from tests.wire.clients import USER
@@ -19,6 +26,8 @@ _NO_SUCH_MESSAGE = 8
 class Flooder(asyncssh.SSHClientConnection):
     """A connection that has become deaf to everything but what its owner waits for."""
 
+    data_bytes: int
+    """Of the channels, received so far."""
     hears: "asyncio.Queue[tuple[int, SSHPacket]]"
 
     @classmethod
@@ -26,6 +35,7 @@ class Flooder(asyncssh.SSHClientConnection):
         """Make one of a connection in whatever state it is."""
         connection.__class__ = cls
         assert isinstance(connection, Flooder)
+        connection.data_bytes = 0
         connection.hears = asyncio.Queue()
         connection._channels = _Everything(connection)
         return connection
@@ -36,7 +46,10 @@ class Flooder(asyncssh.SSHClientConnection):
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:
         del pktid
-        if pkttype in (MSG_UNIMPLEMENTED, MSG_CHANNEL_OPEN_CONFIRMATION):
+        if pkttype == MSG_CHANNEL_DATA:
+            packet.get_uint32()
+            self.data_bytes += len(packet.get_string())
+        if pkttype in (MSG_UNIMPLEMENTED, MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_CLOSE):
             self.hears.put_nowait((pkttype, packet))
         return True
 
@@ -135,9 +148,10 @@ class _Undecided(asyncssh.SSHClient):
 
 
 @asynccontextmanager
-async def logged_in(fairlead: Fairlead) -> AsyncIterator[Flooder]:
-    """Give a flooder that is logged in."""
-    connection = await asyncssh.connect("127.0.0.1", client_keys=[str(fairlead.key)], **_options(fairlead))
+async def logged_in(fairlead: Fairlead, **options: Any) -> AsyncIterator[Flooder]:
+    """Give a flooder that is logged in; `options` are asyncssh's."""
+    options = {"host": "127.0.0.1", "client_keys": [str(fairlead.key)], **_options(fairlead), **options}
+    connection = await asyncssh.connect(**options)
     try:
         yield Flooder.of(connection)
     finally:

@@ -5,19 +5,23 @@ The proxy counts by itself what it does in a turn of its event loop (`tests.wire
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from asyncssh.constants import MSG_CHANNEL_CLOSE
+from asyncssh.packet import Boolean, String, UInt32
 
+from proxy.ssh import channel as channel_module
 from proxy.ssh.slices import LIMITS
 from tests.wire import flooder
 from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import assert_no_bugs
 from tests.wire.flooder import Flooder
 from tests.wire.harness import Fairlead
-from tests.wire.messages import Handler, Row, framed, handlers, rows
+from tests.wire.messages import CHANNEL_REQUEST, Handler, Row, framed, handlers, rows
 from tests.wire.peers import MIB
 from tests.wire.processes import resident_bytes
 
@@ -169,6 +173,69 @@ async def test_after_login_no_message_costs_the_neighbour_anything(proxy: Counte
         await _flood_each(proxy, flood)
     finally:
         await crowd.close()
+
+
+async def test_replies_that_a_client_does_not_read_wait_within_a_bound(proxy: Counted) -> None:
+    """The client is heard no more, and its connection ends by `relay.unread_timeout_s`."""
+    link = socket.socket()
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    link.connect(("127.0.0.1", proxy.port))
+    link.setblocking(False)
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy, host="", port=0, sock=link) as client:
+        before = proxy.resident_bytes()
+        assert client._transport is not None
+        client._transport.pause_reading()
+
+        async def flood() -> None:
+            async with asyncio.timeout(flooder.PATIENCE_S):
+                while client._transport is not None and "does not read the answers" not in proxy.log:
+                    if client._transport.get_write_buffer_size() < MIB // 4:
+                        await client.flood(200, b"", 2_000)
+                    await asyncio.sleep(0.02)
+
+        await beside(victim, flood())
+        assert proxy.resident_bytes() - before < GROWTH_LIMIT_BYTES
+        await proxy.counts()
+
+
+async def test_output_in_packets_of_one_byte_leaves_room_for_others(proxy: Counted) -> None:
+    size = 40_000
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy) as client:
+        channel = await client.open_channel(packet_bytes=1)
+        await proxy.counts()
+        request = UInt32(channel) + String("exec") + Boolean(False) + String(f"head -c {size} /dev/zero")
+        await client.flood(CHANNEL_REQUEST, request, 1)
+        await beside(victim, client.hear(MSG_CHANNEL_CLOSE, lambda _: True))
+        assert client.data_bytes == size
+        # One bounded write of the relay, and one slice of what it left.
+        assert (await proxy.counts())["sent"] <= 2 * channel_module._SENT_AT_ONCE
+
+
+async def test_one_key_exchange_after_another_leaves_room_for_others(proxy: Counted) -> None:
+    async with victim_of(proxy) as victim, asyncssh_login(proxy) as connection:
+
+        async def exchange_keys() -> None:
+            for _ in range(20):
+                done = connection._loop.create_future()
+                connection.send_newkeys = _then(connection, done)  # type: ignore[method-assign]
+                connection._send_kexinit()
+                connection._kexinit_sent = True
+                async with asyncio.timeout(flooder.PATIENCE_S):
+                    await done
+
+        await beside(victim, exchange_keys())
+        assert (await connection.run("echo alive")).stdout == "alive\n"
+        await proxy.counts()
+
+
+def _then(connection: Any, done: "asyncio.Future[None]") -> Callable[[bytes, bytes], None]:
+    """Tell when new keys are in use."""
+
+    def send_newkeys(k: bytes, h: bytes) -> None:
+        type(connection).send_newkeys(connection, k, h)
+        done.set_result(None)
+
+    return send_newkeys
 
 
 async def _flood_each(proxy: Counted, flood: Callable[[Row], Any]) -> None:
