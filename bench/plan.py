@@ -27,6 +27,10 @@ class Plan:
     """`sshd` is not taken further: it needs a process or two for each connection."""
     program_rung_limit: int = 100
     """Nor are connections with a running program: each costs a process of the workspace."""
+    floods: int = 3
+    """Samples of each kind of flood."""
+    flood_packets: int = 50_000
+    """Of one flood."""
     handshakes: int = 200
     """Connections of one sample of the connection rate."""
 
@@ -49,6 +53,8 @@ QUICK = Plan(
     rungs=(10, 100),
     program_rung_limit=10,
     handshakes=60,
+    floods=1,
+    flood_packets=20_000,
 )
 
 

@@ -46,10 +46,10 @@ def _logins(bench: Bench, row: str, goal: str, options: dict[str, list[str]]) ->
 def echo(bench: Bench) -> list[Metric]:
     """Type single bytes into a terminal whose far end sends each one back."""
     with ExitStack() as stack:
-        terminals = {target.label: stack.enter_context(_terminal(target)) for target in bench.targets}
-        in_pairs(bench.targets, 20, lambda target: _keystroke(terminals[target.label]))
+        terminals = {target.label: stack.enter_context(terminal(target)) for target in bench.targets}
+        in_pairs(bench.targets, 20, lambda target: keystroke(terminals[target.label]))
         taken = in_pairs(
-            bench.targets, bench.plan.keystrokes, lambda target: _keystroke(terminals[target.label])
+            bench.targets, bench.plan.keystrokes, lambda target: keystroke(terminals[target.label])
         )
     return [
         Metric("echo", "keystroke p50", "ms", _in_batches(taken, 50), goal="within 0.5 ms", raw=taken),
@@ -69,7 +69,7 @@ def _in_batches(taken: dict[str, list[float]], percent: int) -> dict[str, list[f
 
 
 @contextmanager
-def _terminal(target: Target) -> Iterator[int]:
+def terminal(target: Target) -> Iterator[int]:
     """Log in on a pseudo-terminal; yields our end of it."""
     ours, theirs = os.openpty()
     try:
@@ -85,20 +85,20 @@ def _terminal(target: Target) -> Iterator[int]:
         os.close(ours)
 
 
-def _keystroke(terminal: int) -> float:
+def keystroke(end: int) -> float:
     """Type one byte and wait for it; milliseconds."""
     sleep(_PAUSE_S)
     start = perf_counter()
-    os.write(terminal, b"x")
-    answer = _read(terminal, 10)
+    os.write(end, b"x")
+    answer = _read(end, 60)
     elapsed = perf_counter() - start
     if answer != b"x":
         raise BenchError(f"typed b'x', got {answer!r}")
     return elapsed * 1000
 
 
-def _read(terminal: int, timeout_s: float) -> bytes:
-    ready, _, _ = select.select([terminal], [], [], timeout_s)
+def _read(end: int, timeout_s: float) -> bytes:
+    ready, _, _ = select.select([end], [], [], timeout_s)
     if not ready:
         raise BenchError(f"no byte from the terminal in {timeout_s:g} s")
-    return os.read(terminal, 4096)
+    return os.read(end, 4096)

@@ -25,7 +25,7 @@ class _Utf8:
     def __init__(self) -> None:
         self._rest = b""
 
-    def decode(self, data: bytes | memoryview, *, final: bool = False) -> str:
+    def decode(self, data: bytes | bytearray | memoryview, *, final: bool = False) -> str:
         """Give the text so far; what is no UTF-8 becomes U+FFFD."""
         if self._rest:
             data = self._rest + data
@@ -59,7 +59,7 @@ class Cast:
         self._decoders = {code: _Utf8() for code in (OUTPUT, STDERR, INPUT)}
         self._bulk = None if bulk_limit_bytes is None else _Bulk(bulk_limit_bytes)
 
-    def output(self, at_s: float, data: bytes | memoryview, *, is_stderr: bool) -> Iterator[bytes]:
+    def output(self, at_s: float, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> Iterator[bytes]:
         """Write what was shown: nothing while a character is incomplete, several lines for a lot."""
         code = STDERR if is_stderr else OUTPUT
         if self._bulk is not None:
@@ -69,7 +69,7 @@ class Cast:
         for start in range(0, len(data), PIECE_BYTES):
             yield from self._text(at_s, code, data[start : start + PIECE_BYTES])
 
-    def input(self, at_s: float, data: bytes | memoryview) -> Iterator[bytes]:
+    def input(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Write what was typed."""
         for start in range(0, len(data), PIECE_BYTES):
             yield from self._text(at_s, INPUT, data[start : start + PIECE_BYTES])
@@ -89,7 +89,7 @@ class Cast:
                 yield event_line(at_s, code, text)
         yield from self._counted(at_s)
 
-    def _text(self, at_s: float, code: str, data: bytes | memoryview) -> Iterator[bytes]:
+    def _text(self, at_s: float, code: str, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         if text := self._decoders[code].decode(data):
             yield event_line(at_s, code, text)
 
@@ -107,7 +107,7 @@ class _Bulk:
         self._binary = {OUTPUT: 0, STDERR: 0}
         self._beyond = {OUTPUT: 0, STDERR: 0}
 
-    def is_kept(self, data: bytes | memoryview, code: str) -> bool:
+    def is_kept(self, data: bytes | bytearray | memoryview, code: str) -> bool:
         """Judge what one write of a stream brought; what is not kept is counted."""
         if len(data) > self._left:
             self._left = 0  # what comes later is not kept either, however short

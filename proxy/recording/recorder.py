@@ -131,11 +131,11 @@ class Recorder:
 
     # ------------------------------------------------------------------------- what is recorded
 
-    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+    async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
         """Take what the client is about to be sent; waits while the buffer is full."""
         raise NotImplementedError
 
-    async def input(self, data: bytes | memoryview) -> None:
+    async def input(self, data: bytes | bytearray | memoryview) -> None:
         """Take what the client sent."""
         raise NotImplementedError
 
@@ -250,13 +250,13 @@ class TerminalRecorder(Recorder):
         self._cast = Cast(bulk_limit_bytes=limit)
         self._window: WindowSize | None = None
         self.wants_input = job.terms.input
-        self._joined: list[bytes | memoryview] = []
+        self._joined: list[bytes | bytearray | memoryview] = []
         self._joined_bytes = 0
         self._joined_stderr = False
         self._timer: asyncio.TimerHandle | None = None
         self._spool.add(header)
 
-    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+    async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
         if self._ended:
             return  # our own last words, after the program
         if self._joined and is_stderr is not self._joined_stderr:
@@ -275,7 +275,7 @@ class TerminalRecorder(Recorder):
         if not self._spool.has_room:
             await self._room()
 
-    async def input(self, data: bytes | memoryview) -> None:
+    async def input(self, data: bytes | bytearray | memoryview) -> None:
         if not self._ended:
             self._flush()
             await self._write(self._cast.input(self.clock(), data))
@@ -330,12 +330,12 @@ class SftpRecorder(Recorder):
         self._sftp = SftpLog()
         self._spool.add(header)
 
-    async def output(self, data: bytes | memoryview, *, is_stderr: bool) -> None:
+    async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
         if not (self._ended or is_stderr):
             self._take(self._sftp.from_server(self.clock(), data))
             await self._room()
 
-    async def input(self, data: bytes | memoryview) -> None:
+    async def input(self, data: bytes | bytearray | memoryview) -> None:
         if not self._ended:
             self._take(self._sftp.from_client(self.clock(), data))
             await self._room()

@@ -91,11 +91,11 @@ class SftpLog:
         self._opened = 0
         self._stopped = False
 
-    def from_client(self, at_s: float, data: bytes | memoryview) -> Iterator[bytes]:
+    def from_client(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Take what the client sent. The lines must be taken before the answer is fed."""
         return self._follow(at_s, data, self._up, self._request)
 
-    def from_server(self, at_s: float, data: bytes | memoryview) -> Iterator[bytes]:
+    def from_server(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
         """Take what the server sent."""
         return self._follow(at_s, data, self._down, self._answer)
 
@@ -114,7 +114,7 @@ class SftpLog:
     def _follow(
         self,
         at_s: float,
-        data: bytes | memoryview,
+        data: bytes | bytearray | memoryview,
         packets: Packets,
         take: Callable[[Packet], tuple[str, dict[str, Any]] | None],
     ) -> Iterator[bytes]:

@@ -93,7 +93,7 @@ class Packets:
         self._head = bytearray()
         self._left = 0
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Packet]:
+    def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Packet]:
         """Give each packet whose beginning is complete, which for a long one is before its end.
 
         Raises: Garbage.

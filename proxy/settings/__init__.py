@@ -101,7 +101,10 @@ class RelaySettings(_Section):
     packet_bytes: Annotated[int, Field(ge=32_768, le=262_144)] = 32 * 1024
     """Largest payload that a client may put into one packet; RFC 4253 §6.1 asks for 32 KiB at least."""
     join_bytes: Bytes = 256 * 1024
-    """SSH packets of one turn of the event loop leave in writes of up to this size."""
+    """SSH packets of one turn of the event loop leave in writes of up to this size. A client that leaves as
+    many bytes of replies unread is heard no more until it reads them."""
+    unread_timeout_s: Seconds = 60
+    """After this long the connection of a client that is heard no more, because of unread replies, ends."""
 
 
 class UpstreamSettings(_Section):

@@ -19,11 +19,14 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from proxy.ssh.channel import BulkChannel
+from proxy.ssh.slices import Allowance
 
 _BLOCK_BYTES = 16
 _TAG_BYTES = 16
 _LENGTH_BYTES = 4
 _SMALL_BYTES = 2_048
+_PIECE_BYTES = 4_096
+_UNIT_BYTES = 64 * 1024
 _DATA_HEADER = struct.Struct(">BBII")  # padding length, type, channel, size of data
 _EXTENDED_HEADER = struct.Struct(">BBIII")  # the same with the data type before the size
 
@@ -35,6 +38,10 @@ class BulkConnection(asyncssh.SSHServerConnection):
         super().__init__(loop, options)
         self._sealing: tuple[object, AESGCM | None] = (None, None)
         self._opening: tuple[object, AESGCM | None] = (None, None)
+        self._views: list[memoryview] = []
+        """What arrived and is not processed; mostly none, or the last read."""
+        self._at = 0
+        """Where the first view goes on."""
 
     # ------------------------------------------------------------------------------------- out
 
@@ -87,31 +94,102 @@ class BulkConnection(asyncssh.SSHServerConnection):
 
     # -------------------------------------------------------------------------------------- in
 
-    def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        """Open packets of channel data in place; hand whatever else arrives to asyncssh, in order."""
-        if not self._may_open():
-            super().data_received(data, datatype)
-            return
+    def keep(self, data: bytes) -> None:
+        """Keep what arrived until `advance` comes to it."""
         self._reset_keepalive_timer()
-        view = memoryview(data)
-        if self._inpbuf or self._packet:
-            begun = self._take_back()
-            # Only the packet that was cut is put together anew, not all that came with its rest.
-            missing = max(0, self._packet_size(begun + bytes(view[:_LENGTH_BYTES])) - len(begun))
-            self._take_packets(memoryview(begun + bytes(view[:missing])))
-            view = view[missing:]
-        self._take_packets(view)
+        self._views.append(memoryview(data))
 
-    def _take_packets(self, view: memoryview) -> None:
-        at = 0
-        while at < len(view):
-            end = self._packet_end(view, at) if self._may_open() else 0
-            if not end:
-                super().data_received(bytes(view[at:]))
-                return
-            if not self._take_channel_data(view, at, end):
-                super().data_received(bytes(view[at:end]))
-            at = end
+    def drop_input(self) -> None:
+        """Forget what was kept."""
+        self._views.clear()
+        self._at = 0
+
+    @property
+    def is_handling(self) -> bool:
+        """Whether asyncssh handles a packet in a task, and takes no other one meanwhile."""
+        return self._recv_handler not in (self._recv_version, self._recv_pkthdr, self._recv_packet)
+
+    @property
+    def has_input(self) -> bool:
+        """Whether anything is kept, be it the beginning of a packet."""
+        return bool(self._views or self._inpbuf)
+
+    def advance(self, allowance: Allowance) -> bool:
+        """Process packets in order until none can be processed now or `allowance` is spent.
+
+        Packets of channel data are opened in place, everything else is handed to asyncssh, one packet at a
+        time or in pieces of 4 KiB: its buffer is copied for every packet. Return whether there is more.
+        """
+        try:
+            while self._transport is not None:
+                if allowance.is_spent:
+                    return self.has_input and not self.is_handling
+                if not self._take_step(allowance):
+                    return False
+        except asyncssh.DisconnectError as exc:
+            self._send_disconnect(exc.code, exc.reason, exc.lang)
+            self._force_close(exc)
+        except Exception:  # noqa: BLE001 - as asyncssh: a bug ends this connection and is logged
+            self.internal_error()
+        return False
+
+    def _take_step(self, allowance: Allowance) -> bool:
+        """Process one packet, or a part of one; False when nothing can be done without more bytes."""
+        if self._inpbuf and self._step_asyncssh(allowance):
+            return True
+        if not self._views:
+            return False
+        if self._may_open():
+            self._open_next(allowance)
+            return True
+        if self.is_handling:
+            return False
+        missing = 0
+        if self._recv_handler == self._recv_packet:
+            missing = 4 + self._pktlen + self._recv_macsize - self._recv_blocksize - len(self._inpbuf)
+        self._hand_over(max(_PIECE_BYTES, missing))
+        return True
+
+    def _step_asyncssh(self, allowance: Allowance) -> bool:
+        """Have asyncssh read a header or process a packet of its own buffer; False when it can do neither."""
+        handler = self._recv_handler
+        went_on = handler()
+        if (went_on and handler != self._recv_pkthdr) or self.is_handling:
+            allowance.spend(_units(self._pktlen))
+        return went_on
+
+    def _open_next(self, allowance: Allowance) -> None:
+        """Open the next packet in place, or hand it to asyncssh, which has nothing else to process now."""
+        if self._inpbuf or self._packet:
+            self._join_begun()
+        view = self._views[0]
+        end = self._packet_end(view, self._at)
+        if end and self._take_channel_data(view, self._at, end):
+            allowance.spend(_units(end - self._at))
+            self._move_to(end)
+        else:
+            self._hand_over((end or len(view)) - self._at)
+
+    def _join_begun(self) -> None:
+        """Put the packet that was cut together; only that one, not all that came with its rest."""
+        begun = self._take_back()
+        view = self._views[0][self._at :]
+        missing = max(0, self._packet_size(begun + bytes(view[:_LENGTH_BYTES])) - len(begun))
+        self._at = 0
+        joined, rest = memoryview(begun + bytes(view[:missing])), view[missing:]
+        self._views[:1] = [joined, rest] if rest else [joined]
+
+    def _move_to(self, at: int) -> None:
+        """Go on behind what was processed of the first view, unless that ended the connection."""
+        self._at = at
+        if self._views and at >= len(self._views[0]):
+            del self._views[0]
+            self._at = 0
+
+    def _hand_over(self, size: int) -> None:
+        """Move bytes of the first view into asyncssh's own buffer."""
+        self._inpbuf += bytes(self._views[0][self._at : self._at + size])
+        self._move_to(self._at + size)
 
     def _packet_size(self, start: bytes) -> int:
         """Give the size of the packet that starts so; any will do for one that is not as it should be."""
@@ -179,3 +257,8 @@ class BulkConnection(asyncssh.SSHServerConnection):
 
 def _gcm_of(encryption: object) -> AESGCM | None:
     return AESGCM(encryption._cipher._key) if isinstance(encryption, GCMEncryption) else None
+
+
+def _units(size: int) -> int:
+    """Return what a packet of `size` bytes counts: 1, and 1 more for every whole 64 KiB."""
+    return 1 + size // _UNIT_BYTES

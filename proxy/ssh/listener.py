@@ -20,6 +20,7 @@ from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
 from proxy.ssh.doorstep import Doorkeeper, Doorstep
 from proxy.ssh.hostkeys import HostKeys
+from proxy.ssh.slices import Slices
 from proxy.ssh.transport import GOODBYE_S, Arrival, TunedConnection
 from proxy.ssh.turns import Turns
 
@@ -79,6 +80,7 @@ class Listener:
             guard,
         )
         self._turns = Turns(settings.protection.strangers_share)
+        self._slices = Slices()
         self._server: asyncio.Server | None = None
 
     @property
@@ -116,7 +118,12 @@ class Listener:
         def speak(arrival: Arrival) -> TunedConnection:
             prefer_aes_gcm = settings.ssh.prefer_aes_gcm
             return TunedConnection(
-                loop, options, settings.relay, prefer_aes_gcm=prefer_aes_gcm, arrival=arrival
+                loop,
+                options,
+                settings.relay,
+                prefer_aes_gcm=prefer_aes_gcm,
+                arrival=arrival,
+                slices=self._slices,
             )
 
         header = settings.proxy_protocol

@@ -16,6 +16,9 @@ from proxy.upstream.bulk import Buffer
 from proxy.upstream.frames import Notice, Output, StdoutEof
 from proxy.upstream.streams import Connection
 
+_SMALL_BYTES = 1_024
+_JOINED_BYTES = 32 * 1024
+
 
 class Channel(Protocol):
     """What the relay needs of an SSH channel."""
@@ -105,9 +108,15 @@ class Inbound:
         self._channel = channel
 
     def feed(self, data: Buffer) -> None:
-        """Take what arrived, uncopied."""
+        """Take what arrived: uncopied, but for small pieces, which are joined to bound their number."""
         size = len(data)
-        self._pieces.append(data)
+        last = self._pieces[-1] if self._pieces else None
+        if size >= _SMALL_BYTES:
+            self._pieces.append(data)
+        elif isinstance(last, bytearray) and len(last) < _JOINED_BYTES:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
         self._size += size
         self.received += size
         self._available.set()

@@ -8,29 +8,39 @@ import asyncio
 import socket
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
 import structlog
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_NEWKEYS, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST
+from asyncssh.constants import (
+    MSG_CHANNEL_DATA,
+    MSG_CHANNEL_EXTENDED_DATA,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_NEWKEYS,
+    MSG_SERVICE_ACCEPT,
+    MSG_SERVICE_REQUEST,
+)
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
 from proxy.ssh.bulk import BulkConnection
-from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
+from proxy.ssh.channel import AgentChannel, BulkChannel, TcpChannel, UnixChannel
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
-from proxy.ssh.turns import Turn
+from proxy.ssh.slices import Allowance, Slices
+from proxy.ssh.turns import Turn, metered
 
 _log = structlog.get_logger("ssh")
 
 _USERAUTH = String("ssh-userauth")
+_PACKET_BYTES = 64
+"""What a packet has besides its payload, in the buffers of the transport too; a round number."""
 GOODBYE_S = 2.0
 """A client has this long to read why its connection ends."""
 
@@ -75,17 +85,27 @@ class TunedConnection(BulkConnection):
         *,
         prefer_aes_gcm: bool,
         arrival: Arrival,
+        slices: Slices,
     ) -> None:
+        """`slices` is the one scheduler of the event loop."""
         super().__init__(loop, options)
         self.arrival = arrival
         self.turn = arrival.turn
-        """Taken by every piece of the handshake until the login; None for whoever need not wait."""
+        """Taken by every slice of the handshake until the login; None for whoever need not wait."""
         self.writable = Gate()
         """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
         self.gone = asyncio.Event()
         """Set when the socket has gone, or nobody is at its other end."""
         self.proved_key = b""
         """The key blob whose signature was verified last; a key merely offered never gets here."""
+        self._slices = slices
+        self._in_turn = False
+        self._is_processing = False
+        self._is_reading = True
+        self._reply_bytes = 0
+        self._reading_due: asyncio.TimerHandle | None = None
+        self._unread_timeout_s = relay.unread_timeout_s
+        self._unsent: dict[BulkChannel, None] = {}
         self._join_bytes = relay.join_bytes
         self._prefer_aes_gcm = prefer_aes_gcm
         self._kexinit_held = False
@@ -107,7 +127,10 @@ class TunedConnection(BulkConnection):
         self.writable.shut()
 
     def resume_writing(self) -> None:
+        """Let channels send again, and hear a client again that did not read our replies."""
         self.writable.open()
+        self._cancel_reading_due()
+        self.ready()
 
     @property
     def is_over(self) -> bool:
@@ -118,21 +141,135 @@ class TunedConnection(BulkConnection):
         self.writable.open()
         self.gone.set()
         self.arrival.visitor.leave()
+        self._slices.forget(self)
         super().connection_lost(exc)
 
+    # -------------------------------------------------------------------------------- the slices
+
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        if self._transport is None:  # we have said goodbye, and hear nothing any more
+        """Keep what arrived, and process it now or when it is this connection's turn."""
+        del datatype
+        if self._transport is not None:  # else we have said goodbye, and hear nothing any more
+            self.keep(data)
+            self.ready()
+
+    def ready(self) -> None:
+        """Go on: there is input to process, or output that was held back."""
+        if self._transport is None or self._in_turn or self._is_processing:
             return
         if self.turn is None:
-            super().data_received(data, datatype)
-        elif self.turn.take(partial(self._receive, data)):
-            self._transport.pause_reading()  # one piece waits, so that strangers fill no memory
+            self._slices.ready(self)
+            return
+        self._in_turn = True
+        if self.turn.take(self._take_turn):
+            self.hold()  # one read waits, so that strangers fill no memory
 
-    def _receive(self, data: bytes) -> None:
-        """Go on with a handshake: it is this connection's turn."""
-        if self._transport is not None:
+    def _take_turn(self) -> None:
+        """Process one slice of a stranger's handshake."""
+        self._in_turn = False
+        if self.turn is None or self.process(Allowance.slice()):
+            self.ready()
+
+    def process(self, allowance: Allowance) -> bool:
+        """Process what arrived as far as `allowance` goes, then send what channels hold back.
+
+        Nothing is processed while the client does not read our replies. Return whether there is more to do.
+        """
+        if self._transport is None:
+            return False
+        if self._replies_are_unread():
+            self.hold()
+            self._expect_reading()
+            return False
+        self._is_processing = True
+        has_more = self.advance(allowance)
+        has_more |= self._send_held_back(allowance)
+        self._is_processing = False
+        if has_more or (self.is_handling and self.has_input):
+            self.hold()
+        elif not self._is_reading and self._transport is not None:
+            self._is_reading = True
             self._transport.resume_reading()
-            super().data_received(data)
+        return has_more
+
+    def hold(self) -> None:
+        """Read no more until everything that was read is processed."""
+        if self._is_reading and self._transport is not None:
+            self._is_reading = False
+            self._transport.pause_reading()
+
+    def _finish_recv_packet(
+        self, pkttype: int, seq: int, _task: "asyncio.Task[None] | None" = None, is_async: bool = False
+    ) -> None:
+        """Go on in a slice after a packet that a task handled; asyncssh would process all the rest."""
+        super()._finish_recv_packet(pkttype, seq, _task)
+        if is_async:
+            self.ready()
+
+    def create_task(self, coro: Awaitable[None], task_logger: Any = None) -> "asyncio.Task[None]":
+        """Count what a stranger's handshake does in tasks against the share of strangers."""
+        if self.turn is not None:
+            coro = metered(coro, self.turn.turns.charge)
+        return super().create_task(coro, task_logger)
+
+    # ------------------------------------------------------------------- replies, and what waits
+
+    def _replies_are_unread(self) -> bool:
+        """Whether the client has provoked more replies than may wait for it.
+
+        Channel data does not count: a client that reads slowly is heard all the same, for it may want to
+        interrupt what sends so much.
+        """
+        if self._reply_bytes <= self._join_bytes:
+            return False
+        if not self.writable.is_open:
+            return True
+        self._reply_bytes = 0
+        return False
+
+    def _expect_reading(self) -> None:
+        if self._reading_due is None:
+            self._reading_due = self._loop.call_later(self._unread_timeout_s, self._never_read)
+
+    def _cancel_reading_due(self) -> None:
+        if self._reading_due is not None:
+            self._reading_due.cancel()
+            self._reading_due = None
+
+    def _never_read(self) -> None:
+        self._reading_due = None
+        if self._transport is not None:
+            _log.info("client asks and does not read the answers", waiting_bytes=self._reply_bytes)
+            self._force_close(asyncssh.ConnectionLost("Client does not read our answers"))
+
+    @property
+    def may_send_data(self) -> bool:
+        """Whether channel data may go out; during a key exchange asyncssh would keep it without a bound."""
+        return self._kex_complete
+
+    def send_newkeys(self, k: bytes, h: bytes) -> None:
+        """Send what channels held back during the key exchange, too."""
+        super().send_newkeys(k, h)
+        for channel in self._channels.values():
+            if isinstance(channel, BulkChannel):
+                self.send_later(channel)
+
+    def send_later(self, channel: BulkChannel) -> None:
+        """Have a channel send what it holds at the end of this slice, or in a later one."""
+        self._unsent[channel] = None
+        self.ready()
+
+    def _send_held_back(self, allowance: Allowance) -> bool:
+        """Have channels send, each a bounded number of packets. Return whether there is more to send."""
+        while self._unsent and self.may_send_data and self.writable.is_open:
+            channel = next(iter(self._unsent))
+            del self._unsent[channel]
+            allowance.spend(channel.send_some())
+            if allowance.is_spent:
+                return bool(self._unsent)
+        return False
+
+    # ------------------------------------------------------------------------------- the goodbye
 
     def disconnect(self, code: int, reason: str, lang: str = "en-US") -> None:
         """Say why, and end. asyncssh closes every channel first, and a client without any leaves unheard."""
@@ -147,6 +284,11 @@ class TunedConnection(BulkConnection):
         transport, self._transport = self._transport, None
         if transport is None:
             return
+        self.drop_input()
+        self._unsent.clear()
+        self._cancel_reading_due()
+        self._slices.forget(self)
+        transport.resume_reading()  # so that we hear when the client has gone
         self._loop.call_soon(self._cleanup, exc)
         if transport.is_closing() or isinstance(exc, asyncssh.ConnectionLost):
             transport.abort()
@@ -158,9 +300,12 @@ class TunedConnection(BulkConnection):
         """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh.
 
         A packet that cannot be read is the client's fault; asyncssh tells the two apart only where it
-        reads without waiting.
+        reads without waiting. A task that outlives its connection finds nothing of it: that is no bug.
         """
         exc_info = exc_info or sys.exc_info()
+        if self.get_owner() is None:
+            _log.debug("a task outlived its connection", exc_info=exc_info)
+            return
         if isinstance(exc_info[1], PacketDecodeError):
             fault = asyncssh.ProtocolError(str(exc_info[1]))
             self._send_disconnect(fault.code, fault.reason, fault.lang)
@@ -287,13 +432,15 @@ class TunedConnection(BulkConnection):
     # ------------------------------------------------------------------------------ the packets
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
-        """Leave out the empty IGNORE that asyncssh puts before every packet.
+        """Leave out the empty IGNORE that asyncssh puts before every packet, and count the others.
 
         It guards the initialisation vectors of CBC ciphers, which are not offered, and doubles the number
         of packets.
         """
         if pkttype == MSG_IGNORE:
             return
+        if pkttype not in (MSG_CHANNEL_DATA, MSG_CHANNEL_EXTENDED_DATA):
+            self._reply_bytes += _PACKET_BYTES + sum(map(len, args))
         super().send_packet(pkttype, *args, handler=handler)
 
     def create_tcp_channel(

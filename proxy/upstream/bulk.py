@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from proxy.upstream.frames import Output
 
-Buffer = bytes | memoryview
+Buffer = bytes | bytearray | memoryview
 _M = TypeVar("_M", bound=Message)
 
 _LENGTH_DELIMITED = 2  # protobuf wire type

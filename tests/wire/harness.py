@@ -38,6 +38,8 @@ class Fairlead:
     port: int = field(default_factory=free_port)
     process: "subprocess.Popen[bytes] | None" = None
     extra_env: dict[str, str] = field(default_factory=dict)
+    module: str = "proxy"
+    """What `python -m` runs as the proxy."""
 
     @property
     def home(self) -> Path:
@@ -104,7 +106,7 @@ class Fairlead:
         """Start the proxy and wait until it listens."""
         with (self.directory / "proxy.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "proxy", "serve"],
+                [sys.executable, "-m", self.module, "serve"],
                 env=self.env(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

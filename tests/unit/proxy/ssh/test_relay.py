@@ -119,3 +119,14 @@ async def test_a_closed_channel_swallows_what_is_written() -> None:
     outbound.write_eof()
     assert channel.written == []
     assert channel.calls == []
+
+
+async def test_single_bytes_that_nobody_takes_are_held_in_few_pieces() -> None:
+    inbound = Inbound(1_000_000)
+    fed = bytes(index % 251 for index in range(100_000))
+    for index in range(len(fed)):
+        inbound.feed(memoryview(fed)[index : index + 1])
+    pieces, size = await inbound.take(len(fed))
+    assert size == len(fed)
+    assert b"".join(pieces) == fed
+    assert len(pieces) <= 4

@@ -1,9 +1,10 @@
 import asyncio
 from functools import partial
 
+import pytest
 import structlog
 
-from proxy.ssh.turns import Turns
+from proxy.ssh.turns import Turns, metered
 
 
 async def settled(turns: Turns) -> None:
@@ -68,3 +69,57 @@ async def test_what_waits_can_be_forgotten() -> None:
     turns.close()
     await asyncio.sleep(0.05)
     assert done == []
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 1])
+@pytest.mark.parametrize("took_s", [0.001, 0.1, 7])
+async def test_the_share_of_strangers_holds_whatever_the_size_of_a_piece(
+    share: float, took_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, rests = [0.0], list[float]()
+
+    def piece() -> None:
+        now[0] += took_s
+
+    turns = Turns(share, lambda: now[0])
+    monkeypatch.setattr(
+        asyncio.get_running_loop(), "call_later", lambda delay, *_: rests.append(delay), raising=True
+    )
+    turns.take("a", piece)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert rests == [pytest.approx(took_s * (1 - share) / share)]
+
+
+async def test_what_a_piece_does_in_tasks_is_charged_and_nothing_between_its_steps() -> None:
+    charged, resumed = list[float](), asyncio.Event()
+
+    async def work() -> None:
+        await resumed.wait()
+        raise KeyError
+
+    task = asyncio.ensure_future(metered(work(), charged.append))
+    await asyncio.sleep(0)
+    assert len(charged) == 1
+    resumed.set()
+    with pytest.raises(KeyError):
+        await task
+    assert len(charged) == 2
+
+
+async def test_a_metered_task_can_be_cancelled() -> None:
+    seen = list[str]()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.ensure_future(metered(work(), lambda _: None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
