@@ -68,6 +68,9 @@ class LoginSettings(_Section):
     """From the end of key exchange to success: passphrases and hardware keys need a person."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 20
     """Keys that may be refused on one connection; an ssh-agent may hold many before the right one."""
+    max_failures: Annotated[int, Field(ge=1, le=100)] = 6
+    """Failures other than refused keys that end a connection, as `MaxAuthTries` of sshd: methods that are not
+    offered, prompts, services and key exchanges that are asked for again. The first `none` is free."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "LoginSettings":

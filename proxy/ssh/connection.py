@@ -29,6 +29,7 @@ from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.ssh import prompts
+from proxy.ssh.attempts import Attempts
 from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
 from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
@@ -72,7 +73,8 @@ class ClientConnection(LoginGuard):
         self.ssh_agent = SshAgent(self)
         self._conn: TunedConnection | None = None
         self._login: Login | None = None
-        self._refused_keys = 0
+        self._attempts = Attempts(0, 0)
+        self._is_shown = False
         self._is_late = False
         self._deadline: asyncio.TimerHandle | None = None
         self._live: LiveConnection | None = None
@@ -104,6 +106,10 @@ class ClientConnection(LoginGuard):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = cast(TunedConnection, conn)
         self.shared.connections.add(self)
+        login = self.shared.settings.login
+        is_banned = self.conn.arrival.visitor.ban is not None
+        max_keys = min(login.max_attempts, _KEYS_OF_BANNED) if is_banned else login.max_attempts
+        self._attempts = Attempts(login.max_failures, max_keys)
         self._limit(self.shared.settings.login.key_exchange_timeout_s, "key exchange")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -194,10 +200,7 @@ class ClientConnection(LoginGuard):
         if self._login is None:
             return False
         async with self._questions():
-            wanted = await self._login.offered(key.public_data)
-        if not wanted:
-            self._count_refusal()
-        return wanted
+            return await self._login.offered(key.public_data)
 
     def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
@@ -207,10 +210,26 @@ class ClientConnection(LoginGuard):
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None
 
+    def asked(self, what: str, *, proves: bool = False) -> None:
+        """Count what is asked again and again, whether or not it fails."""
+        self._attempts.asked(what, proves=proves)
+        self._end_if_exhausted()
+
     def method_failed(self, method: str) -> None:
-        """Tell somebody new who asks for the approval first what comes before it."""
+        """Count it, and tell a new user who asks for the approval first what comes before it."""
         if self._login is not None and self._login.failed_method(method):
             self.conn.send_auth_banner(prompts.key_first(self._login.attempt.user_string.user))
+        self._attempts.failed(method)
+        self._end_if_exhausted()
+
+    def method_led_on(self) -> None:
+        self._attempts.led_on()
+
+    def _end_if_exhausted(self) -> None:
+        if self._attempts.is_over:
+            raise asyncssh.DisconnectError(
+                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
+            )
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
         """Show where to approve, with nothing to answer."""
@@ -224,6 +243,7 @@ class ClientConnection(LoginGuard):
         self._limit(lifetime_s + _APPROVAL_SLACK_S, "approval")
         if drawing := prompts.qr_code(shown):
             self.conn.send_auth_banner(drawing)
+        self._is_shown = True
         title, text = prompts.approval(shown, self._login.attempt.user_string.user)
         return title, text, "", ()
 
@@ -231,8 +251,9 @@ class ClientConnection(LoginGuard):
         """Wait for the approval; the client's empty answer only says that the text was shown."""
         del username, responses
         assert self._login is not None
-        if not self._login.is_shown:
+        if not self._is_shown:
             raise asyncssh.ProtocolError("an answer before the question")
+        self._is_shown = False  # one answer a question (RFC 4256 §3.4)
         try:
             other_key = await self._login.approval()
         except FairleadError as exc:
@@ -251,9 +272,7 @@ class ClientConnection(LoginGuard):
                 verdict = await self._login.proved(key_blob)
         except FairleadError as exc:
             raise self._refusal(exc) from exc
-        if verdict is Verdict.REFUSE:
-            self._count_refusal()
-        elif verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
+        if verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
             self.conn.send_auth_banner(prompts.new_here(self._login.attempt.user_string.user))
         elif verdict is Verdict.ENTER:
             self._entered(self._login)
@@ -328,16 +347,6 @@ class ClientConnection(LoginGuard):
     def _count_failure(self, reasons: Sequence[str]) -> None:
         """Let it count against the address, once a connection however many keys were offered."""
         self.shared.guard.failed(self.conn.arrival.visitor, reasons)
-
-    def _count_refusal(self) -> None:
-        self._refused_keys += 1
-        most = self.shared.settings.login.max_attempts
-        if self.conn.arrival.visitor.ban is not None:
-            most = min(most, _KEYS_OF_BANNED)
-        if self._refused_keys > most:
-            raise asyncssh.DisconnectError(
-                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
-            )
 
     # -------------------------------------------------------------------------------- channels
 

@@ -20,6 +20,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
+from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
 from proxy.ssh.joined import JoinedTransport
@@ -60,8 +61,20 @@ class LoginGuard(asyncssh.SSHServer):
         del certificate
         return False
 
+    def asked(self, what: str, *, proves: bool = False) -> None:
+        """Hear what a client asks before it is logged in; `proves` is a request with the signature of a key.
+
+        Raises: asyncssh.DisconnectError when it has asked too often.
+        """
+
     def method_failed(self, method: str) -> None:
-        """Hear that a method led nowhere, before the client does; a banner may say why."""
+        """Hear that a method led nowhere, before the client does; a banner may say why.
+
+        Raises: asyncssh.DisconnectError when too many did.
+        """
+
+    def method_led_on(self) -> None:
+        """Hear of a partial success (RFC 4252 §5.1)."""
 
 
 class TunedConnection(BulkConnection):
@@ -195,6 +208,8 @@ class TunedConnection(BulkConnection):
         super()._send_kexinit()
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if self._session_id and not self._auth_complete:
+            self._asked(KEY_EXCHANGE)  # new keys are due after 1 GiB or an hour, not before the login
         theirs = packet.get_full_payload()
         if self._kexinit_held and not self._session_id and not self._server_kexinit:
             if _AES_GCM & set(_Proposal.of(theirs).ciphers):
@@ -228,6 +243,7 @@ class TunedConnection(BulkConnection):
 
     def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         """Grant the authentication service again, as sshd does: Paramiko asks for it before every method."""
+        self._asked(SERVICE)
         if self._auth_in_progress and packet.get_full_payload()[1:] == _USERAUTH:
             self.send_packet(MSG_SERVICE_ACCEPT, _USERAUTH)
         else:
@@ -235,13 +251,23 @@ class TunedConnection(BulkConnection):
 
     async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:
         self._method_asked = method.decode("ascii", "replace")
+        # The first byte of a publickey request tells a signature from an offer (RFC 4252 §7).
+        self._asked(self._method_asked, proves=packet.get_remaining_payload()[:1] not in (b"", b"\0"))
         await super()._finish_userauth(begin_auth, method, packet)
+
+    def _asked(self, what: str, *, proves: bool = False) -> None:
+        owner = self.get_owner()
+        if isinstance(owner, LoginGuard):
+            owner.asked(what, proves=proves)
 
     def send_userauth_failure(self, partial_success: bool) -> None:
         """Let the reason be said first: after this packet a client may be gone."""
         owner = self.get_owner()
-        if not partial_success and isinstance(owner, LoginGuard):
-            owner.method_failed(self._method_asked)
+        if isinstance(owner, LoginGuard):
+            if partial_success:
+                owner.method_led_on()
+            else:
+                owner.method_failed(self._method_asked)
         super().send_userauth_failure(partial_success)
 
     # ---------------------------------------------------------------------------- the signature
