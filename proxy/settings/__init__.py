@@ -87,7 +87,15 @@ class ConnectionSettings(_Section):
     keepalive_count_max: Annotated[int, Field(ge=1, le=100)] = 4
     """Unanswered requests after which the client counts as gone."""
     max_channels: Count = 512
-    """Open channels of one connection; JetBrains opens hundreds."""
+    """Channels of one connection, from the request to the close; JetBrains opens hundreds."""
+    max_dials: Count = 128
+    """Connections that are being made for one client at once; more wait for their turn. A target that never
+    answers holds one for as long as the workspace tries."""
+    open_wait_s: Seconds = 60
+    """A connection that waits longer for its turn is refused."""
+    opens_per_s: Annotated[float, Field(ge=1, le=100_000)] = 200
+    """Programs, forwards and listeners that one connection may begin in a second, on average; as many as
+    `max_channels` at once. Each is a record and two events. More wait."""
     max_listeners: Count = 64
     """`-R` listeners of one connection."""
     max_env_bytes: Bytes = 64 * 1024

@@ -33,6 +33,7 @@ from proxy.ssh.attempts import Attempts
 from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
 from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
+from proxy.ssh.openings import Openings
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
@@ -44,6 +45,8 @@ Challenge = tuple[str, str, str, tuple[()]]
 
 _KEYS_OF_BANNED = 6
 """Keys that may be refused on one connection from a banned address, as sshd has it for everybody."""
+_TARGET_CHARS = 1_024
+"""Of a host name or a socket path: 253 and 107 are the most that exist, and the rest would fill logs."""
 _APPROVAL_SLACK_S = 5.0  # the flow ends by itself at its expiry; this only catches one that does not
 
 
@@ -70,6 +73,7 @@ class ClientConnection(LoginGuard):
         self.log = _log.bind(conn=self.conn_id)
         self.tasks = TaskOwner(self.conn_id)
         self.principal: Principal | None = None
+        self.openings = Openings(shared.settings.connection)
         self.ssh_agent = SshAgent(self)
         self._conn: TunedConnection | None = None
         self._login: Login | None = None
@@ -80,7 +84,7 @@ class ClientConnection(LoginGuard):
         self._live: LiveConnection | None = None
         self._leash: Leash | None = None
         self._ordered: End | None = None
-        self._channels = 0
+        self._has_told_of_limit = False
         self._listeners = 0
 
     @property
@@ -350,20 +354,31 @@ class ClientConnection(LoginGuard):
 
     # -------------------------------------------------------------------------------- channels
 
-    def _principal_for_channel(self) -> Principal:
+    @property
+    def has_room(self) -> bool:
+        """Whether one more channel may be there, counted from its request to its last close."""
+        return self.conn.channels_held < self.shared.settings.connection.max_channels
+
+    def log_no_room(self, target: str) -> None:
+        """Log the first channel of a connection that is one too many; more would be a line each."""
+        if not self._has_told_of_limit:
+            self._has_told_of_limit = True
+            self.log.warning("too many channels", channels=self.conn.channels_held, target=target)
+
+    def _principal_for_channel(self, target: str = "session") -> Principal:
         if self.principal is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
-        if self._channels >= self.shared.settings.connection.max_channels:
+        if len(target) > _TARGET_CHARS:
             raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_RESOURCE_SHORTAGE, f"more than {self._channels} channels on one connection"
+                asyncssh.OPEN_CONNECT_FAILED, f"a target has at most {_TARGET_CHARS} characters"
+            )
+        if not self.has_room:
+            self.log_no_room(target)
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_RESOURCE_SHORTAGE,
+                f"more than {self.conn.channels_held} channels on one connection",
             )
         return self.principal
-
-    def channel_opened(self) -> None:
-        self._channels += 1
-
-    def channel_closed(self) -> None:
-        self._channels -= 1
 
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
         principal = self._principal_for_channel()
@@ -374,16 +389,16 @@ class ClientConnection(LoginGuard):
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[Dialled]:
         del orig_host, orig_port
-        return dial(self, self._principal_for_channel(), TcpTarget(dest_host, dest_port))
+        return dial(self, self._principal_for_channel(dest_host), TcpTarget(dest_host, dest_port))
 
     def unix_connection_requested(self, dest_path: str) -> Awaitable[Dialled]:
-        return dial(self, self._principal_for_channel(), UnixTarget(dest_path))
+        return dial(self, self._principal_for_channel(dest_path), UnixTarget(dest_path))
 
     async def server_requested(self, listen_host: str, listen_port: int) -> RemoteListener | bool:
-        return await self._listen(TcpTarget(listen_host, listen_port))
+        return len(listen_host) <= _TARGET_CHARS and await self._listen(TcpTarget(listen_host, listen_port))
 
     async def unix_server_requested(self, listen_path: str) -> RemoteListener | bool:
-        return await self._listen(UnixTarget(listen_path))
+        return len(listen_path) <= _TARGET_CHARS and await self._listen(UnixTarget(listen_path))
 
     async def _listen(self, bind: TcpTarget | UnixTarget) -> RemoteListener | bool:
         if self.principal is None or self._listeners >= self.shared.settings.connection.max_listeners:

@@ -78,7 +78,6 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._chan = cast(SessionChannel, chan)
         self._inbound.attach(self._chan)
         self._outbound.attach(self._chan)
-        self._owner.channel_opened()
 
     def env_requested(self, name: bytes, value: bytes) -> bool:
         """Keep a variable; which ones a program sees is decided in the workspace (RFC 4254 §6.4)."""
@@ -163,7 +162,6 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._outbound.gate.open()
-        self._owner.channel_closed()
         if self._record is not None and not self._owner.conn.is_over:
             self._record.ended(End(EndReason.LEFT))
         if self._task is not None:
@@ -181,6 +179,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         """
         assert self._kind is not None
         kind = self._kind
+        await self._owner.openings.begin()
         self._record = self._owner.live.begin(
             kind_of(kind),
             ChannelTraffic(self._inbound, self._outbound),

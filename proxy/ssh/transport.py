@@ -127,6 +127,11 @@ class TunedConnection(BulkConnection):
         """Whether the connection has ended, and its channels only because of that."""
         return self._transport is None
 
+    @property
+    def channels_held(self) -> int:
+        """Channels from the request to open them until both ends have closed, whoever asked."""
+        return len(self._channels)
+
     def connection_lost(self, exc: Exception | None = None) -> None:
         self.writable.open()
         self.gone.set()
