@@ -99,7 +99,12 @@ class ConnectionSettings(_Section):
     max_listeners: Count = 64
     """`-R` listeners of one connection."""
     max_env_bytes: Bytes = 64 * 1024
-    """Names and values of the `env` requests of one channel, together."""
+    """Names and values of the `env` requests of one channel, together. What exceeds it is left out, which the
+    person is told; so it is with `max_env_variables`."""
+    max_env_variables: Annotated[int, Field(ge=1, le=10_000)] = 128
+    """As many as sshd takes."""
+    max_command_bytes: Annotated[int, Field(ge=1_024, le=131_071)] = 131_071
+    """Of one `exec` request. Linux takes no longer argument (MAX_ARG_STRLEN), and a command is one."""
 
 
 class RelaySettings(_Section):

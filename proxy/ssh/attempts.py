@@ -1,9 +1,9 @@
-"""Count of what a client asks before it is logged in (RFC 4252 §4), so that none of it can be repeated without end.
+"""Budgets for what a client asks before it is logged in, so that none of it can be repeated without end.
 
 A request counts when it leads nowhere: it failed, or another request came in its place. Keys have a budget of
 their own, because an ssh-agent offers many before the right one. Everything else shares the other budget:
-methods that are not offered, prompts that are asked for anew, services and key exchanges that are asked for again.
-Pure; the caller ends the connection.
+methods that are not offered; prompts, services and key exchanges that are asked for again.
+Pure; the caller ends the connection. Source: RFC 4252 §4, which recommends a limit.
 """
 
 NONE = "none"
@@ -16,7 +16,7 @@ class Attempts:
     """The two budgets of one connection."""
 
     def __init__(self, max_failures: int, max_keys: int) -> None:
-        """`max_failures` failures that are no keys end it, as `MaxAuthTries` of sshd; so do more than `max_keys` keys."""
+        """More than `max_keys` keys are too many, and so is failure number `max_failures` of the rest."""
         self._failures_left = max_failures
         self._keys_left = max_keys
         self._may_ask_none = True

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple, Self, cast
 
 import asyncssh
 import structlog
-from asyncssh.constants import MSG_IGNORE, MSG_KEXINIT, MSG_NEWKEYS, MSG_SERVICE_ACCEPT, MSG_SERVICE_REQUEST
+from asyncssh.constants import (
+    MSG_GLOBAL_REQUEST,
+    MSG_IGNORE,
+    MSG_KEXINIT,
+    MSG_NEWKEYS,
+    MSG_SERVICE_ACCEPT,
+    MSG_SERVICE_REQUEST,
+)
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
@@ -23,10 +30,12 @@ from proxy.settings import RelaySettings
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import AgentChannel, TcpChannel, UnixChannel
+from proxy.ssh.decompression import BoundedDecompressor
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
+from proxy.ssh.requests import OrderedRequests
 from proxy.ssh.turns import Turn
 
 _log = structlog.get_logger("ssh")
@@ -34,6 +43,8 @@ _log = structlog.get_logger("ssh")
 _USERAUTH = String("ssh-userauth")
 GOODBYE_S = 2.0
 """A client has this long to read why its connection ends."""
+LARGEST_PACKET_BYTES = 256 * 1024
+"""From the login on, as PACKET_MAX_SIZE of OpenSSH: what is too long in a packet is then refused in words."""
 
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
@@ -77,7 +88,7 @@ class LoginGuard(asyncssh.SSHServer):
         """Hear of a partial success (RFC 4252 §5.1)."""
 
 
-class TunedConnection(BulkConnection):
+class TunedConnection(OrderedRequests, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
@@ -227,12 +238,14 @@ class TunedConnection(BulkConnection):
         self._ignore_first_kex = client.guesses and client.favourites != server.favourites
 
     def _process_newkeys(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Have NEWKEYS acknowledged at once.
+        """Have NEWKEYS acknowledged at once, and inflate within bounds what the client deflates from here on.
 
         It is the one packet of a login that needs no answer, so the kernel would wait 40 ms for something
         to acknowledge it with. The client waits as long: OpenSSH leaves Nagle's algorithm on until it has
         a session, and does not send its next packet before this one has arrived.
         """
+        if self._next_decompressor is not None:
+            self._next_decompressor = BoundedDecompressor(lambda: self._max_recv_pktlen)
         super()._process_newkeys(pkttype, pktid, packet)
         if (tcp := self.get_extra_info("socket")) is not None and hasattr(socket, "TCP_QUICKACK"):
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -311,6 +324,7 @@ class TunedConnection(BulkConnection):
         verdict = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else Verdict.REFUSE
         if verdict is Verdict.ENTER:
             self.turn = None
+            self._update_recv_pktlen(LARGEST_PACKET_BYTES)
             await super().send_userauth_success()
         else:
             self.send_userauth_failure(verdict is Verdict.MORE)
@@ -361,24 +375,6 @@ class TunedConnection(BulkConnection):
     async def reload_config(self) -> None:
         """Leave the options as they are: no configuration file has `Match` blocks to look at again."""
 
-    # ------------------------------------------------------------------------- the global requests
-
-    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
-        try:
-            super()._process_cancel_tcpip_forward_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
-    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
-        self, packet: SSHPacket
-    ) -> None:
-        """As for TCP."""
-        try:
-            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
 
 # asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
 TunedConnection._packet_handlers = {
@@ -386,6 +382,7 @@ TunedConnection._packet_handlers = {
     MSG_KEXINIT: TunedConnection._process_kexinit,
     MSG_NEWKEYS: TunedConnection._process_newkeys,
     MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
+    MSG_GLOBAL_REQUEST: TunedConnection._process_global_request,
 }
 
 

@@ -1,4 +1,4 @@
-"""Opens that nobody answers: counted from the request, few at once, a record each by rate, and given back once."""
+"""Opens that nobody answers: counted from the request, few at once, records by rate, and given back once."""
 
 import asyncio
 import os
