@@ -20,6 +20,7 @@ class Place:
     port: int
     user: str
     key: Path
+    is_ours: bool
 
     def login(self, **options: object) -> "asyncssh.misc._ACMWrapper[asyncssh.SSHClientConnection]":
         """Log in with asyncssh; for `async with`."""
@@ -37,7 +38,7 @@ class Place:
 
 def fairlead_place(server: Fairlead, user: str = USER) -> Place:
     """Return where a client of this proxy logs in."""
-    return Place(server.port, user, server.key)
+    return Place(server.port, user, server.key, is_ours=True)
 
 
 @contextmanager
@@ -46,4 +47,4 @@ def sshd_place(directory: Path, key: Path) -> Iterator[Place]:
     if find_sshd() is None:
         pytest.skip(f"optional: {HOW_TO_INSTALL}")
     with sshd_target("sshd", directory / "sshd", key) as target:
-        yield Place(target.port, target.login, key)
+        yield Place(target.port, target.login, key, is_ours=False)
