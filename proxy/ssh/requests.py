@@ -38,13 +38,15 @@ class OrderedRequests(asyncssh.SSHServerConnection):
     ) -> Awaitable[None] | None:
         """Queue a request; asyncssh handles no further packet until the returned awaitable is done."""
         super()._process_global_request(pkttype, pktid, packet)
-        return self._space() if len(self._global_request_queue) > MAX_WAITING else None
+        if len(self._global_request_queue) <= MAX_WAITING:
+            return None
+        self._has_space.clear()  # at once: what sets it may come before the awaitable is awaited
+        if self._transport is not None:
+            self._transport.pause_reading()
+        return self._space()
 
     async def _space(self) -> None:
         """Wait until the queue is half empty, or the connection has ended; nothing is read meanwhile."""
-        self._has_space.clear()
-        if self._transport is not None:
-            self._transport.pause_reading()
         await self._has_space.wait()
         if self._transport is not None:
             self._transport.resume_reading()

@@ -109,12 +109,16 @@ async def test_a_full_queue_stops_the_reading_until_there_is_space(connection: _
     await _until(connection, MAX_WAITING + 1)
 
 
-async def test_the_end_of_the_connection_ends_the_wait_for_space(connection: _Connection) -> None:
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_the_end_of_the_connection_ends_the_wait_for_space(
+    connection: _Connection, has_begun: bool
+) -> None:
     connection.ask("later")
     waits = [connection.ask("none@example.com") for _ in range(MAX_WAITING)]
     assert waits[-1] is not None
     full = asyncio.ensure_future(waits[-1])
-    await asyncio.sleep(0)
+    if has_begun:
+        await asyncio.sleep(0)
     connection.connection_lost(None)
     async with asyncio.timeout(60):
         await full
