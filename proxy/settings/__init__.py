@@ -68,6 +68,9 @@ class LoginSettings(_Section):
     """From the end of key exchange to success: passphrases and hardware keys need a person."""
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 20
     """Keys that may be refused on one connection; an ssh-agent may hold many before the right one."""
+    max_failures: Annotated[int, Field(ge=1, le=100)] = 6
+    """Failures other than refused keys that end a connection, as `MaxAuthTries` of sshd: methods that are not
+    offered, prompts, services and key exchanges that are asked for again. The first `none` is free."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "LoginSettings":
@@ -84,11 +87,24 @@ class ConnectionSettings(_Section):
     keepalive_count_max: Annotated[int, Field(ge=1, le=100)] = 4
     """Unanswered requests after which the client counts as gone."""
     max_channels: Count = 512
-    """Open channels of one connection; JetBrains opens hundreds."""
+    """Channels of one connection, from the request to the close; JetBrains opens hundreds."""
+    max_dials: Count = 128
+    """Connections that are being made for one client at once; more wait for their turn. A target that never
+    answers holds one for as long as the workspace tries."""
+    open_wait_s: Seconds = 60
+    """A connection that waits longer for its turn is refused."""
+    opens_per_s: Annotated[float, Field(ge=1, le=100_000)] = 200
+    """Programs, forwards and listeners that one connection may begin in a second, on average; as many as
+    `max_channels` at once. Each is a record and two events. More wait."""
     max_listeners: Count = 64
     """`-R` listeners of one connection."""
     max_env_bytes: Bytes = 64 * 1024
-    """Names and values of the `env` requests of one channel, together."""
+    """Names and values of the `env` requests of one channel, together. What exceeds it is left out, which the
+    person is told; so it is with `max_env_variables`."""
+    max_env_variables: Annotated[int, Field(ge=1, le=10_000)] = 128
+    """As many as sshd takes."""
+    max_command_bytes: Annotated[int, Field(ge=1_024, le=131_071)] = 131_071
+    """Of one `exec` request. Linux takes no longer argument (MAX_ARG_STRLEN), and a command is one."""
 
 
 class RelaySettings(_Section):

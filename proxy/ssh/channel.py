@@ -182,3 +182,8 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         if not self._conn.check_certificate_permission("agent-forwarding"):
             return False
         return self._program.ssh_agent_requested()
+
+    def _process_x11_req_request(self, packet: SSHPacket) -> bool:
+        # asyncssh would say the same no from a task, and what comes behind it would pile up until then.
+        del packet
+        return False

@@ -29,9 +29,11 @@ from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.ssh import prompts
+from proxy.ssh.attempts import Attempts
 from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
 from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
+from proxy.ssh.openings import Openings
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
@@ -43,6 +45,8 @@ Challenge = tuple[str, str, str, tuple[()]]
 
 _KEYS_OF_BANNED = 6
 """Keys that may be refused on one connection from a banned address, as sshd has it for everybody."""
+_TARGET_CHARS = 1_024
+"""Of a host name or a socket path: 253 and 107 are the most that exist, and the rest would fill logs."""
 _APPROVAL_SLACK_S = 5.0  # the flow ends by itself at its expiry; this only catches one that does not
 
 
@@ -69,16 +73,18 @@ class ClientConnection(LoginGuard):
         self.log = _log.bind(conn=self.conn_id)
         self.tasks = TaskOwner(self.conn_id)
         self.principal: Principal | None = None
+        self.openings = Openings(shared.settings.connection)
         self.ssh_agent = SshAgent(self)
         self._conn: TunedConnection | None = None
         self._login: Login | None = None
-        self._refused_keys = 0
+        self._attempts = Attempts(0, 0)
+        self._is_shown = False
         self._is_late = False
         self._deadline: asyncio.TimerHandle | None = None
         self._live: LiveConnection | None = None
         self._leash: Leash | None = None
         self._ordered: End | None = None
-        self._channels = 0
+        self._has_told_of_limit = False
         self._listeners = 0
 
     @property
@@ -104,6 +110,10 @@ class ClientConnection(LoginGuard):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = cast(TunedConnection, conn)
         self.shared.connections.add(self)
+        login = self.shared.settings.login
+        is_banned = self.conn.arrival.visitor.ban is not None
+        max_keys = min(login.max_attempts, _KEYS_OF_BANNED) if is_banned else login.max_attempts
+        self._attempts = Attempts(login.max_failures, max_keys)
         self._limit(self.shared.settings.login.key_exchange_timeout_s, "key exchange")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -194,10 +204,7 @@ class ClientConnection(LoginGuard):
         if self._login is None:
             return False
         async with self._questions():
-            wanted = await self._login.offered(key.public_data)
-        if not wanted:
-            self._count_refusal()
-        return wanted
+            return await self._login.offered(key.public_data)
 
     def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
@@ -207,10 +214,26 @@ class ClientConnection(LoginGuard):
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None
 
+    def asked(self, what: str, *, proves: bool = False) -> None:
+        """Count what is asked again and again, whether or not it fails."""
+        self._attempts.asked(what, proves=proves)
+        self._end_if_exhausted()
+
     def method_failed(self, method: str) -> None:
-        """Tell somebody new who asks for the approval first what comes before it."""
+        """Count it, and tell a new user who asks for the approval first what comes before it."""
         if self._login is not None and self._login.failed_method(method):
             self.conn.send_auth_banner(prompts.key_first(self._login.attempt.user_string.user))
+        self._attempts.failed(method)
+        self._end_if_exhausted()
+
+    def method_led_on(self) -> None:
+        self._attempts.led_on()
+
+    def _end_if_exhausted(self) -> None:
+        if self._attempts.is_over:
+            raise asyncssh.DisconnectError(
+                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
+            )
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
         """Show where to approve, with nothing to answer."""
@@ -224,6 +247,7 @@ class ClientConnection(LoginGuard):
         self._limit(lifetime_s + _APPROVAL_SLACK_S, "approval")
         if drawing := prompts.qr_code(shown):
             self.conn.send_auth_banner(drawing)
+        self._is_shown = True
         title, text = prompts.approval(shown, self._login.attempt.user_string.user)
         return title, text, "", ()
 
@@ -231,8 +255,9 @@ class ClientConnection(LoginGuard):
         """Wait for the approval; the client's empty answer only says that the text was shown."""
         del username, responses
         assert self._login is not None
-        if not self._login.is_shown:
+        if not self._is_shown:
             raise asyncssh.ProtocolError("an answer before the question")
+        self._is_shown = False  # one answer a question (RFC 4256 §3.4)
         try:
             other_key = await self._login.approval()
         except FairleadError as exc:
@@ -251,9 +276,7 @@ class ClientConnection(LoginGuard):
                 verdict = await self._login.proved(key_blob)
         except FairleadError as exc:
             raise self._refusal(exc) from exc
-        if verdict is Verdict.REFUSE:
-            self._count_refusal()
-        elif verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
+        if verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
             self.conn.send_auth_banner(prompts.new_here(self._login.attempt.user_string.user))
         elif verdict is Verdict.ENTER:
             self._entered(self._login)
@@ -329,32 +352,33 @@ class ClientConnection(LoginGuard):
         """Let it count against the address, once a connection however many keys were offered."""
         self.shared.guard.failed(self.conn.arrival.visitor, reasons)
 
-    def _count_refusal(self) -> None:
-        self._refused_keys += 1
-        most = self.shared.settings.login.max_attempts
-        if self.conn.arrival.visitor.ban is not None:
-            most = min(most, _KEYS_OF_BANNED)
-        if self._refused_keys > most:
-            raise asyncssh.DisconnectError(
-                asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many authentication failures"
-            )
-
     # -------------------------------------------------------------------------------- channels
 
-    def _principal_for_channel(self) -> Principal:
+    @property
+    def has_room(self) -> bool:
+        """Whether one more channel may be there, counted from its request to its last close."""
+        return self.conn.channels_held < self.shared.settings.connection.max_channels
+
+    def log_no_room(self, target: str) -> None:
+        """Log the first channel of a connection that is one too many; more would be a line each."""
+        if not self._has_told_of_limit:
+            self._has_told_of_limit = True
+            self.log.warning("too many channels", channels=self.conn.channels_held, target=target)
+
+    def _principal_for_channel(self, target: str = "session") -> Principal:
         if self.principal is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
-        if self._channels >= self.shared.settings.connection.max_channels:
+        if len(target) > _TARGET_CHARS:
             raise asyncssh.ChannelOpenError(
-                asyncssh.OPEN_RESOURCE_SHORTAGE, f"more than {self._channels} channels on one connection"
+                asyncssh.OPEN_CONNECT_FAILED, f"a target has at most {_TARGET_CHARS} characters"
+            )
+        if not self.has_room:
+            self.log_no_room(target)
+            raise asyncssh.ChannelOpenError(
+                asyncssh.OPEN_RESOURCE_SHORTAGE,
+                f"more than {self.conn.channels_held} channels on one connection",
             )
         return self.principal
-
-    def channel_opened(self) -> None:
-        self._channels += 1
-
-    def channel_closed(self) -> None:
-        self._channels -= 1
 
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
         principal = self._principal_for_channel()
@@ -365,16 +389,16 @@ class ClientConnection(LoginGuard):
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> Awaitable[Dialled]:
         del orig_host, orig_port
-        return dial(self, self._principal_for_channel(), TcpTarget(dest_host, dest_port))
+        return dial(self, self._principal_for_channel(dest_host), TcpTarget(dest_host, dest_port))
 
     def unix_connection_requested(self, dest_path: str) -> Awaitable[Dialled]:
-        return dial(self, self._principal_for_channel(), UnixTarget(dest_path))
+        return dial(self, self._principal_for_channel(dest_path), UnixTarget(dest_path))
 
     async def server_requested(self, listen_host: str, listen_port: int) -> RemoteListener | bool:
-        return await self._listen(TcpTarget(listen_host, listen_port))
+        return len(listen_host) <= _TARGET_CHARS and await self._listen(TcpTarget(listen_host, listen_port))
 
     async def unix_server_requested(self, listen_path: str) -> RemoteListener | bool:
-        return await self._listen(UnixTarget(listen_path))
+        return len(listen_path) <= _TARGET_CHARS and await self._listen(UnixTarget(listen_path))
 
     async def _listen(self, bind: TcpTarget | UnixTarget) -> RemoteListener | bool:
         if self.principal is None or self._listeners >= self.shared.settings.connection.max_listeners:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import asyncssh
@@ -11,7 +11,7 @@ import asyncssh
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
-from proxy.sessions.live import NoTraffic
+from proxy.sessions.live import LiveProgram, NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
 from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_connection
 from proxy.upstream.bulk import Buffer
@@ -40,9 +40,10 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._chan: Any = None
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._kind = kind
         self._target = target
         self._traffic = ChannelTraffic(self._inbound, self._outbound)
-        self._record = owner.live.begin(kind, self._traffic, self, target=target)
+        self._record: LiveProgram | None = None
 
     def warn(self, sentence: str) -> None:
         """There is no place for words on a connection that carries somebody else's bytes."""
@@ -50,7 +51,7 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     def end(self, sentence: str, end: End) -> None:
         """Close both sides."""
         self._owner.log.info("forward ended from outside", reason=sentence)
-        self._record.ended(end)
+        self._ended(end)
         if self._chan is not None:
             self._chan.abort()
         if self._task is not None:
@@ -60,7 +61,6 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._chan = chan
         self._inbound.attach(chan)
         self._outbound.attach(chan)
-        self._owner.channel_opened()
 
     def session_started(self) -> None:
         self._started.set()
@@ -82,14 +82,14 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._outbound.gate.open()
-        self._owner.channel_closed()
         self._started.set()
         self._inbound.leave()
 
     def carry(self, principal: Principal, target: Target) -> "asyncio.Future[None]":
-        """Open the upstream connection and carry bytes once the channel stands.
+        """Open the upstream connection in its turn, and carry bytes once the channel stands.
 
-        The future is done when the connection is open, or has its FairleadError.
+        The future is done when the connection is open, or has its FairleadError; it is cancelled when an
+        order from outside, or the end of the client, came first.
         """
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = self._owner.tasks.spawn(self._carry(principal, target, opened), name="forward")
@@ -98,13 +98,15 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     async def _carry(self, principal: Principal, target: Target, opened: "asyncio.Future[None]") -> None:
         gateway = self._owner.shared.gateway
         try:
-            dialling = gateway.dial(principal, target, self._record.id, self._traffic)
-            async with dialling as (connection, link):
+            async with AsyncExitStack() as stack:
+                async with self._owner.openings.dial():
+                    dialling = gateway.dial(principal, target, self.begin().id, self._traffic)
+                    connection, link = await stack.enter_async_context(dialling)
                 if not opened.done():
                     opened.set_result(None)
                 await self._started.wait()
                 await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
-                self._record.ended(End(EndReason.CLOSED))
+                self._ended(End(EndReason.CLOSED))
         except FairleadError as exc:
             self.failed(exc)
             if not opened.done():
@@ -112,13 +114,23 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
             else:
                 self._owner.log.debug("forward ended", code=exc.code, reason=str(exc))
         finally:
-            self._record.ended(End(EndReason.LEFT))
+            self._ended(End(EndReason.LEFT))
             opened.cancel()
             if self._chan is not None:
                 self._chan.close()
 
+    def begin(self) -> LiveProgram:
+        """Open the record, which can be ended by an order from then on."""
+        self._record = self._owner.live.begin(self._kind, self._traffic, self, target=self._target)
+        return self._record
+
+    def _ended(self, end: End) -> None:
+        if self._record is not None:
+            self._record.ended(end)
+
     def recorded(self, principal: Principal) -> AbstractAsyncContextManager[None]:
         """Record what is carried inside, when a rule says so; raises what `Gateway.recorded` does."""
+        assert self._record is not None
         gateway = self._owner.shared.gateway
         return gateway.recorded(principal, self._target, self._record.id, self._traffic)
 
@@ -129,7 +141,7 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         """
         try:
             await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
-            self._record.ended(End(EndReason.CLOSED))
+            self._ended(End(EndReason.CLOSED))
         finally:
             self._chan.close()
 
@@ -137,9 +149,9 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         """Note that the connection could not be had, or broke."""
         if isinstance(exc, FairleadError):
             reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
-            self._record.ended(End(reason, f"{exc.code}: {exc}"))
+            self._ended(End(reason, f"{exc.code}: {exc}"))
         else:
-            self._record.ended(End(EndReason.FAILED, f"the client refused it: {exc.reason}"))
+            self._ended(End(EndReason.FAILED, f"the client refused it: {exc.reason}"))
 
 
 async def dial(owner: "ClientConnection", principal: Principal, target: Target) -> Dialled:
@@ -153,6 +165,11 @@ async def dial(owner: "ClientConnection", principal: Principal, target: Target) 
     except FairleadError as exc:
         owner.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
         raise channel_open_error(exc, owner.conn_id) from exc
+    except asyncio.CancelledError:
+        if (me := asyncio.current_task()) is not None and me.cancelling():
+            raise
+        # Not this task: the dial was ended, and asyncssh would keep the channel without an answer.
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "ended before it was open") from None
     return session
 
 
@@ -228,6 +245,7 @@ class RemoteListener(asyncssh.SSHListener):
 
     async def _serve(self, principal: Principal, bound: "asyncio.Future[int]") -> None:
         gateway = self._owner.shared.gateway
+        await self._owner.openings.begin()
         record = self._owner.live.begin(Kind.LISTEN, NoTraffic(), self, target=str(self._bind))
         try:
             listening = gateway.listen(principal, self._bind, new_listener_id(self._owner))
@@ -248,7 +266,12 @@ class RemoteListener(asyncssh.SSHListener):
 
     async def _forward(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         conn = self._owner.conn
+        await self._owner.openings.begin()
+        if not self._owner.has_room:
+            self._owner.log_no_room(str(self._bind))
+            return  # it is not claimed, and the workspace closes it
         session = Dialled(self._owner, Kind.FORWARDED, str(self._bind))
+        session.begin()
         try:
             accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
             async with session.recorded(principal), accepting as connection:

@@ -83,11 +83,6 @@ class Login:
         wanted = KEYBOARD_INTERACTIVE if self._stage is Stage.APPROVAL else PUBLICKEY
         return self._stage is not Stage.IN and method == wanted
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether the person can see what to approve."""
-        return self._pending is not None
-
     def failed_method(self, method: str) -> bool:
         """Take note of a method that led nowhere; True for somebody new who skips the key."""
         if method != "none":

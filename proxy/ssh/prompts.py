@@ -10,6 +10,7 @@ from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.identity.onboarding import Shown
 from proxy.model import Exit, ExitStatus, Progress
+from proxy.settings import ConnectionSettings
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"
@@ -107,6 +108,12 @@ def splash(text: str) -> bytes:
 def recorded(*, pty: bool) -> bytes:
     """Tell the person, before anything else is shown."""
     return _line("this session is recorded", pty=pty)
+
+
+def env_left_out(count: int, limits: ConnectionSettings, *, pty: bool) -> bytes:
+    """Tell the person that the program lacks some of the variables that were sent."""
+    most = f"{limits.max_env_variables} variables and {limits.max_env_bytes:,} bytes are taken"
+    return _line(f"left out of the environment: {count}; at most {most}", pty=pty)
 
 
 def end_of(end: Exit) -> str:

@@ -1,9 +1,9 @@
 """One session channel: its requests, the wait for the workspace, the program, the end."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import asyncssh
 
@@ -39,8 +39,13 @@ from proxy.upstream.streams import Program
 if TYPE_CHECKING:
     from proxy.ssh.connection import ClientConnection
 
+_T = TypeVar("_T")
 _ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT", "KILL"})
 _CANCELLED_STATUS = 130  # what a shell reports for a program that Ctrl-C ended
+_TERM_CHARS = 256
+"""Of a terminal's name; longer ones name no terminal."""
+_MAX_UNTOLD = 64
+"""Signals and breaks of one channel that the workspace has not taken yet."""
 _LAST_WORDS_S = 2.0
 """A client that reads nothing cannot keep its program from being ended."""
 
@@ -58,7 +63,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._kind: Shell | Exec | Subsystem | None = None
         self._env: dict[str, str] = {}
         self._env_bytes = 0
-        self._max_env_bytes = settings.connection.max_env_bytes
+        self._left_out = 0
+        self._untold = 0
+        self._limits = settings.connection
         self._pty: Pty | None = None
         self._wants_ssh_agent = False
         self._waiting: Waiting | None = None
@@ -78,12 +85,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._chan = cast(SessionChannel, chan)
         self._inbound.attach(self._chan)
         self._outbound.attach(self._chan)
-        self._owner.channel_opened()
 
     def env_requested(self, name: bytes, value: bytes) -> bool:
         """Keep a variable; which ones a program sees is decided in the workspace (RFC 4254 §6.4)."""
         self._env_bytes += len(name) + len(value)
-        if self._env_bytes > self._max_env_bytes:
+        is_full = len(self._env) >= self._limits.max_env_variables
+        if is_full or self._env_bytes > self._limits.max_env_bytes:
+            self._left_out += 1
             return False
         try:
             self._env[name.decode()] = value.decode()
@@ -101,6 +109,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     ) -> bool:
         if self._kind is not None:
             return False  # the program runs already, and has none
+        if len(term_type) > _TERM_CHARS:
+            return False
         self._pty = Pty(term_type, WindowSize(*term_size), dict(term_modes))
         return True
 
@@ -113,8 +123,10 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
+        if subsystem not in SUBSYSTEMS:
+            return False
         self._kind = Subsystem(subsystem)
-        return subsystem in SUBSYSTEMS
+        return True
 
     def session_started(self) -> None:
         self._task = self._owner.tasks.spawn(self._live(), name="program")
@@ -136,15 +148,14 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     def signal_received(self, signal: str) -> None:
         if self._program is not None:
-            self._tell(self._program.signal(signal), "signal")
+            self._tell_if_few(self._program.signal, signal)
         elif self._waiting is not None and signal in _ENDING_SIGNALS:
             self._waiting.give_up()
 
     def break_received(self, msec: int) -> bool:
         if self._program is None:
             return False
-        self._tell(self._program.send_break(msec), "break")
-        return True
+        return self._tell_if_few(self._program.send_break, msec)
 
     def data_received(self, data: Buffer, datatype: int | None) -> None:
         if datatype is None:
@@ -163,14 +174,24 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._outbound.gate.open()
-        self._owner.channel_closed()
         if self._record is not None and not self._owner.conn.is_over:
             self._record.ended(End(EndReason.LEFT))
         if self._task is not None:
             self._task.cancel()
 
-    def _tell(self, call: Awaitable[None], what: str) -> None:
-        self._owner.tasks.spawn(_ignore_lost(call), name=what)
+    def _tell(self, call: Awaitable[None], what: str) -> "asyncio.Task[None]":
+        return self._owner.tasks.spawn(_ignore_lost(call), name=what)
+
+    def _tell_if_few(self, call: Callable[[_T], Awaitable[None]], value: _T) -> bool:
+        """Pass on a signal or a break, unless so many wait for the workspace that this one means nothing."""
+        if self._untold >= _MAX_UNTOLD:
+            return False
+        self._untold += 1
+        self._tell(call(value), call.__name__).add_done_callback(self._told)
+        return True
+
+    def _told(self, _: "asyncio.Task[None]") -> None:
+        self._untold -= 1
 
     # --------------------------------------------------------------------------------- the life
 
@@ -181,6 +202,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         """
         assert self._kind is not None
         kind = self._kind
+        await self._owner.openings.begin()
         self._record = self._owner.live.begin(
             kind_of(kind),
             ChannelTraffic(self._inbound, self._outbound),
@@ -241,6 +263,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _run(self) -> Exit:
         """Get a program running, whatever that takes, and carry its bytes."""
         assert self._kind is not None
+        if isinstance(self._kind, Exec):
+            self._check_length(self._kind.command)
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
             return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
@@ -252,6 +276,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             program, recorder = running.program, running.recorder
             self._program, self._recorder = program, recorder
             self._ran = True
+            if self._left_out and not isinstance(self._kind, Subsystem):
+                await self._say(prompts.env_left_out(self._left_out, self._limits, pty=self._pty is not None))
             carried: ProgramStream = program
             if recorder is not None:
                 carried = await self._look_on(recorder, program)
@@ -272,6 +298,12 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             if recorder is not None:
                 recorder.end = prompts.end_of(end)
             return end
+
+    def _check_length(self, command: str) -> None:
+        """Refuse a command that no program could be given. Raises: Refused."""
+        size, most = len(command.encode()), self._limits.max_command_bytes
+        if size > most:
+            raise Refused(f"the command has {size:,} bytes, and at most {most:,} are taken")
 
     async def _look_on(self, recorder: Recorder, program: Program) -> ProgramStream:
         """Let a recorder see what the person sees from here on, and tell them."""

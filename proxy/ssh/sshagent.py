@@ -89,7 +89,12 @@ class SshAgent:
 
     async def _bridge(self, principal: Principal, link: Link, accepted: Accepted) -> None:
         relay = self._owner.shared.settings.relay
+        await self._owner.openings.begin()
+        if not self._owner.has_room:
+            self._owner.log_no_room("ssh-agent")
+            return  # it is not claimed, and the workspace closes it
         session = Dialled(self._owner, Kind.SSH_AGENT)
+        session.begin()
         try:
             accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
             async with accepting as connection:

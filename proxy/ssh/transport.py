@@ -16,6 +16,7 @@ import structlog
 from asyncssh.constants import (
     MSG_CHANNEL_DATA,
     MSG_CHANNEL_EXTENDED_DATA,
+    MSG_GLOBAL_REQUEST,
     MSG_IGNORE,
     MSG_KEXINIT,
     MSG_NEWKEYS,
@@ -27,12 +28,15 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
+from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.bulk import BulkConnection
 from proxy.ssh.channel import AgentChannel, BulkChannel, TcpChannel, UnixChannel
+from proxy.ssh.decompression import BoundedDecompressor
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
 from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
+from proxy.ssh.requests import OrderedRequests
 from proxy.ssh.slices import Allowance, Slices
 from proxy.ssh.turns import Turn, metered
 
@@ -43,6 +47,8 @@ _PACKET_BYTES = 64
 """What a packet has besides its payload, in the buffers of the transport too; a round number."""
 GOODBYE_S = 2.0
 """A client has this long to read why its connection ends."""
+LARGEST_PACKET_BYTES = 256 * 1024
+"""From the login on, as PACKET_MAX_SIZE of OpenSSH: what is too long in a packet is then refused in words."""
 
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
@@ -70,11 +76,23 @@ class LoginGuard(asyncssh.SSHServer):
         del certificate
         return False
 
+    def asked(self, what: str, *, proves: bool = False) -> None:
+        """Hear what a client asks before it is logged in; `proves` is a request with the signature of a key.
+
+        Raises: asyncssh.DisconnectError when it has asked too often.
+        """
+
     def method_failed(self, method: str) -> None:
-        """Hear that a method led nowhere, before the client does; a banner may say why."""
+        """Hear that a method led nowhere, before the client does; a banner may say why.
+
+        Raises: asyncssh.DisconnectError when too many did.
+        """
+
+    def method_led_on(self) -> None:
+        """Hear of a partial success (RFC 4252 §5.1)."""
 
 
-class TunedConnection(BulkConnection):
+class TunedConnection(OrderedRequests, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
@@ -136,6 +154,11 @@ class TunedConnection(BulkConnection):
     def is_over(self) -> bool:
         """Whether the connection has ended, and its channels only because of that."""
         return self._transport is None
+
+    @property
+    def channels_held(self) -> int:
+        """Channels from the request to open them until both ends have closed, whoever asked."""
+        return len(self._channels)
 
     def connection_lost(self, exc: Exception | None = None) -> None:
         self.writable.open()
@@ -340,6 +363,8 @@ class TunedConnection(BulkConnection):
         super()._send_kexinit()
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        if self._session_id and not self._auth_complete:
+            self._asked(KEY_EXCHANGE)  # new keys are due after 1 GiB or an hour, not before the login
         theirs = packet.get_full_payload()
         if self._kexinit_held and not self._session_id and not self._server_kexinit:
             if _AES_GCM & set(_Proposal.of(theirs).ciphers):
@@ -352,12 +377,14 @@ class TunedConnection(BulkConnection):
         self._ignore_first_kex = client.guesses and client.favourites != server.favourites
 
     def _process_newkeys(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Have NEWKEYS acknowledged at once.
+        """Have NEWKEYS acknowledged at once, and inflate within bounds what the client deflates from here on.
 
         It is the one packet of a login that needs no answer, so the kernel would wait 40 ms for something
         to acknowledge it with. The client waits as long: OpenSSH leaves Nagle's algorithm on until it has
         a session, and does not send its next packet before this one has arrived.
         """
+        if self._next_decompressor is not None:
+            self._next_decompressor = BoundedDecompressor(lambda: self._max_recv_pktlen)
         super()._process_newkeys(pkttype, pktid, packet)
         if (tcp := self.get_extra_info("socket")) is not None and hasattr(socket, "TCP_QUICKACK"):
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
@@ -373,6 +400,7 @@ class TunedConnection(BulkConnection):
 
     def _process_service_request(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
         """Grant the authentication service again, as sshd does: Paramiko asks for it before every method."""
+        self._asked(SERVICE)
         if self._auth_in_progress and packet.get_full_payload()[1:] == _USERAUTH:
             self.send_packet(MSG_SERVICE_ACCEPT, _USERAUTH)
         else:
@@ -380,13 +408,23 @@ class TunedConnection(BulkConnection):
 
     async def _finish_userauth(self, begin_auth: bool, method: bytes, packet: SSHPacket) -> None:
         self._method_asked = method.decode("ascii", "replace")
+        # The first byte of a publickey request tells a signature from an offer (RFC 4252 §7).
+        self._asked(self._method_asked, proves=packet.get_remaining_payload()[:1] not in (b"", b"\0"))
         await super()._finish_userauth(begin_auth, method, packet)
+
+    def _asked(self, what: str, *, proves: bool = False) -> None:
+        owner = self.get_owner()
+        if isinstance(owner, LoginGuard):
+            owner.asked(what, proves=proves)
 
     def send_userauth_failure(self, partial_success: bool) -> None:
         """Let the reason be said first: after this packet a client may be gone."""
         owner = self.get_owner()
-        if not partial_success and isinstance(owner, LoginGuard):
-            owner.method_failed(self._method_asked)
+        if isinstance(owner, LoginGuard):
+            if partial_success:
+                owner.method_led_on()
+            else:
+                owner.method_failed(self._method_asked)
         super().send_userauth_failure(partial_success)
 
     # ---------------------------------------------------------------------------- the signature
@@ -425,6 +463,7 @@ class TunedConnection(BulkConnection):
         verdict = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else Verdict.REFUSE
         if verdict is Verdict.ENTER:
             self.turn = None
+            self._update_recv_pktlen(LARGEST_PACKET_BYTES)
             await super().send_userauth_success()
         else:
             self.send_userauth_failure(verdict is Verdict.MORE)
@@ -477,24 +516,6 @@ class TunedConnection(BulkConnection):
     async def reload_config(self) -> None:
         """Leave the options as they are: no configuration file has `Match` blocks to look at again."""
 
-    # ------------------------------------------------------------------------- the global requests
-
-    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
-        try:
-            super()._process_cancel_tcpip_forward_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
-    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
-        self, packet: SSHPacket
-    ) -> None:
-        """As for TCP."""
-        try:
-            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
 
 # asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
 TunedConnection._packet_handlers = {
@@ -502,6 +523,7 @@ TunedConnection._packet_handlers = {
     MSG_KEXINIT: TunedConnection._process_kexinit,
     MSG_NEWKEYS: TunedConnection._process_newkeys,
     MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
+    MSG_GLOBAL_REQUEST: TunedConnection._process_global_request,
 }
 
 

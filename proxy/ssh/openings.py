@@ -1,0 +1,75 @@
+"""Turns of one client for what it asks of its workspace: so many begun in a second, so many dials at once.
+
+An open costs a stream to the workspace, a task and a record, whether or not anything answers at its target.
+A client may ask for as many as it may have channels; what exceeds the pace waits here, in order, and costs
+nothing but its place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from proxy.errors.programs import OpenFailed, OpenFailedKind
+from proxy.settings import ConnectionSettings
+
+
+class Pace:
+    """So many in a second on average, and a burst at once after a pause. Pure.
+
+    Source: the virtual scheduling form of the leaky bucket, ITU-T I.371 annex A.
+    """
+
+    def __init__(self, per_s: float, burst: int) -> None:
+        self._interval_s = 1 / per_s
+        self._slack_s = (burst - 1) / per_s
+        self._due_at = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """Return how long the next one has to wait."""
+        return max(0.0, self._due_at - self._slack_s - now)
+
+    def take(self, now: float) -> None:
+        """Count one that goes on at `now`."""
+        self._due_at = max(self._due_at, now) + self._interval_s
+
+
+class Openings:
+    """The turns of one connection."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._pace = Pace(settings.opens_per_s, settings.max_channels)
+        self._next = asyncio.Lock()
+        self._free = asyncio.Semaphore(settings.max_dials)
+        self._max_dials = settings.max_dials
+        self._wait_s = settings.open_wait_s
+
+    async def begin(self) -> None:
+        """Wait until one more program, forward or listener may begin.
+
+        No longer than what waits before it takes at the pace; what is cancelled meanwhile takes nothing.
+        """
+        now = asyncio.get_running_loop().time
+        async with self._next:
+            if (wait_s := self._pace.wait_s(now())) > 0:
+                await asyncio.sleep(wait_s)
+            self._pace.take(now())
+
+    @asynccontextmanager
+    async def dial(self) -> AsyncIterator[None]:
+        """Hold one of the dials that may be under way at once.
+
+        Raises: OpenFailed RESOURCES when none is free in time.
+        """
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self.begin()
+                await self._free.acquire()
+        except TimeoutError:
+            raise OpenFailed(
+                OpenFailedKind.RESOURCES,
+                f"{self._max_dials} other connections of this client are still being opened",
+            ) from None
+        try:
+            yield
+        finally:
+            self._free.release()

@@ -1,0 +1,110 @@
+"""Global requests of a client in their order: a bounded queue, served by a loop that gives way to others.
+
+asyncssh keeps what comes behind a request that is not answered yet (a `-R` waits for its workspace) in a
+list without a bound, and serves it by recursion. `sshd` has no queue at all: it reads on when it has
+answered. Here the queue is short and reading stops while it is full, so that the answers are those of `sshd`.
+
+What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
+Source: RFC 4254 §4 (replies come in the order of the requests).
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import asyncssh
+from asyncssh.packet import SSHPacket
+
+MAX_WAITING = 128
+"""Requests behind one that is not answered yet. `ssh` sends all its `-R` at once, of which 64 may be had."""
+_PER_TURN = 16
+"""Requests answered in one turn of the event loop; a proof of the host keys takes milliseconds."""
+
+
+class OrderedRequests(asyncssh.SSHServerConnection):
+    """A server connection that answers global requests one after the other."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_serving = False
+        self._unanswered: object = None
+        """The request whose handler has been called and has not reported yet."""
+        self._has_space = asyncio.Event()
+
+    # -------------------------------------------------------------------------------- the queue
+
+    def _process_global_request(  # type: ignore[override]  # asyncssh awaits what a packet handler returns
+        self, pkttype: int, pktid: int, packet: SSHPacket
+    ) -> Awaitable[None] | None:
+        """Queue a request; asyncssh handles no further packet until the returned awaitable is done."""
+        super()._process_global_request(pkttype, pktid, packet)
+        if len(self._global_request_queue) <= MAX_WAITING:
+            return None
+        self._has_space.clear()  # at once: what sets it may come before the awaitable is awaited
+        if self._transport is not None:
+            self._transport.pause_reading()
+        return self._space()
+
+    async def _space(self) -> None:
+        """Wait until the queue is half empty, or the connection has ended; nothing is read meanwhile."""
+        await self._has_space.wait()
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def _service_next_global_request(self) -> None:
+        """Serve what waits in a loop, where asyncssh would call itself for each."""
+        if self._is_serving:  # a handler has answered at once
+            return
+        self._is_serving = True
+        try:
+            self._serve()
+        finally:
+            self._is_serving = False
+
+    def _serve(self) -> None:
+        queue = self._global_request_queue
+        for _ in range(_PER_TURN):
+            if not queue or queue[0] is self._unanswered or self._transport is None:
+                break
+            self._unanswered = queue[0]
+            super()._service_next_global_request()
+        else:
+            self.create_task(self._serve_later())
+        if len(queue) <= MAX_WAITING // 2:
+            self._has_space.set()
+
+    async def _serve_later(self) -> None:
+        self._service_next_global_request()
+
+    def connection_lost(self, exc: Exception | None = None) -> None:
+        """End the wait for space: nothing will be answered any more."""
+        self._has_space.set()
+        super().connection_lost(exc)
+
+    # ----------------------------------------------------------------------------- the requests
+
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to prove a key twice: each is a signature, and one packet has room for hundreds."""
+        asked, keys = SSHPacket(packet.get_remaining_payload()), []
+        while asked:
+            keys.append(asked.get_string())
+        if len(set(keys)) < len(keys):
+            self._report_global_response(False)
+        else:
+            super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
+
+    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
+        try:
+            super()._process_cancel_tcpip_forward_global_request(packet)
+        except asyncssh.ProtocolError:
+            self._report_global_response(False)
+
+    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
+        self, packet: SSHPacket
+    ) -> None:
+        """As for TCP."""
+        try:
+            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
+        except asyncssh.ProtocolError:
+            self._report_global_response(False)

@@ -1,0 +1,77 @@
+"""Names of asyncssh below its documented surface that requests, logins and packets rely on."""
+
+import asyncio
+import inspect
+import typing
+
+import asyncssh
+import asyncssh.connection
+import pytest
+from asyncssh.channel import SSHChannel
+from asyncssh.compression import Decompressor
+from asyncssh.constants import MSG_GLOBAL_REQUEST
+
+from proxy.ssh.channel import AgentChannel, SessionChannel, TcpChannel, UnixChannel
+from proxy.ssh.requests import OrderedRequests
+from proxy.ssh.transport import TunedConnection
+
+_METHODS = {
+    "_process_global_request": ["self", "_pkttype", "_pktid", "packet"],
+    "_service_next_global_request": ["self"],
+    "_report_global_response": ["self", "result"],
+    "_process_hostkeys_prove_00_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_process_cancel_tcpip_forward_global_request": ["self", "packet"],
+    "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_finish_userauth": ["self", "begin_auth", "method", "packet"],
+    "_process_service_request": ["self", "_pkttype", "_pktid", "packet"],
+    "_process_newkeys": ["self", "_pkttype", "_pktid", "packet"],
+    "_update_recv_pktlen": ["self", "max_pktsize"],
+    "create_task": ["self", "coro", "task_logger"],
+}
+_ATTRIBUTES = ("_global_request_queue", "_channels", "_next_decompressor", "_max_recv_pktlen", "_transport")
+
+
+@pytest.mark.parametrize("name", _METHODS)
+def test_the_connection_has_the_method(name: str) -> None:
+    method = getattr(asyncssh.SSHServerConnection, name)
+    assert list(inspect.signature(method).parameters) == _METHODS[name]
+
+
+async def test_the_connection_has_the_attributes() -> None:
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    options = await asyncssh.SSHServerConnectionOptions.construct(
+        server_factory=asyncssh.SSHServer, server_host_keys=[key]
+    )
+    made = asyncssh.SSHServerConnection(asyncio.get_running_loop(), options)
+    for name in _ATTRIBUTES:
+        assert hasattr(made, name), name
+
+
+def test_the_table_of_packets_leads_to_the_bounded_queue() -> None:
+    assert TunedConnection._packet_handlers[MSG_GLOBAL_REQUEST] is OrderedRequests._process_global_request
+
+
+def test_a_report_goes_on_with_the_next_request_by_the_method_that_is_overridden() -> None:
+    source = inspect.getsource(asyncssh.connection.SSHConnection._report_global_response)
+    assert "self._global_request_queue.pop(0)" in source
+    assert "self._service_next_global_request()" in source
+
+
+def test_a_decompressor_is_one_method() -> None:
+    public = [name for name in vars(Decompressor) if not name.startswith("__")]
+    assert public == ["decompress"]
+
+
+def test_new_keys_take_the_decompressor_that_was_put_there() -> None:
+    source = inspect.getsource(asyncssh.connection.SSHConnection._process_newkeys)
+    assert "self._decompressor = self._next_decompressor" in source
+
+
+@pytest.mark.parametrize("kind", [SessionChannel, TcpChannel, UnixChannel, AgentChannel])
+def test_every_request_of_a_channel_is_answered_at_once(kind: type[SSHChannel[bytes]]) -> None:
+    """A handler that answers later would let requests pile up behind it, without a bound and by recursion."""
+    handlers = [name for name in dir(kind) if name.startswith("_process_") and name.endswith("_request")]
+    assert "_process_keepalive_at_openssh_dot_com_request" in handlers
+    for name in handlers:
+        if name != "_process_request":
+            assert typing.get_type_hints(getattr(kind, name))["return"] is bool, name
