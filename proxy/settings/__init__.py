@@ -55,6 +55,9 @@ class ListenSettings(_Section):
     prefer_aes_gcm: bool = True
     """Offer the others only to clients that know no AES-GCM: with AES instructions it is twice as fast
     at both ends."""
+    macs: tuple[str, ...] = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+    """Offered to clients that use no AEAD cipher. Encrypt-and-MAC (`hmac-sha2-256`, `hmac-sha2-512`) is left
+    out because it authenticates the plain text; an old client may need it, and then it is added here."""
     version: str = "Fairlead"
     """Shown in the version exchange after `SSH-2.0-`; letters, digits, `.` and `_`."""
 

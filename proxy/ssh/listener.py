@@ -23,7 +23,6 @@ from proxy.ssh.hostkeys import HostKeys
 from proxy.ssh.transport import GOODBYE_S, Arrival, TunedConnection
 from proxy.ssh.turns import Turns
 
-_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
 # looks for: liboqs.
 _KEY_EXCHANGES = (
@@ -40,8 +39,7 @@ _KEY_EXCHANGES = (
     "diffie-hellman-group16-sha512",
     "diffie-hellman-group18-sha512",
     "diffie-hellman-group14-sha256",
-    "diffie-hellman-group-exchange-sha256",
-)
+)  # No group exchange: asyncssh gives a client that asks for 1,024 bits a group of 1,024 bits.
 # As OpenSSH since 8.8: no SHA-1.
 _HOST_KEY_SIGNATURES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _SIGNATURES = (
@@ -157,7 +155,7 @@ class Listener:
             "encryption_algs": settings.ssh.ciphers,
             "kex_algs": [name for name in _KEY_EXCHANGES if name.encode() in get_kex_algs()],
             "signature_algs": _SIGNATURES,
-            "mac_algs": _MACS,
+            "mac_algs": settings.ssh.macs,
             "compression_algs": _COMPRESSION,
             "login_timeout": 0,  # three budgets of our own replace it
             "keepalive_interval": settings.connection.keepalive_interval_s,
