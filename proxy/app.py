@@ -18,6 +18,7 @@ from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.peers import ALONE, Peers
+from proxy.identity.revocation import Revocations
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
 from proxy.protection.bans import Bans
@@ -118,12 +119,14 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stopped = partial(tell_stopped, bus.publish)
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-    listener = Listener(settings, gateway, logins, tracker, guard, keys)
+    revocations = Revocations(settings.identity.revoked_keys)
+    await revocations.open()
+    listener = Listener(settings, gateway, logins, tracker, guard, keys, revocations)
     bounds = BlueprintBounds(workspaces, directory, settings.workspace)
     keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
     keeper.start()
     stack.push_async_callback(keeper.close)
-    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
+    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
     watch.start()
     stack.push_async_callback(watch.close)
     await listener.open()

@@ -45,7 +45,7 @@ _log = Log("shelld.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=2)
+VERSION = pb.Version(major=1, minor=3)
 FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain")
 MAX_ANNOUNCEMENT = 1000
 """Characters."""

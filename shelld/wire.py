@@ -171,6 +171,7 @@ def program_spec(frame: object) -> ProgramSpec:
         pty=pty,
         account=start.account,
         ssh_agent=start.ssh_agent,
+        original_command=start.original_command,
         client=client,
         program_id=start.program_id,
     )

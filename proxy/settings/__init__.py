@@ -164,6 +164,9 @@ class IdentitySettings(_Section):
     trusted_user_ca_keys: tuple[Path, ...] = ()
     """Files with public keys of authorities whose OpenSSH user certificates let a known user in, when one
     of the certificate's principals is the user's name."""
+    revoked_keys: tuple[Path, ...] = ()
+    """Files that `sshd` takes as RevokedKeys: KRLs of `ssh-keygen -k`, or public keys, one a line; at most
+    16 MiB each. Read again when they change; while one cannot be read no key lets anybody in."""
 
     @property
     def uids(self) -> range:

@@ -19,6 +19,7 @@ from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
+from proxy.identity.revocation import Revocations
 from proxy.logins import Logins, Standing
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
 from proxy.protection import guard
@@ -56,6 +57,7 @@ class Shared:
     tracker: Tracker
     authorities: frozenset[bytes]
     """Public keys whose user certificates are trusted."""
+    revocations: Revocations
     connections: "set[ClientConnection]"
     guard: Guard
 
@@ -177,6 +179,7 @@ class ClientConnection(LoginGuard):
             standing,
             client_version=self.client_version,
             authorities=self.shared.authorities,
+            revocations=self.shared.revocations,
             check=self._check,
         )
         self._limit(self.shared.settings.login.timeout_s, "login")
@@ -194,15 +197,17 @@ class ClientConnection(LoginGuard):
         if self._login is None:
             return False
         async with self._questions():
-            wanted = await self._login.offered(key.public_data)
-        if not wanted:
+            refusal = await self._login.offered(key.public_data)
+        if refusal:
+            self.conn.send_auth_banner(prompts.notice(refusal))
+        if refusal is not None:
             self._count_refusal()
-        return wanted
+        return refusal is None
 
-    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
         assert self._login is not None
-        refusal = self._login.certificate_offered(certificate)
+        refusal = await self._login.certificate_offered(certificate)
         if refusal:
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None

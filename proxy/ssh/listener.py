@@ -11,6 +11,7 @@ from asyncssh.kex import get_kex_algs
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
+from proxy.identity.revocation import Revocations
 from proxy.logins import Logins
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
@@ -64,6 +65,7 @@ class Listener:
         tracker: Tracker,
         guard: Guard,
         host_keys: HostKeys,
+        revocations: Revocations,
     ) -> None:
         self._settings = settings
         self._host_keys = host_keys
@@ -73,6 +75,7 @@ class Listener:
             logins,
             tracker,
             read_authorities(settings.identity.trusted_user_ca_keys),
+            revocations,
             set(),
             guard,
         )

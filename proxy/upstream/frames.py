@@ -7,7 +7,7 @@ from proxy import model
 from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind
 from proxy.errors.upstream import UpstreamLost
 
-VERSION = pb.Version(major=1, minor=2)
+VERSION = pb.Version(major=1, minor=3)
 
 _MAX_NOTICE = 1_000
 
@@ -91,6 +91,7 @@ def start(spec: model.ProgramSpec, principal: model.Principal, program_id: str) 
         env=dict(spec.env),
         account=attempt.user_string.account,
         ssh_agent=spec.ssh_agent,
+        original_command=spec.original_command,
         program_id=program_id,
         client=pb.Client(
             host=peer.host, port=peer.port, server_host=peer.server_host, server_port=peer.server_port

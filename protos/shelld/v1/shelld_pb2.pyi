@@ -210,6 +210,7 @@ class Start(_message.Message):
     SSH_AGENT_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    ORIGINAL_COMMAND_FIELD_NUMBER: _builtins.int
     exec: _builtins.str
     """a command line for the account's shell"""
     subsystem: _builtins.str
@@ -220,6 +221,8 @@ class Start(_message.Message):
     """id of a Listen whose socket becomes SSH_AUTH_SOCK; empty: none"""
     program_id: _builtins.str
     """the proxy's name for this program, for logs"""
+    original_command: _builtins.str
+    """what a forced command replaces, for SSH_ORIGINAL_COMMAND; empty: none"""
     @_builtins.property
     def shell(self) -> Global___Shell: ...
     @_builtins.property
@@ -244,10 +247,11 @@ class Start(_message.Message):
         ssh_agent: _builtins.str = ...,
         client: Global___Client | None = ...,
         program_id: _builtins.str = ...,
+        original_command: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exec", b"exec", "kind", b"kind", "pty", b"pty", "shell", b"shell", "subsystem", b"subsystem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "original_command", b"original_command", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["shell", "exec", "subsystem"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
