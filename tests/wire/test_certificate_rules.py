@@ -32,7 +32,8 @@ class Server:
         configured = self.running.ssh_config.read_text()
         bare = self.running.directory / "bare_config"
         bare.write_text(configured.replace(f" IdentityFile {self.running.key}\n", ""))
-        identity = ("-o", f"IdentityFile={key}", "-o", "RequiredRSASize=1024", "-l", self.login)
+        weak = ("-o", "IgnoreUnknown=RequiredRSASize", "-o", "RequiredRSASize=1024")
+        identity = ("-o", f"IdentityFile={key}", *weak, "-l", self.login)
         return subprocess.run(
             ["ssh", "-F", bare, *identity, *options, "fl", *words],
             stdin=subprocess.DEVNULL,
