@@ -1,0 +1,61 @@
+"""What a client sends does not act on the terminal of an operator who looks at it."""
+
+import asyncio
+import socket
+import unicodedata
+from collections.abc import Iterator
+
+import asyncssh
+import pytest
+
+from tests.wire.harness import Fairlead
+
+ESCAPES = "\x1b]0;title\x07 \x9b31m \x9d52;c;eA==\x9c \u202e \x7f"
+
+
+@pytest.fixture(scope="module")
+def talked_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fairlead]:
+    """Run a proxy that logs text, as on a terminal, and say harmful things to it."""
+    server = Fairlead(tmp_path_factory.mktemp("talked_to"))
+    server.extra_env["FAIRLEAD_LOG__FORMAT"] = "text"
+    server.extra_env["FAIRLEAD_LOG__LEVEL"] = "debug"
+    server.prepare()
+    try:
+        server.start()
+        assert server.ssh(f"true '{ESCAPES}'").returncode == 0
+        asyncio.run(log_in_as(server, f"alice+{ESCAPES}"))
+        server.ssh("", "-W", f"[{ESCAPES}]:1")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+            link.sendall(f"SSH-2.0-{ESCAPES}\r\n".encode())
+            link.recv(1000)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as link:
+            link.sendall(b"SSH-2.0-\x1b]0;title\x07\r\n")
+            link.recv(1000)
+        yield server
+    finally:
+        server.close()
+
+
+async def log_in_as(server: Fairlead, name: str) -> None:
+    """Give a user name that OpenSSH's client would not send."""
+    options = {"known_hosts": None, "config": None, "agent_path": None, "client_keys": [str(server.key)]}
+    with pytest.raises(asyncssh.Error):
+        await asyncssh.connect("127.0.0.1", server.port, username=name, **options)
+
+
+def assert_harmless(text: str) -> None:
+    assert [one for one in text if one not in "\n\t" and unicodedata.category(one)[0] == "C"] == []
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
+def test_the_commands_that_show_sessions_are_harmless(talked_to: Fairlead, options: tuple[str, ...]) -> None:
+    ids = [line.split("\t")[0] for line in talked_to.cli("session", "list", "--all").splitlines()]
+    assert ids
+    shown = "".join(talked_to.cli("session", "show", id_, *options) for id_ in ids)
+    assert "title" in shown
+    assert_harmless(shown + talked_to.cli("session", "list", "--all", *options))
+
+
+def test_the_text_log_is_harmless(talked_to: Fairlead) -> None:
+    assert "user string refused" in talked_to.log
+    assert_harmless(talked_to.log)
