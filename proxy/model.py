@@ -172,6 +172,15 @@ class SshAgentBind:
         return self.file_name
 
 
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What is the proxy's own on a machine that it shares with workspaces; no forward leads there."""
+
+    ports: frozenset[int] = frozenset()
+    directories: tuple[str, ...] = ()
+    """Absolute paths; what is below them is meant too, but for the home of the workspace."""
+
+
 Target = TcpTarget | UnixTarget
 Bind = TcpTarget | UnixTarget | SshAgentBind
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
+from typing import Self
 
 import structlog
 
@@ -126,12 +127,13 @@ class Revocations:
     def __init__(self, files: Sequence[Path] = ()) -> None:
         self._lists = [_Followed(file) for file in files]
 
-    async def open(self) -> None:
+    async def open(self) -> Self:
         """Read the lists for the first time. Raises: SettingsError naming one that cannot be read."""
         for one in self._lists:
             await one.refresh()
             if one.fault:
                 raise SettingsError(f"identity.revoked_keys: {one.file}: {one.fault}")
+        return self
 
     async def current(self) -> "RevocationLists":
         """Return the lists as they are now."""

@@ -118,9 +118,13 @@ def window_size(size: model.WindowSize) -> pb.WindowSize:
     )
 
 
-def target(value: model.Target, account: str) -> pb.ConnectionInput:
+def _reserved(value: model.Reserved) -> pb.Reserved:
+    return pb.Reserved(ports=sorted(value.ports), directories=value.directories)
+
+
+def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.ConnectionInput:
     """Say where to connect; the first frame of a Dial."""
-    message = pb.Target(account=account)
+    message = pb.Target(account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
@@ -129,9 +133,9 @@ def target(value: model.Target, account: str) -> pb.ConnectionInput:
     return pb.ConnectionInput(dial=message)
 
 
-def bind(value: model.Bind, listener_id: str, account: str) -> pb.ListenRequest:
+def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Reserved) -> pb.ListenRequest:
     """Say what to listen on."""
-    message = pb.ListenRequest(listener_id=listener_id, account=account)
+    message = pb.ListenRequest(listener_id=listener_id, account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))

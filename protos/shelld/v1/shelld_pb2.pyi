@@ -614,27 +614,61 @@ class Target(_message.Message):
     TCP_FIELD_NUMBER: _builtins.int
     UNIX_PATH_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     unix_path: _builtins.str
     account: _builtins.str
     """whose permissions apply to a Unix path; empty: the workspace's own"""
     @_builtins.property
     def tcp(self) -> Global___TcpAddress: ...
+    @_builtins.property
+    def reserved(self) -> Global___Reserved: ...
     def __init__(
         self,
         *,
         tcp: Global___TcpAddress | None = ...,
         unix_path: _builtins.str = ...,
         account: _builtins.str = ...,
+        reserved: Global___Reserved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class Reserved(_message.Message):
+    """What is the proxy's own, on a machine that it shares with the workspace: refused as PROHIBITED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of any address of this machine"""
+
+    @_builtins.property
+    def directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """with all that is below, but for the home of the workspace"""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[_builtins.int] | None = ...,
+        directories: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reserved: _TypeAlias = Reserved  # noqa: Y015
 
 @_typing.final
 class TcpAddress(_message.Message):
@@ -812,6 +846,7 @@ class ListenRequest(_message.Message):
     SSH_AGENT_FIELD_NUMBER: _builtins.int
     LISTENER_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     unix_path: _builtins.str
     ssh_agent: _builtins.str
     """file name of a socket in shelld's runtime directory"""
@@ -821,6 +856,10 @@ class ListenRequest(_message.Message):
     """owner of a Unix socket; empty: the workspace's own"""
     @_builtins.property
     def tcp(self) -> Global___TcpAddress: ...
+    @_builtins.property
+    def reserved(self) -> Global___Reserved:
+        """directories in which no Unix path is bound"""
+
     def __init__(
         self,
         *,
@@ -829,10 +868,11 @@ class ListenRequest(_message.Message):
         ssh_agent: _builtins.str = ...,
         listener_id: _builtins.str = ...,
         account: _builtins.str = ...,
+        reserved: Global___Reserved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "reserved", b"reserved", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bind", b"bind", "listener_id", b"listener_id", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bind", b"bind", "listener_id", b"listener_id", "reserved", b"reserved", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_bind: _TypeAlias = _typing.Literal["tcp", "unix_path", "ssh_agent"]  # noqa: Y015
     _WhichOneofArgType_bind: _TypeAlias = _typing.Literal["bind", b"bind"]  # noqa: Y015
