@@ -44,7 +44,7 @@ def sshd_target(label: str, folder: Path, identity: Path) -> Iterator[Target]:
     port = free_port()
     config = _write_config(folder, home, port, identity)
     with (
-        _privilege_separation_folder(),
+        privilege_separation_folder(),
         serving([program, "-D", "-e", "-f", str(config)], port, folder / "sshd.log", adopts=True) as process,
     ):
         listener = psutil.Process(process.pid)
@@ -110,7 +110,7 @@ def _write_config(folder: Path, home: Path, port: int, identity: Path) -> Path:
 
 
 @contextmanager
-def _privilege_separation_folder() -> Iterator[None]:
+def privilege_separation_folder() -> Iterator[None]:
     """Provide the empty directory that a root `sshd` insists on, where no service has made it."""
     make = os.getuid() == 0 and not _PRIVILEGE_SEPARATION.exists()
     if make:

@@ -18,6 +18,7 @@ from proxy.health import Health
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.peers import ALONE, Peers
+from proxy.identity.revocation import Revocations
 from proxy.identity.store import SqlDirectory
 from proxy.logins import Logins, key_event
 from proxy.protection.bans import Bans
@@ -38,6 +39,7 @@ from proxy.workspaces.bounds import BlueprintBounds
 from proxy.workspaces.control import Control
 from proxy.workspaces.keeper import WorkspaceKeeper
 from proxy.workspaces.opening import open_backend
+from proxy.workspaces.own import own_of
 from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.sources import open_catalog, open_repositories
 from proxy.workspaces.told import tell_stopped
@@ -118,15 +120,17 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stopped = partial(tell_stopped, bus.publish)
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-    listener = Listener(settings, gateway, logins, tracker, guard, keys)
+    revocations = await Revocations(settings.identity.revoked_keys).open()
+    listener = Listener(settings, gateway, logins, tracker, guard, keys, revocations)
     bounds = BlueprintBounds(workspaces, directory, settings.workspace)
     keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
     keeper.start()
     stack.push_async_callback(keeper.close)
-    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s)
+    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
     watch.start()
     stack.push_async_callback(watch.close)
     await listener.open()
+    gateway.reserve(own_of(settings, {listener.address[1], *door.ports}))
     health = _health(settings, listener, links, bus, door, tracker, guard)
     stack.push_async_callback(health.close)
     await health.open()

@@ -25,7 +25,7 @@ from proxy.commands.trust import trust_app
 from proxy.commands.users import key_app, user_app
 from proxy.commands.workspaces import workspace_app
 from proxy.errors import EXIT_CONFIG, FairleadError, SettingsError
-from proxy.output import print_json
+from proxy.output import print_json, print_lines, say, warn
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -71,7 +71,7 @@ def main() -> None:
     try:
         app(prog_name="fairlead")
     except FairleadError as exc:
-        print(f"fairlead: {exc}", file=sys.stderr)
+        warn(f"fairlead: {exc}")
         sys.exit(EXIT_CONFIG if isinstance(exc, SettingsError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -79,7 +79,7 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"fairlead {__version__}")
+        say(f"fairlead {__version__}")
         raise typer.Exit
 
 
@@ -147,4 +147,4 @@ def show_settings(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json(values)
     else:
-        print(yaml.safe_dump(values, sort_keys=False), end="")
+        print_lines(yaml.safe_dump(values, sort_keys=False))

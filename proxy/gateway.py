@@ -12,7 +12,7 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors import FairleadError
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import Draining, Unreachable
-from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Target
+from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Reserved, Target
 from proxy.recording.recorder import Recorder, Traffic
 from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
@@ -74,6 +74,11 @@ class Gateway:
         self._recordings = recordings
         self._control = control
         self._drain_s = drain_s
+        self._reserved = Reserved()
+
+    def reserve(self, reserved: Reserved) -> None:
+        """Let no forward lead to what is the proxy's own, from now on."""
+        self._reserved = reserved
 
     async def control(self, principal: Principal, what: str, report: Report) -> str:
         """Do one of policy.CONTROLS, which enter no workspace; gives what the person is told.
@@ -132,7 +137,7 @@ class Gateway:
             recording = self._recorded(principal, request.blueprint, str(target), forward_id, traffic)
             await stack.enter_async_context(recording)
             connection, link = await self._on_link(
-                stack, request, _silent, lambda link: link.dial(target, account)
+                stack, request, _silent, lambda link: link.dial(target, account, self._reserved)
             )
             async with connection:
                 yield connection, link
@@ -149,7 +154,7 @@ class Gateway:
         async with AsyncExitStack() as stack:
             request = await self._workspaces.request_of(principal)
             listener, link = await self._on_link(
-                stack, request, report, lambda link: link.listen(bind, listener_id, account)
+                stack, request, report, lambda link: link.listen(bind, listener_id, account, self._reserved)
             )
             try:
                 yield listener, link

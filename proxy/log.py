@@ -1,14 +1,18 @@
 """Structured logging to stderr: JSON lines, or aligned text on a terminal.
 
 Every event carries what was bound to its logger (`conn`, `user`, `chan`, …). Values of environment
-variables, commands, tokens and keys are never logged; fingerprints are.
+variables, commands, tokens and keys are never logged; fingerprints are. What strangers chose, as user strings
+and client versions, is shown with its control characters escaped in both forms.
 """
 
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import structlog
+
+from proxy.printable import printable, printable_value
 
 LogFormat = Literal["auto", "text", "json"]
 
@@ -23,9 +27,8 @@ def configure(level: str, form: LogFormat) -> None:
     ]
     renderer: list[structlog.typing.Processor] = (
         [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            _printable_event,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
         ]
         if text
         else [
@@ -43,5 +46,38 @@ def configure(level: str, form: LogFormat) -> None:
         cache_logger_on_first_use=True,
     )
     # Libraries that log by the standard module speak only when something is wrong.
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(name)s: %(message)s", force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_PrintableLines("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
+
+
+class _PrintableLines(logging.Formatter):
+    """Lines of libraries, whose messages may quote what a client sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
+
+
+def _printable_event(
+    logger: object, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape what a terminal would carry out; colours are added after this. JSON escapes by itself."""
+    del logger, method
+    return {key: value if key == "exc_info" else _shown(value) for key, value in event.items()}
+
+
+def _shown(value: Any) -> Any:
+    """Return a value whose text holds no control character: also of what is shown by its `str`."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str | dict | list | tuple | set | frozenset):
+        return printable_value(value)
+    return printable(str(value))
+
+
+def _traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Write a traceback, whose last line may quote a client."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    stream.write(printable(text.getvalue(), keep="\n\t"))

@@ -21,7 +21,7 @@ from proxy.identity.directory import Directory
 from proxy.identity.keys import fingerprint
 from proxy.identity.keysource import KeyChange, KeySource
 from proxy.identity.onboarding import Approved, Onboarding, Pending
-from proxy.model import LoginAttempt, Principal, User
+from proxy.model import Credential, LoginAttempt, Principal, User
 
 _log = structlog.get_logger("logins")
 
@@ -87,9 +87,11 @@ class Logins:
             return None
         self._check(user)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
-        return Principal(attempt, user, key.key.fingerprint)
+        return Principal(attempt, user, key.key.fingerprint, credential=Credential(key_blob))
 
-    async def admit_certified(self, attempt: LoginAttempt, shown: str, key_id: str) -> Principal | None:
+    async def admit_certified(
+        self, attempt: LoginAttempt, shown: str, key_id: str, credential: Credential
+    ) -> Principal | None:
         """Turn a proved key that a trusted authority certified into a principal; None for an unknown user.
 
         Raises: StoreError, LoginRefused.
@@ -98,7 +100,7 @@ class Logins:
         if user is None:
             return None
         self._check(user)
-        return Principal(attempt, user, shown, certificate=key_id)
+        return Principal(attempt, user, shown, certificate=key_id, credential=credential)
 
     def _check(self, user: User) -> None:
         if not (decision := policy.may_login(user, datetime.now(UTC))):

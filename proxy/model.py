@@ -62,6 +62,18 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """A public key, with what a certificate says of it: all that a list of revoked keys can name."""
+
+    key: bytes = field(default=b"", repr=False)
+    """The plain public key as the wire carries it (RFC 4253 §6.6)."""
+    authority: bytes = field(default=b"", repr=False)
+    """Public key that signed the certificate; empty for a plain key, as are the following."""
+    serial: int = 0
+    key_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """A user whose key was proved: the signature was verified, not merely the key offered."""
 
@@ -71,6 +83,8 @@ class Principal:
     """`SHA256:…` of the proved key, as ssh-keygen prints it."""
     certificate: str = ""
     """Key id of the user certificate that certified the key; empty for a key of the directory."""
+    credential: Credential = Credential()
+    """What was proved, for lists of revoked keys."""
 
 
 # ------------------------------------------------------------------------------ what is asked for
@@ -123,6 +137,8 @@ class ProgramSpec:
     pty: Pty | None = None
     ssh_agent: str = ""
     """Id of the listener whose socket becomes SSH_AUTH_SOCK; empty for none."""
+    original_command: str = ""
+    """What the client asked for where its certificate forces a command; becomes SSH_ORIGINAL_COMMAND."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +170,15 @@ class SshAgentBind:
 
     def __str__(self) -> str:
         return self.file_name
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """What is the proxy's own on a machine that it shares with workspaces; no forward leads there."""
+
+    ports: frozenset[int] = frozenset()
+    directories: tuple[str, ...] = ()
+    """Absolute paths; what is below them is meant too, but for the home of the workspace."""
 
 
 Target = TcpTarget | UnixTarget

@@ -1,10 +1,14 @@
-"""How the command line shows data: JSON for programs, a table for people, tabs for pipes."""
+"""How the command line shows data: JSON for programs, a table for people, tabs for pipes.
 
-import json
+The only way from a command to the terminal: strangers wrote much of what is shown, see `printable`.
+"""
+
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from proxy.printable import printable, printable_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -168,9 +172,31 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def print_json(value: Any) -> None:
-    """Print JSON with names and texts as they are."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def say(text: str = "", *, flush: bool = False) -> None:
+    """Print one line on stdout."""
+    print(printable(text, keep="\t"), flush=flush)
+
+
+def warn(text: str) -> None:
+    """Print a sentence on stderr."""
+    print(printable(text, keep="\t\n"), file=sys.stderr)
+
+
+def print_lines(text: str) -> None:
+    """Print a text of several lines, as YAML is."""
+    sys.stdout.write(printable(text, keep="\t\n"))
+
+
+def print_json(value: Any, *, indent: int | None = 2, flush: bool = False) -> None:
+    """Print JSON with letters of every language as they are; on one line with `indent` None."""
+    print(printable_json(value, indent), flush=flush)
+
+
+def print_fields(row: Mapping[str, Any], width: int, *, without: Sequence[str] = ()) -> None:
+    """Print a name and a value a line, leaving out what is empty."""
+    for key, value in row.items():
+        if key not in without and value not in (None, ""):
+            say(f"{key.removesuffix('_at').replace('_', ' '):{width}}{value}")
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequence[str]) -> None:
@@ -199,10 +225,9 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Tabl
 
 
 def _cell(value: Any) -> str:
-    """One line without control characters: a key's comment was written by a stranger."""
+    """Return one line."""
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, list):
         value = " ".join(str(part) for part in value)
-    text = "" if value is None else str(value)
-    return "".join(character if character.isprintable() else " " for character in text)
+    return printable("" if value is None else str(value))

@@ -1,4 +1,4 @@
-"""Ends connections that may not go on: their user was locked or removed or expired, or their key removed.
+"""Ends connections that may not go on: of users locked, removed or expired, and of keys removed or revoked.
 
 The directory is the truth. It is asked every `recheck_s`, once for all live connections of this process, and
 at once when an event says that something changed: on every replica within that bound, and with NATS sooner.
@@ -6,7 +6,7 @@ A directory that does not answer ends nobody.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
@@ -19,12 +19,16 @@ from proxy.errors.stores import StoreError
 from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory
+from proxy.identity.revocation import Revocation, Revocations
 from proxy.model import Principal
 from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
 
 _TELLING = frozenset({subjects.USER_LOCKED, subjects.USER_KEY_REMOVED})
+
+_AT_ONCE = 200
+"""Connections that are compared with lists of revoked keys in one turn of the event loop."""
 
 
 class Live(Protocol):
@@ -43,11 +47,19 @@ Connections = Callable[[], Collection[Live]]
 class Watch:
     """One per process; `connections` gives those that are open at the moment."""
 
-    def __init__(self, directory: Directory, bus: Bus, connections: Connections, recheck_s: float) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        bus: Bus,
+        connections: Connections,
+        recheck_s: float,
+        revocations: Revocations,
+    ) -> None:
         self._directory = directory
         self._bus = bus
         self._connections = connections
         self._recheck_s = recheck_s
+        self._revocations = revocations
         self._due = asyncio.Event()
         self._is_blind = False
         self._tasks = TaskOwner("watch")
@@ -66,6 +78,7 @@ class Watch:
         live = [(one, one.principal) for one in self._connections() if one.principal is not None]
         if not live:
             return
+        live = await self._unrevoked(live)
         try:
             standing = await self._directory.standing_of({_pair(principal) for _, principal in live})
         except StoreError as exc:
@@ -80,13 +93,32 @@ class Watch:
             found = standing[_pair(principal)]
             decision = policy.may_stay(found.user, found.has_key, now)
             if not decision and connection in still_open:
-                _log.info(
-                    "connection ended",
-                    conn=principal.attempt.peer.conn_id,
-                    user=principal.user.name,
-                    reason=decision.reason,
-                )
-                connection.end(decision.reason, End(EndReason.REVOKED, decision.reason))
+                self._end(connection, principal, decision.reason)
+
+    async def _unrevoked(self, live: Sequence[tuple[Live, Principal]]) -> list[tuple[Live, Principal]]:
+        """End connections by the lists of revoked keys, and return the others.
+
+        A list that cannot be read ends none.
+        """
+        lists = await self._revocations.current()
+        staying = []
+        for number, (connection, principal) in enumerate(live, start=1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if lists.of(principal.credential) is not Revocation.REVOKED:
+                staying.append((connection, principal))
+            elif connection in self._connections():
+                self._end(connection, principal, "the key of this connection was revoked")
+        return staying
+
+    def _end(self, connection: Live, principal: Principal, reason: str) -> None:
+        _log.info(
+            "connection ended",
+            conn=principal.attempt.peer.conn_id,
+            user=principal.user.name,
+            reason=reason,
+        )
+        connection.end(reason, End(EndReason.REVOKED, reason))
 
     async def _run(self) -> None:
         while True:

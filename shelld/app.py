@@ -52,7 +52,12 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     bootstrap = Bootstrap(settings, accounts.own, launcher, farewell)
     private = PrivateDirectories()
     listeners = Listeners(
-        settings.forward, settings.runtime_dir, settings.accept_timeout_s, launcher, private
+        settings.forward,
+        settings.runtime_dir,
+        settings.accept_timeout_s,
+        launcher,
+        private,
+        accounts.own.home,
     )
     activity = Activity(registry, accounts.own.home)
     starter = Starter(
@@ -64,7 +69,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         listeners.agent_socket,
         SftpServers(settings.sftp_server, private),
     )
-    dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher)
+    dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
     service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
     server = Server(service.behaviours(), authenticate)
 

@@ -15,11 +15,13 @@ from shelld import aio, rules
 from shelld.account import Account
 from shelld.errors import OpenCode, OpenError, open_code
 from shelld.launch import Launcher, LaunchError
+from shelld.reserved import Reserved
 from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
 
 _STAGGER_S = 0.25
 """RFC 8305 section 5: the recommended delay before the next address is tried beside the last."""
 _RESOLVERS = 32
+NOTHING = Reserved()
 
 Resolved = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 
@@ -31,12 +33,14 @@ class Dialer:
     forward: ForwardSettings
     timeout_s: float
     launcher: Launcher
+    home: str = ""
+    """The workspace's own, whose sockets may be dialled wherever it lies."""
     # Threads of their own: a dead name server must not fill the pool that everybody shares.
     _resolvers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
     )
 
-    async def tcp(self, host: str, port: int) -> socket.socket:
+    async def tcp(self, host: str, port: int, reserved: Reserved = NOTHING) -> socket.socket:
         """Connect to a name or address; of several addresses the first that answers wins.
 
         Every address is judged before it is connected to, and that very address is used.
@@ -48,16 +52,17 @@ class Dialer:
         where = f"{host[:255]} port {port}"
         try:
             async with asyncio.timeout(self.timeout_s):
-                return await self._tcp(host, port, where)
+                return await self._tcp(host, port, where, reserved)
         except TimeoutError:
             raise OpenError(
                 OpenCode.TIMED_OUT, f"{where} did not answer within {self.timeout_s:g} s"
             ) from None
 
-    async def _tcp(self, host: str, port: int, where: str) -> socket.socket:
+    async def _tcp(self, host: str, port: int, where: str, reserved: Reserved) -> socket.socket:
         found = await self._resolve(host, port)
         parsed = [rules.parse_tcp(text) for text in self.forward.tcp]
         allowed = [entry for entry in found if rules.may_dial(parsed, host, entry[4][0], port)]
+        allowed = [entry for entry in allowed if not reserved.holds_address(entry[0], entry[4])]
         if not allowed:
             raise OpenError(OpenCode.PROHIBITED, f"forwarding to {where} is not permitted in this workspace")
         try:
@@ -81,13 +86,13 @@ class Dialer:
             reason = error.strerror if isinstance(error, socket.gaierror) else "not a host name"
             raise OpenError(OpenCode.UNREACHABLE, f"{host[:255]}: {reason}") from None
 
-    async def unix(self, path: str, account: Account) -> socket.socket:
+    async def unix(self, path: str, account: Account, reserved: Reserved = NOTHING) -> socket.socket:
         """Connect to a Unix path with the account's permissions.
 
         Raises: OpenError.
         """
         check_path(path)
-        if not rules.may_use_path(self.forward.unix, path):
+        if not rules.may_use_path(self.forward.unix, path) or reserved.holds_path(path, self.home):
             raise OpenError(OpenCode.PROHIBITED, f"forwarding to {path} is not permitted in this workspace")
         try:
             async with asyncio.timeout(self.timeout_s):

@@ -45,6 +45,8 @@ class Login:
     client: tuple[str, int, str, int] | None = None
     """Client host and port, server host and port."""
     ssh_auth_sock: str = ""
+    original_command: str = ""
+    """What a forced command replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ def build(
         env["SSH_CONNECTION"] = f"{host_} {port} {server_host} {server_port}"
     if login.ssh_auth_sock:
         env["SSH_AUTH_SOCK"] = login.ssh_auth_sock
+    if login.original_command:
+        env["SSH_ORIGINAL_COMMAND"] = login.original_command
     if not {"LANG", "LC_ALL", "LC_CTYPE"} & env.keys():
         # Images rarely set a locale, and without one every tool takes UTF-8 for noise.
         env["LANG"] = "C.UTF-8"

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from shelld import aio, rules
 from shelld.account import Account
-from shelld.dial import check_path, unix_error
+from shelld.dial import NOTHING, check_path, unix_error
 from shelld.errors import OpenCode, OpenError, open_code
 from shelld.fds import readable
 from shelld.launch import Launcher
 from shelld.log import Log
 from shelld.places import PrivateDirectories
+from shelld.reserved import Reserved
 from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
 
 _log = Log("shelld.listen")
@@ -76,8 +77,13 @@ class Listeners:
         accept_timeout_s: float,
         launcher: Launcher,
         private: PrivateDirectories,
+        home: str = "",
     ) -> None:
-        """`runtime_dir` holds ssh-agent sockets when it can be written to, `private` otherwise."""
+        """`runtime_dir` holds ssh-agent sockets when it can be written to, `private` otherwise.
+
+        `home` is the workspace's own, in which sockets may be bound wherever it lies.
+        """
+        self._home = home
         self._forward = forward
         self._runtime_dir = runtime_dir
         self._accept_timeout_s = accept_timeout_s
@@ -105,7 +111,9 @@ class Listeners:
             yield listener
 
     @contextlib.asynccontextmanager
-    async def unix(self, listener_id: str, path: str, account: Account) -> AsyncIterator[Listener]:
+    async def unix(
+        self, listener_id: str, path: str, account: Account, reserved: Reserved = NOTHING
+    ) -> AsyncIterator[Listener]:
         """Listen on a new Unix path of mode 0600 that belongs to the account, while the context lasts.
 
         An existing path is in use, whatever it is: `sshd`'s StreamLocalBindUnlink no.
@@ -114,7 +122,8 @@ class Listeners:
         """
         self._check_id(listener_id)
         check_path(path)
-        if not rules.may_use_path(self._forward.listen_unix, path):
+        permitted = rules.may_use_path(self._forward.listen_unix, path)
+        if not permitted or reserved.holds_path(path, self._home):
             raise OpenError(OpenCode.PROHIBITED, f"listening on {path} is not permitted in this workspace")
         try:
             if account.ids is None:

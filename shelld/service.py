@@ -45,7 +45,7 @@ _log = Log("shelld.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=2)
+VERSION = pb.Version(major=1, minor=3)
 FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain")
 MAX_ANNOUNCEMENT = 1000
 """Characters."""
@@ -128,8 +128,8 @@ class Service:
             target = wire.target(first)
             account = self._account(caller, target.account)
             if target.path:
-                return await self.dialer.unix(target.path, account)
-            return await self.dialer.tcp(target.host, target.port)
+                return await self.dialer.unix(target.path, account, target.reserved)
+            return await self.dialer.tcp(target.host, target.port, target.reserved)
 
         await self._carry(context, connect)
 
@@ -180,7 +180,8 @@ class Service:
             case "tcp":
                 return self.listeners.tcp(request.listener_id, request.tcp.host, request.tcp.port, account)
             case "unix_path":
-                return self.listeners.unix(request.listener_id, request.unix_path, account)
+                reserved = wire.reserved(request.reserved)
+                return self.listeners.unix(request.listener_id, request.unix_path, account, reserved)
             case "ssh_agent":
                 return self.listeners.ssh_agent(request.listener_id, request.ssh_agent, account)
         raise OpenError(OpenCode.INVALID, "the request names nothing to listen on")

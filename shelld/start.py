@@ -36,6 +36,8 @@ class ProgramSpec:
     """Id of a listener; empty for none."""
     client: tuple[str, int, str, int] | None = None
     program_id: str = ""
+    original_command: str = ""
+    """What the client asked for where a certificate put another command in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Starter:
                 term=None if spec.pty is None else spec.pty.term,
                 client=spec.client,
                 ssh_auth_sock=self._agent(spec, account),
+                original_command=spec.original_command,
             ),
             read_host(self.settings),
             client=spec.env,
@@ -134,6 +137,6 @@ def _text(path: str) -> str:
 
 def _check(spec: ProgramSpec) -> None:
     """Refuse what execve could not take: a NUL ends a C string."""
-    texts = [spec.text, spec.account, spec.pty.term if spec.pty else ""]
+    texts = [spec.text, spec.original_command, spec.account, spec.pty.term if spec.pty else ""]
     if any("\0" in text for text in texts):
         raise StartError(StartCode.INVALID, "a command, account or terminal name holds a NUL byte")

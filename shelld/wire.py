@@ -24,6 +24,7 @@ from shelld.listen import Arrival
 from shelld.program import BreakRequest, Ended, Eof, Input, SignalRequest
 from shelld.pty import PtySpec, WindowSize
 from shelld.relay import Received
+from shelld.reserved import Reserved
 from shelld.start import ProgramSpec
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -171,6 +172,7 @@ def program_spec(frame: object) -> ProgramSpec:
         pty=pty,
         account=start.account,
         ssh_agent=start.ssh_agent,
+        original_command=start.original_command,
         client=client,
         program_id=start.program_id,
     )
@@ -184,6 +186,12 @@ class Target:
     host: str
     port: int
     account: str
+    reserved: Reserved
+
+
+def reserved(message: pb.Reserved) -> Reserved:
+    """Decode what is the proxy's own."""
+    return Reserved(frozenset(message.ports), tuple(message.directories))
 
 
 def target(frame: object) -> Target:
@@ -196,9 +204,9 @@ def target(frame: object) -> Target:
     dial = frame.dial
     kind = dial.WhichOneof("target")
     if kind == "tcp":
-        return Target("", dial.tcp.host, dial.tcp.port, dial.account)
+        return Target("", dial.tcp.host, dial.tcp.port, dial.account, reserved(dial.reserved))
     if kind == "unix_path" and dial.unix_path:
-        return Target(dial.unix_path, "", 0, dial.account)
+        return Target(dial.unix_path, "", 0, dial.account, reserved(dial.reserved))
     raise OpenError(OpenCode.INVALID, "the dial frame names no target")
 
 

@@ -1,14 +1,13 @@
 """`fairlead ban …`: addresses that are not let in."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from proxy.commands.common import HELP, Json, actor, publish
-from proxy.output import print_json, print_rows
+from proxy.output import print_json, print_rows, say, warn
 
 if TYPE_CHECKING:
     from proxy.events.schema import Event
@@ -85,13 +84,13 @@ def why(context: typer.Context, address: Address, as_json: Json = False) -> None
         told = {"address": source, "allowed": is_allowed, "offences": offences}
         print_json(told | {"ban": None if ban is None else _row(ban)})
     elif ban is None:
-        print(f"{source} is not banned; it was {offences} times of late")
+        say(f"{source} is not banned; it was {offences} times of late")
     else:
         row = _row(ban)
         reasons = " ".join(row["reasons"]) or "no reason given"
-        print(f"{source} is banned from {row['since']} until {row['until']} by {ban.actor}: {reasons}")
+        say(f"{source} is banned from {row['since']} until {row['until']} by {ban.actor}: {reasons}")
     if is_allowed:
-        print("fairlead: the address is in protection.allow, so no ban holds", file=sys.stderr)
+        warn("fairlead: the address is in protection.allow, so no ban holds")
     if ban is None:
         raise typer.Exit(1)
 
@@ -133,7 +132,7 @@ def _tell(ban: "Ban | None", as_json: bool, sentence: str) -> None:
     if as_json:
         print_json(None if ban is None else _row(ban))
     else:
-        print(sentence, file=sys.stderr)
+        warn(sentence)
 
 
 def _row(ban: "Ban") -> dict[str, Any]:

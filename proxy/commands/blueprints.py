@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy.commands.common import HELP, Json
-from proxy.output import print_json, print_rows
+from proxy.output import print_json, print_lines, print_rows, warn
 
 if TYPE_CHECKING:
     from proxy.blueprints.reading import BlueprintSet, Definition
@@ -34,7 +34,7 @@ def list_blueprints(
         if templates or not definition.sample.abstract
     ]
     if blueprints.revision and not as_json:
-        typer.echo(f"blueprints of {blueprints.revision}", err=True)
+        warn(f"blueprints of {blueprints.revision}")
     print_rows(rows, as_json, ("name", "default", "description"))
 
 
@@ -95,7 +95,7 @@ def render_blueprint(
     else:
         import yaml
 
-        typer.echo(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True), nl=False)
+        print_lines(yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True))
 
 
 async def _current(settings: "Settings") -> "BlueprintSet":

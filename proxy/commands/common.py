@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from proxy.errors.stores import IdentityError
+from proxy.output import warn
 
 if TYPE_CHECKING:
     from proxy.events.schema import Event
@@ -91,8 +92,7 @@ async def publish(settings: "Settings", events: "list[Event]") -> None:
         bus.publish(event)
     await bus.close(settings.events.close_timeout_s)
     if bus.counters.published < len(events):
-        print(
+        warn(
             "fairlead: the change is made, but NATS did not take word of it; "
-            f"proxies find out by themselves within {settings.identity.recheck_s:g} s",
-            file=sys.stderr,
+            f"proxies find out by themselves within {settings.identity.recheck_s:g} s"
         )

@@ -1,13 +1,12 @@
 """`fairlead onboarding …`: people who approved in a browser and wait for an operator."""
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from proxy.commands.common import HELP, Json, Tell, actor, administer, with_directory
-from proxy.output import onboarding_row, print_json, print_rows
+from proxy.output import onboarding_row, print_json, print_rows, warn
 
 if TYPE_CHECKING:
     from proxy.identity.directory import Directory, OnboardingRecord
@@ -111,7 +110,4 @@ def _decide(
         print_json([onboarding_row(record) for record in records])
         return
     for record in records:
-        print(
-            f"{record.name} ({record.account.provider} account {record.account.login}) {what}",
-            file=sys.stderr,
-        )
+        warn(f"{record.name} ({record.account.provider} account {record.account.login}) {what}")

@@ -13,7 +13,7 @@ import typer
 
 from proxy.commands.common import HELP, Json
 from proxy.errors.stores import RecordingError
-from proxy.output import print_json, print_rows
+from proxy.output import print_json, print_rows, say, warn
 
 if TYPE_CHECKING:
     from proxy.recording.archive import Archive
@@ -53,7 +53,7 @@ def list_recordings(
         rows = [_row(one.manifest) for one in listing.found]
         print_rows(rows, as_json, _COLUMNS)
         for recording in listing.unreadable:
-            print(f"fairlead: the manifest of {recording} is damaged", file=sys.stderr)
+            warn(f"fairlead: the manifest of {recording} is damaged")
 
     _with_archive(context, act)
 
@@ -67,7 +67,7 @@ def verify(context: typer.Context, recording: Recording, as_json: Json = False) 
             fields = ("state", "detail", "blocks", "size")
             print_json({name: getattr(verdict, name) for name in fields})
         else:
-            print(f"{verdict.state}: {verdict.detail}")
+            say(f"{verdict.state}: {verdict.detail}")
         return verdict.is_sound
 
     if not _with_archive(context, act):
@@ -119,7 +119,7 @@ async def _play(
         async for raw in archive.lines(manifest):
             if (line := read_line(raw)) is not None:
                 for text in log_lines(line):
-                    print(text)
+                    say(text)
         return
     with _watching(manifest):
         async for shown in play(archive.lines(manifest), Pace(speed, idle_limit), tame=tame):
@@ -152,7 +152,7 @@ def _watching(manifest: "Manifest") -> Iterator[None]:
         sys.stdout.flush()
         # Whatever the terminal answered to what was shown must not reach the shell.
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
-        print(f"\nfairlead: end of recording {manifest.id}", file=sys.stderr)
+        warn(f"\nfairlead: end of recording {manifest.id}")
 
 
 # ---------------------------------------------------------------------------------------- exporting

@@ -1,7 +1,6 @@
 """`fairlead session …`: who is connected, what was done, and the end of it."""
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,7 +12,7 @@ import typer
 
 from proxy.commands.common import HELP, Json, actor, publish
 from proxy.errors.stores import IdentityError
-from proxy.output import count, print_json, print_rows, program_row, session_row, table_of
+from proxy.output import count, print_fields, print_json, print_rows, program_row, session_row, table_of, warn
 
 if TYPE_CHECKING:
     from proxy.events.buckets import Bucket
@@ -86,9 +85,7 @@ def show_session(context: typer.Context, id_: Id, as_json: Json = False) -> None
     if as_json:
         print_json(shown)
         return
-    for key, value in shown.items():
-        if key != "programs" and value not in (None, ""):
-            print(f"{key.removesuffix('_at').replace('_', ' '):18}{value}")
+    print_fields(shown, 18, without=("programs",))
     if shown.get("programs"):
         print_rows(shown["programs"], False, _PROGRAMS)
 
@@ -135,7 +132,7 @@ def kill_sessions(
         return len(wanted), await _kill(store, settings, wanted, reason, wait_s)
 
     ordered, left = _with_store(context, act)
-    print(f"{count(ordered - len(left), 'session')} ended", file=sys.stderr)
+    warn(f"{count(ordered - len(left), 'session')} ended")
     if left:
         raise IdentityError(
             f"not ended within {wait_s:g} s: {', '.join(sorted(left))}; the order stays for an hour, "
@@ -192,9 +189,10 @@ async def _watch_lines(look: Look, every_s: float) -> None:
         now = {row["id"]: row for row in await look()}
         for id_, row in now.items():
             if known.get(id_) != row:
-                print(json.dumps({"change": "updated" if id_ in known else "opened", **row}), flush=True)
+                change = "updated" if id_ in known else "opened"
+                print_json({"change": change, **row}, indent=None, flush=True)
         for id_ in known.keys() - now.keys():
-            print(json.dumps({"change": "closed", **known[id_]}), flush=True)
+            print_json({"change": "closed", **known[id_]}, indent=None, flush=True)
         known = now
         await asyncio.sleep(every_s)
 
@@ -224,7 +222,7 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
         async with asyncio.timeout(_VIEW_TIMEOUT_S):
             await view.live()
     except TimeoutError:
-        print("fairlead: NATS does not answer; this is what the database knows", file=sys.stderr)
+        warn("fairlead: NATS does not answer; this is what the database knows")
         await buckets.close()
         yield None
         return

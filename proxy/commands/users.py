@@ -1,6 +1,5 @@
 """`fairlead user …` and `fairlead key …`."""
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +8,7 @@ import typer
 
 from proxy.commands.common import HELP, Json, Name, Tell, actor, administer, read_text, with_directory
 from proxy.errors.stores import IdentityError
-from proxy.output import count, import_row, key_row, print_json, print_rows, user_row
+from proxy.output import count, import_row, key_row, print_json, print_rows, say, user_row, warn
 
 if TYPE_CHECKING:
     from proxy.identity.directory import Directory, ImportResult
@@ -56,7 +55,7 @@ def add_user(
         await _add_keys(directory, tell, name, keys)
 
     administer(context, act)
-    print(f"user {name} added with {count(len(keys), 'key')}", file=sys.stderr)
+    warn(f"user {name} added with {count(len(keys), 'key')}")
 
 
 @user_app.command("list")
@@ -81,7 +80,7 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
     for label, value in shown.items():
         if label != "keys":
             text = ", ".join(value) if isinstance(value, list) else value
-            print(f"{label + ':':13} {'' if text is None else text}")
+            say(f"{label + ':':13} {'' if text is None else text}")
     print_rows(shown["keys"], False, _KEY_COLUMNS)
 
 
@@ -171,7 +170,7 @@ def import_users(
     else:
         print_rows(changes, False, ("name", "action", "new_keys", "locked"))
         for problem in problems:
-            print(f"fairlead: {problem}", file=sys.stderr)
+            warn(f"fairlead: {problem}")
     if problems:
         raise typer.Exit(1)
 
@@ -209,7 +208,7 @@ def add_key(
     """Let more keys log in as a user."""
     keys = _read_keys(files)
     added = administer(context, lambda directory, tell: _add_keys(directory, tell, name, keys))
-    print(f"{count(added, 'new key')} for {name}", file=sys.stderr)
+    warn(f"{count(added, 'new key')} for {name}")
 
 
 @key_app.command("list")

@@ -13,7 +13,7 @@ import typer
 from proxy.commands.common import HELP, Json, actor, publish
 from proxy.errors.stores import IdentityError
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.output import event_row, print_json, print_rows, workspace_row
+from proxy.output import event_row, print_fields, print_json, print_rows, say, warn, workspace_row
 
 if TYPE_CHECKING:
     from proxy.events.schema import Event
@@ -52,9 +52,7 @@ def show_workspace(context: typer.Context, name: OneName, as_json: Json = False)
     if as_json:
         print_json(row)
         return
-    for key, value in row.items():
-        if value:
-            print(f"{key.removesuffix('_at').replace('_', ' '):12}{value}")
+    print_fields(row, 12)
 
 
 @workspace_app.command("start")
@@ -120,7 +118,7 @@ def show_logs(
         from proxy.model import WorkspaceName
 
         async for line in backend.logs(WorkspaceName(name), follow=follow, tail=tail):
-            print(line, flush=follow)
+            say(line, flush=follow)
 
     _with_backend(context, act)
 
@@ -183,7 +181,7 @@ async def _telling(name: str) -> "AsyncIterator[Report]":
         return f"{progress.text} ({time.monotonic() - begun:.0f} s)"
 
     if not sys.stderr.isatty():
-        yield lambda progress: print(f"fairlead: {words(progress)}", file=sys.stderr)
+        yield lambda progress: warn(f"fairlead: {words(progress)}")
         return
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -209,7 +207,7 @@ def _each(
 
     failures = [result for result in _with_backend(context, act) if isinstance(result, BaseException)]
     for failure in failures[1:]:
-        print(f"fairlead: {failure}", file=sys.stderr)
+        warn(f"fairlead: {failure}")
     if failures:
         raise failures[0]
 

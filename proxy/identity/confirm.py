@@ -79,6 +79,11 @@ class ConfirmPages:
         """Listen. Raises: SettingsError."""
         await self._site.start()
 
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        return self._site.port
+
     async def close_site(self) -> None:
         """Stop listening."""
         await self._site.close()

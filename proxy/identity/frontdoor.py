@@ -83,6 +83,12 @@ class FrontDoor:
         return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
 
     @property
+    def ports(self) -> set[int]:
+        """Ports of this machine on which pages of ours are served."""
+        ports = {server.port for server in self._servers}
+        return ports if self._confirm is None else ports | {self._confirm.port}
+
+    @property
     def issuers(self) -> dict[str, str]:
         """Say by provider whose subjects it knows, as profiles name them."""
         return {settings.title: _issuer(settings) for settings in self._settings.providers}

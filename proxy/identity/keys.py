@@ -9,13 +9,13 @@ Source: RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4, OpenSSH PROTOCOL.u2f.
 import base64
 import binascii
 import hashlib
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proxy.errors.stores import KeyInvalid
+from proxy.identity.sshwire import WireInvalid, WireReader
 
 MIN_RSA_BITS = 2_048
 MAX_RSA_BITS = 16_384  # as OpenSSH: verifying a larger one costs us more than the one who offers it
@@ -28,6 +28,18 @@ _CURVES: dict[str, tuple[bytes, Callable[[], ec.EllipticCurve]]] = {
     "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", ec.SECP256R1),
 }
 _ED25519 = ("ssh-ed25519", "sk-ssh-ed25519@openssh.com")
+
+KEY_FIELDS = {
+    "ssh-rsa": 2,
+    "ssh-dss": 4,
+    "ssh-ed25519": 1,
+    "ecdsa-sha2-nistp256": 2,
+    "ecdsa-sha2-nistp384": 2,
+    "ecdsa-sha2-nistp521": 2,
+    "sk-ssh-ed25519@openssh.com": 2,
+    "sk-ecdsa-sha2-nistp256@openssh.com": 3,
+}
+"""How many strings of a public key follow its algorithm's name; also of DSA keys, which can be revoked."""
 
 ALGORITHMS = ("ssh-rsa", *_ED25519, *_CURVES)
 """Names by which a public key may call itself; signature algorithms of RSA are another matter."""
@@ -99,7 +111,27 @@ def check_blob(algorithm: str, blob: bytes) -> None:
 
     Raises: KeyInvalid.
     """
-    reader = _Reader(blob)
+    try:
+        _check_fields(algorithm, WireReader(blob))
+    except WireInvalid as exc:
+        raise KeyInvalid(f"the key is damaged: {exc}") from None
+
+
+def check_offered(blob: bytes) -> None:
+    """Make sure that `blob` is one strong key of an algorithm in ALGORITHMS.
+
+    Raises: KeyInvalid.
+    """
+    try:
+        algorithm = WireReader(blob).string().decode("ascii", "replace")
+    except WireInvalid as exc:
+        raise KeyInvalid(f"the key is damaged: {exc}") from None
+    _refuse_algorithm(algorithm)
+    check_blob(algorithm, blob)
+
+
+def _check_fields(algorithm: str, reader: WireReader) -> None:
+    """Raises: KeyInvalid, WireInvalid."""
     if reader.string() != algorithm.encode():
         raise KeyInvalid(f"the key does not hold what its line says ({algorithm})")
     if algorithm == "ssh-rsa":
@@ -133,7 +165,7 @@ def _refuse_algorithm(algorithm: str) -> None:
     raise KeyInvalid(f"{algorithm[:40]!r} is no key algorithm that is known here")
 
 
-def _check_rsa(reader: "_Reader") -> None:
+def _check_rsa(reader: WireReader) -> None:
     exponent, modulus = reader.mpint(), reader.mpint()
     bits = modulus.bit_length()
     if bits < MIN_RSA_BITS:
@@ -144,41 +176,22 @@ def _check_rsa(reader: "_Reader") -> None:
         raise KeyInvalid("this RSA key is damaged")
 
 
-def _check_ed25519(reader: "_Reader") -> None:
+def _check_ed25519(reader: WireReader) -> None:
+    point = reader.string()
     try:
-        ed25519.Ed25519PublicKey.from_public_bytes(reader.string())
+        ed25519.Ed25519PublicKey.from_public_bytes(point)
     except ValueError:
         raise KeyInvalid("this Ed25519 key is damaged") from None
 
 
-def _check_ecdsa(algorithm: str, reader: "_Reader") -> None:
+def _check_ecdsa(algorithm: str, reader: WireReader) -> None:
     name, curve = _CURVES[algorithm]
     if reader.string() != name:
         raise KeyInvalid("this ECDSA key names another curve than its algorithm")
+    point = reader.string()
+    if point[:1] != b"\x04":  # as OpenSSH; a key with two encodings could escape a list of revoked ones
+        raise KeyInvalid("this ECDSA key is damaged: its point is compressed")
     try:
-        ec.EllipticCurvePublicKey.from_encoded_point(curve(), reader.string())
+        ec.EllipticCurvePublicKey.from_encoded_point(curve(), point)
     except ValueError:
         raise KeyInvalid("this ECDSA key is damaged: its point is not on the curve") from None
-
-
-class _Reader:
-    """The data types of RFC 4251 §5, taken from the front."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def string(self) -> bytes:
-        if len(self._data) < 4:
-            raise KeyInvalid("the key is cut short")
-        (length,) = struct.unpack_from(">I", self._data)
-        if len(self._data) < 4 + length:
-            raise KeyInvalid("the key is cut short")
-        value, self._data = self._data[4 : 4 + length], self._data[4 + length :]
-        return value
-
-    def mpint(self) -> int:
-        return int.from_bytes(self.string(), "big", signed=True)
-
-    def end(self) -> None:
-        if self._data:
-            raise KeyInvalid("there is something after the end of the key")

@@ -30,6 +30,7 @@ RULE = "rule:failures"
 _INNOCENT = frozenset(
     {
         "store",
+        "revocation_unknown",
         "login.locked",
         "login.expired",
         "login.address_banned",

@@ -16,9 +16,12 @@ from proxy.recording.lines import (
     read_line,
 )
 
-_STRINGS = re.compile(r"\x1b[\]P^_X].*?(?:\x07|\x1b\\|\x9c)", re.DOTALL)
-_QUERIES = re.compile(r"\x1b\[[0-9;?>=]*(?:[cn]|\$p)|\x05")
-_UNFINISHED = re.compile(r"\x1b(?:\[[0-9;?>=$]*|[\]P^_X][^\x07\x9c]*)?\Z", re.DOTALL)
+# Each control of two bytes, ESC and a letter, is also one character of U+0080 to U+009F (ECMA-48 §5.3).
+_STRING = r"(?:\x1b[\]P^_X]|[\x90\x98\x9d-\x9f])"
+_CSI = r"(?:\x1b\[|\x9b)"
+_STRINGS = re.compile(_STRING + r".*?(?:\x07|\x1b\\|\x9c)", re.DOTALL)
+_QUERIES = re.compile(_CSI + r"[0-9;?>=]*(?:[cntx]|\$p)|" + _CSI + r"(?:>[0-9]*q|\?u)|\x1bZ|\x9a|\x05")
+_UNFINISHED = re.compile(rf"(?:{_CSI}[0-9;?>=$]*|{_STRING}[^\x07\x9c]*|\x1b)\Z", re.DOTALL)
 _MAX_HELD = 64 * 1024
 
 RESET = "\x1b[?1049l\x1b7\x1b[r\x1b8\x1b[?1;1000;1002;1003;1006;2004l\x1b[?7;25h\x1b>\x1b(B\x1b[0m"
@@ -28,8 +31,8 @@ RESET = "\x1b[?1049l\x1b7\x1b[r\x1b8\x1b[?1;1000;1002;1003;1006;2004l\x1b[?7;25h
 class Tamed:
     """Takes from a terminal's output what acts on more than the screen.
 
-    Titles, the clipboard (OSC 52) and other strings are dropped, and so are questions whose answers the
-    terminal would type: what somebody once printed must not act on whoever watches it.
+    Titles, the clipboard (OSC 52) and other strings are dropped, and so are orders to the window and
+    questions whose answers the terminal would type: what a user once printed must not act on an operator.
     """
 
     def __init__(self) -> None:

@@ -55,6 +55,9 @@ class ListenSettings(_Section):
     prefer_aes_gcm: bool = True
     """Offer the others only to clients that know no AES-GCM: with AES instructions it is twice as fast
     at both ends."""
+    macs: tuple[str, ...] = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
+    """Offered to clients that use no AEAD cipher. Encrypt-and-MAC (`hmac-sha2-256`, `hmac-sha2-512`) is left
+    out because it authenticates the plain text; an old client may need it, and then it is added here."""
     version: str = "Fairlead"
     """Shown in the version exchange after `SSH-2.0-`; letters, digits, `.` and `_`."""
 
@@ -180,6 +183,9 @@ class IdentitySettings(_Section):
     trusted_user_ca_keys: tuple[Path, ...] = ()
     """Files with public keys of authorities whose OpenSSH user certificates let a known user in, when one
     of the certificate's principals is the user's name."""
+    revoked_keys: tuple[Path, ...] = ()
+    """Files that `sshd` takes as RevokedKeys: KRLs of `ssh-keygen -k`, or public keys, one a line; at most
+    16 MiB each. Read again when they change; while one cannot be read no key lets anybody in."""
 
     @property
     def uids(self) -> range:

@@ -1,8 +1,10 @@
 """OpenSSH user certificates: whether one lets somebody in, and if not, why. Pure, but for reading CA files.
 
-What a certificate permits once inside (PTY, forwarding, `force-command`) asyncssh enforces by its options.
+What a certificate permits once inside (PTY, forwarding) asyncssh enforces by its options; `force-command` is
+`ssh.forced`'s.
 
-Source: OpenSSH PROTOCOL.certkeys; principals as `TrustedUserCAKeys` takes them: at least one, and the user's.
+Source: OpenSSH PROTOCOL.certkeys; sshd_config(5) CASignatureAlgorithms, RequiredRSASize; principals as
+`TrustedUserCAKeys` takes them: at least one, and the user's.
 """
 
 import ipaddress
@@ -16,8 +18,25 @@ import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_certificate
 
 from proxy.errors import SettingsError
+from proxy.errors.stores import KeyInvalid
+from proxy.identity.keys import KEY_FIELDS, check_offered
+from proxy.identity.sshwire import WireReader
+from proxy.model import Credential
 
 _USER_CERTIFICATE = 1
+_AUTHORITY_SIGNATURES = frozenset(
+    {
+        b"ssh-ed25519",
+        b"ecdsa-sha2-nistp256",
+        b"ecdsa-sha2-nistp384",
+        b"ecdsa-sha2-nistp521",
+        b"sk-ssh-ed25519@openssh.com",
+        b"sk-ecdsa-sha2-nistp256@openssh.com",
+        b"rsa-sha2-512",
+        b"rsa-sha2-256",
+    }
+)
+"""As CASignatureAlgorithms of OpenSSH since 8.2: no SHA-1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +55,7 @@ class Judgement:
 def read_authorities(files: Sequence[Path]) -> frozenset[bytes]:
     """Read the public keys of trusted authorities, in authorized_keys or `.pub` form.
 
-    Raises: SettingsError naming the file.
+    Raises: SettingsError naming the file, also for a key that is too weak to be anybody's.
     """
     blobs: set[bytes] = set()
     for file in files:
@@ -46,6 +65,11 @@ def read_authorities(files: Sequence[Path]) -> frozenset[bytes]:
             raise SettingsError(f"identity.trusted_user_ca_keys: {file}: {exc}") from exc
         if not keys:
             raise SettingsError(f"identity.trusted_user_ca_keys: {file} holds no public key")
+        for key in keys:
+            try:
+                check_offered(key.public_data)
+            except KeyInvalid as exc:
+                raise SettingsError(f"identity.trusted_user_ca_keys: {file}: {exc}") from exc
         blobs.update(key.public_data for key in keys)
     return frozenset(blobs)
 
@@ -64,12 +88,44 @@ def key_id(certificate: SSHOpenSSHCertificate) -> str:
     return certificate._key_id or "unnamed"  # never empty: that means a plain key
 
 
+def credential_of(certificate: SSHOpenSSHCertificate) -> Credential:
+    """Return what a list of revoked keys can name of a certificate."""
+    return Credential(
+        certificate.key.public_data,
+        certificate.signing_key.public_data,
+        certificate._serial,
+        certificate._key_id,
+    )
+
+
+def _signature_algorithm(certificate: SSHOpenSSHCertificate) -> bytes:
+    """Return the algorithm of the authority's signature, which is the last string of a certificate."""
+    reader = WireReader(certificate.public_data)
+    for _ in range(2 + KEY_FIELDS[certificate.key.get_algorithm()]):
+        reader.string()  # algorithm, nonce, the fields of the key
+    reader.take(8 + 4)  # serial number, type
+    reader.string()  # key id
+    reader.string()  # principals
+    reader.take(8 + 8)  # validity
+    *_, signature = reader.strings()
+    return WireReader(signature).string()
+
+
 def judge(
     certificate: SSHOpenSSHCertificate, authorities: frozenset[bytes], user: str, address: str, now: datetime
 ) -> Judgement:
     """Decide whether `user`, coming from `address`, may use `certificate` at `now`."""
     if certificate.signing_key.public_data not in authorities or certificate._cert_type != _USER_CERTIFICATE:
         return Judgement("certificate_unknown_authority")
+    try:
+        check_offered(certificate.key.public_data)
+    except KeyInvalid as exc:
+        return Judgement("certificate_weak_key", f"the key of your certificate is not accepted: {exc}")
+    if (algorithm := _signature_algorithm(certificate)) not in _AUTHORITY_SIGNATURES:
+        return Judgement(
+            "certificate_weak_signature",
+            f"your certificate is signed by {algorithm.decode('ascii', 'replace')}, which is not accepted",
+        )
     moment = now.timestamp()
     if moment >= certificate._valid_before:
         return Judgement(

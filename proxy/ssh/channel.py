@@ -171,6 +171,26 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         channel._program = session
         return channel
 
+    def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
+        """Hand over what was asked for, once.
+
+        asyncssh would put a forced command in its place and forget it; the session needs both.
+        """
+        if self._session_started:
+            return False
+        self._session_started = True
+        self._command, self._subsystem = command, subsystem
+        if command is not None:
+            return self._program.exec_requested(command)
+        if subsystem is not None:
+            return self._program.subsystem_requested(subsystem)
+        return self._program.shell_requested()
+
+    @property
+    def forced_command(self) -> str | None:
+        """What the certificate lets run and nothing else; None for anything."""
+        return cast("str | None", self._conn.get_certificate_option("force-command"))
+
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()

@@ -19,6 +19,7 @@ from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
+from proxy.identity.revocation import Revocations
 from proxy.logins import Logins, Standing
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
 from proxy.protection import guard
@@ -60,6 +61,7 @@ class Shared:
     tracker: Tracker
     authorities: frozenset[bytes]
     """Public keys whose user certificates are trusted."""
+    revocations: Revocations
     connections: "set[ClientConnection]"
     guard: Guard
 
@@ -187,6 +189,7 @@ class ClientConnection(LoginGuard):
             standing,
             client_version=self.client_version,
             authorities=self.shared.authorities,
+            revocations=self.shared.revocations,
             check=self._check,
         )
         self._limit(self.shared.settings.login.timeout_s, "login")
@@ -204,12 +207,15 @@ class ClientConnection(LoginGuard):
         if self._login is None:
             return False
         async with self._questions():
-            return await self._login.offered(key.public_data)
+            refusal = await self._login.offered(key.public_data)
+        if refusal:
+            self.conn.send_auth_banner(prompts.notice(refusal))
+        return refusal is None
 
-    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
         assert self._login is not None
-        refusal = self._login.certificate_offered(certificate)
+        refusal = await self._login.certificate_offered(certificate)
         if refusal:
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None

@@ -11,6 +11,7 @@ from asyncssh.kex import get_kex_algs
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.gateway import Gateway
+from proxy.identity.revocation import Revocations
 from proxy.logins import Logins
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
@@ -24,7 +25,6 @@ from proxy.ssh.slices import Slices
 from proxy.ssh.transport import GOODBYE_S, Arrival, TunedConnection
 from proxy.ssh.turns import Turns
 
-_MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512")
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
 # looks for: liboqs.
 _KEY_EXCHANGES = (
@@ -41,8 +41,7 @@ _KEY_EXCHANGES = (
     "diffie-hellman-group16-sha512",
     "diffie-hellman-group18-sha512",
     "diffie-hellman-group14-sha256",
-    "diffie-hellman-group-exchange-sha256",
-)
+)  # No group exchange: asyncssh gives a client that asks for 1,024 bits a group of 1,024 bits.
 # As OpenSSH since 8.8: no SHA-1.
 _HOST_KEY_SIGNATURES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _SIGNATURES = (
@@ -67,6 +66,7 @@ class Listener:
         tracker: Tracker,
         guard: Guard,
         host_keys: HostKeys,
+        revocations: Revocations,
     ) -> None:
         self._settings = settings
         self._host_keys = host_keys
@@ -76,6 +76,7 @@ class Listener:
             logins,
             tracker,
             read_authorities(settings.identity.trusted_user_ca_keys),
+            revocations,
             set(),
             guard,
         )
@@ -164,7 +165,7 @@ class Listener:
             "encryption_algs": settings.ssh.ciphers,
             "kex_algs": [name for name in _KEY_EXCHANGES if name.encode() in get_kex_algs()],
             "signature_algs": _SIGNATURES,
-            "mac_algs": _MACS,
+            "mac_algs": settings.ssh.macs,
             "compression_algs": _COMPRESSION,
             "login_timeout": 0,  # three budgets of our own replace it
             "keepalive_interval": settings.connection.keepalive_interval_s,

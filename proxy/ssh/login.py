@@ -17,12 +17,14 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.errors import FairleadError
 from proxy.errors.login import KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
+from proxy.errors.stores import KeyInvalid
 from proxy.events.schema import AuthFailed
-from proxy.identity.keys import fingerprint
+from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.onboarding import Pending, Shown
+from proxy.identity.revocation import Revocation, Revocations
 from proxy.logins import Logins, Standing
-from proxy.model import LoginAttempt, Principal
-from proxy.ssh.certificates import Judgement, decode, judge, key_id
+from proxy.model import Credential, LoginAttempt, Principal
+from proxy.ssh.certificates import Judgement, credential_of, decode, judge, key_id
 
 _MAX_REMEMBERED = 64
 
@@ -58,6 +60,7 @@ class Login:
         *,
         client_version: str,
         authorities: frozenset[bytes],
+        revocations: Revocations,
         check: Callable[[Principal], None] = lambda _: None,
     ) -> None:
         """`check` is asked last, and refuses by raising LoginRefused."""
@@ -68,6 +71,7 @@ class Login:
         self._client_version = client_version
         self._stage = Stage.KEY
         self._authorities = authorities
+        self._revocations = revocations
         self._check = check
         self._candidate = b""
         self._pending: Pending | None = None
@@ -94,28 +98,52 @@ class Login:
 
     # ------------------------------------------------------------------------------------- keys
 
-    async def offered(self, key_blob: bytes) -> bool:
-        """Tell whether a key is worth a signature. Raises: StoreError."""
+    async def offered(self, key_blob: bytes) -> str | None:
+        """Judge whether a key is worth a signature: None, or why not, in words if there are any.
+
+        Raises: StoreError.
+        """
         self._note(PUBLICKEY, fingerprint(key_blob))
-        if self._stage is Stage.OTHER_KEY or self._standing is Standing.NEW:
-            return True
-        if await self._logins.recognises(self.attempt, key_blob):
-            return True
-        self.fault("key_unknown")
-        return False
+        judgement = await self._judge_key(key_blob)
+        if judgement and self._standing is not Standing.NEW and self._stage is not Stage.OTHER_KEY:
+            recognised = await self._logins.recognises(self.attempt, key_blob)
+            judgement = judgement if recognised else Judgement("key_unknown")
+        return self._refusal(judgement)
 
-    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> str | None:
-        """Tell whether a certificate is worth a signature: None, or why not, in words if there are any."""
+    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> str | None:
+        """Judge whether a certificate is worth a signature: None, or why not, in words if there are any."""
         self._note(PUBLICKEY, certificate.key.get_fingerprint())
-        judgement = self._judge(certificate)
-        if not judgement:
-            self.fault(judgement.reason)
-            return judgement.sentence
-        return None
+        return self._refusal(await self._judge(certificate))
 
-    def _judge(self, certificate: SSHOpenSSHCertificate) -> Judgement:
+    def _refusal(self, judgement: Judgement) -> str | None:
+        if judgement:
+            return None
+        self.fault(judgement.reason)
+        return judgement.sentence
+
+    async def _judge(self, certificate: SSHOpenSSHCertificate) -> Judgement:
         name, address = self.attempt.user_string.user, self.attempt.peer.host
-        return judge(certificate, self._authorities, name, address, datetime.now(UTC))
+        judgement = judge(certificate, self._authorities, name, address, datetime.now(UTC))
+        return await self._revocation(credential_of(certificate)) if judgement else judgement
+
+    async def _judge_key(self, key_blob: bytes) -> Judgement:
+        try:
+            check_offered(key_blob)
+        except KeyInvalid as exc:
+            return Judgement("key_weak", f"this key is not accepted: {exc}")
+        return await self._revocation(Credential(key_blob))
+
+    async def _revocation(self, credential: Credential) -> Judgement:
+        """Judge by the lists of revoked keys; of them only a certificate's owner is told anything."""
+        match (await self._revocations.current()).of(credential):
+            case Revocation.GOOD:
+                return Judgement()
+            case Revocation.UNKNOWN:
+                return Judgement("revocation_unknown")
+            case Revocation.REVOKED if credential.authority:
+                return Judgement("certificate_revoked", "your certificate was revoked")
+            case Revocation.REVOKED:
+                return Judgement("key_revoked")
 
     async def proved(self, key_blob: bytes) -> Verdict:
         """Go on with the key whose signature was verified last.
@@ -139,14 +167,21 @@ class Login:
         return await self._enter(key_blob)
 
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
-        if self._stage is Stage.APPROVAL or not self._judge(certificate):  # it may have expired meanwhile
+        if self._stage is Stage.APPROVAL:
             return Verdict.REFUSE
-        fingerprint = certificate.key.get_fingerprint()
-        return await self._let_in(
-            self._logins.admit_certified(self.attempt, fingerprint, key_id(certificate))
+        if not await self._judge(certificate):  # it may have expired meanwhile
+            return Verdict.REFUSE
+        admission = self._logins.admit_certified(
+            self.attempt,
+            certificate.key.get_fingerprint(),
+            key_id(certificate),
+            credential_of(certificate),
         )
+        return await self._let_in(admission)
 
     async def _enter(self, key_blob: bytes) -> Verdict:
+        if self._refusal(await self._judge_key(key_blob)) is not None:  # an approval takes minutes
+            return Verdict.REFUSE
         return await self._let_in(self._logins.admit(self.attempt, key_blob))
 
     async def _let_in(self, admission: Awaitable[Principal | None]) -> Verdict:

@@ -30,6 +30,7 @@ from proxy.sessions.live import LiveProgram
 from proxy.sessions.records import End, EndReason
 from proxy.ssh import prompts
 from proxy.ssh.channel import SessionChannel
+from proxy.ssh.forced import Forced, force
 from proxy.ssh.recorded import RecordedOutbound, heard
 from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
 from proxy.ssh.waiting import Cancelled, Waiting
@@ -61,6 +62,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._outbound = Outbound(owner.conn.writable)
         self._chan: SessionChannel | None = None
         self._kind: Shell | Exec | Subsystem | None = None
+        self._forced: Forced | None = None
         self._env: dict[str, str] = {}
         self._env_bytes = 0
         self._left_out = 0
@@ -115,17 +117,21 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def shell_requested(self) -> bool:
-        self._kind = Shell()
-        return True
+        return self._asked(Shell())
 
     def exec_requested(self, command: str) -> bool:
-        self._kind = Exec(command)
-        return True
+        return self._asked(Exec(command))
 
     def subsystem_requested(self, subsystem: str) -> bool:
-        if subsystem not in SUBSYSTEMS:
-            return False
-        self._kind = Subsystem(subsystem)
+        return subsystem in SUBSYSTEMS and self._asked(Subsystem(subsystem))
+
+    def _asked(self, kind: Shell | Exec | Subsystem) -> bool:
+        """Take note of what is to run: what the client asked for, or what its certificate forces."""
+        assert self._chan is not None
+        self._kind = kind
+        if (command := self._chan.forced_command) is not None:
+            self._forced = force(command, kind)
+            self._kind = self._forced.kind
         return True
 
     def session_started(self) -> None:
@@ -263,7 +269,11 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _run(self) -> Exit:
         """Get a program running, whatever that takes, and carry its bytes."""
         assert self._kind is not None
-        if isinstance(self._kind, Exec):
+        if self._forced is not None:
+            self._check_length(self._forced.original_command)
+            if self._forced.refusal:
+                raise Refused(self._forced.refusal)
+        elif isinstance(self._kind, Exec):
             self._check_length(self._kind.command)
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
             return await self._manage(self._kind.name)
@@ -326,9 +336,10 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             using = self._owner.ssh_agent.use(self._principal, waiting.report)
             ssh_agent = await stack.enter_async_context(using)
         assert self._record is not None
+        original = "" if self._forced is None else self._forced.original_command
         starting = self._owner.shared.gateway.program(
             self._principal,
-            lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent),
+            lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent, original),
             self._record.id,
             waiting.report,
         )

@@ -71,7 +71,7 @@ class LoginGuard(asyncssh.SSHServer):
         del key_blob
         return Verdict.REFUSE
 
-    def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
         """Tell whether a certificate is worth a signature."""
         del certificate
         return False
@@ -447,7 +447,7 @@ class TunedConnection(OrderedRequests, BulkConnection):
         """Have certificates judged for the user, where asyncssh would take the whole user string."""
         del username
         owner = self.get_owner()
-        if not isinstance(owner, LoginGuard) or not owner.certificate_offered(cert):
+        if not isinstance(owner, LoginGuard) or not await owner.certificate_offered(cert):
             return None
         self._key_options = {}
         self._cert_options = cert.options

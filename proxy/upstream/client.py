@@ -32,6 +32,7 @@ _RUN_OUTPUT = {
 }
 _CONNECTION_OUTPUT = {pb.ConnectionOutput.DATA_FIELD_NUMBER: Output}
 
+NOTHING = model.Reserved()
 _FRAME_HEADROOM_BYTES = 64 * 1024
 
 Metadata = tuple[tuple[str, str], ...]
@@ -95,16 +96,20 @@ class Link:
             await program.start(frames.start(spec, principal, program_id), self._settings.program_timeout_s)
         return program
 
-    async def dial(self, target: model.Target, account: str) -> Connection:
+    async def dial(
+        self, target: model.Target, account: str, reserved: model.Reserved = NOTHING
+    ) -> Connection:
         """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
         connection = Connection(self._dial(metadata=self._signed(account)))
         with self._marking(connection):
-            await connection.open(frames.target(target, account), self._settings.rpc_timeout_s)
+            await connection.open(frames.target(target, account, reserved), self._settings.rpc_timeout_s)
         return connection
 
-    async def listen(self, bind: model.Bind, listener_id: str, account: str) -> Listener:
+    async def listen(
+        self, bind: model.Bind, listener_id: str, account: str, reserved: model.Reserved = NOTHING
+    ) -> Listener:
         """Listen inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        request = frames.bind(bind, listener_id, account)
+        request = frames.bind(bind, listener_id, account, reserved)
         listener = Listener(self._stub.Listen(request, metadata=self._signed(account)))
         with self._marking(listener):
             await listener.open(self._settings.rpc_timeout_s)

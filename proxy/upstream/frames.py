@@ -7,7 +7,7 @@ from proxy import model
 from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind
 from proxy.errors.upstream import UpstreamLost
 
-VERSION = pb.Version(major=1, minor=2)
+VERSION = pb.Version(major=1, minor=3)
 
 _MAX_NOTICE = 1_000
 
@@ -91,6 +91,7 @@ def start(spec: model.ProgramSpec, principal: model.Principal, program_id: str) 
         env=dict(spec.env),
         account=attempt.user_string.account,
         ssh_agent=spec.ssh_agent,
+        original_command=spec.original_command,
         program_id=program_id,
         client=pb.Client(
             host=peer.host, port=peer.port, server_host=peer.server_host, server_port=peer.server_port
@@ -117,9 +118,13 @@ def window_size(size: model.WindowSize) -> pb.WindowSize:
     )
 
 
-def target(value: model.Target, account: str) -> pb.ConnectionInput:
+def _reserved(value: model.Reserved) -> pb.Reserved:
+    return pb.Reserved(ports=sorted(value.ports), directories=value.directories)
+
+
+def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.ConnectionInput:
     """Say where to connect; the first frame of a Dial."""
-    message = pb.Target(account=account)
+    message = pb.Target(account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
@@ -128,9 +133,9 @@ def target(value: model.Target, account: str) -> pb.ConnectionInput:
     return pb.ConnectionInput(dial=message)
 
 
-def bind(value: model.Bind, listener_id: str, account: str) -> pb.ListenRequest:
+def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Reserved) -> pb.ListenRequest:
     """Say what to listen on."""
-    message = pb.ListenRequest(listener_id=listener_id, account=account)
+    message = pb.ListenRequest(listener_id=listener_id, account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))

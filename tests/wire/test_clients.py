@@ -99,7 +99,7 @@ class TestOpenSsh:
             pytest.skip(f"this OpenSSH does not know {exchange}")
         assert fairlead.ssh("echo in", "-o", f"KexAlgorithms={exchange}").stdout == b"in\n"
 
-    @pytest.mark.parametrize("mac", ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512"])
+    @pytest.mark.parametrize("mac", ["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com"])
     def test_each_mac(self, fairlead: Fairlead, mac: str) -> None:
         done = fairlead.ssh("echo in", "-c", "aes128-ctr", "-o", f"MACs={mac}")
         assert done.stdout == b"in\n"
@@ -117,6 +117,8 @@ class TestOpenSsh:
             ("-c", "aes128-ctr", "-o", "MACs=hmac-md5"),
             ("-o", "KexAlgorithms=diffie-hellman-group1-sha1"),
             ("-o", "KexAlgorithms=diffie-hellman-group14-sha1"),
+            ("-o", "KexAlgorithms=diffie-hellman-group-exchange-sha256"),
+            ("-c", "aes128-ctr", "-o", "MACs=hmac-sha2-256"),
             ("-o", "HostKeyAlgorithms=ssh-rsa"),
         ],
         ids=lambda words: words[-1],

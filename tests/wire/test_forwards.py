@@ -1,10 +1,12 @@
 """Forwards as plain connections: who speaks first, who falls silent, who leaves, and when."""
 
 import asyncio
+import fcntl
 import hashlib
 import shutil
 import socket
-import time
+import sys
+import termios
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,7 +46,13 @@ def answer_early_and_leave(link: socket.socket) -> None:
     """Hear a little, answer, and break the connection while the other end still sends."""
     link.recv(100)
     link.sendall(b"".join(noise(ANSWER_BYTES)))
-    time.sleep(0.3)  # what the kernel has not carried over by then, a break drops on any road
+    # What the kernel has not carried over, a break drops on any road.
+    until(lambda: unsent_bytes(link) == 0, "the answer was carried over")
+
+
+def unsent_bytes(link: socket.socket) -> int:
+    """Return how much of what was sent has not arrived in the other end's kernel (tcp(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(link, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 def greet(link: socket.socket) -> None:

@@ -48,13 +48,24 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def house(listed: Path, authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def revoked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key of the list of revoked keys."""
+    return make_key(tmp_path_factory.mktemp("revoked") / "revoked")
+
+
+@pytest.fixture(scope="module")
+def house(
+    listed: Path, authority: Path, revoked: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
     accounts = [{"name": name, "keys": [public_line(listed)]} for name in ("lewis", "late", "wait-listed")]
     front_door = {
         "providers": [{"kind": "dev", "accounts": accounts}],
         "onboarding": {**WIDE_OPEN, "rules": RULES, "otherwise": "allow"},
     }
-    trust = {"FAIRLEAD_IDENTITY__TRUSTED_USER_CA_KEYS": json.dumps([f"{authority}.pub"])}
+    trust = {
+        "FAIRLEAD_IDENTITY__TRUSTED_USER_CA_KEYS": json.dumps([f"{authority}.pub"]),
+        "FAIRLEAD_IDENTITY__REVOKED_KEYS": json.dumps([f"{revoked}.pub"]),
+    }
     with open_house(tmp_path_factory.mktemp("house"), front_door, trust) as opened:
         yield opened
 
@@ -241,3 +252,22 @@ def test_a_certificate_that_does_not_fit(
     (failed,) = house.ears.wait(name, FAILED)
     assert set(failed["reasons"]) == {f"certificate_{reason}", "key_unknown"}  # the plain key is tried too
     assert failed["fingerprints"] == [fingerprint(person.keys[0])]
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("revoked", "key_revoked"), ("weak", "key_weak")])
+def test_a_revoked_or_weak_key_begins_no_onboarding(
+    house: House, revoked: Path, tmp_path: Path, kind: str, reason: str
+) -> None:
+    key = revoked
+    if kind == "weak":
+        key = tmp_path / "weak"
+        subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "1024", "-N", "", "-f", key], check=True)
+    person = Newcomer(house, f"new-{kind}", tmp_path, [key])
+    with person.log_in(
+        options=["-o", "IgnoreUnknown=RequiredRSASize", "-o", "RequiredRSASize=1024"]
+    ) as attempt:
+        told = attempt.refused()
+        assert ("an RSA key of 1024 bits is too weak" in told) is (kind == "weak")
+    (failed,) = house.ears.wait(person.name, FAILED)
+    assert reason in failed["reasons"]
+    assert [subject for subject, _ in house.ears.of(person.name)] == [FAILED]

@@ -210,6 +210,7 @@ class Start(_message.Message):
     SSH_AGENT_FIELD_NUMBER: _builtins.int
     CLIENT_FIELD_NUMBER: _builtins.int
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
+    ORIGINAL_COMMAND_FIELD_NUMBER: _builtins.int
     exec: _builtins.str
     """a command line for the account's shell"""
     subsystem: _builtins.str
@@ -220,6 +221,8 @@ class Start(_message.Message):
     """id of a Listen whose socket becomes SSH_AUTH_SOCK; empty: none"""
     program_id: _builtins.str
     """the proxy's name for this program, for logs"""
+    original_command: _builtins.str
+    """what a forced command replaces, for SSH_ORIGINAL_COMMAND; empty: none"""
     @_builtins.property
     def shell(self) -> Global___Shell: ...
     @_builtins.property
@@ -244,10 +247,11 @@ class Start(_message.Message):
         ssh_agent: _builtins.str = ...,
         client: Global___Client | None = ...,
         program_id: _builtins.str = ...,
+        original_command: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exec", b"exec", "kind", b"kind", "pty", b"pty", "shell", b"shell", "subsystem", b"subsystem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "original_command", b"original_command", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["shell", "exec", "subsystem"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
@@ -610,27 +614,61 @@ class Target(_message.Message):
     TCP_FIELD_NUMBER: _builtins.int
     UNIX_PATH_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     unix_path: _builtins.str
     account: _builtins.str
     """whose permissions apply to a Unix path; empty: the workspace's own"""
     @_builtins.property
     def tcp(self) -> Global___TcpAddress: ...
+    @_builtins.property
+    def reserved(self) -> Global___Reserved: ...
     def __init__(
         self,
         *,
         tcp: Global___TcpAddress | None = ...,
         unix_path: _builtins.str = ...,
         account: _builtins.str = ...,
+        reserved: Global___Reserved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class Reserved(_message.Message):
+    """What is the proxy's own, on a machine that it shares with the workspace: refused as PROHIBITED."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORTS_FIELD_NUMBER: _builtins.int
+    DIRECTORIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """of any address of this machine"""
+
+    @_builtins.property
+    def directories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """with all that is below, but for the home of the workspace"""
+
+    def __init__(
+        self,
+        *,
+        ports: _abc.Iterable[_builtins.int] | None = ...,
+        directories: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["directories", b"directories", "ports", b"ports"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reserved: _TypeAlias = Reserved  # noqa: Y015
 
 @_typing.final
 class TcpAddress(_message.Message):
@@ -808,6 +846,7 @@ class ListenRequest(_message.Message):
     SSH_AGENT_FIELD_NUMBER: _builtins.int
     LISTENER_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
     unix_path: _builtins.str
     ssh_agent: _builtins.str
     """file name of a socket in shelld's runtime directory"""
@@ -817,6 +856,10 @@ class ListenRequest(_message.Message):
     """owner of a Unix socket; empty: the workspace's own"""
     @_builtins.property
     def tcp(self) -> Global___TcpAddress: ...
+    @_builtins.property
+    def reserved(self) -> Global___Reserved:
+        """directories in which no Unix path is bound"""
+
     def __init__(
         self,
         *,
@@ -825,10 +868,11 @@ class ListenRequest(_message.Message):
         ssh_agent: _builtins.str = ...,
         listener_id: _builtins.str = ...,
         account: _builtins.str = ...,
+        reserved: Global___Reserved | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bind", b"bind", "reserved", b"reserved", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bind", b"bind", "listener_id", b"listener_id", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bind", b"bind", "listener_id", b"listener_id", "reserved", b"reserved", "ssh_agent", b"ssh_agent", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_bind: _TypeAlias = _typing.Literal["tcp", "unix_path", "ssh_agent"]  # noqa: Y015
     _WhichOneofArgType_bind: _TypeAlias = _typing.Literal["bind", b"bind"]  # noqa: Y015

@@ -79,6 +79,11 @@ class DevServer:
         return self._site.local_url
 
     @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        return self._site.port
+
+    @property
     def page_url(self) -> str:
         """Address of the page for people."""
         return f"{self._site.public_url}/device"

@@ -1,9 +1,11 @@
 """Who is ended and told why, and what a directory or a bus in trouble costs."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,7 +14,8 @@ from proxy.errors.stores import StoreError
 from proxy.events import schema
 from proxy.events.inprocess import InProcessBus
 from proxy.identity.directory import Directory, KeyStanding
-from proxy.model import Principal, User
+from proxy.identity.revocation import Revocations
+from proxy.model import Credential, Principal, User
 from proxy.watch import Watch
 
 MakePrincipal = Callable[[str], Principal]
@@ -53,6 +56,7 @@ class Scene:
         self.directory = FakeDirectory()
         self.bus = InProcessBus(proxy_id="test", subscription_queue_size=2)
         self.connections: set[Connection] = set()
+        self.revoked_keys: list[Path] = []
         self._principal = principal
         self._watches: list[Watch] = []
 
@@ -62,7 +66,13 @@ class Scene:
         return made
 
     def watch(self, recheck_s: float = NEVER_S) -> Watch:
-        made = Watch(cast(Directory, self.directory), self.bus, lambda: self.connections, recheck_s)
+        made = Watch(
+            cast(Directory, self.directory),
+            self.bus,
+            lambda: self.connections,
+            recheck_s,
+            Revocations(self.revoked_keys),
+        )
         self._watches.append(made)
         return made
 
@@ -125,6 +135,21 @@ async def test_a_directory_that_does_not_answer_ends_nobody(scene: Scene) -> Non
     scene.directory.failure = None
     await watch.check()
     assert alice.ended == ["this user was removed"]
+
+
+async def test_a_key_that_was_revoked_ends_its_connection_alone(scene: Scene, tmp_path: Path) -> None:
+    blobs = [b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32 for number in range(2)]
+    alice, bob = (
+        scene.connect(name, credential=Credential(blob)) for name, blob in zip("ab", blobs, strict=True)
+    )
+    certified = scene.connect("c", certificate="c", credential=Credential(blobs[1], authority=blobs[0]))
+    scene.revoked_keys.append(tmp_path / "revoked")
+    watch = scene.watch()
+    await watch.check()  # a list that is not there ends nobody
+    (tmp_path / "revoked").write_text(f"ssh-ed25519 {base64.b64encode(blobs[0]).decode()}\n")
+    await watch.check()
+    assert alice.ended == certified.ended == ["the key of this connection was revoked"]
+    assert bob.ended == []
 
 
 async def test_who_left_meanwhile_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,13 @@ def test_terminal_client_and_agent() -> None:
     assert env["SSH_AUTH_SOCK"] == "/run/a"
 
 
+def test_only_a_forced_command_is_told_what_was_asked_for() -> None:
+    forced = environ.Login(ALICE, "/bin/sh", original_command="rm -rf /")
+    assert build(forced)["SSH_ORIGINAL_COMMAND"] == "rm -rf /"
+    forged = {"SSH_ORIGINAL_COMMAND": "forged"}
+    assert "SSH_ORIGINAL_COMMAND" not in build(client=forged, accept=("SSH_*",))
+
+
 def test_terminal_without_a_type_is_dumb() -> None:
     assert build(environ.Login(ALICE, "/bin/sh", term=""))["TERM"] == "dumb"
 

@@ -28,11 +28,9 @@ def _encoded(algorithm: str, *parts: bytes) -> str:
 
 
 ED25519 = _line(ed25519.Ed25519PrivateKey.generate())
-POINT = (
-    ec.generate_private_key(ec.SECP256R1())
-    .public_key()
-    .public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-)
+PUBLIC = ec.generate_private_key(ec.SECP256R1()).public_key()
+POINT = PUBLIC.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+COMPRESSED = PUBLIC.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +77,9 @@ def test_the_fingerprint_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
         (_line(rsa.generate_private_key(65_537, 1_024)), "1024 bits is too weak"),
         (_encoded("ssh-rsa", b"\x01\x00\x01", b"\x01" + b"\x00" * 2_048 + b"\x01"), "too large"),
         (_encoded("ssh-rsa", b"\x01", b"\x01" + b"\x00" * 256 + b"\x01"), "damaged"),
-        (_encoded("ssh-rsa", b"\x01\x00\x01", b"\xff" * 257), "too weak"),
+        (_encoded("ssh-rsa", b"\x01\x00\x01", b"\xff" * 257), "damaged"),
+        (_encoded("ssh-rsa", b"\x00\x01\x00\x01", b"\x01" + b"\x00" * 256 + b"\x01"), "needless leading"),
+        (_encoded("ecdsa-sha2-nistp256", b"nistp256", COMPRESSED), "compressed"),
         ('from="10.0.0.1" ' + ED25519, "options"),
         ("restrict " + ED25519, "options"),
         ("ssh-foo AAAA", "no key algorithm"),
@@ -90,7 +90,7 @@ def test_the_fingerprint_is_what_ssh_keygen_prints(tmp_path: Path) -> None:
         (ED25519[:60], "cut"),
         ("ssh-rsa " + ED25519.split()[1], "does not hold what its line says"),
         (_encoded("ssh-ed25519", b"\x01" * 31), "damaged"),
-        (_encoded("ssh-ed25519", b"\x01" * 32, b"more"), "after the end"),
+        (_encoded("ssh-ed25519", b"\x01" * 32, b"more"), "after its end"),
         (_encoded("sk-ssh-ed25519@openssh.com", b"\x01" * 32), "cut short"),
         (_encoded("ecdsa-sha2-nistp256", b"nistp384", POINT), "another curve"),
         (_encoded("ecdsa-sha2-nistp256", b"nistp256", POINT[:-1] + b"\x00\x00"), "damaged"),

@@ -142,7 +142,10 @@ async def test_an_order_knows_no_credit_and_says_so_to_whoever_proves_a_key(make
     assert heard(house, ATTACKER)
 
 
-@pytest.mark.parametrize("reasons", [("onboarding.too_many_pending",), ("store",), ("approval_not_shown",)])
+@pytest.mark.parametrize(
+    "reasons",
+    [("onboarding.too_many_pending",), ("store",), ("approval_not_shown",), ("revocation_unknown",)],
+)
 async def test_what_is_nobodys_fault_does_not_count(make: Make, reasons: tuple[str, ...]) -> None:
     house = make()
     house.fail(ATTACKER, 20, reasons)

@@ -80,17 +80,21 @@ def test_a_second_start_breaks_the_protocol() -> None:
         frames.output(pb.RunOutput(started=pb.Started(pid=1)))
 
 
+RESERVED = model.Reserved(frozenset({2222, 22}), ("/state",))
+OURS = pb.Reserved(ports=[22, 2222], directories=["/state"])
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (model.TcpTarget("h", 1), pb.Target(tcp=pb.TcpAddress(host="h", port=1), account="a")),
-        (model.UnixTarget("/s"), pb.Target(unix_path="/s", account="a")),
+        (model.TcpTarget("h", 1), pb.Target(tcp=pb.TcpAddress(host="h", port=1), account="a", reserved=OURS)),
+        (model.UnixTarget("/s"), pb.Target(unix_path="/s", account="a", reserved=OURS)),
     ],
 )
 def test_targets_are_carried(target: model.Target, message: pb.Target) -> None:
-    assert frames.target(target, "a") == pb.ConnectionInput(dial=message)
+    assert frames.target(target, "a", RESERVED) == pb.ConnectionInput(dial=message)
 
 
 def test_binds_are_carried() -> None:
-    bind = frames.bind(model.SshAgentBind("s.sock"), "id", "a")
-    assert bind == pb.ListenRequest(ssh_agent="s.sock", listener_id="id", account="a")
+    bind = frames.bind(model.SshAgentBind("s.sock"), "id", "a", RESERVED)
+    assert bind == pb.ListenRequest(ssh_agent="s.sock", listener_id="id", account="a", reserved=OURS)
