@@ -110,9 +110,10 @@ class Logins:
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
         """Ask a provider for something to show to a person whose key was proved.
 
-        Raises: OnboardingError.
+        Raises: OnboardingError; StoreError when the directory lost users, of whom this may be one.
         """
         assert self._onboarding is not None
+        await self._directory.assure()
         name = attempt.user_string.user
         try:
             pending = await self._onboarding.begin(attempt.peer.host, name, key_blob)
