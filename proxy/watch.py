@@ -13,7 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from proxy import policy
+from proxy import metrics, policy
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events import cloudevents, subjects
@@ -69,10 +69,12 @@ class Watch:
         try:
             standing = await self._directory.standing_of({_pair(principal) for _, principal in live})
         except StoreError as exc:
+            metrics.RECHECKS.labels("failed").inc()
             self._note_blindness(str(exc))
             return
         lost = sum(not found.is_certain for found in standing.values())
         self._note_blindness(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
+        metrics.RECHECKS.labels("in_doubt" if lost else "done").inc()
         now = datetime.now(UTC)
         still_open = self._connections()
         for connection, principal in live:

@@ -28,18 +28,18 @@ def upgrade(context: typer.Context) -> None:
     starts.
     """
     from proxy import log
+    from proxy.storage.database import Database
     from proxy.storage.migrate import HEAD
-    from proxy.storage.opening import open_to_serve
+    from proxy.storage.opening import expected
 
     settings: Settings = context.obj.settings()
     log.configure("error", "text")
 
     async def main() -> str:
-        database = await open_to_serve(
-            settings.database_url,
-            query_timeout_s=settings.identity.query_timeout_s,
-            pinned=settings.identity.installation,
-            memory=settings.installation_file,
+        served = expected(settings.identity.installation, settings.installation_file)
+        timeout_s = settings.identity.query_timeout_s
+        database = await Database.open(
+            settings.database_url, query_timeout_s=timeout_s, upgrade=True, served=served
         )
         await database.close()
         return database.installation

@@ -14,7 +14,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from proxy.errors.stores import DatabaseMissing, StoreError
@@ -164,29 +164,27 @@ def _make_private(file: Path) -> None:
 
 
 def _keep_to(file: Path, engine: AsyncEngine) -> None:
-    """Follow a file that is replaced, and never make one that is missing.
+    """Refuse a file that took the place of the first one, and never make one that is missing.
 
-    SQLite goes on with the file that it opened, whatever has its name by now, and an open connection would
-    read and write a database that no command sees.
+    An open connection goes on with the file that it opened, whatever has its name by now, and one that is
+    opened anew would apply the log of the first file to the second (sqlite.org/howtocorrupt.html, 2.4).
     """
+    first = _inode(file)
 
-    def on_connecting(*_: Any) -> None:
-        if not file.exists():
+    def check(*_: Any) -> None:
+        nonlocal first
+        now = _inode(file)
+        if now is None:
             raise DatabaseMissing(
                 f"there is no database {file}: `fairlead database upgrade`, or a proxy that starts, makes it",
                 user_message=_SORRY,
             )
+        first = first or now
+        if now != first:
+            raise StoreError(f"the database {file} was replaced: start the proxy anew", user_message=_SORRY)
 
-    def on_connect(_: Any, record: Any) -> None:
-        record.info["file"] = _inode(file)
-
-    def on_checkout(_: Any, record: Any, __: Any) -> None:
-        if record.info.get("file") != _inode(file):
-            raise DisconnectionError(f"{file} is another file now")
-
-    event.listen(engine.sync_engine, "do_connect", on_connecting)
-    event.listen(engine.sync_engine, "connect", on_connect)
-    event.listen(engine.sync_engine, "checkout", on_checkout)
+    event.listen(engine.sync_engine, "do_connect", check)
+    event.listen(engine.sync_engine, "checkout", check)
 
 
 def _inode(file: Path) -> tuple[int, int] | None:

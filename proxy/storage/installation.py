@@ -51,6 +51,7 @@ def note(file: Path, id_: str) -> None:
     """Note the id for later starts. Raises: StoreError."""
     draft = file.with_name(file.name + ".new")
     try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft.write_text(f"{id_}\n", encoding="utf-8")
         draft.replace(file)
     except OSError as exc:

@@ -13,8 +13,13 @@ async def open_to_serve(url: str, *, query_timeout_s: float, pinned: str, memory
 
     Raises: StoreError, as Database.open does.
     """
-    served = pinned or (installation.recall(memory) if memory is not None else "")
+    served = expected(pinned, memory)
     database = await Database.open(url, query_timeout_s=query_timeout_s, upgrade=True, served=served)
     if memory is not None and database.installation != served:
         installation.note(memory, database.installation)
     return database
+
+
+def expected(pinned: str, memory: Path | None) -> str:
+    """Return the installation that the database must belong to; empty for any. Raises: StoreError."""
+    return pinned or (installation.recall(memory) if memory is not None else "")
