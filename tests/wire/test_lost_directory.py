@@ -188,66 +188,75 @@ ORDERS = (
 
 
 @pytest.mark.timeout(600)
-def test_a_directory_that_is_lost_and_restored_ends_no_session(tmp_path: Path, cluster: Cluster) -> None:
+@pytest.mark.parametrize("order", ORDERS, ids=["keys before users", "users before keys"])
+def test_a_directory_that_is_dropped_and_restored_in_stages_ends_no_session(
+    tmp_path: Path, cluster: Cluster, order: Sequence[str]
+) -> None:
     name = cluster.create()
     with drill(tmp_path, cluster.url(name)) as scene:
         scene.is_whole()
-        scene.looked()
         dump = cluster.dump(name)
-
-        # Two tables are dropped.
         cluster.sql(name, "DROP TABLE keys, users CASCADE")
         scene.is_held("does not exist")
-        # All of them are: commands say so and make none.
         cluster.sql(name, *ANEW)
-        scene.is_held("does not exist", COMMANDS)
-        assert (
-            "fairlead: the database is empty: `fairlead database upgrade`"
-            in scene.command("user", "list").stderr
-        )
-        assert tables(cluster, name) == set()
-        # The host of a proxy remembers what it served, and makes no new installation in its place.
-        assert "should be that of installation" in scene.command("database", "upgrade").stderr
-        assert tables(cluster, name) == set()
-        # An operator makes the tables elsewhere: empty, and of another installation.
-        made = scene.command("database", "upgrade", elsewhere=True)
-        assert made.returncode == 0, made.stderr
+        cluster.restore(name, dump, "--section=pre-data")
         scene.is_held("no longer to")
-        assert scene.command("user", "add", "mallory", elsewhere=True).returncode == 0
-        scene.is_held("no longer to")
+        for stage in order:
+            cluster.restore(name, dump, "--data-only", "-t", stage)
+            if stage != order[-1]:
+                scene.is_held("")
+        cluster.restore(name, dump, "--data-only", *others(cluster, name, order))
+        cluster.restore(name, dump, "--section=post-data")
+        scene.is_whole()
 
-        # Restored in stages, with keys before users and the other way round.
-        for order in ORDERS:
-            cluster.sql(name, *ANEW)
-            cluster.restore(name, dump, "--section=pre-data")
-            scene.is_held("no longer to")
-            for stage in order:
-                cluster.restore(name, dump, "--data-only", "-t", stage)
-                if stage != order[-1]:
-                    scene.is_held("")
-            cluster.restore(name, dump, "--data-only", *others(cluster, name, order))
-            cluster.restore(name, dump, "--section=post-data")
-            scene.is_whole()
 
-        # Emptied; most rows gone; row by row back again.
+@pytest.mark.timeout(600)
+def test_a_directory_of_which_rows_are_lost_and_come_back_ends_no_session(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    name = cluster.create()
+    with drill(tmp_path, cluster.url(name)) as scene:
+        scene.is_whole()
+        dump = cluster.dump(name)
         cluster.sql(name, "TRUNCATE users CASCADE")
         scene.is_held("holds 0 of 3 users and 0 of 3 keys")
         cluster.restore(name, dump, "--data-only", "-t", "users")
         scene.is_held("holds 0 of 3 keys")
         cluster.restore(name, dump, "--data-only", "-t", "keys")
         scene.is_whole()
-        cluster.sql(
-            name, "CREATE TABLE kept AS SELECT * FROM users", "CREATE TABLE kept_keys AS SELECT * FROM keys"
-        )
+        kept = ("users", "keys")
+        cluster.sql(name, *(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}" for table in kept))
         cluster.sql(name, "DELETE FROM users WHERE name <> 'carol'")
         scene.is_held("holds 1 of 3 users and 1 of 3 keys")
-        cluster.sql(name, "INSERT INTO users SELECT * FROM kept WHERE name = 'bob'")
-        scene.looked()
-        cluster.sql(
-            name,
-            "INSERT INTO users SELECT * FROM kept WHERE name = 'alice'",
-            "INSERT INTO keys SELECT * FROM kept_keys ON CONFLICT DO NOTHING",
-        )
+        for row in ("bob", "alice"):
+            cluster.sql(name, f"INSERT INTO users SELECT * FROM kept_users WHERE name = '{row}'")
+            scene.looked()
+        cluster.sql(name, "INSERT INTO keys SELECT * FROM kept_keys ON CONFLICT DO NOTHING")
+        scene.is_whole()
+
+
+@pytest.mark.timeout(600)
+def test_no_command_makes_tables_under_live_sessions_but_the_one_that_is_asked_to(
+    tmp_path: Path, cluster: Cluster
+) -> None:
+    name = cluster.create()
+    with drill(tmp_path, cluster.url(name)) as scene:
+        scene.is_whole()
+        dump = cluster.dump(name)
+        cluster.sql(name, *ANEW)
+        scene.is_held("does not exist", COMMANDS)
+        said = scene.command("user", "list").stderr
+        assert said.startswith("fairlead: the database is empty: `fairlead database upgrade`")
+        # The host of a proxy remembers what it served, and makes no new installation in its place.
+        assert "should be that of installation" in scene.command("database", "upgrade").stderr
+        assert tables(cluster, name) == set()
+        # An operator elsewhere makes the tables: empty, and of another installation.
+        made = scene.command("database", "upgrade", elsewhere=True)
+        assert made.returncode == 0, made.stderr
+        scene.is_held("no longer to")
+        assert scene.command("user", "add", "mallory", elsewhere=True).returncode == 0
+        scene.is_held("no longer to")
+        cluster.restore(name, dump, "--clean", "--if-exists", "--single-transaction")
         scene.is_whole()
 
 
