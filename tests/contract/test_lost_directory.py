@@ -78,6 +78,19 @@ async def test_an_emptied_directory_says_nothing_of_who_is_missing(
         assert caught.value.user_message == "users cannot be looked up at the moment"
 
 
+async def test_a_proxy_that_starts_on_an_emptied_directory_knows_that_it_is_one(
+    keys: dict[str, PublicKey], database_url: str
+) -> None:
+    await sql(database_url, "DELETE FROM keys", "DELETE FROM users")
+    started = await SqlDirectory.open(database_url, query_timeout_s=DEADLINE_S, upgrade=True)
+    try:
+        assert not (await started.audit(MOST)).is_whole
+        with pytest.raises(StoreError):
+            await started.find("alice")
+    finally:
+        await started.close()
+
+
 async def test_keys_that_are_gone_while_users_are_there_are_lost(
     directory: SqlDirectory, keys: dict[str, PublicKey], database_url: str
 ) -> None:
