@@ -85,10 +85,14 @@ class Database:
         self.installation = found
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Query, changing nothing. Raises: StoreError."""
+    async def reading(self, *, unchecked: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Query, changing nothing; an `unchecked` query brings the installation's id itself, for `recognise`.
+
+        Raises: StoreError.
+        """
         async with self._door(), self._engine.connect() as connection:
-            await self._recognise(connection)
+            if not unchecked:
+                await self._recognise(connection)
             yield connection
 
     @asynccontextmanager
@@ -106,8 +110,12 @@ class Database:
             yield connection
 
     async def _recognise(self, connection: AsyncConnection) -> None:
-        """Refuse a database that took the place of the one that was opened."""
-        if self.installation and (found := await read_id(connection)) != self.installation:
+        if self.installation:  # empty while it is opened
+            self.recognise(await read_id(connection))
+
+    def recognise(self, found: str) -> None:
+        """Refuse a database that took the place of the one that was opened. Raises: StoreError."""
+        if found != self.installation:
             raise StoreError(
                 f"the database belongs to installation {found or 'none'}, no longer to {self.installation}",
                 user_message=_SORRY,

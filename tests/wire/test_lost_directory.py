@@ -187,7 +187,7 @@ ORDERS = (
 )
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("order", ORDERS, ids=["keys before users", "users before keys"])
 def test_a_directory_that_is_dropped_and_restored_in_stages_ends_no_session(
     tmp_path: Path, cluster: Cluster, order: Sequence[str]
@@ -210,7 +210,7 @@ def test_a_directory_that_is_dropped_and_restored_in_stages_ends_no_session(
         scene.is_whole()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_directory_of_which_rows_are_lost_and_come_back_ends_no_session(
     tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_directory_of_which_rows_are_lost_and_come_back_ends_no_session(
         scene.is_whole()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_no_command_makes_tables_under_live_sessions_but_the_one_that_is_asked_to(
     tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -260,7 +260,7 @@ def test_no_command_makes_tables_under_live_sessions_but_the_one_that_is_asked_t
         scene.is_whole()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_empty_server_at_the_same_address_ends_no_session_and_a_removal_does(
     tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -289,7 +289,7 @@ def test_an_empty_server_at_the_same_address_ends_no_session_and_a_removal_does(
             assert get(page, "/readyz") == (200, "ok\n")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_sqlite_file_that_is_emptied_moved_or_replaced_ends_no_session(tmp_path: Path) -> None:
     with drill(tmp_path, "") as scene:
         home = scene.proxies[0].home
