@@ -39,6 +39,7 @@ def fairlead_target(
         "FAIRLEAD_PROTECTION__MAX_SESSIONS_PER_USER": "10000",  # idle counts by the thousand
         **(env or {}),
     }
+    _fairlead(["database", "upgrade"], environ)
     _fairlead(["user", "add", USER, "--key", str(identity.with_suffix(".pub"))], environ)
     try:
         with serving([*_command(), "serve"], port, home / "serve.log", environ) as process:

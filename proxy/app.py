@@ -15,6 +15,7 @@ from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
 from proxy.health import Health
+from proxy.identity.auditor import Auditor
 from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.keysource import KeySource
 from proxy.identity.peers import ALONE, Peers
@@ -32,6 +33,7 @@ from proxy.settings import Settings
 from proxy.ssh import hostkeys
 from proxy.ssh.listener import Listener
 from proxy.storage.database import Database
+from proxy.storage.opening import open_to_serve
 from proxy.trust.keeper import Keeper
 from proxy.upstream.client import Links
 from proxy.watch import Watch
@@ -79,9 +81,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
 async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys, Health]:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = hostkeys.load_or_create(settings.host_key_dir)
-    database = await Database.open(settings.database_url, query_timeout_s=settings.identity.query_timeout_s)
-    stack.push_async_callback(database.close)
-    directory = await SqlDirectory.in_database(database, uids=settings.identity.uids)
+    directory, database, auditor = await _open_directory(settings, stack)
     catalog = await stack.enter_async_context(open_catalog(settings, follow=True))
     trust = await _open_trust(settings, stack)
     backend = await stack.enter_async_context(open_backend(settings, trust))
@@ -132,6 +132,11 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     await listener.open()
     gateway.reserve(own_of(settings, {listener.address[1], *door.ports}))
     health = _health(settings, listener, links, bus, door, tracker, guard)
+    health.add_problem(
+        "fairlead_directory_in_doubt",
+        "1 while users or keys are lost, or the directory does not answer; see docs/operations.md.",
+        lambda: auditor.problem,
+    )
     stack.push_async_callback(health.close)
     await health.open()
     return listener, keys, health
@@ -178,6 +183,31 @@ def _health(
             },
         },
     )
+
+
+async def _open_directory(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[SqlDirectory, Database, Auditor]:
+    identity = settings.identity
+    database = await open_to_serve(
+        settings.database_url,
+        query_timeout_s=identity.query_timeout_s,
+        pinned=identity.installation,
+        memory=settings.installation_file,
+    )
+    stack.push_async_callback(database.close)
+    directory = await SqlDirectory.in_database(database, uids=identity.uids)
+    auditor = Auditor(
+        directory,
+        census_s=identity.census_s,
+        recheck_s=identity.recheck_s,
+        vanished_s=identity.vanished_s,
+        max_vanished_share=identity.max_vanished_share,
+    )
+    await auditor.look()  # so that the first login is judged by it
+    auditor.start()
+    stack.push_async_callback(auditor.close)
+    return directory, database, auditor
 
 
 async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | None:

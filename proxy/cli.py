@@ -17,6 +17,7 @@ from proxy import __version__
 from proxy.commands.bans import ban_app
 from proxy.commands.blueprints import blueprint_app
 from proxy.commands.common import HELP, Json
+from proxy.commands.database import database_app
 from proxy.commands.onboarding import onboarding_app
 from proxy.commands.providers import provider_app
 from proxy.commands.recordings import add_to as add_recordings_to
@@ -44,6 +45,7 @@ app.add_typer(provider_app, name="provider")
 app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
 app.add_typer(trust_app, name="trust")
+app.add_typer(database_app, name="database")
 add_recordings_to(session_app)
 app.add_typer(session_app, name="session")
 

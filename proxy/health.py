@@ -1,7 +1,8 @@
 """The health page: may traffic come here, does the event loop turn, and what was counted.
 
     GET /livez     200 while the process can answer at all
-    GET /readyz    200 while connections are accepted; 503 while starting and from SIGTERM on
+    GET /readyz    200 while connections are accepted; 503 while starting and from SIGTERM on;
+                   a line each for what is out of order besides
     GET /metrics   Prometheus text
 
 Readiness does not ask the database: a proxy that cannot reach it still tells each person so in words, which a
@@ -39,6 +40,7 @@ class Health:
         self._settings = settings
         self._gauges = gauges
         self._counters = counters
+        self._problems: list[tuple[str, str, Callable[[], str]]] = []
         self._is_ready = False
         self._is_registered = False
         self._began = time.monotonic()
@@ -68,6 +70,13 @@ class Health:
         REGISTRY.register(self)
         self._is_registered = True
 
+    def add_problem(self, name: str, text: str, read: Callable[[], str]) -> None:
+        """Show a sentence in /readyz while `read` gives one, and 1 in the gauge `name`.
+
+        The status stays 200: people who are known can still log in, and are told what cannot be done.
+        """
+        self._problems.append((name, text, read))
+
     def set_ready(self, ready: bool) -> None:
         """Say whether new connections may be sent here."""
         self._is_ready = ready
@@ -89,6 +98,8 @@ class Health:
         yield info
         for (name, text), read in self._gauges.items():
             yield GaugeMetricFamily(name, text, read())
+        for name, text, problem in self._problems:
+            yield GaugeMetricFamily(name, text, 1 if problem() else 0)
         for (name, text), outcomes in self._counters.items():
             family = CounterMetricFamily(name, text, labels=("outcome",))
             for outcome, read in outcomes.items():
@@ -96,7 +107,10 @@ class Health:
             yield family
 
     async def _ready(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n") if self._is_ready else web.Response(text="not now\n", status=503)
+        if not self._is_ready:
+            return web.Response(text="not now\n", status=503)
+        problems = filter(None, (read() for _, _, read in self._problems))
+        return web.Response(text="".join(f"{line}\n" for line in ("ok", *problems)))
 
     async def _metrics(self, _: web.Request) -> web.Response:
         headers = {"Content-Type": CONTENT_TYPE_PLAIN_0_0_4}

@@ -109,6 +109,13 @@ class Logins:
 
     # ------------------------------------------------------------------------------- onboarding
 
+    async def assure_new(self) -> None:
+        """Check that a name that was not found is new, before its owner is offered an onboarding.
+
+        Raises: StoreError when the directory lost users, of whom this may be one.
+        """
+        await self._directory.assure()
+
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
         """Ask a provider for something to show to a person whose key was proved.
 

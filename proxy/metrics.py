@@ -35,6 +35,13 @@ STARTS = Histogram(
     registry=REGISTRY,
 )
 
+RECHECKS = Counter(
+    "fairlead_rechecks",
+    "Comparisons of live connections with the directory; in_doubt says nothing about some, failed about any.",
+    ("outcome",),
+    registry=REGISTRY,
+)
+
 RECORDINGS = Counter(
     "fairlead_recordings",
     "Recordings begun.",

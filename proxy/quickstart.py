@@ -31,6 +31,7 @@ from proxy.identity.directory import Directory, check_name
 from proxy.identity.keys import PublicKey, parse_public_key, parse_public_keys
 from proxy.identity.store import SqlDirectory
 from proxy.settings import Settings, split_address
+from proxy.storage.opening import open_to_serve
 
 SSH_AGENT_TIMEOUT_S = 5.0
 """An ssh-agent that asks its owner, or one behind a dead connection, must not keep us from starting."""
@@ -97,13 +98,16 @@ async def prepare(settings: Settings) -> Prepared:
         ) from exc
     user = user_name(_account_name())
     keys = [*own, *found.ssh_agent, *(key for keys in found.files.values() for key in keys)]
-    directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
+    database = await open_to_serve(
+        settings.database_url,
+        query_timeout_s=settings.identity.query_timeout_s,
+        pinned=settings.identity.installation,
+        memory=settings.installation_file,
     )
     try:
-        await _authorise(directory, user, keys)
+        await _authorise(await SqlDirectory.in_database(database, uids=settings.identity.uids), user, keys)
     finally:
-        await directory.close()
+        await database.close()
     return Prepared(
         user, settings.blueprint.default, home, identity, _in_words(found, identity if own else None)
     )

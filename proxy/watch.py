@@ -2,7 +2,7 @@
 
 The directory is the truth. It is asked every `recheck_s`, once for all live connections of this process, and
 at once when an event says that something changed: on every replica within that bound, and with NATS sooner.
-A directory that does not answer ends nobody.
+A directory that does not answer ends nobody, and neither does one that lost users or keys for who is missing.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Protocol
 
 import structlog
 
-from proxy import policy
+from proxy import metrics, policy
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
-from proxy.identity.directory import Directory
+from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revocation import Revocation, Revocations
 from proxy.model import Principal
 from proxy.sessions.records import End, EndReason
@@ -82,16 +82,17 @@ class Watch:
         try:
             standing = await self._directory.standing_of({_pair(principal) for _, principal in live})
         except StoreError as exc:
-            if not self._is_blind:  # told once an outage, not every two seconds
-                _log.warning("live connections cannot be compared with the directory", reason=str(exc))
-            self._is_blind = True
+            metrics.RECHECKS.labels("failed").inc()
+            self._note_blindness(str(exc))
             return
-        self._is_blind = False
+        lost = sum(not found.is_certain for found in standing.values())
+        self._note_blindness(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
+        metrics.RECHECKS.labels("in_doubt" if lost else "done").inc()
         now = datetime.now(UTC)
         still_open = self._connections()
         for connection, principal in live:
             found = standing[_pair(principal)]
-            decision = policy.may_stay(found.user, found.has_key, now)
+            decision = _judge(found, now)
             if not decision and connection in still_open:
                 self._end(connection, principal, decision.reason)
 
@@ -120,6 +121,14 @@ class Watch:
         )
         connection.end(reason, End(EndReason.REVOKED, reason))
 
+    def _note_blindness(self, reason: str) -> None:
+        """Log an outage once, not at every look."""
+        if reason and not self._is_blind:
+            _log.warning("live connections cannot be compared with the directory", reason=reason)
+        elif self._is_blind and not reason:
+            _log.info("live connections are compared with the directory again")
+        self._is_blind = bool(reason)
+
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
@@ -146,6 +155,13 @@ class Watch:
         user = None if event is None else event.data.get("user")
         here = (one.principal for one in self._connections())
         return any(principal is not None and principal.user.name == user for principal in here)
+
+
+def _judge(found: KeyStanding, now: datetime) -> policy.Decision:
+    """Decide by what is certain: a user whose key alone was lost may still be locked."""
+    if found.is_certain:
+        return policy.may_stay(found.user, found.has_key, now)
+    return policy.ALLOWED if found.user is None else policy.may_login(found.user, now)
 
 
 def _pair(principal: Principal) -> tuple[str, str]:

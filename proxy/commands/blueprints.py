@@ -162,15 +162,25 @@ def _manifests(request: "WorkspaceRequest", settings: "Settings") -> list[dict[s
 
 async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
     """Take the user of the directory, or make up one with a uid as the directory would give."""
-    from proxy.identity.store import SqlDirectory
     from proxy.model import User
 
+    known = await _known(settings, name)
+    return known or User(name, uid=settings.identity.first_uid, groups=tuple(groups))
+
+
+async def _known(settings: "Settings", name: str) -> "User | None":
+    """Find a user; without a database there is none, and blueprints can be tried all the same."""
+    from proxy.errors.stores import DatabaseMissing
+    from proxy.identity.store import SqlDirectory
+
     identity = settings.identity
-    directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=identity.query_timeout_s, uids=identity.uids
-    )
     try:
-        known = await directory.find(name)
+        directory = await SqlDirectory.open(
+            settings.database_url, query_timeout_s=identity.query_timeout_s, uids=identity.uids
+        )
+    except DatabaseMissing:
+        return None
+    try:
+        return await directory.find(name)
     finally:
         await directory.close()
-    return known or User(name, uid=identity.first_uid, groups=tuple(groups))

@@ -63,6 +63,7 @@
     │  ├─ RecordingLost          (retryable) a program is not left running unrecorded: exit 254
     │  └─ RecordingNotFound
     ├─ StoreError                the identity store cannot answer
+    │  └─ DatabaseMissing        there is none yet
     ├─ StateError                what replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
     │  ├─ StateConflict

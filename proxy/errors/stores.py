@@ -68,6 +68,12 @@ class StoreError(FairleadError):
     retryable = True
 
 
+class DatabaseMissing(StoreError):
+    """There is no database, or one without tables of ours: nothing was ever kept in it."""
+
+    code = "store.missing"
+
+
 class StateError(FairleadError):
     """What replicas share could not be changed; what is known of it can still be read."""
 

@@ -98,6 +98,9 @@ class KeyStanding:
     user: User | None
     """None when the user was removed."""
     has_key: bool
+    is_certain: bool = True
+    """False when the user or the key is missing, nobody removed them, and the directory lost rows: then it
+    says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,42 @@ class ImportResult:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Rows that there are in the directory, and rows that there should be at least."""
+
+    users: int
+    keys: int
+    expected_users: int
+    expected_keys: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing that was not removed."""
+        return self.users >= self.expected_users and self.keys >= self.expected_keys
+
+    def lost_most(self, share: float) -> bool:
+        """Whether a table is empty that should not be, or lost more than `share` of its rows (0 to 1)."""
+        return _lost(self.users, self.expected_users, share) or _lost(self.keys, self.expected_keys, share)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{actual} of {expected} {what}"
+            for what, actual, expected in (
+                ("users", self.users, self.expected_users),
+                ("keys", self.keys, self.expected_keys),
+            )
+            if actual < expected
+        ]
+        if not parts:
+            return f"the directory is whole: {self.users} users, {self.keys} keys"
+        return f"the directory holds {' and '.join(parts)}, and nobody removed the others"
+
+
+def _lost(actual: int, expected: int, share: float) -> bool:
+    return actual < expected and (not actual or expected - actual > share * expected)
+
+
 class Directory(Protocol):
     """Users and their keys. Safe to call from many tasks and many proxies at once.
 
@@ -143,13 +182,28 @@ class Directory(Protocol):
     """
 
     async def find(self, name: str) -> User | None:
-        """Look a user up."""
+        """Look a user up. Raises: StoreError, too, for a missing user while most users are."""
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
-        """Find `blob` among the keys of `name`; one indexed query, whether or not the name is known."""
+        """Find `blob` among the keys of `name`; one indexed query, whether or not the name is known.
+
+        Raises: StoreError, too, for a missing key while most keys are.
+        """
 
     async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
         """Look up many (user, fingerprint) at once; without a fingerprint only the user counts."""
+
+    async def assure(self) -> None:
+        """Check that a user who is missing now was never there or was removed.
+
+        Raises: StoreError when users or keys were lost.
+        """
+
+    async def accept(self, seen: Census | None = None) -> Census:
+        """Take users and keys that were lost for removed, unless the count changed since `seen`.
+
+        Gives what was counted.
+        """
 
     async def account_of(self, name: str) -> Account | None:
         """Give the account at a provider that a user is bound to, if there is one."""
@@ -218,7 +272,8 @@ class Directory(Protocol):
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
         """Record a user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
 
-        A uid of the profile is taken when it is free. Raises: NameTaken, OnboardingRejected.
+        A uid of the profile is taken when it is free. Raises: NameTaken, OnboardingRejected; StoreError when
+        users were lost, of whom this may be one.
         """
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.errors.login import NameTaken, OnboardingRejected, ProviderMisconfigured
 from proxy.errors.stores import IdentityError, StoreError
+from proxy.identity import census
 from proxy.identity.directory import Account, OnboardingRecord, OnboardingStatus, check_name
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
@@ -64,6 +65,7 @@ async def insert_user(
         "created_at": _now(),
     }
     await connection.execute(sa.insert(users).values(full))
+    await census.restored(connection, full["name"])
 
 
 async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, origin: str) -> bool:
@@ -90,6 +92,7 @@ async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, ori
             await connection.execute(sa.insert(keys).values(row))
     except IntegrityError:
         return False
+    await census.restored(connection, name, key.fingerprint)
     return True
 
 
@@ -102,6 +105,7 @@ async def delete_key(connection: AsyncConnection, name: str, fingerprint: str) -
     with suppress(IntegrityError):
         async with connection.begin_nested():
             await connection.execute(sa.insert(revoked_keys).values(row))
+    await census.removed(connection, name, [fingerprint])
     return True
 
 
@@ -116,6 +120,8 @@ async def drop_unlisted(
         await connection.execute(sa.delete(keys).where(is_its, keys.c.fingerprint.in_(gone)))
     is_user = sa.and_(users.c.name == name, users.c.source == provider)
     await connection.execute(sa.update(users).where(is_user).values(refreshed_at=read_at))
+    if gone:
+        await census.removed(connection, name, gone)
     return gone
 
 

@@ -61,6 +61,17 @@ revoked_keys = sa.Table(
 )
 """Keys that an operator took from a user while a provider may still list them."""
 
+removals = sa.Table(
+    "removals",
+    metadata,
+    sa.Column("user", sa.String(128), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("removed_at", UtcDateTime, nullable=False),
+    sa.Index("removals_removed_at", "removed_at"),
+)
+"""Users (with an empty fingerprint) and keys that were removed on purpose; no reference to the user, who is
+gone."""
+
 onboardings = sa.Table(
     "onboardings",
     metadata,

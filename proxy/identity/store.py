@@ -4,8 +4,8 @@ With `registration` the only module that writes queries.
 """
 
 import hmac
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -13,10 +13,11 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.errors.stores import IdentityError, KeyNotFound, UserExists, UserNotFound
-from proxy.identity import bulk, registration
+from proxy.errors.stores import IdentityError, KeyNotFound, StoreError, UserExists, UserNotFound
+from proxy.identity import bulk, census, registration
 from proxy.identity.directory import (
     Account,
+    Census,
     ImportResult,
     KeyStanding,
     OnboardingRecord,
@@ -30,6 +31,7 @@ from proxy.identity.profile import Profile
 from proxy.identity.schema import keys, revoked_keys, users
 from proxy.model import User
 from proxy.storage.database import Database
+from proxy.storage.installation import installation
 
 _TOUCH_EVERY = timedelta(minutes=1)
 _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
@@ -51,25 +53,34 @@ class SqlDirectory:
         self._uids = uids
         self._reading = database.reading
         self._writing = database.writing
+        self._doubt = ""
 
     @classmethod
     async def open(
-        cls, url: str, *, query_timeout_s: float = 10.0, uids: range = range(10_000, 60_000)
+        cls,
+        url: str,
+        *,
+        query_timeout_s: float = 10.0,
+        uids: range = range(10_000, 60_000),
+        upgrade: bool = False,
     ) -> Self:
-        """Connect and bring the schema up to date; `uids` are for users who come without one.
+        """Connect to a database of its own; `uids` are for users who come without one.
 
-        Raises: StoreError when there is no such database, or it is of a newer release.
+        Raises: as Database.open, which `upgrade` is for.
         """
-        database = await Database.open(url, query_timeout_s=query_timeout_s)
+        database = await Database.open(url, query_timeout_s=query_timeout_s, upgrade=upgrade)
         try:
-            return await cls.in_database(database, uids=uids)
+            return await cls.in_database(database, uids=uids) if upgrade else cls(database, uids)
         except BaseException:
             await database.close()
             raise
 
     @classmethod
     async def in_database(cls, database: Database, *, uids: range) -> Self:
-        """Use a database that others use too. Raises: StoreError."""
+        """Use a database that others use too, and give uids to users of an older release.
+
+        Raises: StoreError.
+        """
         store = cls(database, uids)
         await store._give_uids()
         return store
@@ -79,37 +90,74 @@ class SqlDirectory:
         await self._database.close()
 
     async def find(self, name: str) -> User | None:
-        query = sa.select(*_USER).where(users.c.name == name)
-        async with self._reading() as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return None if row is None else _user(row)
+        row = await self._one(users, _USER, users.c.name == name)
+        if row is None:
+            self._disbelieve()
+            return None
+        return _user(row)
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
-        query = sa.select(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint(blob))
-        async with self._reading() as connection:
-            row = (await connection.execute(query)).mappings().first()
-        return _stored(row) if row is not None and hmac.compare_digest(row["blob"], blob) else None
+        is_it = sa.and_(keys.c.user == name, keys.c.fingerprint == fingerprint(blob))
+        row = await self._one(keys, keys.c, is_it)
+        if row is None:
+            self._disbelieve()
+            return None
+        return _stored(row) if hmac.compare_digest(row["blob"], blob) else None
 
     async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
         found: dict[str, tuple[User, set[str]]] = {}
         wanted = list(pairs)
-        async with self._reading() as connection:
+        async with self._database.snapshot() as connection:
             for start in range(0, len(wanted), _PAIRS_PER_QUERY):
                 part = wanted[start : start + _PAIRS_PER_QUERY]
                 for row in (await connection.execute(_standing(part))).mappings():
                     _, held = found.setdefault(row["name"], (_user(row), set()))
                     if row["fingerprint"] is not None:
                         held.add(row["fingerprint"])
+            missing = {
+                (name, key): (name, key if name in found else "")
+                for name, key in wanted
+                if name not in found or (key and key not in found[name][1])
+            }
+            lost = await _lost(connection, set(missing.values()))
         nobody: tuple[User | None, set[str]] = (None, set())
         standing = {}
-        for name, key in wanted:
-            someone, held = found.get(name, nobody)
-            standing[name, key] = KeyStanding(someone, not key or key in held)
+        for pair in wanted:
+            user, held = found.get(pair[0], nobody)
+            has_key = not pair[1] or pair[1] in held
+            standing[pair] = KeyStanding(user, has_key, is_certain=missing.get(pair) not in lost)
         return standing
 
+    async def assure(self) -> None:
+        async with self._database.snapshot() as connection:
+            await _require_whole(connection)
+
+    async def audit(self, most: float) -> Census:
+        """Count, and from now on refuse to call anybody unknown while more than `most` of them are missing.
+
+        What an older release added is expected from now on. Raises: StoreError.
+        """
+        async with self._database.snapshot() as connection:
+            found = await census.take(connection)
+        if found.users > found.expected_users or found.keys > found.expected_keys:
+            async with self._adding():
+                pass
+        self._doubt = str(found) if found.lost_most(most) else ""
+        return found
+
+    async def accept(self, seen: Census | None = None) -> Census:
+        """Make what is in the directory now what there should be; `seen` is left alone when it changed.
+
+        Gives what was counted before. Raises: StoreError.
+        """
+        async with self._writing() as connection:
+            found = await census.hold(connection)
+            if seen in (None, found):
+                await census.expect(connection, found)
+        return found
+
     async def account_of(self, name: str) -> Account | None:
-        async with self._reading() as connection:
-            row = (await connection.execute(sa.select(users).where(users.c.name == name))).mappings().first()
+        row = await self._one(users, users.c, users.c.name == name)
         return None if row is None else _account(row)
 
     async def add_user(
@@ -122,7 +170,7 @@ class SqlDirectory:
         expires_at: datetime | None = None,
     ) -> User:
         row = {"name": check_name(name), "full_name": full_name, "email": email, "expires_at": expires_at}
-        async with self._writing() as connection:
+        async with self._adding() as connection:
             await registration.serialise(connection)
             if await registration.has_user(connection, name):
                 raise UserExists(f"there is already a user {name}")
@@ -134,11 +182,15 @@ class SqlDirectory:
 
     async def remove_user(self, name: str) -> None:
         async with self._writing() as connection:
+            held = sa.select(keys.c.fingerprint).where(keys.c.user == name)
+            # The row first: whoever adds a key for this user meanwhile waits, and then finds no user.
+            await connection.execute(sa.select(users.c.name).where(users.c.name == name).with_for_update())
+            fingerprints = (await connection.execute(held)).scalars().all()
             for table in (keys, revoked_keys):
                 await connection.execute(sa.delete(table).where(table.c.user == name))
-            _expect_user(
-                (await connection.execute(sa.delete(users).where(users.c.name == name))).rowcount, name
-            )
+            gone = await connection.execute(sa.delete(users).where(users.c.name == name))
+            _expect_user(gone.rowcount, name)
+            await census.removed(connection, name, fingerprints, user=True)
 
     async def show_user(self, name: str) -> UserRecord:
         async with self._reading() as connection:
@@ -159,7 +211,7 @@ class SqlDirectory:
         await self._set_locked(name, locked=False)
 
     async def add_key(self, name: str, key: PublicKey, *, origin: str = registration.STATIC) -> bool:
-        async with self._writing() as connection:
+        async with self._adding() as connection:
             await _require_user(connection, name)
             return await registration.insert_key(connection, name, key, origin)
 
@@ -196,20 +248,22 @@ class SqlDirectory:
 
     async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
         with suppress(_Undo):
-            async with self._writing() as connection:
+            async with self._adding() as connection:
                 result = await bulk.import_users(connection, self._uids, entries)
                 if dry_run or result.problems:
                     raise _Undo
         return result
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
-        async with self._writing() as connection:
+        async with self._adding() as connection:
+            await _require_whole(connection)
             await registration.register(
                 connection, self._uids, replace(profile, provider=provider), name, key
             )
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
         async with self._writing() as connection:
+            await _require_whole(connection)
             await registration.waitlist(connection, profile, name, key, source)
 
     async def list_onboardings(self) -> list[OnboardingRecord]:
@@ -217,7 +271,7 @@ class SqlDirectory:
             return await registration.list_onboardings(connection)
 
     async def approve(self, onboarding_id: int, by: str) -> OnboardingRecord:
-        async with self._writing() as connection:
+        async with self._adding() as connection:
             return await registration.approve(connection, self._uids, onboarding_id, by)
 
     async def reject(self, onboarding_id: int, by: str) -> OnboardingRecord:
@@ -231,10 +285,49 @@ class SqlDirectory:
         async with self._writing() as connection:
             await registration.give_uids(connection, self._uids)
 
+    @asynccontextmanager
+    async def _adding(self) -> AsyncIterator[AsyncConnection]:
+        """Write, and expect what was added from now on."""
+        async with self._writing() as connection:
+            yield connection
+            await census.added(connection)
+
+    async def _one(
+        self, table: sa.Table, columns: Iterable[sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]
+    ) -> sa.RowMapping | None:
+        """Return a row and learn in the same statement whose database it is: each login asks several times.
+
+        A row that is not there costs the same as one that is.
+        """
+        joined = installation.outerjoin(table, condition)
+        query = sa.select(installation.c.id.label("installation"), *columns).select_from(joined)
+        async with self._database.reading(unchecked=True) as connection:
+            rows = (await connection.execute(query)).mappings().all()
+        self._database.recognise(rows[0]["installation"] if len(rows) == 1 else "")
+        return rows[0] if rows[0][next(iter(table.primary_key)).name] is not None else None
+
+    def _disbelieve(self) -> None:
+        """Refuse to say that something is not there. Raises: StoreError."""
+        if self._doubt:
+            raise StoreError(self._doubt, user_message="users cannot be looked up at the moment")
+
     async def _set_locked(self, name: str, *, locked: bool) -> None:
         change = sa.update(users).where(users.c.name == name).values(locked=locked)
         async with self._writing() as connection:
             _expect_user((await connection.execute(change)).rowcount, name)
+
+
+async def _lost(connection: AsyncConnection, missing: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those of the missing users and keys that may come back."""
+    lost = set(missing) - await census.recorded(connection, missing)
+    return lost if lost and not (await census.take(connection)).is_whole else set()
+
+
+async def _require_whole(connection: AsyncConnection) -> None:
+    """Raises: StoreError when users or keys were lost."""
+    found = await census.take(connection)
+    if not found.is_whole:
+        raise StoreError(str(found), user_message="nobody new can be let in at the moment")
 
 
 def _records() -> sa.Select[Any]:

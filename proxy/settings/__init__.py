@@ -187,6 +187,18 @@ class IdentitySettings(_Section):
     """Files that `sshd` takes as RevokedKeys: KRLs of `ssh-keygen -k`, or public keys, one a line; at most
     16 MiB each. Read again when they change; while one cannot be read no key lets anybody in."""
 
+    installation: Annotated[str, Field(pattern=r"^([0-9a-f-]{36})?$")] = ""
+    """The installation that the database must belong to, as `fairlead database show` prints it. With it a
+    proxy refuses an empty or another database even when its `home` does not outlive it."""
+    census_s: Seconds = 10
+    """Each proxy counts users and keys this often, and every `recheck_s` while some are missing."""
+    vanished_s: Seconds = 60
+    """Users and keys that are gone without a record of their removal count as removed once that has not
+    changed for so long; restoring a table takes less than this between two rows."""
+    max_vanished_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """When more than this share of users or keys is gone without a record, or all are, they never count as
+    removed: it is an outage until they are back, or until `fairlead database accept`."""
+
     @property
     def uids(self) -> range:
         return range(self.first_uid, self.last_uid + 1)
@@ -283,6 +295,11 @@ class Settings(_Section):
         """The development provider is for those who reach this machine from this machine, and only them."""
         host, _ = split_address(self.listen)
         return self.front_door.in_effect(embedded=is_loopback(host))
+
+    @property
+    def installation_file(self) -> Path | None:
+        """Where a proxy notes whose database it served; none for the embedded one, in `home` itself."""
+        return self.state_dir / "installation" if self.identity.database_url else None
 
     @property
     def database_url(self) -> str:

@@ -153,6 +153,7 @@ class Login:
         if (certificate := decode(key_blob)) is not None:
             return await self._certified(certificate)
         if self._stage is Stage.KEY and self._standing is Standing.NEW:
+            await self._logins.assure_new()
             self._candidate = key_blob
             self._stage = Stage.APPROVAL
             return Verdict.MORE

@@ -1,11 +1,13 @@
 """One database and the ways into it: SQLite beside the proxy, or PostgreSQL for many replicas.
 
-Everything is bounded by a deadline, and what SQLAlchemy or a driver raises becomes StoreError here.
+Everything is bounded by a deadline, and what SQLAlchemy or a driver raises becomes StoreError here. Every
+transaction checks first that the database is still that of the installation it was opened for.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +17,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from proxy.errors.stores import StoreError
+from proxy.errors.stores import DatabaseMissing, StoreError
 from proxy.storage import migrate
+from proxy.storage.installation import read_id
 
 _SORRY = "users cannot be looked up at the moment"
 
@@ -24,23 +27,35 @@ _SORRY = "users cannot be looked up at the moment"
 class Database:
     """Connections to one database; every transaction is bounded by `query_timeout_s`."""
 
-    def __init__(self, url: str, *, query_timeout_s: float) -> None:
-        """Raises: StoreError when there cannot be such a database."""
-        self._engine = _engine(url, query_timeout_s)
+    def __init__(self, url: str, *, query_timeout_s: float, create: bool = False) -> None:
+        """With `create`, the file of an SQLite database is made when it is missing.
+
+        Raises: StoreError when there cannot be such a database; DatabaseMissing for a missing file.
+        """
+        self._engine = _engine(url, query_timeout_s, create=create)
         # A transaction that will write takes SQLite's lock at once: one that reads first and then wants
         # to write is refused without waiting when somebody else wrote in between.
         self._writer = self._engine.execution_options(fairlead_begin="BEGIN IMMEDIATE")
+        is_sqlite = self._engine.dialect.name == "sqlite"
+        self._reader = self._engine.execution_options(
+            **{"fairlead_begin": "BEGIN"} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        )
         self._query_timeout_s = query_timeout_s
+        self.installation = ""
+        """The id of the installation that this database belongs to; empty until it was opened."""
 
     @classmethod
-    async def open(cls, url: str, *, query_timeout_s: float) -> Self:
-        """Connect and bring the schema up to date.
+    async def open(cls, url: str, *, query_timeout_s: float, upgrade: bool = False, served: str = "") -> Self:
+        """Connect to a database that is there; with `upgrade`, make it or bring its schema up to date first.
 
-        Raises: StoreError when there is no such database, or it is of a newer release.
+        `served` is the installation that the database must belong to; empty for any.
+
+        Raises: DatabaseMissing when there is none yet and `upgrade` does not make one; StoreError when it
+            cannot be used, is of another installation, or has a schema that this release cannot use.
         """
-        database = cls(url, query_timeout_s=query_timeout_s)
+        database = cls(url, query_timeout_s=query_timeout_s, create=upgrade)
         try:
-            await database._migrate()
+            await database._enter(upgrade=upgrade, served=served)
         except BaseException:
             await database.close()
             raise
@@ -50,24 +65,61 @@ class Database:
         """Let go of every connection."""
         await self._engine.dispose()
 
-    async def _migrate(self) -> None:
+    async def _enter(self, *, upgrade: bool, served: str) -> None:
         async with self.reading() as connection:
-            if await connection.run_sync(migrate.is_current):
-                return
-        async with self.writing() as connection:
-            await connection.run_sync(migrate.upgrade)
+            is_current = await connection.run_sync(migrate.version) == migrate.HEAD
+        if upgrade and not is_current:
+            async with self.writing() as connection:
+                await connection.run_sync(partial(migrate.upgrade, served=served))
+        async with self.reading() as connection:
+            await connection.run_sync(migrate.require_usable)
+            found = await read_id(connection)
+        if not found:
+            raise StoreError("the database does not say which installation it belongs to: it is not complete")
+        if served and found != served:
+            raise StoreError(
+                f"the database belongs to installation {found}, and this proxy serves {served}: "
+                "check identity.database_url, identity.installation and the file `installation` in "
+                "FAIRLEAD_HOME"
+            )
+        self.installation = found
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """Query, changing nothing. Raises: StoreError."""
+    async def reading(self, *, unchecked: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Query, changing nothing; an `unchecked` query brings the installation's id itself, for `recognise`.
+
+        Raises: StoreError.
+        """
         async with self._door(), self._engine.connect() as connection:
+            if not unchecked:
+                await self._recognise(connection)
+            yield connection
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Query one moment of the database by any number of statements. Raises: StoreError."""
+        async with self._door(), self._reader.connect() as connection:
+            await self._recognise(connection)
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """Query and change; all of it is kept, or, when anything is raised, none. Raises: StoreError."""
         async with self._door(), self._writer.begin() as connection:
+            await self._recognise(connection)
             yield connection
+
+    async def _recognise(self, connection: AsyncConnection) -> None:
+        if self.installation:  # empty while it is opened
+            self.recognise(await read_id(connection))
+
+    def recognise(self, found: str) -> None:
+        """Refuse a database that took the place of the one that was opened. Raises: StoreError."""
+        if found != self.installation:
+            raise StoreError(
+                f"the database belongs to installation {found or 'none'}, no longer to {self.installation}",
+                user_message=_SORRY,
+            )
 
     @asynccontextmanager
     async def _door(self) -> AsyncIterator[None]:
@@ -86,7 +138,7 @@ class Database:
             raise StoreError(f"the database failed: {exc}", user_message=_SORRY) from exc
 
 
-def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
+def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
     try:
         parsed = sa.make_url(url)
         if parsed.drivername in ("postgresql", "postgres"):
@@ -101,7 +153,10 @@ def _engine(url: str, query_timeout_s: float) -> AsyncEngine:
     except (SQLAlchemyError, ImportError) as exc:
         raise StoreError(f"the database cannot be used: {exc}") from exc
     if parsed.database and parsed.database != ":memory:":
-        _make_private(Path(parsed.database))
+        file = Path(parsed.database)
+        if create:
+            _make_private(file)
+        _keep_to(file, engine)
     event.listen(engine.sync_engine, "connect", _on_sqlite_connect)
     event.listen(engine.sync_engine, "begin", _on_sqlite_begin)
     return engine
@@ -114,6 +169,38 @@ def _make_private(file: Path) -> None:
         file.touch(mode=0o600)
     except OSError as exc:
         raise StoreError(f"the database {file} cannot be made: {exc.strerror}") from exc
+
+
+def _keep_to(file: Path, engine: AsyncEngine) -> None:
+    """Refuse a file that took the place of the first one, and never make one that is missing.
+
+    An open connection goes on with the file that it opened, whatever has its name by now, and one that is
+    opened anew would apply the log of the first file to the second (sqlite.org/howtocorrupt.html, 2.4).
+    """
+    first = _inode(file)
+
+    def check(*_: Any) -> None:
+        nonlocal first
+        now = _inode(file)
+        if now is None:
+            raise DatabaseMissing(
+                f"there is no database {file}: `fairlead database upgrade`, or a proxy that starts, makes it",
+                user_message=_SORRY,
+            )
+        first = first or now
+        if now != first:
+            raise StoreError(f"the database {file} was replaced: start the proxy anew", user_message=_SORRY)
+
+    event.listen(engine.sync_engine, "do_connect", check)
+    event.listen(engine.sync_engine, "checkout", check)
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:

@@ -36,7 +36,7 @@ def sqlite_url(file: Path) -> str:
 
 
 async def migrate(url: str) -> None:
-    await (await SqlDirectory.open(url, query_timeout_s=DEADLINE_S)).close()
+    await (await SqlDirectory.open(url, query_timeout_s=DEADLINE_S, upgrade=True)).close()
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +74,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     database: str = request.getfixturevalue("postgres_database")
     cluster.sql(
         database,
-        "TRUNCATE users, keys, revoked_keys, onboardings RESTART IDENTITY",
+        "TRUNCATE users, keys, revoked_keys, removals, onboardings RESTART IDENTITY",
+        "UPDATE installation SET users = 0, keys = 0",
         "TRUNCATE proxies, connections, programs, session_kills RESTART IDENTITY",
         "UPDATE counters SET next = 0",
     )

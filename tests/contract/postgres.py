@@ -5,6 +5,8 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,31 @@ class Cluster:
         """Stop the server at once; what it wrote stays."""
         self._run("pg_ctl", "-D", "data", "-m", "immediate", "-w", "stop")
 
+    @contextmanager
+    def stand_in(self) -> Iterator[None]:
+        """Put an empty server in the place of this one while inside: the same address, another cluster."""
+        data, kept = self.directory / "data", self.directory / "kept"
+        self.halt()
+        data.rename(kept)
+        try:
+            self.start()
+            yield
+        finally:
+            if (data / "postmaster.pid").exists():
+                self.halt()
+            shutil.rmtree(data)
+            kept.rename(data)
+            self.resume()
+
+    def dump(self, database: str) -> Path:
+        """Back a database up, for `restore`."""
+        self._run("pg_dump", *self._connection(database), "-Fc", "-f", f"{database}.dump")
+        return self.directory / f"{database}.dump"
+
+    def restore(self, database: str, dump: Path, *options: str) -> None:
+        """Run pg_restore, with options that say which part."""
+        self._run("pg_restore", *self._connection(database), "--exit-on-error", *options, str(dump))
+
     def close(self) -> None:
         """Stop the server and forget everything."""
         if (self.directory / "data" / "postmaster.pid").exists():
@@ -68,8 +95,11 @@ class Cluster:
     def sql(self, database: str, *statements: str) -> str:
         """Run statements, one transaction each, and give what they print."""
         words = [word for statement in statements for word in ("-c", statement)]
-        connection = ("-h", str(self.directory), "-U", "fairlead", "-d", database)
-        return self._run("psql", "-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", *connection, *words)
+        options = ("-X", "-q", "-At", "-v", "ON_ERROR_STOP=1")
+        return self._run("psql", *options, *self._connection(database), *words)
+
+    def _connection(self, database: str) -> tuple[str, ...]:
+        return ("-h", str(self.directory), "-U", "fairlead", "-d", database)
 
     def url(self, database: str) -> str:
         """Write the URL that settings take."""

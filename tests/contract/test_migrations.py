@@ -46,7 +46,7 @@ def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> OldDatabase
 
 
 async def open_(url: str) -> SqlDirectory:
-    return await SqlDirectory.open(url, query_timeout_s=DEADLINE_S)
+    return await SqlDirectory.open(url, query_timeout_s=DEADLINE_S, upgrade=True)
 
 
 async def test_an_old_database_is_brought_up_to_date(make_database: OldDatabase) -> None:

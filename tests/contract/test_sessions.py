@@ -244,7 +244,7 @@ async def test_a_store_that_is_away_costs_the_oldest_records_and_no_more(
     own = Cluster()
     try:
         own.start()
-        database = await Database.open(own.url("postgres"), query_timeout_s=DEADLINE_S)
+        database = await Database.open(own.url("postgres"), query_timeout_s=DEADLINE_S, upgrade=True)
         store = SessionStore(database)
         tracker = Tracker(store, InProcessBus(proxy_id="p1"), SessionSettings(queue_size=5), process())
         live, _ = begin(tracker, "live")

@@ -87,6 +87,7 @@ class Fairlead:
         """
         self.home.mkdir(parents=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
+        self.cli("database", "upgrade")
         self.cli("user", "add", "alice", "--key", f"{self.key}.pub")
         blueprints = self.home / "blueprints"
         blueprints.mkdir(exist_ok=True)

@@ -30,8 +30,10 @@ def replica_of(first: Fairlead, directory: Path, **settings: str) -> Fairlead:
 
 
 @contextmanager
-def two_proxies(directory: Path, settings: Mapping[str, str], *, nats: bool) -> Iterator[Replicas]:
-    """Run both while inside."""
+def two_proxies(
+    directory: Path, settings: Mapping[str, str], *, nats: bool, start: bool = True
+) -> Iterator[Replicas]:
+    """Run both while inside; without `start` they are made ready for it."""
     with ExitStack() as stack:
         server = None
         own = dict(settings)
@@ -45,6 +47,7 @@ def two_proxies(directory: Path, settings: Mapping[str, str], *, nats: bool) -> 
         stack.callback(first.close)
         second = replica_of(first, directory / "second", **{REPLICA: "second"})
         stack.callback(second.stop)
-        first.start()
-        second.start()
+        if start:
+            first.start()
+            second.start()
         yield Replicas(first, second, server)

@@ -1,5 +1,6 @@
 """Runs commands of `fairlead` in this process, on a home of their own."""
 
+import asyncio
 import io
 import os
 import sys
@@ -11,6 +12,7 @@ import pytest
 import structlog.testing
 
 from proxy import cli
+from proxy.identity.store import SqlDirectory
 
 
 class Done(NamedTuple):
@@ -41,3 +43,14 @@ def fairlead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return Done(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> None:
+    """Make the database of that home, as the start of a proxy does; commands do not."""
+
+    async def make() -> None:
+        url = f"sqlite+aiosqlite:///{tmp_path}/home/fairlead.db"
+        await (await SqlDirectory.open(url, upgrade=True)).close()
+
+    asyncio.run(make())

@@ -1,5 +1,5 @@
 """Fixtures of several modules' tests."""
 
-from tests.unit.proxy.commandline import fairlead
+from tests.unit.proxy.commandline import database, fairlead
 
-__all__ = ["fairlead"]
+__all__ = ["database", "fairlead"]

@@ -9,6 +9,8 @@ import pytest
 
 from tests.unit.proxy.commandline import Run
 
+pytestmark = pytest.mark.usefixtures("database")
+
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJNXJ0rwcTs0CZYOsFMeHLjUUiWYOovhTAlU3HMn9Gc3"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog.testing
 
 from proxy.errors.stores import StoreError
 from proxy.events import schema
@@ -150,6 +151,25 @@ async def test_a_key_that_was_revoked_ends_its_connection_alone(scene: Scene, tm
     await watch.check()
     assert alice.ended == certified.ended == ["the key of this connection was revoked"]
     assert bob.ended == []
+
+
+async def test_a_user_or_key_that_was_lost_ends_nothing_and_a_lock_still_does(scene: Scene) -> None:
+    alice, bob, carol = scene.connect("alice"), scene.connect("bob"), scene.connect("carol")
+    scene.directory.standing |= {
+        "alice": KeyStanding(None, has_key=False, is_certain=False),
+        "bob": KeyStanding(User("bob"), has_key=False, is_certain=False),
+        "carol": KeyStanding(User("carol", locked=True), has_key=False, is_certain=False),
+    }
+    watch = scene.watch()
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            await watch.check()
+    assert (alice.ended, bob.ended, carol.ended[:1]) == ([], [], ["this user is locked"])
+    told = [entry["reason"] for entry in logs if "cannot be compared" in entry["event"]]
+    assert told == ["3 users or keys are gone, and nobody removed them"]
+    scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
+    await watch.check()
+    assert (alice.ended, bob.ended) == (["this user was removed"], [])
 
 
 async def test_who_left_meanwhile_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

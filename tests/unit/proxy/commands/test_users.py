@@ -14,6 +14,8 @@ from proxy.identity.store import SqlDirectory
 from tests.fakes.provider import new_key
 from tests.unit.proxy.commandline import Run
 
+pytestmark = pytest.mark.usefixtures("database")
+
 KEY = new_key()
 
 

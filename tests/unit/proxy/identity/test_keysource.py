@@ -61,7 +61,9 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    directory = await SqlDirectory.open(f"sqlite+aiosqlite:///{tmp_path}/x.db", query_timeout_s=60)
+    directory = await SqlDirectory.open(
+        f"sqlite+aiosqlite:///{tmp_path}/x.db", query_timeout_s=60, upgrade=True
+    )
     await directory.register(ALICE, "alice", FIRST, "forge")
     await directory.add_user("bob")
     made = Scene(directory)

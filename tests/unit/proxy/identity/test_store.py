@@ -23,14 +23,14 @@ def url(file: Path) -> str:
 
 
 async def make(file: Path) -> None:
-    await (await SqlDirectory.open(url(file))).close()
+    await (await SqlDirectory.open(url(file), upgrade=True)).close()
 
 
 async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
-    first = await SqlDirectory.open(url(tmp_path / "x.db"))
+    first = await SqlDirectory.open(url(tmp_path / "x.db"), upgrade=True)
     await first.add_user("alice")
     await first.close()
-    second = await SqlDirectory.open(url(tmp_path / "x.db"))
+    second = await SqlDirectory.open(url(tmp_path / "x.db"), upgrade=True)
     assert await second.find("alice")
     await second.close()
 
@@ -48,7 +48,7 @@ def test_head_is_the_newest_migration() -> None:
 
 async def test_many_proxies_may_start_on_a_new_database(tmp_path: Path) -> None:
     stores = await asyncio.gather(
-        *(SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=60) for _ in range(6))
+        *(SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=60, upgrade=True) for _ in range(6))
     )
     await stores[0].add_user("alice")
     assert [bool(await store.find("alice")) for store in stores] == [True] * 6
@@ -56,13 +56,19 @@ async def test_many_proxies_may_start_on_a_new_database(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+async def test_a_database_of_a_newer_release_is_refused_unless_that_says_that_it_can_be_used(
+    tmp_path: Path,
+) -> None:
     await make(tmp_path / "x.db")
-    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        connection.commit()
-    with pytest.raises(StoreError, match=r"written by a newer Fairlead \(schema 9999"):
         await make(tmp_path / "x.db")
+        await (await SqlDirectory.open(url(tmp_path / "x.db"))).close()
+        connection.execute("UPDATE installation SET oldest_schema = '9998'")
+    with pytest.raises(StoreError, match=rf"written by a newer Fairlead \(schema 9999, .* {migrate.HEAD}\)"):
+        await make(tmp_path / "x.db")
+    with pytest.raises(StoreError, match="written by a newer Fairlead"):
+        await SqlDirectory.open(url(tmp_path / "x.db"))
 
 
 async def test_the_database_is_private(tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ async def test_the_database_is_private(tmp_path: Path) -> None:
 )
 async def test_what_cannot_be_opened_is_a_store_error(bad: str) -> None:
     with pytest.raises(StoreError):
-        await SqlDirectory.open(bad)
+        await SqlDirectory.open(bad, upgrade=True)
 
 
 async def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ async def test_a_file_that_is_no_database_is_a_store_error(tmp_path: Path) -> No
 
 
 async def test_a_database_that_loses_its_tables_is_a_store_error(tmp_path: Path) -> None:
-    store = await SqlDirectory.open(url(tmp_path / "x.db"))
+    store = await SqlDirectory.open(url(tmp_path / "x.db"), upgrade=True)
     with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
         connection.executescript("DROP TABLE keys; DROP TABLE users;")
     try:
@@ -99,7 +105,7 @@ async def test_a_database_that_loses_its_tables_is_a_store_error(tmp_path: Path)
 
 
 async def test_somebody_who_holds_the_lock_costs_a_deadline_and_no_more(tmp_path: Path) -> None:
-    store = await SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=6.0)
+    store = await SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=6.0, upgrade=True)
     with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError):

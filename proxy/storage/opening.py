@@ -1,0 +1,25 @@
+"""The database as a serving proxy opens it: made or upgraded when that is due, and never a stranger's."""
+
+from pathlib import Path
+
+from proxy.storage import installation
+from proxy.storage.database import Database
+
+
+async def open_to_serve(url: str, *, query_timeout_s: float, pinned: str, memory: Path | None) -> Database:
+    """Open the database of installation `pinned`, or else of the one that an earlier start noted in `memory`.
+
+    Without either, that of any installation, and an empty one becomes a new installation. `memory` notes it.
+
+    Raises: StoreError, as Database.open does.
+    """
+    served = expected(pinned, memory)
+    database = await Database.open(url, query_timeout_s=query_timeout_s, upgrade=True, served=served)
+    if memory is not None and database.installation != served:
+        installation.note(memory, database.installation)
+    return database
+
+
+def expected(pinned: str, memory: Path | None) -> str:
+    """Return the installation that the database must belong to; empty for any. Raises: StoreError."""
+    return pinned or (installation.recall(memory) if memory is not None else "")
