@@ -78,7 +78,10 @@ class Watch:
         still_open = self._connections()
         for connection, principal in live:
             found = standing[_pair(principal)]
-            decision = policy.may_stay(found.user, found.has_key, now)
+            user = found.user
+            if user is not None and user.id != principal.user.id:
+                user = None  # removed, and another user of that name was added since
+            decision = policy.may_stay(user, found.has_key, now)
             if not decision and connection in still_open:
                 _log.info(
                     "connection ended",

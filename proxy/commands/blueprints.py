@@ -173,4 +173,4 @@ async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
         known = await directory.find(name)
     finally:
         await directory.close()
-    return known or User(name, uid=identity.first_uid, groups=tuple(groups))
+    return known or User(name, uid=identity.first_uid, groups=tuple(groups), id="id-of-a-new-user")

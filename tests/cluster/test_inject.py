@@ -7,13 +7,13 @@ import pytest
 
 from proxy.errors.programs import Refused
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceUnstartable
-from proxy.model import Progress, User
+from proxy.model import Progress
 from proxy.settings.kubernetes import InjectRule
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.inject import KINDS
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP, POD, SECRET, Object, name_of
-from tests.cluster.cluster import IMAGE, STOP, Cluster, request, silent, texts
+from tests.cluster.cluster import IMAGE, STOP, Cluster, request, silent, texts, user_called
 
 
 async def program(kube: Cluster, kind: str, **more: Any) -> Object:
@@ -104,13 +104,13 @@ async def test_nobody_may_but_those_whom_the_settings_name(kube: Cluster) -> Non
     before = await template(kube, "deployment")
     wanted = asked(kube, "deployment")
     outsider = WorkspaceRequest(
-        wanted.name, User("alice", groups=("staff",)), wanted.blueprint, wanted.origin
+        wanted.name, user_called("alice", groups=("staff",)), wanted.blueprint, wanted.origin
     )
     async with kube.proxy(**rules(kube, "devs")) as backend:
         with pytest.raises(Refused, match=f"may not enter workloads of namespace {kube.namespace}"):
             await backend.ensure(outsider, silent)
         insider = WorkspaceRequest(
-            wanted.name, User("alice", groups=("Devs",)), wanted.blueprint, wanted.origin
+            wanted.name, user_called("alice", groups=("Devs",)), wanted.blueprint, wanted.origin
         )
         missing = asked(kube, "deployment", name="none").origin
         with pytest.raises(WorkspaceNotFound, match="no deployment 'none' in namespace"):
