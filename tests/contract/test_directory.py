@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.errors.stores import IdentityError, KeyNotFound, UserExists, UserNotFound
-from proxy.identity.directory import Directory, KeyStanding
+from proxy.identity.directory import Directory, KeyStanding, UserEntry
 from proxy.model import User
 from tests.contract.directories import make_key
 
@@ -210,3 +210,22 @@ async def test_twelve_thousand_logins_are_no_problem(directory: Directory) -> No
     standing = await directory.standing_of([*pairs, ("alice", "")])
     assert plain(standing["alice", ""].user) == User("alice")
     assert [standing[pair].user for pair in pairs] == [None] * 12_000
+
+
+async def test_a_user_has_an_id_that_no_later_user_of_the_name_has(directory: Directory) -> None:
+    added = await directory.add_user("alice")
+    entries = [UserEntry("line 1", "bob"), UserEntry("line 2", "alice", full_name="A")]
+    await directory.import_users(entries)
+    bob = await directory.find("bob")
+    assert bob is not None
+    found = await directory.find("alice")
+    assert found is not None
+    assert (found.id, found.created_at) == (added.id, added.created_at)
+    assert len({added.id, bob.id, ""}) == 3
+    await directory.remove_user("alice")
+    again = await directory.add_user("alice")
+    assert again.id not in {added.id, bob.id, ""}
+    standing = await directory.standing_of([("alice", "")])
+    user = standing["alice", ""].user
+    assert user is not None
+    assert user.id == again.id

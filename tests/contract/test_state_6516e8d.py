@@ -126,19 +126,22 @@ def test_a_recycled_name_finds_none(former: Former, was_back: bool) -> None:
         for who in ("alice+dev", "dave+dev"):
             assert former.as_user(who, "true").returncode == 0
         # A program of the first user that outlives the connection.
-        started = former.as_user("alice+dev", "setsid sleep 300 > /dev/null 2>&1 & echo $!")
-        assert started.stdout.strip().isdigit()
+        started = former.as_user("alice+dev", "setsid sleep 12345 > /dev/null 2>&1 & echo $!")
+        command = Path("/proc", started.stdout.decode().strip(), "cmdline")
+        assert b"12345" in command.read_bytes()
     first = former.workspace("alice+dev").name
     told = former.told("user", "remove", "alice")
     assert f"workspace {first} is stopped; it stays with its home" in told
     assert "fairlead workspace give NAME USER" in told
+    if was_back:
+        assert not command.exists() or b"12345" not in command.read_bytes()
     former.told("user", "remove", "dave")
     key = former.new_key()
     for name in ("alice", "dave"):
         former.cli("user", "add", name, "--key", f"{key}.pub")
     for who in ("alice+dev", "alice+data", "alice"):
-        done = former.as_user(who, "cat notes secret 2>/dev/null; ls; pgrep -x sleep", key=key)
-        assert (done.stdout, done.stderr) == (b"", b""), who
+        done = former.as_user(who, "cat notes secret 2>/dev/null; ls", key=key)
+        assert (done.returncode, done.stdout) == (0, b""), (who, done.stderr)
     assert former.as_user(f"alice+pod={first}", "cat secret", key=key).returncode == 255
     dave = former.as_user("dave", "cat secret; ls", key=key)
     assert b"only dave" not in dave.stdout
