@@ -1,6 +1,8 @@
 """A workspace beside a program that runs already, and the workload as it was afterwards."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.inject import KINDS
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP, POD, SECRET, Object, name_of
+from proxy.workspaces.provisioner import address
 from tests.cluster.cluster import IMAGE, STOP, Cluster, request, silent, texts, user_called
 
 
@@ -82,6 +85,23 @@ async def test_a_workload_is_entered_and_left_as_it_was(kube: Cluster, kind: str
         assert kept == {}
     assert endpoint.workspace not in await kube.names(SECRET) + await kube.names(CONFIG_MAP)
     assert any(f"in {kind} web" in text for text in texts(told))
+
+
+async def test_a_later_user_of_a_name_does_not_enter_what_the_first_one_injected(kube: Cluster) -> None:
+    await program(kube, "deployment")
+    later = user_called("alice", id="id-of-a-later-alice", created_at=datetime.now(UTC) + timedelta(days=1))
+    async with kube.proxy(**rules(kube)) as backend:
+        first = asked(kube, "deployment")
+        endpoint = await backend.ensure(first, silent)
+        record = await backend.holder(first.name)
+        assert record is not None
+        assert record.owner == first.user.id
+        assert await address(backend, later, first.origin, "dev") != first.name
+        with pytest.raises(WorkspaceNotFound, match="no workspace"):
+            await backend.ensure(replace(first, user=later), silent)
+        with pytest.raises(Refused, match="has no home of its own to hand over"):
+            await backend.give(first.name, later, STOP)
+        assert await backend.ensure(first, silent) == endpoint
 
 
 async def test_what_cannot_be_brought_up_is_taken_away_again(kube: Cluster) -> None:
