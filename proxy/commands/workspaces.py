@@ -165,10 +165,15 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
 
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=f"user {user.name} was removed")
     stopped: list[WorkspaceRecord] = []
+    kept: list[WorkspaceRecord] = []
 
     async def act(backend: "Backend") -> list[Any]:
         from proxy.workspaces.ownership import title_to
 
+        for record in await backend.kept():
+            if title_to(record, user):
+                kept.append(record)
+                await _note_owner(backend, record, user, stop)
         mine = [record for record in await backend.list() if title_to(record, user)]
         ends = (_leave(backend, record, user, stop, delete=delete) for record in mine)
         results = await asyncio.gather(*ends, return_exceptions=True)
@@ -183,7 +188,9 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
     for record in stopped:
         what = "deleted; its home stays until it is purged" if delete else "stopped; it stays with its home"
         print(f"workspace {record.name} is {what}", file=sys.stderr)
-    if stopped:
+    for record in kept:
+        print(f"the home of workspace {record.name}, which was deleted before, stays", file=sys.stderr)
+    if stopped or kept:
         print(
             "a later user of that name does not get it; to hand it over: fairlead workspace give NAME USER",
             file=sys.stderr,
@@ -198,13 +205,18 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
 async def _leave(
     backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop", *, delete: bool
 ) -> None:
-    if not record.owner:  # so that it stays known whose it is; what has no home cannot be anybody's
-        with suppress(Refused):
-            await backend.give(record.name, user, stop)
+    await _note_owner(backend, record, user, stop)
     if delete:
         await backend.delete(record.name, purge=False)
     else:
         await backend.stop(record.name, stop)
+
+
+async def _note_owner(backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop") -> None:
+    """Record the owner of what an older release made, while it is known; what has no home needs none."""
+    if not record.owner:
+        with suppress(Refused):
+            await backend.give(record.name, user, stop)
 
 
 def _tell_stopped(context: typer.Context, records: "Sequence[WorkspaceRecord]", stop: "Stop") -> None:

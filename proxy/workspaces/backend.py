@@ -117,6 +117,9 @@ class Backend(Protocol):
     async def list(self) -> Sequence[WorkspaceRecord]:
         """Give every workspace, by name."""
 
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        """Return the homes that deleted workspaces left, by name, as far as it is known whose they are."""
+
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
         """Say where a running workspace answers; None for one that does not. Starts nothing."""
 

@@ -94,6 +94,9 @@ class LocalBackend:
     async def list(self) -> Sequence[WorkspaceRecord]:
         return [self._running(record) for record in self._state.records()]
 
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        return list(self._state.kept())
+
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
         record = self._state.record(name)
         return None if record is None else _answering(name, self._state.places(name), record.user)

@@ -142,6 +142,18 @@ class State:
                 if record:
                     yield record
 
+    def kept(self) -> Iterator[WorkspaceRecord]:
+        """Give the homes that deleted workspaces left, by name, where it was noted whose they are."""
+        for file in sorted(self.workspaces.glob("*/kept.json")):
+            name = file.parent.name
+            try:
+                record = _read_record(name, file)
+            except WorkspaceStartFailed as exc:
+                _log.warning("kept home is damaged", workspace=name, why=str(exc))
+                continue
+            if record is not None and not self.places(name).record.exists():
+                yield record
+
     def make(self, places: Places, record: WorkspaceRecord) -> None:
         """Make what a workspace needs before its first start: the home is filled before it has a name."""
         for directory in (places.root.parent, places.root):

@@ -198,6 +198,8 @@ async def test_every_home_has_the_same_bytes_and_is_recorded_as_its_user_s(resto
             assert noted[labels.OWNER] == user.id
             claim = await kube.api.get(CLAIM, kube.namespace, f"{wanted.name}-home")
             assert annotations_of(claim)[labels.OWNER] == user.id
+            if name == "alice":
+                assert await kube.run(endpoint, "cat /data/shared /tools/shared") == "alice+dev\n" * 2
         assert set(await kube.names(CLAIM)) == before, "no home, and no shared storage, was made anew"
 
 

@@ -209,10 +209,12 @@ async def test_a_home_that_was_kept_stays_its_user_s(site: Site) -> None:
         found = await backend.holder(NAME)
         assert found is not None
         assert (found.user, found.owner) == ("alice", ALICE.id)
+        assert [(one.name, one.owner) for one in await backend.kept()] == [(NAME, ALICE.id)]
         assert await address(backend, LATER, parse("alice+dev"), "dev") != NAME
         with pytest.raises((WorkspaceNotFound, WorkspaceUnstartable)):
             await backend.ensure(asked(site, as_user=LATER), silent)
         again = await backend.ensure(asked(site), silent)
+        assert await backend.kept() == []
         assert await site.run(again, "cat secret") == "hers\n"
         await backend.delete(NAME, purge=False)
         await backend.delete(NAME, purge=True)

@@ -135,7 +135,10 @@ def test_a_recycled_name_finds_none(former: Former, was_back: bool) -> None:
     assert "fairlead workspace give NAME USER" in told
     if was_back:
         assert not command.exists() or b"12345" not in command.read_bytes()
-    former.told("user", "remove", "dave")
+    told = former.told("user", "remove", "dave")
+    assert ("dave" in told.partition("\n")[2]) == was_back, (
+        "where nothing is noted of a home, its name says nothing"
+    )
     key = former.new_key()
     for name in ("alice", "dave"):
         former.cli("user", "add", name, "--key", f"{key}.pub")

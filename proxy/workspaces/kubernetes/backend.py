@@ -120,6 +120,19 @@ class KubernetesBackend:
         records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets]
         return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
 
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        stateful_sets, claims = await asyncio.gather(
+            self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
+            self._api.list(Query(CLAIM, self._namespace, labels.ALL_WORKSPACES)),
+        )
+        used = {name_of(one) for one in stateful_sets.items}
+        homes: dict[str, list[Object]] = {}
+        for claim in claims.items:
+            if (name := labels.workspace_of(claim)) and name not in used:
+                homes.setdefault(name, []).append(claim)
+        records = [_kept_record(name, of_one) for name, of_one in sorted(homes.items())]
+        return [record for record in records if record.user]
+
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
         namespace, pod, container = await self._place(name)
         while True:
@@ -274,18 +287,7 @@ class KubernetesBackend:
     async def _kept(self, name: str) -> WorkspaceRecord | None:
         """Read whose the home is that a deleted workspace left."""
         claims = await self._claims(name)
-        if not claims:
-            return None
-        # One that says whose it is by id decides before those that do not.
-        first = min(claims, key=lambda claim: (labels.OWNER not in annotations_of(claim), made_at(claim)))
-        noted = annotations_of(first)
-        return WorkspaceRecord(
-            WorkspaceName(name),
-            noted.get(labels.USER, ""),
-            noted.get(labels.BLUEPRINT, ""),
-            made_at(first),
-            owner=noted.get(labels.OWNER, ""),
-        )
+        return _kept_record(name, claims) if claims else None
 
     async def _check_hold(self, request: WorkspaceRequest) -> None:
         """Respect a stop from its order on, while the pod still ends too. Raises: WorkspaceHeld."""
@@ -362,6 +364,20 @@ _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
 
 def _is_ours(stateful_set: Object) -> bool:
     return bool(labels.workspace_of(stateful_set)) and bool(labels.user_of(stateful_set))
+
+
+def _kept_record(name: str, claims: Sequence[Object]) -> WorkspaceRecord:
+    """Read whose the home is that has these claims."""
+    # One that says whose it is by id decides before those that do not.
+    first = min(claims, key=lambda claim: (labels.OWNER not in annotations_of(claim), made_at(claim)))
+    noted = annotations_of(first)
+    return WorkspaceRecord(
+        WorkspaceName(name),
+        noted.get(labels.USER, ""),
+        "",
+        made_at(first),
+        owner=noted.get(labels.OWNER, ""),
+    )
 
 
 def _check_name(request: WorkspaceRequest) -> None:
