@@ -82,8 +82,13 @@ class Logins:
         """
         name = attempt.user_string.user
         key = await self._keys.key_of(name, key_blob)
-        user = await self._directory.find(name)
-        if key is None or user is None:
+        if key is None:
+            return None
+        pair = name, key.key.fingerprint
+        # User and key by one query: the name may have changed hands since the key was found.
+        standing = (await self._directory.standing_of({pair}))[pair]
+        user = standing.user
+        if user is None or not standing.has_key:
             return None
         self._check(user)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")

@@ -59,6 +59,10 @@ class User:
     """What the provider said when it was last asked; empty for users whom an operator added."""
     provider: str = ""
     """Our name of the provider that vouches for this user; empty for users whom an operator added."""
+    id: str = ""
+    """Identifies this record for good: a later user of the same name has another. Workspaces belong to it."""
+    created_at: datetime | None = None
+    """Aware UTC: when this record was made; None for a user who is in no directory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ def user_row(record: "UserRecord") -> dict[str, Any]:
     account = record.account
     return {
         "name": record.user.name,
+        "id": record.user.id,
         "full_name": record.user.full_name,
         "email": record.email,
         "uid": record.uid,
@@ -89,6 +90,7 @@ def workspace_row(record: "WorkspaceRecord") -> dict[str, Any]:
     return {
         "name": record.name,
         "user": record.user,
+        "owner": record.owner,
         "blueprint": record.blueprint,
         "user_string": record.user_string,
         "phase": record.phase.value,

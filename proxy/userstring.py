@@ -121,16 +121,18 @@ def canonical_key(value: UserString, blueprint: str) -> str:
     return "|".join(f"{key}={quote(text, safe='/')}" for key, text in parts.items() if text)
 
 
-def workspace_name(value: UserString, blueprint: str) -> str:
+def workspace_name(value: UserString, blueprint: str, owner: str = "") -> str:
     """Derive the workspace's name: a DNS label (RFC 1123) of at most 51 characters.
 
     Distinct canonical keys give distinct names but for a collision of 40 bits of SHA-256 within one
-    user. The named form is its own name.
+    user. The named form is its own name. `owner` is what tells this user from an earlier one of that
+    name, who has the name without it.
     """
     if value.pod:
         return value.pod
     label = re.sub(r"[^a-z0-9-]", "-", value.user)[:40].strip("-") or "user"
-    return f"{label}-{hashlib.sha256(canonical_key(value, blueprint).encode()).hexdigest()[:10]}"
+    key = canonical_key(value, blueprint) + (f"|id={quote(owner, safe='')}" if owner else "")
+    return f"{label}-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
 
 
 def _unwrap(text: str) -> str:

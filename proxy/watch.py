@@ -92,7 +92,7 @@ class Watch:
         still_open = self._connections()
         for connection, principal in live:
             found = standing[_pair(principal)]
-            decision = _judge(found, now)
+            decision = _judge(found, principal, now)
             if not decision and connection in still_open:
                 self._end(connection, principal, decision.reason)
 
@@ -157,11 +157,17 @@ class Watch:
         return any(principal is not None and principal.user.name == user for principal in here)
 
 
-def _judge(found: KeyStanding, now: datetime) -> policy.Decision:
-    """Decide by what is certain: a user whose key alone was lost may still be locked."""
+def _judge(found: KeyStanding, principal: Principal, now: datetime) -> policy.Decision:
+    """Decide by what is certain: a user whose key alone was lost may still be locked.
+
+    A user of the same name with another id is another user: the one of the connection was removed.
+    """
+    user = found.user
+    if user is not None and user.id != principal.user.id:
+        return policy.may_stay(None, found.has_key, now)
     if found.is_certain:
-        return policy.may_stay(found.user, found.has_key, now)
-    return policy.ALLOWED if found.user is None else policy.may_login(found.user, now)
+        return policy.may_stay(user, found.has_key, now)
+    return policy.ALLOWED if user is None else policy.may_login(user, now)
 
 
 def _pair(principal: Principal) -> tuple[str, str]:

@@ -26,6 +26,7 @@ from shelld.places import temporary
 from shelld.reaper import End
 from shelld.settings import InitScript, Settings
 from shelld.start import read_host
+from shelld.takeover import take_home
 
 _log = Log("shelld.bootstrap")
 _STATE = ".local/state/fairlead/init"
@@ -61,6 +62,8 @@ class Bootstrap:
         home = self.account.home
         try:
             os.makedirs(home, mode=_HOME_MODE, exist_ok=True)
+            if self.settings.take_home:
+                take_home(self.account)
             if os.geteuid() == 0 and os.stat(home).st_uid == 0 != self.account.uid:
                 # A new volume belongs to root, and everybody may look or even write into it. Only the
                 # directory itself: what is inside may be huge.

@@ -92,6 +92,8 @@ class Settings:
     account: AccountSettings = field(default_factory=AccountSettings)
     create_account: bool = False
     """Write the account to /etc/passwd and its companions: they are this workspace's own files."""
+    take_home: bool = False
+    """Give the account what is in the home when that belongs to another: it was handed over."""
     sudo: bool = False
     """Let the account become root without a password; with `create_account`, where sudo is installed."""
     accounts: tuple[str, ...] = ()
@@ -218,6 +220,7 @@ def parse(
         user=reader.take("user", plain.user, text),
         account=_account(reader.take("account", {}, lambda value: value), problems),
         create_account=reader.take("create_account", plain.create_account, flag),
+        take_home=reader.take("take_home", plain.take_home, flag),
         sudo=reader.take("sudo", plain.sudo, flag),
         accounts=reader.take("accounts", plain.accounts, list_of(text)),
         shell=reader.take("shell", None, absolute),

@@ -56,13 +56,18 @@ def usable(blueprints: BlueprintSet, user: User) -> list[Definition]:
     ]
 
 
-def resolve(blueprints: BlueprintSet, name: str, user: User, origin: UserString) -> Blueprint:
+def resolve(
+    blueprints: BlueprintSet, name: str, user: User, origin: UserString, workspace: str = ""
+) -> Blueprint:
     """Give the blueprint with nothing left to inherit or to evaluate.
+
+    `workspace` is the workspace's name where it is not the first that the user string gives.
 
     Raises: BlueprintNotFound, as `find`; BlueprintInvalid when an expression has no value for this person.
     """
     definition = find(blueprints, name, user)
-    return definition.resolve(Facts(user, workspace_name(origin, name), name, origin, blueprints.metadata))
+    facts = Facts(user, workspace or workspace_name(origin, name), name, origin, blueprints.metadata)
+    return definition.resolve(facts)
 
 
 def _may_use(definition: Definition, user: User) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,6 +14,8 @@ from proxy.output import count, import_row, key_row, print_json, print_rows, say
 if TYPE_CHECKING:
     from proxy.identity.directory import Directory, ImportResult
     from proxy.identity.keys import PublicKey
+    from proxy.model import User
+    from proxy.settings import Settings
 
 user_app = typer.Typer(help="People who may log in.", **HELP)
 key_app = typer.Typer(help="Public keys of a user.", **HELP)
@@ -49,6 +52,8 @@ def add_user(
 ) -> None:
     """Record a user who may log in with these keys."""
     keys, expires_at = _read_keys(key), _moment(expires)
+    if problem := _reserved(context.obj.settings(), name):
+        raise IdentityError(problem)
 
     async def act(directory: "Directory", tell: Tell) -> None:
         await directory.add_user(name, full_name=full_name, email=email, uid=uid, expires_at=expires_at)
@@ -84,13 +89,32 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
     print_rows(shown["keys"], False, _KEY_COLUMNS)
 
 
-@user_app.command("remove")
-def remove_user(context: typer.Context, name: Name) -> None:
-    """Forget a user and the keys, and end the connections; workspaces stay."""
+class Leave(Enum):
+    """What becomes of the workspaces of a user who is removed."""
 
-    async def act(directory: "Directory", tell: Tell) -> None:
+    STOP = "stop"
+    DELETE = "delete"
+
+
+@user_app.command("remove")
+def remove_user(
+    context: typer.Context,
+    name: Name,
+    workspaces: Annotated[
+        Leave,
+        typer.Option("--workspaces", help="End their processes, or take them away; homes stay either way."),
+    ] = Leave.STOP,
+) -> None:
+    """Forget a user and the keys, end the connections, and stop the workspaces.
+
+    Says what is left. A later user of that name never gets it; `workspace give` hands it over.
+    """
+    from proxy.commands.workspaces import leave_workspaces
+
+    async def act(directory: "Directory", tell: Tell) -> "User":
         from proxy.events.schema import KeyRemoved
 
+        user = (await directory.show_user(name)).user
         keys = await directory.keys_of(name)
         await directory.remove_user(name)
         for stored in keys:
@@ -103,8 +127,11 @@ def remove_user(context: typer.Context, name: Name) -> None:
                     origin=stored.origin,
                 )
             )
+        return user
 
-    administer(context, act)
+    user = administer(context, act)
+    print(f"user {name} removed", file=sys.stderr)
+    leave_workspaces(context, user, delete=workspaces is Leave.DELETE)
 
 
 @user_app.command("lock")
@@ -153,6 +180,9 @@ def import_users(
     from proxy.commands.userfile import read_users
 
     entries, problems = read_users(file, read_text(file), form)
+    settings: Settings = context.obj.settings()
+    reserved = ((entry, _reserved(settings, entry.name)) for entry in entries)
+    problems += [f"{file}: {entry.where}: {problem}" for entry, problem in reserved if problem]
     changes: list[dict[str, Any]] = []
     if not problems:
 
@@ -183,6 +213,13 @@ def _tell_of_import(result: "ImportResult", tell: Tell) -> None:
             tell(_key_added(change.name, key))
         if change.locked is not None:
             tell((UserLocked if change.locked else UserUnlocked)(user=change.name, actor=actor()))
+
+
+def _reserved(settings: "Settings", name: str) -> str:
+    """Say why no user may have a name where workspaces are pods, in which it would be an account."""
+    from proxy import policy
+
+    return policy.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""
 
 
 def _moment(text: str) -> datetime | None:

@@ -4,22 +4,24 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from proxy.commands.common import HELP, Json, actor, publish
+from proxy.errors import FairleadError
+from proxy.errors.programs import Refused
 from proxy.errors.stores import IdentityError
-from proxy.errors.workspaces import WorkspaceNotFound
+from proxy.errors.workspaces import WorkspaceError, WorkspaceNotFound
 from proxy.output import event_row, print_fields, print_json, print_rows, say, warn, workspace_row
 
 if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.model import Progress, User, WorkspaceName
     from proxy.settings import Settings
-    from proxy.workspaces.backend import Backend, Report, WorkspaceRecord
+    from proxy.workspaces.backend import Backend, Report, Stop, WorkspaceRecord
 
 _T = TypeVar("_T")
 
@@ -77,22 +79,42 @@ def stop_workspace(
 ) -> None:
     """End workspaces and everything that runs in them; their homes stay."""
     from proxy.workspaces.backend import Stop
-    from proxy.workspaces.told import tell_stopped
 
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=reason)
-    events: list[Event] = []
+    stopped: list[WorkspaceRecord] = []
 
     async def end(backend: "Backend", name: "WorkspaceName") -> None:
         record = await _found(backend, name)
         await backend.stop(name, stop)
-        tell_stopped(events.append, record, stop)
+        stopped.append(record)
 
     try:
         _each(context, names, end)
     finally:
-        settings: Settings = context.obj.settings()
-        if events and settings.events.urls:
-            asyncio.run(publish(settings, events))
+        _tell_stopped(context, stopped, stop)
+
+
+@workspace_app.command("give")
+def give_workspace(
+    context: typer.Context,
+    name: OneName,
+    user: Annotated[str, typer.Argument(metavar="USER", help="Who gets it.", show_default=False)],
+) -> None:
+    """Hand a workspace and its home over to a user; what runs in it is ended, and its name stays.
+
+    It may be of a user who was removed, or a home that a deleted workspace left.
+    """
+    from proxy.workspaces.backend import Stop
+
+    async def act(backend: "Backend") -> None:
+        from proxy.model import WorkspaceName
+
+        to = await _user_called(context.obj.settings(), user)
+        stop = Stop(by=actor(), at=datetime.now(UTC), reason=f"it was handed over to {to.name}")
+        await backend.give(WorkspaceName(name), to, stop)
+
+    _with_backend(context, act)
+    print(f"workspace {name} belongs to {user} now: ssh {user}+pod={name}@HOST", file=sys.stderr)
 
 
 @workspace_app.command("delete")
@@ -132,6 +154,81 @@ def show_events(context: typer.Context, name: OneName, as_json: Json = False) ->
     print_rows([event_row(event) for event in events], as_json, _EVENT_COLUMNS)
 
 
+# --------------------------------------------------------------------------- of a user who is removed
+
+
+def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> None:
+    """Stop or delete the workspaces of a user who was just removed, and say what is left of them."""
+    from proxy.workspaces.backend import Stop
+
+    stop = Stop(by=actor(), at=datetime.now(UTC), reason=f"user {user.name} was removed")
+    stopped: list[WorkspaceRecord] = []
+    kept: list[WorkspaceRecord] = []
+
+    async def act(backend: "Backend") -> list[Any]:
+        from proxy.workspaces.ownership import title_to
+
+        for record in await backend.kept():
+            if title_to(record, user):
+                kept.append(record)
+                await _note_owner(backend, record, user, stop)
+        mine = [record for record in await backend.list() if title_to(record, user)]
+        ends = (_leave(backend, record, user, stop, delete=delete) for record in mine)
+        results = await asyncio.gather(*ends, return_exceptions=True)
+        done = [not isinstance(result, BaseException) for result in results]
+        stopped.extend(record for record, is_done in zip(mine, done, strict=True) if is_done)
+        return [result for result in results if isinstance(result, BaseException)]
+
+    try:
+        failures = _with_backend(context, act)
+    except FairleadError as exc:
+        raise WorkspaceError(f"user {user.name} is removed, but the workspaces were left: {exc}") from exc
+    for record in stopped:
+        what = "deleted; its home stays until it is purged" if delete else "stopped; it stays with its home"
+        print(f"workspace {record.name} is {what}", file=sys.stderr)
+    for record in kept:
+        print(f"the home of workspace {record.name}, which was deleted before, stays", file=sys.stderr)
+    if stopped or kept:
+        print(
+            "a later user of that name does not get it; to hand it over: fairlead workspace give NAME USER",
+            file=sys.stderr,
+        )
+        _tell_stopped(context, stopped, stop)
+    for failure in failures:
+        print(f"fairlead: {failure}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+async def _leave(
+    backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop", *, delete: bool
+) -> None:
+    await _note_owner(backend, record, user, stop)
+    if delete:
+        await backend.delete(record.name, purge=False)
+    else:
+        await backend.stop(record.name, stop)
+
+
+async def _note_owner(backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop") -> None:
+    """Record the owner of what an older release made, while it is known; what has no home needs none."""
+    if not record.owner:
+        with suppress(Refused):
+            await backend.give(record.name, user, stop)
+
+
+def _tell_stopped(context: typer.Context, records: "Sequence[WorkspaceRecord]", stop: "Stop") -> None:
+    """Publish that workspaces were stopped, where events go anywhere."""
+    from proxy.workspaces.told import tell_stopped
+
+    events: list[Event] = []
+    for record in records:
+        tell_stopped(events.append, record, stop)
+    settings: Settings = context.obj.settings()
+    if events and settings.events.urls:
+        asyncio.run(publish(settings, events))
+
+
 # ------------------------------------------------------------------------------------------ helpers
 
 
@@ -143,33 +240,49 @@ async def _found(backend: "Backend", name: str) -> "WorkspaceRecord":
 
 
 async def _user_of(settings: "Settings", record: "WorkspaceRecord") -> "User":
+    from proxy.workspaces.ownership import Title, title_to
+
+    user = await _find_user(settings, record.user)
+    if user is None or title_to(record, user) is Title.NONE:
+        raise IdentityError(
+            f"{record.name} belongs to a user {record.user} who was removed; "
+            f"to hand it over: fairlead workspace give {record.name} USER"
+        )
+    return user
+
+
+async def _user_called(settings: "Settings", name: str) -> "User":
+    from proxy.errors.stores import UserNotFound
+
+    user = await _find_user(settings, name)
+    if user is None:
+        raise UserNotFound(f"there is no user {name}")
+    return user
+
+
+async def _find_user(settings: "Settings", name: str) -> "User | None":
     from proxy.identity.store import SqlDirectory
 
     directory = await SqlDirectory.open(
         settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
     )
     try:
-        user = await directory.find(record.user)
+        return await directory.find(name)
     finally:
         await directory.close()
-    if user is None:
-        raise IdentityError(f"{record.name} belongs to {record.user}, who is no user any more")
-    return user
 
 
 async def _start(
     settings: "Settings", backend: "Backend", user: "User", record: "WorkspaceRecord", report: "Report"
 ) -> None:
     """Do what the owner's next login would do."""
-    from proxy.userstring import parse
+    from proxy.userstring import UserString
     from proxy.workspaces.provisioner import Workspaces
     from proxy.workspaces.sources import open_catalog, open_repositories
 
-    # A record of an older release does not say what was typed; the named form finds it too.
-    typed = parse(record.user_string or f"{record.user}+pod={record.name}")
     async with open_catalog(settings) as catalog, open_repositories(settings) as repositories:
         workspaces = Workspaces(catalog, backend, settings.blueprint, repositories=repositories)
-        await workspaces.start(user, typed, report)
+        await workspaces.start(user, UserString(user.name, pod=record.name), report)
 
 
 @asynccontextmanager

@@ -26,7 +26,9 @@
     │     ├─ ProviderUnavailable (retryable)
     │     └─ ProviderMisconfigured
     ├─ Refused                   policy after login: exit 254, or open refusal 1
-    │  └─ WorkspaceHeld          stopped on request lately; a reconnect does not undo that
+    │  ├─ WorkspaceHeld          stopped on request lately; a reconnect does not undo that
+    │  ├─ OwnerUnknown           older than the user record; an operator decides whose it is
+    │  └─ NameReserved           a system account's name, where workspaces have accounts
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
     ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
     ├─ BlueprintError

@@ -18,6 +18,18 @@ class WorkspaceHeld(Refused):
     code = "refused.workspace_held"
 
 
+class OwnerUnknown(Refused):
+    """The workspace was made before its owner was recorded, and may be an earlier user's of the same name."""
+
+    code = "refused.owner_unknown"
+
+
+class NameReserved(Refused):
+    """The user's name is that of a system account, which images have."""
+
+    code = "refused.name_reserved"
+
+
 class OpenFailedKind(Enum):
     """Why a connection or a listener could not be had in the workspace."""
 

@@ -78,7 +78,7 @@ class KeySource:
         self._max_keys = max_keys
         self._now = now
         self._patience_s = patience_s
-        self._asked: OrderedDict[str, tuple[float, asyncio.Task[KeyList | None]]] = OrderedDict()
+        self._asked: OrderedDict[tuple[str, str], tuple[float, asyncio.Task[KeyList | None]]] = OrderedDict()
         self._tasks = TaskOwner("keys")
 
     async def close(self) -> None:
@@ -131,11 +131,13 @@ class KeySource:
         """Give what the provider lists, or None; whoever asks at the same time shares one question."""
         if self._issuers.get(account.provider) != account.issuer:
             return None  # configured anew since: its subjects are other people
-        asked_at, task = self._asked.get(name, (float("-inf"), None))
+        # By account and not by name: a name may belong to another account by now.
+        asked = account.issuer, account.subject
+        asked_at, task = self._asked.get(asked, (float("-inf"), None))
         if task is None or self._now() - asked_at >= ASK_EVERY_S:
             task = self._tasks.spawn(self._ask(name, account), name=f"keys of {name}")
-            self._asked[name] = (self._now(), task)
-            self._asked.move_to_end(name)
+            self._asked[asked] = (self._now(), task)
+            self._asked.move_to_end(asked)
             while len(self._asked) > _MAX_REMEMBERED:
                 self._asked.popitem(last=False)
         return await asyncio.shield(task)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from proxy import policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
 from proxy.errors.login import (
@@ -175,12 +176,14 @@ class Onboarding:
 
         `key_blob` is a key whose signature this connection has verified; None is refused.
 
-        Raises: KeyNotProved, OnboardingRefused, TooManyPending and below, ProviderUnavailable,
-            ProviderMisconfigured.
+        Raises: KeyNotProved, OnboardingRefused (of reserved names too), TooManyPending and below,
+            ProviderUnavailable, ProviderMisconfigured.
         Cancelled: the flow goes on for `linger_s`, for whoever reconnects.
         """
         if key_blob is None:
             raise KeyNotProved("no key was proved", user_message="a key has to be proved first")
+        if not (decision := policy.may_be_account(name)):
+            raise OnboardingRefused(decision.reason)
         if not self._providers:
             raise OnboardingRefused(
                 "no provider can onboard", user_message="nobody new can log in here by themselves"

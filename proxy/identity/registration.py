@@ -4,6 +4,7 @@ Everything here that writes users begins with `serialise`: one proxy at a time m
 keeps uids, names and subjects apart on every replica. Logins never wait for it.
 """
 
+import secrets
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.errors.login import NameTaken, OnboardingRejected, ProviderMisconfigured
+from proxy import policy
+from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected, ProviderMisconfigured
 from proxy.errors.stores import IdentityError, StoreError
 from proxy.identity import census
 from proxy.identity.directory import Account, OnboardingRecord, OnboardingStatus, check_name
@@ -62,6 +64,7 @@ async def insert_user(
         **row,
         "uid": uid,
         "gid": uid,
+        "id": secrets.token_hex(16),
         "created_at": _now(),
     }
     await connection.execute(sa.insert(users).values(full))
@@ -191,7 +194,10 @@ async def _let_in(
         "groups": [_clean(group) for group in profile.groups],
         "refreshed_at": _now(),
     }
-    if await _is_bound(connection, profile, name):
+    is_bound = await _is_bound(connection, profile, name)
+    if not is_bound and not (decision := policy.may_be_account(name)):
+        raise OnboardingRefused(decision.reason)
+    if is_bound:
         await connection.execute(sa.update(users).where(users.c.name == name).values(facts))
     else:
         row = {"name": check_name(name), "issuer": profile.issuer, "subject": profile.subject, **facts}

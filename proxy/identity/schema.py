@@ -25,6 +25,9 @@ users = sa.Table(
     sa.Column("gid", sa.BigInteger),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("refreshed_at", UtcDateTime),
+    # Nullable for the release before; the database itself gives an id to a row that comes without one.
+    sa.Column("id", sa.String(32)),
+    sa.Index("users_id", "id", unique=True),
     sa.Index("users_subject", "issuer", "subject", unique=True),
     sa.Index("users_uid", "uid", unique=True),
 )

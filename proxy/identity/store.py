@@ -38,6 +38,7 @@ _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
 _USER = (
     *(users.c.name, users.c.full_name, users.c.locked, users.c.expires_at),
     *(users.c.email, users.c.uid, users.c.gid, users.c.groups, users.c.issuer, users.c.source),
+    *(users.c.id, users.c.created_at),
 )
 
 
@@ -365,6 +366,8 @@ def _user(row: sa.RowMapping) -> User:
         gid=row["gid"],
         groups=tuple(row["groups"]),
         provider="" if row["issuer"] is None else row["source"],
+        id=row["id"],
+        created_at=row["created_at"],
     )
 
 

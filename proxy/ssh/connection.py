@@ -349,10 +349,10 @@ class ClientConnection(LoginGuard):
         )
 
     def _check(self, principal: Principal) -> None:
-        name = principal.user.name
+        user = principal.user
         others = (other.principal for other in self.shared.connections)
-        sessions = sum(other is not None and other.user.name == name for other in others)
-        self.shared.guard.check(self.conn.arrival.visitor, name, sessions)
+        sessions = sum(other is not None and other.user.id == user.id for other in others)
+        self.shared.guard.check(self.conn.arrival.visitor, user.name, sessions)
 
     def _count_failure(self, reasons: Sequence[str]) -> None:
         """Let it count against the address, once a connection however many keys were offered."""

@@ -69,7 +69,7 @@ class WorkspaceRecord:
 
     name: WorkspaceName
     user: str
-    """Whom it belongs to; nobody else is ever let in."""
+    """Name of the user whom it belongs to; empty where an older release left a home and no record."""
     blueprint: str
     created_at: datetime
     user_string: str = ""
@@ -81,6 +81,9 @@ class WorkspaceRecord:
     stop: Stop | None = None
     location: str = ""
     """Where it runs, for operators: namespace and object, or a directory."""
+    owner: str = ""
+    """Id of the user whom it belongs to; no other user is let in. Empty when an older release made it and
+    its user has not been back: see `ownership`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,17 @@ class Backend(Protocol):
     async def find(self, name: str) -> WorkspaceRecord | None:
         """Look up a workspace that exists; whose it is, the caller must check."""
 
+    async def holder(self, name: str) -> WorkspaceRecord | None:
+        """Return the record that says whose a name is: a workspace's, or that of a home which was kept.
+
+        What is known without asking is enough, however old: a name seldom changes hands.
+        """
+
     async def list(self) -> Sequence[WorkspaceRecord]:
         """Give every workspace, by name."""
+
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        """Return the homes that deleted workspaces left, by name, as far as it is known whose they are."""
 
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
         """Say where a running workspace answers; None for one that does not. Starts nothing."""
@@ -124,8 +136,10 @@ class Backend(Protocol):
         Callers that overlap join the same start. Cancelling one caller leaves the start to the others
         and to its own deadline. The record of a stop is gone afterwards.
 
-        Raises: WorkspaceNotFound, also for a workspace of another user; WorkspaceHeld when it is stopped and
-            that is not to be undone; WorkspaceStartFailed, ReadyTimeout.
+        A workspace that an older release made is recorded as its user's; see `ownership`.
+
+        Raises: WorkspaceNotFound, also for a workspace of another user; OwnerUnknown; NameReserved;
+            WorkspaceHeld when it is stopped and that is not to be undone; WorkspaceStartFailed, ReadyTimeout.
         """
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
@@ -134,8 +148,14 @@ class Backend(Protocol):
         Raises: WorkspaceNotFound.
         """
 
+    async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        """Make a workspace, or a home that was kept, a user's; what runs in it is ended first.
+
+        Its name stays. Raises: WorkspaceNotFound; Refused for what cannot be handed over.
+        """
+
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
-        """Take away everything but the home, and with `purge` the home too.
+        """Take away everything but the home, and with `purge` the home too; also one that was kept.
 
         Raises: WorkspaceNotFound.
         """

@@ -4,8 +4,9 @@ from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.policy import Bounds
 from proxy.settings import WorkspaceSettings
-from proxy.userstring import parse
+from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRecord
+from proxy.workspaces.ownership import title_to
 from proxy.workspaces.provisioner import Workspaces
 
 
@@ -21,11 +22,10 @@ class BlueprintBounds:
     async def __call__(self, record: WorkspaceRecord) -> Bounds:
         """Raises: FairleadError when blueprint or user are not there any more; then nobody knows."""
         user = await self._directory.find(record.user)
-        if user is None:
-            raise UserNotFound(f"{record.user} is no user any more")
-        # A record of an older release does not say what was typed; the named form finds it too.
-        typed = parse(record.user_string or f"{record.user}+pod={record.name}")
-        blueprint = (await self._workspaces.request(user, typed)).blueprint
+        if user is None or not title_to(record, user):
+            raise UserNotFound(f"the user {record.user} of workspace {record.name} is no user any more")
+        asked = UserString(user.name, pod=record.name)
+        blueprint = (await self._workspaces.request(user, asked)).blueprint
         own_idle_s, own_lifetime_s = blueprint.idle_stop_s, blueprint.lifetime_s
         return Bounds(
             self._settings.idle_stop_s if own_idle_s is None else own_idle_s,

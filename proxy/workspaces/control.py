@@ -11,7 +11,8 @@ from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.holding import ago, duration, start_command, who_stopped
-from proxy.workspaces.provisioner import Workspaces, own_record
+from proxy.workspaces.ownership import own_record
+from proxy.workspaces.provisioner import Workspaces
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
 """Hears of every workspace that was stopped here."""
@@ -99,4 +100,4 @@ class Control:
         found = await self._backend.find(request.name)
         if found is None:
             raise WorkspaceNotFound(f"there is no workspace {request.name}; the first connection makes it")
-        return own_record(found, request.name, request.user.name)
+        return own_record(found, request.name, request.user)

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
-from proxy.model import Endpoint, Phase, WorkspaceName
+from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import format_user_string
 from proxy.workspaces import namespaces
@@ -38,6 +38,7 @@ from proxy.workspaces.backend import (
 from proxy.workspaces.holding import check_hold
 from proxy.workspaces.logtail import lines_of
 from proxy.workspaces.namespaces import Separation
+from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.process import Child, Handle, has_argument, listener_pid, spawn_detached, started_at
 from proxy.workspaces.shelldconfig import shelld_config
 from proxy.workspaces.starts import Start, Starts
@@ -87,8 +88,14 @@ class LocalBackend:
         record = self._state.record(name)
         return None if record is None else self._running(record)
 
+    async def holder(self, name: str) -> WorkspaceRecord | None:
+        return self._state.holder(name)
+
     async def list(self) -> Sequence[WorkspaceRecord]:
         return [self._running(record) for record in self._state.records()]
+
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        return list(self._state.kept())
 
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
         record = self._state.record(name)
@@ -99,8 +106,10 @@ class LocalBackend:
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         places = self._state.places(request.name)
-        self._check_owner(request)
+        title = self._check_owner(request)
         if endpoint := _answering(request.name, places):
+            if title is Title.UNRECORDED:
+                await self._record_owner(request, places)
             return endpoint
         check_hold(self._state.stop_of(places), request)
         return await self._starts.join(request, report, lambda start: self._start(start, request, places))
@@ -112,8 +121,16 @@ class LocalBackend:
             await _end(_pids(places), places)
             self._state.remove_runtime(places)
 
+    async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        async with _locked(self._places_of(name, kept=True)) as places:
+            if _answering(name, places) is not None:
+                self._state.note_stop(places, stop)
+            await _end(_pids(places), places)
+            self._state.remove_runtime(places)
+            self._state.give(places, user)
+
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
-        async with _locked(self._places_of(name)) as places:
+        async with _locked(self._places_of(name, kept=purge)) as places:
             await _end(_pids(places), places)
             self._state.remove_runtime(places)
             self._state.forget(places, purge=purge)
@@ -132,9 +149,9 @@ class LocalBackend:
         for child in tuple(self._children):
             child.release()
 
-    def _places_of(self, name: WorkspaceName) -> Places:
-        """Raises: WorkspaceNotFound."""
-        if self._state.record(name) is None:
+    def _places_of(self, name: WorkspaceName, *, kept: bool = False) -> Places:
+        """Return the paths of a workspace, with `kept` also of a home without. Raises: WorkspaceNotFound."""
+        if (self._state.holder(name) if kept else self._state.record(name)) is None:
             raise WorkspaceNotFound(f"there is no workspace {name!r}")
         return self._state.places(name)
 
@@ -149,10 +166,26 @@ class LocalBackend:
             location=str(places.root),
         )
 
-    def _check_owner(self, request: WorkspaceRequest) -> None:
+    def _check_owner(self, request: WorkspaceRequest) -> Title:
+        """Let through what is this user's, and what is not there where it may be made.
+
+        Raises: WorkspaceNotFound, OwnerUnknown.
+        """
         record = self._state.record(request.name)
-        if (record is None and not request.may_create) or (record and record.user != request.user.name):
-            raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
+        if record is None and request.may_create:
+            record = self._state.holder(request.name)
+            if record is None:
+                return Title.RECORDED
+        return check_title(record, request.name, request.user)
+
+    async def _record_owner(self, request: WorkspaceRequest, places: Places) -> None:
+        """Record the owner of a workspace that an older release started; a failure keeps no user out."""
+        try:
+            async with _locked(places):
+                if self._check_owner(request) is Title.UNRECORDED:
+                    self._state.give(places, request.user)
+        except OSError as exc:
+            _log.warning("owner not recorded", workspace=request.name, why=str(exc))
 
     async def _start(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
         try:
@@ -169,8 +202,10 @@ class LocalBackend:
             # One that listens no more may still be on its way out, and would share the home.
             await _end(_pids(places), places)
             separation = await self._choose()
+            title = self._check_owner(request)
             self._state.make(places, record_of(request))
-            self._check_owner(request)
+            if title is Title.UNRECORDED:
+                self._state.give(places, request.user)
             self._state.make_runtime(places)
             write_json(places.config, local_config(request, places, separation, self._settings))
             self._state.forget_stop(places)
@@ -233,6 +268,7 @@ def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
         request.blueprint.name,
         datetime.now(UTC),
         user_string=format_user_string(replace(request.origin, account="")),
+        owner=request.user.id,
     )
 
 

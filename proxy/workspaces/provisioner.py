@@ -1,21 +1,24 @@
 """From a person who has logged in to a workspace that answers: decide which, then ensure it."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from proxy import policy
 from proxy.blueprints.catalog import Catalog
-from proxy.blueprints.resolve import resolve, resolve_name
+from proxy.blueprints.resolve import find, resolve, resolve_name
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.programs import Refused
-from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Endpoint, Phase, Principal, Progress, User, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.ownership import Title, own_record, owner_unknown, title_to
 from proxy.workspaces.quotas import Quotas
 from proxy.workspaces.repositories import Repositories
 from proxy.workspaces.told import Tell, Told, tell_nobody
+
+_MOST_NAMES = 8
 
 
 class Workspaces:
@@ -76,7 +79,7 @@ class Workspaces:
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Decide which workspace is meant, and whether it may be entered as the account asked for.
 
-        Raises: BlueprintError, WorkspaceNotFound, Refused.
+        Raises: BlueprintError, WorkspaceNotFound, OwnerUnknown, Refused.
         """
         features = self._backend.features
         name = resolve_name(
@@ -86,18 +89,21 @@ class Workspaces:
             workloads=features.workloads,
         )
         if not name:
-            record = own_record(await self._backend.find(value.pod), value.pod, user.name)
+            record = own_record(await self._backend.find(value.pod), value.pod, user)
             name, value = record.blueprint, origin_of(record, value)
-        blueprint, key = await self._resolved(name, user, value)
+        workspace, blueprint = await self._resolved(name, user, value)
         check_account(value.account, blueprint, own=features.account or blueprint.account or user.name)
-        return named_request(value, user, blueprint, key)
+        return WorkspaceRequest(workspace, user, blueprint, value, may_create=not value.pod)
 
-    async def _resolved(self, name: str, user: User, value: UserString) -> tuple[Blueprint, str]:
-        """Give the blueprint in effect, and what stands for it in the workspace's name."""
+    async def _resolved(self, name: str, user: User, value: UserString) -> tuple[WorkspaceName, Blueprint]:
+        """Return the workspace's name and the blueprint in effect."""
         blueprints = self._catalog.current(wanted=name)
         if value.repo and self._repositories is not None:
-            return await self._repositories.blueprint(blueprints, user, value), self._repositories.key()
-        return resolve(blueprints, name, user, value), name
+            workspace = await address(self._backend, user, value, self._repositories.key())
+            return workspace, await self._repositories.blueprint(blueprints, user, value, workspace)
+        find(blueprints, name, user)  # before the backend is asked: most mistakes are in the name
+        workspace = await address(self._backend, user, value, name)
+        return workspace, resolve(blueprints, name, user, value, workspace)
 
 
 def named_request(value: UserString, user: User, blueprint: Blueprint, key: str) -> WorkspaceRequest:
@@ -106,23 +112,47 @@ def named_request(value: UserString, user: User, blueprint: Blueprint, key: str)
     return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)
 
 
+async def address(backend: Backend, user: User, value: UserString, key: str) -> WorkspaceName:
+    """Return the name of the workspace that a user string means for this user.
+
+    It is the first of `names` that is the user's, else the first that is free, so that every replica comes
+    to the same one. Raises: OwnerUnknown, Refused when every name is another user's; WorkspaceError.
+    """
+    free = ""
+    for name in names(user, value, key):
+        record = await backend.holder(name)
+        if record is None:
+            if free:
+                break
+            free = name
+            continue
+        match title_to(record, user):
+            case Title.RECORDED | Title.UNRECORDED:
+                return WorkspaceName(name)
+            case Title.UNKNOWN:
+                raise owner_unknown(name, user)
+    if not free:
+        raise Refused("every name for this workspace belongs to another user; ask an operator")
+    return WorkspaceName(free)
+
+
+def names(user: User, value: UserString, key: str) -> Iterator[str]:
+    """Yield the names that a workspace may have: one for the name of its user, then some for the id. Pure."""
+    yield workspace_name(value, key)
+    if user.id and not value.pod:
+        yield workspace_name(value, key, user.id)
+        # The last resort, after an operator has handed over the workspaces of those names.
+        yield from (workspace_name(value, key, f"{user.id} {number}") for number in range(2, _MOST_NAMES))
+
+
 def origin_of(record: WorkspaceRecord, asked: UserString) -> UserString:
     """Say what a workspace that was found by name was once made for; the account is asked for anew. Pure."""
     try:
         origin = parse(record.user_string)
     except UserStringInvalid:  # an older release kept none
         return asked
-    return replace(origin, pod=asked.pod, account=asked.account)
-
-
-def own_record(record: WorkspaceRecord | None, name: str, user: str) -> WorkspaceRecord:
-    """Let through a record of this user's. Pure.
-
-    Raises: WorkspaceNotFound, in the same words whether there is none or it is somebody else's.
-    """
-    if record is None or record.user != user:
-        raise WorkspaceNotFound(f"there is no workspace {name!r} of {user}")
-    return record
+    # It may have been another user's then.
+    return replace(origin, user=asked.user, pod=asked.pod, account=asked.account)
 
 
 def check_account(account: str, blueprint: Blueprint, *, own: str) -> None:

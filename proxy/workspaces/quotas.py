@@ -13,6 +13,7 @@ from proxy.model import WorkspaceName
 from proxy.policy import Ceiling, Decision, Held
 from proxy.settings.blueprints import PersonRule
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.ownership import title_to
 
 _RUNNING = frozenset({WorkspacePhase.STARTING, WorkspacePhase.RUNNING, WorkspacePhase.FAILED})
 """What takes up room; one that is stopping gives its room up, and its person should not have to wait."""
@@ -66,15 +67,18 @@ class Quotas:
         if request.name in self._admitted:
             return policy.ALLOWED
         others = [
-            (record.user, Held(record.name, record.blueprint, record.phase in _RUNNING))
+            (
+                bool(title_to(record, request.user)),
+                Held(record.name, record.blueprint, record.phase in _RUNNING),
+            )
             for record in records
             if record.name != request.name and record.name not in self._admitted
         ]
         others += [
-            (admitted.user.name, Held(name, admitted.blueprint.name, running=True))
+            (admitted.user.id == request.user.id, Held(name, admitted.blueprint.name, running=True))
             for name, (admitted, _) in self._admitted.items()
         ]
-        mine = [held for user, held in others if user == request.user.name]
+        mine = [held for is_mine, held in others if is_mine]
         if not (decision := policy.may_own(own, mine, exists=exists)):
             return decision
         blueprint = request.blueprint.name

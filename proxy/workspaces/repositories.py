@@ -66,20 +66,23 @@ class Repositories:
         """Stand for the blueprint in a workspace's name, whatever the file chooses tomorrow."""
         return self._settings.base
 
-    async def blueprint(self, blueprints: BlueprintSet, user: User, origin: UserString) -> Blueprint:
-        """Work out what a repository's workspace looks like for one person.
+    async def blueprint(
+        self, blueprints: BlueprintSet, user: User, origin: UserString, workspace: str = ""
+    ) -> Blueprint:
+        """Work out what a repository's workspace looks like for one person; `workspace` as for `resolve`.
 
         Raises: Refused, BlueprintNotFound, BlueprintInvalid, RepositoryUnreachable.
         """
         provider = self._provider(user)
         data = await self._read((provider, origin.repo, origin.ref, _is_theirs(user, origin.repo)))
         if data is None:
-            blueprint = self._without_file(blueprints, user, origin)
+            blueprint = self._without_file(blueprints, user, origin, workspace)
         else:
             document = repository.read_repository_file(data, f"{origin.repo}/{FILE}")
             name = repository.template_of(document, self._settings)
             definition = find(blueprints, name, user, abstract_too=True)
-            facts = Facts(user, workspace_name(origin, self.key()), name, origin, blueprints.metadata)
+            workspace = workspace or workspace_name(origin, self.key())
+            facts = Facts(user, workspace, name, origin, blueprints.metadata)
             blueprint = repository.lay_over(definition, document, facts, self._settings)
         return with_clone(blueprint, origin, self._files.clone_url(provider, origin.repo))
 
@@ -97,13 +100,15 @@ class Repositories:
             f"log in as {user.name} without repo="
         )
 
-    def _without_file(self, blueprints: BlueprintSet, user: User, origin: UserString) -> Blueprint:
+    def _without_file(
+        self, blueprints: BlueprintSet, user: User, origin: UserString, workspace: str
+    ) -> Blueprint:
         if not self._settings.default:
             at = f" at {origin.ref}" if origin.ref else ""
             raise BlueprintNotFound(
                 f"repository {origin.repo} has no {FILE}{at}; add one, or log in without repo="
             )
-        return resolve(blueprints, self._settings.default, user, origin)
+        return resolve(blueprints, self._settings.default, user, origin, workspace)
 
     async def _read(self, key: _Key) -> bytes | None:
         """Give the file, asking at most one question at a time; an older copy serves while nobody answers."""

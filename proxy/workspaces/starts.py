@@ -9,7 +9,7 @@ import structlog
 from proxy import metrics
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.workspaces import ReadyTimeout
+from proxy.errors.workspaces import ReadyTimeout, WorkspaceNotFound
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Report, WorkspaceRequest
 
@@ -17,9 +17,10 @@ _log = structlog.get_logger("workspaces")
 
 
 class Start:
-    """One start, and everybody who waits for it."""
+    """One start for one user, and everybody who waits for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
         self.done: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
         # When every caller has gone, nobody is left to read the failure; that is no bug.
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -68,12 +69,14 @@ class Starts:
 
         A caller that is cancelled leaves the start to the others and to its own deadline.
 
-        Raises: ReadyTimeout, and what `carry` raises.
+        Raises: ReadyTimeout, and what `carry` raises; WorkspaceNotFound when it is another user's start.
         """
         start = self._starts.get(request.name)
         if start is None:
-            start = self._starts[request.name] = Start()
+            start = self._starts[request.name] = Start(request.user.id)
             self._owner.spawn(self._settle(start, request, carry), name=request.name)
+        if start.owner != request.user.id:  # the name changed hands while it was being started
+            raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
         start.join(report)
         try:
             return await asyncio.shield(start.done)

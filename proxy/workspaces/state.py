@@ -1,6 +1,7 @@
 """What the local backend keeps on disk, and where.
 
-    <home>/workspaces/<name>/workspace.json   whose it is; written once
+    <home>/workspaces/<name>/workspace.json   whose it is; written once, and when it is handed over
+                             kept.json        whose the home is, once the workspace is deleted without it
                              config.json      what shelld is told; written at every start
                              running.json     which process it was; written when it answered
                              stopped.json     why it was stopped; gone with the next start
@@ -22,15 +23,15 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
-from proxy.model import WorkspaceName
+from proxy.model import User, WorkspaceName
 from proxy.workspaces.backend import Stop, WorkspaceRecord
 
 MAX_LOG_BYTES = 4 * 1024 * 1024
@@ -53,6 +54,10 @@ class Places:
     @property
     def record(self) -> Path:
         return self.root / "workspace.json"
+
+    @property
+    def kept(self) -> Path:
+        return self.root / "kept.json"
 
     @property
     def config(self) -> Path:
@@ -106,20 +111,23 @@ class State:
 
         Raises: WorkspaceStartFailed when its record cannot be read: it may be anybody's then.
         """
-        file = self.places(name).record
+        return _read_record(name, self.places(name).record)
+
+    def holder(self, name: str) -> WorkspaceRecord | None:
+        """Read whose a name is: the workspace's, or the home's that a deleted workspace left.
+
+        Raises: as `record`.
+        """
+        places = self.places(name)
+        found = _read_record(name, places.record) or _read_record(name, places.kept)
+        if found is not None or not places.home.exists():
+            return found
+        # A home that an older release kept has no record; its lock was made with it, and never written to.
         try:
-            raw = json.loads(file.read_bytes())
-            return WorkspaceRecord(
-                WorkspaceName(name),
-                str(raw["user"]),
-                str(raw["blueprint"]),
-                datetime.fromisoformat(raw["created_at"]),
-                user_string=str(raw.get("user_string", "")),  # older releases wrote none
-            )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            raise WorkspaceStartFailed(f"{file} cannot be read: {exc!r}", user_message=_BROKEN) from exc
+            made_at = datetime.fromtimestamp(places.lock.stat().st_mtime, UTC)
+        except OSError:
+            made_at = datetime.min.replace(tzinfo=UTC)
+        return WorkspaceRecord(WorkspaceName(name), "", "", made_at)
 
     def records(self) -> Iterator[WorkspaceRecord]:
         """Give every workspace that can be read, by name; a broken one hides no other."""
@@ -134,6 +142,18 @@ class State:
                 if record:
                     yield record
 
+    def kept(self) -> Iterator[WorkspaceRecord]:
+        """Give the homes that deleted workspaces left, by name, where it was noted whose they are."""
+        for file in sorted(self.workspaces.glob("*/kept.json")):
+            name = file.parent.name
+            try:
+                record = _read_record(name, file)
+            except WorkspaceStartFailed as exc:
+                _log.warning("kept home is damaged", workspace=name, why=str(exc))
+                continue
+            if record is not None and not self.places(name).record.exists():
+                yield record
+
     def make(self, places: Places, record: WorkspaceRecord) -> None:
         """Make what a workspace needs before its first start: the home is filled before it has a name."""
         for directory in (places.root.parent, places.root):
@@ -144,13 +164,15 @@ class State:
             _copy_skeleton(fresh)
             fresh.rename(places.home)
         if not places.record.exists():
-            content = {
-                "user": record.user,
-                "blueprint": record.blueprint,
-                "user_string": record.user_string,
-                "created_at": record.created_at.isoformat(),
-            }
-            write_json(places.record, content)
+            write_json(places.record, _content(record))
+        places.kept.unlink(missing_ok=True)
+
+    def give(self, places: Places, user: User) -> None:
+        """Record a user as the owner of a workspace, or of a home that was kept."""
+        found = self.holder(places.root.name)
+        assert found is not None
+        file = places.record if places.record.exists() else places.kept
+        write_json(file, _content(replace(found, user=user.name, owner=user.id)))
 
     def note_stop(self, places: Places, stop: Stop) -> None:
         """Keep why a workspace was stopped."""
@@ -169,11 +191,13 @@ class State:
         places.stopped.unlink(missing_ok=True)
 
     def forget(self, places: Places, *, purge: bool) -> None:
-        """Take a stopped workspace's record away; the home only with `purge`."""
+        """Take a stopped workspace's record away; the home only with `purge`, else whose it is stays."""
         if purge:
             shutil.rmtree(places.home, ignore_errors=True)
+        elif places.record.exists():
+            places.record.replace(places.kept)
         for file in places.root.iterdir():
-            if file not in (places.home, places.lock):
+            if file not in (places.home, places.lock, places.kept):
                 file.unlink(missing_ok=True)
         if purge:
             shutil.rmtree(places.root, ignore_errors=True)
@@ -192,6 +216,33 @@ class State:
 
 
 _BROKEN = "this workspace is damaged; its operator can see why in the log"
+
+
+def _read_record(name: str, file: Path) -> WorkspaceRecord | None:
+    try:
+        raw = json.loads(file.read_bytes())
+        return WorkspaceRecord(
+            WorkspaceName(name),
+            str(raw["user"]),
+            str(raw["blueprint"]),
+            datetime.fromisoformat(raw["created_at"]),
+            user_string=str(raw.get("user_string", "")),  # older releases wrote none
+            owner=str(raw.get("owner", "")),  # and no owner
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise WorkspaceStartFailed(f"{file} cannot be read: {exc!r}", user_message=_BROKEN) from exc
+
+
+def _content(record: WorkspaceRecord) -> dict[str, str]:
+    return {
+        "user": record.user,
+        "owner": record.owner,
+        "blueprint": record.blueprint,
+        "user_string": record.user_string,
+        "created_at": record.created_at.isoformat(),
+    }
 
 
 def _private_dir(path: Path, mode: int) -> None:

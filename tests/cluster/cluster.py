@@ -47,6 +47,7 @@ IMAGE = os.environ.get("FAIRLEAD_TEST_IMAGE", "base:1")
 START_TIMEOUT_S = 90.0
 NAMESPACE = Kind("Namespace", "namespaces")
 VOLUME = Kind("PersistentVolume", "persistentvolumes")
+USER_MADE_AT = datetime(2026, 1, 1, tzinfo=UTC)
 STOP = Stop("cli:tester", datetime(2026, 1, 2, 3, 4, tzinfo=UTC), "for a test")
 
 
@@ -166,7 +167,7 @@ async def run(links: Links, endpoint: Endpoint, command: str) -> str:
 
 def principal(user: str) -> Principal:
     peer = Peer(ConnId("conn-1"), "192.0.2.1", 40_000, "192.0.2.2", 22)
-    return Principal(LoginAttempt(peer, parse(user)), User(user), "SHA256:none")
+    return Principal(LoginAttempt(peer, parse(user)), user_called(user), "SHA256:none")
 
 
 def request(
@@ -176,7 +177,13 @@ def request(
     value = parse(who)
     resolved = parse_blueprint(blueprint)
     name = WorkspaceName(fields.pop("name", workspace_name(value, "dev")))
-    return WorkspaceRequest(name, User(user or value.user, uid=10_001), resolved, value, **fields)
+    who_asks = fields.pop("as_user", None) or user_called(user or value.user)
+    return WorkspaceRequest(name, who_asks, resolved, value, **fields)
+
+
+def user_called(name: str, **fields: Any) -> User:
+    """Describe a user as the directory does."""
+    return User(name, **{"uid": 10_001, "id": f"id-of-{name}", "created_at": USER_MADE_AT, **fields})
 
 
 def texts(told: Sequence[Progress]) -> list[str]:

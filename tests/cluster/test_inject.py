@@ -1,19 +1,22 @@
 """A workspace beside a program that runs already, and the workload as it was afterwards."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from proxy.errors.programs import Refused
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceUnstartable
-from proxy.model import Progress, User
+from proxy.model import Progress
 from proxy.settings.kubernetes import InjectRule
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.inject import KINDS
 from proxy.workspaces.kubernetes.objects import CONFIG_MAP, POD, SECRET, Object, name_of
-from tests.cluster.cluster import IMAGE, STOP, Cluster, request, silent, texts
+from proxy.workspaces.provisioner import address
+from tests.cluster.cluster import IMAGE, STOP, Cluster, request, silent, texts, user_called
 
 
 async def program(kube: Cluster, kind: str, **more: Any) -> Object:
@@ -84,6 +87,23 @@ async def test_a_workload_is_entered_and_left_as_it_was(kube: Cluster, kind: str
     assert any(f"in {kind} web" in text for text in texts(told))
 
 
+async def test_a_later_user_of_a_name_does_not_enter_what_the_first_one_injected(kube: Cluster) -> None:
+    await program(kube, "deployment")
+    later = user_called("alice", id="id-of-a-later-alice", created_at=datetime.now(UTC) + timedelta(days=1))
+    async with kube.proxy(**rules(kube)) as backend:
+        first = asked(kube, "deployment")
+        endpoint = await backend.ensure(first, silent)
+        record = await backend.holder(first.name)
+        assert record is not None
+        assert record.owner == first.user.id
+        assert await address(backend, later, first.origin, "dev") != first.name
+        with pytest.raises(WorkspaceNotFound, match="no workspace"):
+            await backend.ensure(replace(first, user=later), silent)
+        with pytest.raises(Refused, match="has no home of its own to hand over"):
+            await backend.give(first.name, later, STOP)
+        assert await backend.ensure(first, silent) == endpoint
+
+
 async def test_what_cannot_be_brought_up_is_taken_away_again(kube: Cluster) -> None:
     await program(kube, "deployment")
     before = await template(kube, "deployment")
@@ -104,13 +124,13 @@ async def test_nobody_may_but_those_whom_the_settings_name(kube: Cluster) -> Non
     before = await template(kube, "deployment")
     wanted = asked(kube, "deployment")
     outsider = WorkspaceRequest(
-        wanted.name, User("alice", groups=("staff",)), wanted.blueprint, wanted.origin
+        wanted.name, user_called("alice", groups=("staff",)), wanted.blueprint, wanted.origin
     )
     async with kube.proxy(**rules(kube, "devs")) as backend:
         with pytest.raises(Refused, match=f"may not enter workloads of namespace {kube.namespace}"):
             await backend.ensure(outsider, silent)
         insider = WorkspaceRequest(
-            wanted.name, User("alice", groups=("Devs",)), wanted.blueprint, wanted.origin
+            wanted.name, user_called("alice", groups=("Devs",)), wanted.blueprint, wanted.origin
         )
         missing = asked(kube, "deployment", name="none").origin
         with pytest.raises(WorkspaceNotFound, match="no deployment 'none' in namespace"):

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.errors.programs import WorkspaceHeld
-from proxy.errors.workspaces import WorkspaceNotFound
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceUnstartable
 from proxy.model import Phase, Progress, WorkspaceName
+from proxy.userstring import parse
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
-from tests.cluster.cluster import STOP, request, silent
+from proxy.workspaces.provisioner import address
+from tests.cluster.cluster import STOP, USER_MADE_AT, request, silent, user_called
 from tests.contract.backends import Site, site
 
 __all__ = ["site"]
@@ -171,3 +173,71 @@ async def test_a_workspace_is_located_while_it_runs_and_by_that_never_started(si
         await backend.upkeep()
         await backend.stop(NAME, STOP)
         assert await other.locate(NAME) is None
+
+
+ALICE = user_called("alice")
+LATER = user_called("alice", id="id-of-a-later-alice", uid=10_002, created_at=USER_MADE_AT.replace(year=2039))
+BOB = user_called("bob", uid=10_003)
+SECRET = "umask 077; echo hers > secret"
+
+
+async def test_a_later_user_of_a_name_gets_no_workspace_of_the_first(site: Site) -> None:
+    async with site.proxy() as backend:
+        first = await backend.ensure(asked(site), silent)
+        await site.run(first, SECRET)
+        found = await backend.holder(NAME)
+        assert found is not None
+        assert (found.user, found.owner) == ("alice", ALICE.id)
+        for may_create in (True, False):
+            with pytest.raises(WorkspaceNotFound, match=r"no workspace .* of alice"):
+                await backend.ensure(asked(site, as_user=LATER, may_create=may_create), silent)
+        await backend.stop(NAME, STOP)
+        with pytest.raises(WorkspaceNotFound):
+            await backend.ensure(asked(site, as_user=LATER), silent)
+        own = await address(backend, LATER, parse("alice+dev"), "dev")
+        assert own != NAME
+        assert await address(backend, ALICE, parse("alice+dev"), "dev") == NAME
+        again = await backend.ensure(asked(site), silent)
+        assert await site.run(again, "cat secret") == "hers\n"
+
+
+async def test_a_home_that_was_kept_stays_its_user_s(site: Site) -> None:
+    async with site.proxy() as backend:
+        await site.run(await backend.ensure(asked(site), silent), SECRET)
+        await backend.delete(NAME, purge=False)
+        assert await backend.find(NAME) is None
+        found = await backend.holder(NAME)
+        assert found is not None
+        assert (found.user, found.owner) == ("alice", ALICE.id)
+        assert [(one.name, one.owner) for one in await backend.kept()] == [(NAME, ALICE.id)]
+        assert await address(backend, LATER, parse("alice+dev"), "dev") != NAME
+        with pytest.raises((WorkspaceNotFound, WorkspaceUnstartable)):
+            await backend.ensure(asked(site, as_user=LATER), silent)
+        again = await backend.ensure(asked(site), silent)
+        assert await backend.kept() == []
+        assert await site.run(again, "cat secret") == "hers\n"
+        await backend.delete(NAME, purge=False)
+        await backend.delete(NAME, purge=True)
+        assert await backend.holder(NAME) is None
+
+
+async def test_a_workspace_is_handed_over_with_its_home_and_without_its_processes(site: Site) -> None:
+    async with site.proxy() as backend:
+        first = await backend.ensure(asked(site), silent)
+        await site.run(first, SECRET)
+        await backend.give(NAME, BOB, STOP)
+        record = await backend.find(NAME)
+        assert record is not None
+        assert (record.user, record.owner, record.phase) == ("bob", BOB.id, WorkspacePhase.STOPPED)
+        with pytest.raises(WorkspaceNotFound):
+            await backend.ensure(asked(site), silent)
+        now = await backend.ensure(asked(site, as_user=BOB, may_create=False), silent)
+        assert now.generation != first.generation
+        assert await site.run(now, "cat secret") == "hers\n"
+        # Also a home without a workspace.
+        await backend.delete(NAME, purge=False)
+        await backend.give(NAME, LATER, STOP)
+        now = await backend.ensure(asked(site, as_user=LATER), silent)
+        assert await site.run(now, "cat secret") == "hers\n"
+        with pytest.raises(WorkspaceNotFound):
+            await backend.give(WorkspaceName("there-is-none"), BOB, STOP)

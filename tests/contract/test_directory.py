@@ -7,22 +7,23 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.errors.stores import IdentityError, KeyNotFound, UserExists, UserNotFound
-from proxy.identity.directory import Directory, KeyStanding
+from proxy.identity.directory import Directory, KeyStanding, UserEntry
 from proxy.model import User
 from tests.contract.directories import make_key
 
 
 def plain(user: User | None) -> User | None:
     """Leave out the numbers that the store chose by itself."""
-    return None if user is None else replace(user, uid=None, gid=None)
+    return None if user is None else replace(user, uid=None, gid=None, id="", created_at=None)
 
 
 async def test_a_user_is_found_once_added(directory: Directory) -> None:
     assert await directory.find("alice") is None
     await directory.add_user("alice", full_name="Alice Ö.", email="a@example.com", uid=1_001)
-    assert await directory.find("alice") == User(
-        "alice", "Alice Ö.", email="a@example.com", uid=1_001, gid=1_001
-    )
+    found = await directory.find("alice")
+    assert plain(found) == User("alice", "Alice Ö.", email="a@example.com")
+    assert found is not None
+    assert (found.uid, found.gid) == (1_001, 1_001)
     record = await directory.show_user("alice")
     assert (record.user.name, record.email, record.uid, record.key_count) == (
         "alice",
@@ -209,3 +210,22 @@ async def test_twelve_thousand_logins_are_no_problem(directory: Directory) -> No
     standing = await directory.standing_of([*pairs, ("alice", "")])
     assert plain(standing["alice", ""].user) == User("alice")
     assert [standing[pair].user for pair in pairs] == [None] * 12_000
+
+
+async def test_a_user_has_an_id_that_no_later_user_of_the_name_has(directory: Directory) -> None:
+    added = await directory.add_user("alice")
+    entries = [UserEntry("line 1", "bob"), UserEntry("line 2", "alice", full_name="A")]
+    await directory.import_users(entries)
+    bob = await directory.find("bob")
+    assert bob is not None
+    found = await directory.find("alice")
+    assert found is not None
+    assert (found.id, found.created_at) == (added.id, added.created_at)
+    assert len({added.id, bob.id, ""}) == 3
+    await directory.remove_user("alice")
+    again = await directory.add_user("alice")
+    assert again.id not in {added.id, bob.id, ""}
+    standing = await directory.standing_of([("alice", "")])
+    user = standing["alice", ""].user
+    assert user is not None
+    assert user.id == again.id

@@ -35,7 +35,11 @@ Proxy = Callable[..., AbstractAsyncContextManager[LocalBackend]]
 
 def request(name: str = NAME, user: str = "alice", **fields: object) -> WorkspaceRequest:
     return WorkspaceRequest(
-        WorkspaceName(name), User(user), Blueprint(name="dev"), UserString(user, "dev"), **fields
+        WorkspaceName(name),
+        User(user, id=f"id-of-{user}"),
+        Blueprint(name="dev"),
+        UserString(user, "dev"),
+        **fields,
     )  # type: ignore[arg-type]
 
 
@@ -184,7 +188,7 @@ async def test_stopping_ends_the_process_and_keeps_the_home(backend: LocalBacken
 
 async def test_an_idle_workspace_stops_by_itself_and_starts_again(proxy: Proxy) -> None:
     idle = WorkspaceRequest(
-        NAME, User("alice"), Blueprint(name="dev", idle_stop_s=0.5), UserString("alice", "dev")
+        NAME, request().user, Blueprint(name="dev", idle_stop_s=0.5), UserString("alice", "dev")
     )
     async with proxy(*COMMANDS["shelld"]) as backend:
         old = await backend.ensure(idle, silent)

@@ -105,6 +105,9 @@ async def test_the_release_before_goes_on_adding_users(make_database: OldDatabas
     store = await open_(url)
     record = await store.show_user("dave")
     assert (record.uid, record.account) == (10_002, None)
+    ids = {record.user.id for record in await store.list_users()}
+    assert len(ids) == 4
+    assert all(len(one) == 32 for one in ids)
     await store.close()
 
 

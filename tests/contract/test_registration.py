@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proxy.errors.login import NameTaken, OnboardingRejected, Waitlisted
+from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected, Waitlisted
 from proxy.errors.stores import IdentityError
 from proxy.identity.directory import Directory, OnboardingStatus
 from proxy.identity.onboarding import Approved, Onboarding
@@ -265,3 +265,44 @@ async def test_from_the_approval_in_the_browser_over_the_list_to_a_user(director
         assert await directory.key_of("alice", key.blob) is not None
     finally:
         await onboarding.close()
+
+
+async def test_renamed_and_recycled_logins_at_the_provider_are_other_people(directory: Directory) -> None:
+    await directory.register(profile("alice", "1"), "alice", make_key(), "forge")
+    first = await directory.find("alice")
+    assert first is not None
+    # Account 1 is renamed there, and account 2 takes its login.
+    with pytest.raises(NameTaken):
+        await directory.register(profile("alicia", "1"), "alicia", make_key(), "forge")
+    with pytest.raises(NameTaken):
+        await directory.register(profile("alice", "2"), "alice", key := make_key(), "forge")
+    assert await directory.key_of("alice", key.blob) is None
+    # An operator removes the first: whoever comes by the name then is another user.
+    await directory.remove_user("alice")
+    await directory.register(profile("alice", "2"), "alice", key, "forge")
+    second = await directory.find("alice")
+    assert second is not None
+    assert second.id
+    assert second.id != first.id
+    account = await directory.account_of("alice")
+    assert account is not None
+    assert account.subject == "2"
+
+
+async def test_nobody_is_onboarded_by_the_name_of_a_system_account(directory: Directory) -> None:
+    for name in ("root", "daemon", "_apt"):
+        with pytest.raises(OnboardingRefused, match=f"the user name {name} is reserved"):
+            await directory.register(profile(name), name, make_key(), "forge")
+    # One who waits since before names were reserved is not approved either.
+    await directory.waitlist(profile("postgres"), "postgres", make_key(), "192.0.2.1")
+    (record,) = await directory.list_onboardings()
+    with pytest.raises(OnboardingRefused, match="is reserved"):
+        await directory.approve(record.id, "ops")
+    assert await directory.list_users() == []
+    provider = StubProvider(Manual())
+    onboarding = Onboarding([provider], directory, OnboardingSettings())
+    with pytest.raises(OnboardingRefused, match="the user name root is reserved"):
+        await onboarding.begin("192.0.2.1", "root", make_key().blob)
+    await onboarding.close()
+    # An operator may have them, where workspaces are no pods.
+    assert (await directory.add_user("root")).name == "root"

@@ -152,4 +152,5 @@ def _do_everything(proxy: ClusterFairlead, used: set[Right]) -> None:
     proxy.cli("trust", "rotate")
     proxy.cli("workspace", "stop", name)
     proxy.cli("workspace", "start", name)
+    proxy.cli("workspace", "give", name, "alice")
     proxy.cli("workspace", "delete", "--purge", name)

@@ -6,12 +6,21 @@ outside of the cluster: what a workspace is and whose stands in its StatefulSet,
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 
-from proxy.errors.workspaces import ClusterNotFound, ClusterRefused, StopTimeout, WorkspaceNotFound
-from proxy.model import Endpoint, WorkspaceName
+from proxy import policy
+from proxy.errors.programs import NameReserved, Refused
+from proxy.errors.workspaces import (
+    ClusterError,
+    ClusterNotFound,
+    ClusterRefused,
+    StopTimeout,
+    WorkspaceNotFound,
+)
+from proxy.model import Endpoint, User, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.trust.certmanager import certificate_name
 from proxy.workspaces.backend import (
@@ -40,16 +49,19 @@ from proxy.workspaces.kubernetes.objects import (
     STATEFUL_SET,
     Kind,
     Object,
+    annotations_of,
     listed,
+    made_at,
     moment,
     name_of,
     uid_of,
 )
 from proxy.workspaces.kubernetes.phase import Hope, Situation, event_order, judge
 from proxy.workspaces.kubernetes.renewal import Renewal
-from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner
+from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner, record_owner
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
+from proxy.workspaces.ownership import Title
 from proxy.workspaces.starts import Start, Starts
 
 _FIRST_POLL_S = 0.1
@@ -90,6 +102,11 @@ class KubernetesBackend:
             return await self._workloads.find(name)
         return _record(stateful_set, pod) if _is_ours(stateful_set) else None
 
+    async def holder(self, name: str) -> WorkspaceRecord | None:
+        if labels.is_object_name(name) and (known := self._view.stateful_sets.get(name)) is not None:
+            return labels.record_of(known) if _is_ours(known) else None
+        return await self.find(name) or await self._kept(name)
+
     async def list(self) -> Sequence[WorkspaceRecord]:
         if self._view.is_current:
             stateful_sets, pods = self._view.stateful_sets.all(), self._view.pods.all()
@@ -102,6 +119,19 @@ class KubernetesBackend:
         by_name = {name_of(pod): pod for pod in pods}
         records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets]
         return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
+
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        stateful_sets, claims = await asyncio.gather(
+            self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
+            self._api.list(Query(CLAIM, self._namespace, labels.ALL_WORKSPACES)),
+        )
+        used = {name_of(one) for one in stateful_sets.items}
+        homes: dict[str, list[Object]] = {}
+        for claim in claims.items:
+            if (name := labels.workspace_of(claim)) and name not in used:
+                homes.setdefault(name, []).append(claim)
+        records = [_kept_record(name, of_one) for name, of_one in sorted(homes.items())]
+        return [record for record in records if record.user]
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
         namespace, pod, container = await self._place(name)
@@ -131,7 +161,7 @@ class KubernetesBackend:
         )
         if stateful_set is None or pod is None or not is_started(stateful_set, pod) or not is_ready(pod):
             return None
-        return endpoint_of(name, labels.owner_of(stateful_set), self._namespace, pod)
+        return endpoint_of(name, labels.user_of(stateful_set), self._namespace, pod)
 
     # ---------------------------------------------------------------------------------- changing
 
@@ -141,6 +171,7 @@ class KubernetesBackend:
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         if not labels.is_object_name(request.name):
             raise WorkspaceNotFound(f"{request.name!r} cannot be the name of a workspace")
+        _check_name(request)
         if request.origin.workload:
             return await self._workloads.ensure(request, report)
         await self._view.open()
@@ -168,6 +199,29 @@ class KubernetesBackend:
             self._view.stateful_sets.learn(stopped)
         await self._until_gone(POD, pod_name(name), name)
         _log.info("workspace stopped", workspace=name, by=stop.by)
+
+    async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        if await self._workloads.find_workload(name) is not None:
+            raise Refused(f"workspace {name} is part of a workload and has no home of its own to hand over")
+        stateful_set = await self._api.find(STATEFUL_SET, self._namespace, name)
+        claims = await self._claims(name)
+        if stateful_set is None and not claims:
+            raise _missing(name)
+        change = labels.owner_change(user, stop.at)
+        if stateful_set is not None:
+            # Owner and end in one step, so that nobody starts it as the former owner in between.
+            stopped = stateful_set["spec"].get("replicas") == 0
+            noted = {} if stopped else labels.stop_annotations(stop)
+            metadata = {**change, "annotations": {**change["annotations"], **noted}}
+            given = await self._api.merge(
+                STATEFUL_SET, self._namespace, name, {"metadata": metadata, "spec": {"replicas": 0}}
+            )
+            self._view.stateful_sets.learn(given)
+        for claim in claims:
+            await self._api.merge(CLAIM, self._namespace, name_of(claim), {"metadata": change})
+        if stateful_set is not None:
+            await self._until_gone(POD, pod_name(name), name)
+        _log.info("workspace handed over", workspace=name, user=user.name, by=stop.by)
 
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
         if await self._removed(name):
@@ -211,13 +265,29 @@ class KubernetesBackend:
         stateful_set, pod = self._known(request.name)
         if stateful_set is None:
             return None
-        check_owner(stateful_set, request)
+        title = check_owner(stateful_set, request)
         if pod is None or not is_started(stateful_set, pod):
             return None
         # Kubernetes asks once a second, and a busy workspace may not answer it in time.
         if (is_ready(pod) and self._view.is_current) or await answers(pod):
+            if title is Title.UNRECORDED:
+                await self._record_owner(stateful_set, request.user)
             return endpoint_of(request.name, request.user.name, self._namespace, pod)
         return None
+
+    async def _record_owner(self, stateful_set: Object, user: User) -> None:
+        """Record whose a running workspace of an older release is, and whose its claims are."""
+        recorded = await record_owner(self._api, STATEFUL_SET, stateful_set, user)
+        self._view.stateful_sets.learn(recorded)
+        with suppress(ClusterError):
+            for claim in await self._claims(name_of(stateful_set)):
+                if labels.title_to(claim, user) is Title.UNRECORDED:
+                    await record_owner(self._api, CLAIM, claim, user)
+
+    async def _kept(self, name: str) -> WorkspaceRecord | None:
+        """Read whose the home is that a deleted workspace left."""
+        claims = await self._claims(name)
+        return _kept_record(name, claims) if claims else None
 
     async def _check_hold(self, request: WorkspaceRequest) -> None:
         """Respect a stop from its order on, while the pod still ends too. Raises: WorkspaceHeld."""
@@ -293,7 +363,28 @@ _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
 
 
 def _is_ours(stateful_set: Object) -> bool:
-    return bool(labels.workspace_of(stateful_set)) and bool(labels.owner_of(stateful_set))
+    return bool(labels.workspace_of(stateful_set)) and bool(labels.user_of(stateful_set))
+
+
+def _kept_record(name: str, claims: Sequence[Object]) -> WorkspaceRecord:
+    """Read whose the home is that has these claims."""
+    # One that says whose it is by id decides before those that do not.
+    first = min(claims, key=lambda claim: (labels.OWNER not in annotations_of(claim), made_at(claim)))
+    noted = annotations_of(first)
+    return WorkspaceRecord(
+        WorkspaceName(name),
+        noted.get(labels.USER, ""),
+        "",
+        made_at(first),
+        owner=noted.get(labels.OWNER, ""),
+    )
+
+
+def _check_name(request: WorkspaceRequest) -> None:
+    """Refuse a user whose name would be a system account in the pod. Raises: NameReserved."""
+    decision = policy.may_be_account(request.user.name)
+    if request.blueprint.account is None and not decision:
+        raise NameReserved(f"{decision.reason}; ask an operator for another user name")
 
 
 def _missing(name: str) -> WorkspaceNotFound:

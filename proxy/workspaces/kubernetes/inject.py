@@ -43,7 +43,7 @@ def injection(
     """Give what is applied to a workload."""
     own = {labels.WORKSPACE: request.name}
     annotations = {
-        labels.USER: request.user.name,
+        **labels.owner_annotations(request.user),
         labels.BLUEPRINT: request.blueprint.name,
         labels.USER_STRING: format_user_string(replace(request.origin, account="", pod="")),
     }
@@ -79,7 +79,7 @@ def _named(workload: Object) -> Object:
 
 
 def _object(request: WorkspaceRequest, kind: str, content: Object) -> Object:
-    own = labels.workspace_labels(request.name, user=request.user.name, blueprint=request.blueprint.name)
+    own = labels.workspace_labels(request.name, user=request.user, blueprint=request.blueprint.name)
     metadata = {"name": request.name, "namespace": request.origin.ns, "labels": own}
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **content}
 

@@ -4,28 +4,33 @@
     app.kubernetes.io/managed-by   fairlead
     app.kubernetes.io/instance     the workspace
     fairlead.dev/workspace         the workspace
-    fairlead.dev/user              whose it is
+    fairlead.dev/user              whose it is, by name
+    fairlead.dev/owner             whose it is, by the id of the user; what decides
     fairlead.dev/blueprint         what it was made from
 
 A value that cannot be a label is shortened and ends in a hash of the whole; the annotation of the same name
 has it unchanged. Annotations, all `fairlead.dev/…`: `user`, `user-string`, `blueprint`, `created-at`,
-`last-start`, `manifest-hash`; of a stopped workspace `stopped-by`, `stopped-at`, `stop-reason`.
+`last-start`, `manifest-hash`, `owner`; of a stopped workspace `stopped-by`, `stopped-at`, `stop-reason`;
+`given-at` of a workspace and its claims that an operator handed over.
 """
 
 import hashlib
 import re
 from datetime import datetime
 
-from proxy.model import WorkspaceName
+from proxy.model import User, WorkspaceName
 from proxy.workspaces.backend import Stop, WorkspaceRecord
 from proxy.workspaces.kubernetes.objects import Object, annotations_of, labels_of, made_at, moment, name_of
+from proxy.workspaces.ownership import Title, title
 
 DOMAIN = "fairlead.dev"
 APP = "fairlead-workspace"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 WORKSPACE = f"{DOMAIN}/workspace"
 USER = f"{DOMAIN}/user"
+OWNER = f"{DOMAIN}/owner"
 USER_STRING = f"{DOMAIN}/user-string"
+GIVEN_AT = f"{DOMAIN}/given-at"
 BLUEPRINT = f"{DOMAIN}/blueprint"
 CREATED_AT = f"{DOMAIN}/created-at"
 LAST_START = f"{DOMAIN}/last-start"
@@ -41,14 +46,15 @@ ALL_WORKSPACES = f"{MANAGED_BY}=fairlead,app.kubernetes.io/name={APP}"
 """Selects every object of every workspace."""
 
 
-def workspace_labels(name: str, *, user: str, blueprint: str) -> dict[str, str]:
+def workspace_labels(name: str, *, user: User, blueprint: str) -> dict[str, str]:
     """Give the labels of every object of a workspace."""
     return {
         "app.kubernetes.io/name": APP,
         MANAGED_BY: "fairlead",
         "app.kubernetes.io/instance": name,
         WORKSPACE: name,
-        USER: label_value(user),
+        USER: label_value(user.name),
+        OWNER: label_value(user.id),
         BLUEPRINT: label_value(blueprint),
     }
 
@@ -73,8 +79,37 @@ def label_value(text: str) -> str:
     return f"{readable}-{digest}" if readable else digest
 
 
-def object_name(text: str) -> str:
-    """Make a part of an object's name of any text, at most 40 characters; different texts stay different."""
+def owner_annotations(user: User) -> dict[str, str]:
+    """Return the annotations that say whose an object is."""
+    return {USER: user.name, OWNER: user.id}
+
+
+def owner_change(user: User, given_at: datetime) -> Object:
+    """Return the metadata to merge into an object that is handed over to a user."""
+    return {
+        "labels": {USER: label_value(user.name), OWNER: label_value(user.id)},
+        "annotations": {**owner_annotations(user), GIVEN_AT: written(given_at)},
+    }
+
+
+def title_to(body: Object, user: User) -> Title:
+    """Judge the right of a user to an object that says whose it is."""
+    noted = annotations_of(body)
+    return title(noted.get(OWNER, ""), noted.get(USER, ""), made_at(body), user)
+
+
+def object_name(text: str, *apart: str) -> str:
+    """Make a part of an object's name of any text, at most 40 characters, ending in a hash.
+
+    The hash covers `text` and `apart`: names of which any of these differ are different.
+    """
+    digest = hashlib.sha256("\0".join((text, *apart)).encode()).hexdigest()[:10]
+    readable = re.sub(r"[^a-z0-9]+", "-", text.lower())[:29].strip("-")
+    return f"{readable}-{digest}" if readable else digest
+
+
+def older_object_name(text: str) -> str:
+    """Return what releases before the hash made of a text; objects of theirs keep such names."""
     if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -87,8 +122,8 @@ def is_object_name(name: str) -> bool:
     return re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?", name) is not None
 
 
-def owner_of(stateful_set: Object) -> str:
-    """Say whose workspace it is; empty for nobody's."""
+def user_of(stateful_set: Object) -> str:
+    """Name the user whose workspace it is; empty for nobody's."""
     return annotations_of(stateful_set).get(USER, "")
 
 
@@ -120,6 +155,7 @@ def record_of(stateful_set: Object) -> WorkspaceRecord:
         user_string=noted.get(USER_STRING, ""),
         stop=stop_of(stateful_set),
         location=f"{stateful_set['metadata']['namespace']}/statefulset/{name}",
+        owner=noted.get(OWNER, ""),
     )
 
 

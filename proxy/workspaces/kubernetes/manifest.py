@@ -42,6 +42,7 @@ CONTAINER = "workspace"
 
 INIT_CONTAINER = "fairlead-bundle"
 ROOT_HOME = "/root"
+NO_CLAIMS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +90,20 @@ def build(
     *,
     now: datetime,
     issuer: TrustSettings | None = None,
+    older_claims: Mapping[str, str] = NO_CLAIMS,
+    given: bool = False,
 ) -> Manifest:
     """Describe a workspace that is started `now`; `trust` holds the files of its Secret.
 
-    `issuer` is asked for the certificate, which is then not in `trust`.
+    `issuer` is asked for the certificate, which is then not in `trust`. `older_claims` are as Place has them;
+    `given` says that the home was another user's before.
     """
-    blueprint, user = request.blueprint, request.user
-    own_labels = labels.workspace_labels(request.name, user=user.name, blueprint=blueprint.name)
-    place = Place(
-        request.name,
-        settings.namespace,
-        user.name,
-        home_of(user, blueprint),
-        blueprint,
-        own_labels,
-        certificate_name(request.name) if issuer else "",
-    )
+    blueprint = request.blueprint
+    place = place_of(request, settings, issuer, older_claims)
+    own_labels = place.labels
     mounted = volumes.needs_runtime(blueprint)
-    config = json.dumps(config_of(request, place.home, mounted=mounted), indent=1, sort_keys=True)
+    told = config_of(request, place.home, mounted=mounted) | ({"take_home": True} if given else {})
+    config = json.dumps(told, indent=1, sort_keys=True)
     template = _template(place, settings)
     digest = hashlib.sha256((json.dumps(template, sort_keys=True) + config).encode()).hexdigest()[:16]
     template["metadata"]["annotations"] = {labels.MANIFEST_HASH: digest}
@@ -132,6 +129,25 @@ def build(
     return Manifest(tuple(volumes.claims(place, settings)), parts, stateful_set)
 
 
+def place_of(
+    request: WorkspaceRequest,
+    settings: KubernetesSettings,
+    issuer: TrustSettings | None = None,
+    older_claims: Mapping[str, str] = NO_CLAIMS,
+) -> Place:
+    """Say whose workspace it is and where."""
+    return Place(
+        request.name,
+        settings.namespace,
+        request.user,
+        home_of(request.user, request.blueprint),
+        request.blueprint,
+        labels.workspace_labels(request.name, user=request.user, blueprint=request.blueprint.name),
+        certificate_name(request.name) if issuer else "",
+        older_claims,
+    )
+
+
 def account_of(user: User, blueprint: Blueprint) -> dict[str, Any]:
     """Describe the workspace's own account to shelld; what is None, its passwd knows."""
     security = blueprint.security
@@ -140,7 +156,7 @@ def account_of(user: User, blueprint: Blueprint) -> dict[str, Any]:
     if not security.is_root:
         group = security.run_as_user if security.run_as_group is None else security.run_as_group
         return account | {"uid": security.run_as_user, "gid": group}
-    if name == "root":
+    if blueprint.account == "root":  # by the operator's word, never by a user's name
         return account | {"uid": 0, "gid": 0}
     if blueprint.account is None:
         return account | {"uid": user.uid, "gid": user.uid if user.gid is None else user.gid}
@@ -150,7 +166,7 @@ def account_of(user: User, blueprint: Blueprint) -> dict[str, Any]:
 def home_of(user: User, blueprint: Blueprint) -> str:
     """Say where the account's home is."""
     name = blueprint.account or user.name
-    return blueprint.home or (ROOT_HOME if name == "root" else f"/home/{name}")
+    return blueprint.home or (ROOT_HOME if blueprint.account == "root" else f"/home/{name}")
 
 
 def config_of(request: WorkspaceRequest, home: str, *, mounted: bool) -> dict[str, Any]:
@@ -170,7 +186,7 @@ def _object(place: Place, api: str, kind: str, **content: Any) -> Object:
         "name": place.workspace,
         "namespace": place.namespace,
         "labels": dict(place.labels),
-        "annotations": {labels.USER: place.user},
+        "annotations": labels.owner_annotations(place.user),
     }
     return {"apiVersion": api, "kind": kind, "metadata": metadata, **content}
 

@@ -45,7 +45,7 @@ def network_policy_spec(
 
 def _peers(network: Network, workspace_labels: Mapping[str, str]) -> list[Object]:
     shared: dict[str, list[str]] = {
-        "user": [labels.USER],
+        "user": [labels.OWNER],  # not the name, which an earlier user may have had
         "blueprint": [labels.BLUEPRINT],
         "organization": [],
     }

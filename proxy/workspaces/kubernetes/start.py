@@ -14,6 +14,8 @@ from typing import Protocol, TypeVar
 
 import structlog
 
+from proxy.blueprints.pod import Storage
+from proxy.errors.programs import OwnerUnknown
 from proxy.errors.workspaces import (
     ClusterConflict,
     ClusterError,
@@ -21,35 +23,38 @@ from proxy.errors.workspaces import (
     ClusterNotFound,
     ClusterRefused,
     ClusterUnavailable,
-    WorkspaceNotFound,
     WorkspaceStartFailed,
     WorkspaceUnstartable,
 )
-from proxy.model import Endpoint, Phase, WorkspaceName
+from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import server_name
 from proxy.trust.certmanager import API_VERSION, certificate_name
 from proxy.trust.keeper import CERTIFICATE_FILE, KEY_FILE
 from proxy.workspaces.backend import WorkspaceRequest
-from proxy.workspaces.kubernetes import labels, sentences
-from proxy.workspaces.kubernetes.api import Api
+from proxy.workspaces.kubernetes import labels, sentences, volumes
+from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of
-from proxy.workspaces.kubernetes.manifest import Manifest, build
+from proxy.workspaces.kubernetes.manifest import Manifest, build, place_of
 from proxy.workspaces.kubernetes.objects import (
     CLAIM,
     POD,
     SECRET,
     STATEFUL_SET,
+    Kind,
     Object,
     annotations_of,
     is_going,
+    labels_of,
     made_at,
     name_of,
+    namespace_of,
     uid_of,
 )
 from proxy.workspaces.kubernetes.phase import Hope, Stage, Verdict, judge
 from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.starts import Start
 
 _FRESH_S = 2
@@ -124,7 +129,16 @@ class Bringing:
         stateful_set = await self._present()
         present = await self._api.find(SECRET, self._namespace, self._name)
         files, issuer = self._files(present), self._trust.issuer
-        manifest = build(self._request, self._settings, files, now=datetime.now(UTC), issuer=issuer)
+        older, given = await self._older_claims(), await self._is_given()
+        manifest = build(
+            self._request,
+            self._settings,
+            files,
+            now=datetime.now(UTC),
+            issuer=issuer,
+            older_claims=older,
+            given=given,
+        )
         if stateful_set is not None:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
             if _is_started(stateful_set, manifest) and self._is_well_under_way():
@@ -180,21 +194,70 @@ class Bringing:
                     with suppress(ClusterConflict):
                         found = await self._api.create(claim)
                 if found is not None and not is_going(found):
-                    self._check_claim(found)
-                    self._view.claims.learn(found)
+                    self._view.claims.learn(await self._own_claim(found, claim))
                     break
                 self._start.tell(
                     Phase.PREPARING, f"waiting until the previous volume {name_of(claim)} is gone"
                 )
                 await asyncio.sleep(_POLL_S)
 
-    def _check_claim(self, claim: Object) -> None:
-        owner = annotations_of(claim).get(labels.USER)
-        if owner not in {None, self._request.user.name}:
-            raise WorkspaceUnstartable(
-                f"claim {name_of(claim)} belongs to {owner}, not to {self._request.user.name}",
-                user_message="the volume of that name is somebody else's: ask an operator",
-            )
+    async def _own_claim(self, claim: Object, wanted: Object) -> Object:
+        """Return a claim that is this user's, with the owner recorded, or that belongs to no single user.
+
+        Raises: WorkspaceUnstartable, OwnerUnknown.
+        """
+        if labels.OWNER not in annotations_of(wanted):
+            return claim
+        user, name = self._request.user, name_of(claim)
+        match self._title_to(claim):
+            case Title.RECORDED:
+                return claim
+            case Title.NONE:
+                raise WorkspaceUnstartable(
+                    f"claim {name} belongs to another user than {user.name}",
+                    user_message="the volume of that name is another user's: ask an operator",
+                )
+            case Title.UNKNOWN:
+                raise OwnerUnknown(
+                    f"volume {name} is older than the user {user.name} of today, and may be an earlier "
+                    "user's of that name; an operator can say whose: "
+                    f"kubectl -n {self._namespace} annotate pvc {name} {labels.OWNER}={user.id}"
+                )
+        return await record_owner(self._api, CLAIM, claim, user)
+
+    def _title_to(self, claim: Object) -> Title:
+        """Judge a claim; one that an operator made by hand names no user, and is of who uses it first."""
+        if {labels.USER, labels.OWNER} & annotations_of(claim).keys():
+            return labels.title_to(claim, self._request.user)
+        return Title.UNRECORDED
+
+    async def _older_claims(self) -> Mapping[str, str]:
+        """Find the claims of shared storages that an older release named, by storage."""
+        place = place_of(self._request, self._settings)
+        found = {}
+        for name, storage in self._request.blueprint.storages.items():
+            if storage.kind != "shared":
+                continue
+            older = volumes.older_claim_name(place, name, storage)
+            claim = await self._api.find(CLAIM, self._namespace, older)
+            if claim is not None and self._is_older_claim(claim, storage):
+                found[name] = older
+        return found
+
+    def _is_older_claim(self, claim: Object, storage: Storage) -> bool:
+        """Whether a claim is the one that an older release made for this user, or for this blueprint.
+
+        Names without a hash collide: a claim of that name may be of another user, or another storage.
+        """
+        if storage.scope == "user":
+            return self._title_to(claim) is not Title.NONE
+        noted = labels_of(claim).get(labels.BLUEPRINT)
+        return noted in {None, labels.label_value(self._request.blueprint.name)}
+
+    async def _is_given(self) -> bool:
+        """Whether an operator handed the home over, so that another user's files are in it."""
+        claims = await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(self._name)))
+        return any(labels.GIVEN_AT in annotations_of(claim) for claim in claims.items)
 
     async def _apply(self, body: Object) -> Object:
         for attempt in range(_CONFLICTS):
@@ -321,15 +384,32 @@ class Bringing:
 _TOLD_AS = {Stage.CREATING: Phase.PREPARING, Stage.SCHEDULING: Phase.PREPARING, Stage.READY: Phase.READY}
 
 
-def check_owner(stateful_set: Object | None, request: WorkspaceRequest) -> None:
+def check_owner(stateful_set: Object | None, request: WorkspaceRequest) -> Title:
     """Let through a workspace of this user, and none where one may be made.
 
-    Raises: WorkspaceNotFound, in the same words whether there is none or it is somebody else's.
+    Raises: WorkspaceNotFound, in the same words whether there is none or it is another user's; OwnerUnknown.
     """
     if stateful_set is None and request.may_create:
-        return
-    if stateful_set is None or labels.owner_of(stateful_set) != request.user.name:
-        raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
+        return Title.RECORDED
+    is_ours = stateful_set is not None and labels.user_of(stateful_set)
+    record = labels.record_of(stateful_set) if stateful_set is not None and is_ours else None
+    return check_title(record, request.name, request.user)
+
+
+async def record_owner(api: Api, kind: Kind, body: Object, user: User) -> Object:
+    """Record the owner of an object that an older release made, and return it.
+
+    A failure keeps no user out: the object is that user's already, and the next start tries again.
+    """
+    metadata = {
+        "annotations": labels.owner_annotations(user),
+        "resourceVersion": body["metadata"]["resourceVersion"],  # nobody may have handed it over meanwhile
+    }
+    try:
+        return await api.merge(kind, namespace_of(body), name_of(body), {"metadata": metadata})
+    except ClusterError as exc:
+        _log.warning("owner not recorded", kind=kind.name, name=name_of(body), why=str(exc))
+        return body
 
 
 def is_lost(pod: Object, settings: KubernetesSettings) -> bool:

@@ -5,10 +5,11 @@ purged is ours to say in every release of Kubernetes. A claim is made once and n
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.blueprints.pod import Storage
 from proxy.blueprints.schema import Blueprint
+from proxy.model import User
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.trust.keeper import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE, TOKEN_KEY_FILE
 from proxy.workspaces.kubernetes import bundle, labels
@@ -29,12 +30,14 @@ class Place:
 
     workspace: str
     namespace: str
-    user: str
+    user: User
     home: str
     blueprint: Blueprint
     labels: Mapping[str, str]
     certificate: str = ""
     """The Secret into which somebody else puts certificate and key; empty when ours holds them."""
+    older_claims: Mapping[str, str] = field(default_factory=dict)
+    """By storage, the claims that an older release made under a name of its own, and that stay in use."""
 
 
 def needs_runtime(blueprint: Blueprint) -> bool:
@@ -138,17 +141,26 @@ def _claim_name(place: Place, name: str, storage: Storage) -> str:
         return storage.claim
     if storage.kind == "home":
         return f"{place.workspace}-{name}"
-    owner = place.user if storage.scope == "user" else place.blueprint.name
-    return f"shared-{storage.scope}-{labels.object_name(owner)}-{name}"
+    if name in place.older_claims:
+        return place.older_claims[name]
+    if storage.scope == "user":
+        return f"shared-user-{labels.object_name(place.user.name, place.user.id, name)}-{name}"
+    return f"shared-blueprint-{labels.object_name(place.blueprint.name, name)}-{name}"
+
+
+def older_claim_name(place: Place, name: str, storage: Storage) -> str:
+    """Return the name that older releases gave to the claim of a shared storage."""
+    owner = place.user.name if storage.scope == "user" else place.blueprint.name
+    return f"shared-{storage.scope}-{labels.older_object_name(owner)}-{name}"
 
 
 def _claim(place: Place, name: str, storage: Storage, settings: KubernetesSettings) -> Object:
     own = dict(place.labels) | {_KEPT: storage.kind}
-    annotations = {labels.USER: place.user}
+    annotations = labels.owner_annotations(place.user)
     if storage.kind == "shared":  # it outlives every workspace that uses it, and may be of several people
         del own[labels.WORKSPACE], own["app.kubernetes.io/instance"]
         if storage.scope == "blueprint":
-            del own[labels.USER]
+            del own[labels.USER], own[labels.OWNER]
             annotations = {}
     spec: Object = {
         "accessModes": list(storage.claim_access_modes),

@@ -6,6 +6,7 @@ so that a failure here leaves the workload as it was.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
 import structlog
 
@@ -29,12 +30,14 @@ from proxy.workspaces.kubernetes.objects import (
     labels_of,
     listed,
     made_at,
+    moment,
     name_of,
     namespace_of,
     uid_of,
 )
 from proxy.workspaces.kubernetes.phase import Situation, judge
 from proxy.workspaces.kubernetes.start import Trust, decoded, refused
+from proxy.workspaces.ownership import check_title
 from proxy.workspaces.starts import Start, Starts
 
 _POLL_S = 0.3
@@ -57,6 +60,7 @@ class Workloads:
         Raises: Refused, WorkspaceNotFound, WorkspaceStartFailed, ReadyTimeout.
         """
         rule = _rule_for(request.user, request.origin.ns, self._settings.inject)
+        await self._check_owner(request)
         if endpoint := await self._answering(request):
             return endpoint
         return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
@@ -115,6 +119,15 @@ class Workloads:
     async def _pods(self, namespace: str, name: str) -> Sequence[Object]:
         found = await self._api.list(Query(POD, namespace, f"{labels.WORKSPACE}={name}"))
         return sorted((pod for pod in found.items if not is_going(pod)), key=made_at)
+
+    async def _check_owner(self, request: WorkspaceRequest) -> None:
+        """Let through a workspace that is this user's or not there.
+
+        Raises: WorkspaceNotFound, OwnerUnknown.
+        """
+        workload = await self._workload(request)
+        if labels_of(workload).get(labels.WORKSPACE) == request.name:
+            check_title(_record(workload), request.name, request.user)
 
     async def _answering(self, request: WorkspaceRequest) -> Endpoint | None:
         for pod in await self._pods(request.origin.ns, request.name):
@@ -234,8 +247,20 @@ def _record(workload: Object) -> WorkspaceRecord:
         WorkspaceName(labels_of(workload)[labels.WORKSPACE]),
         user=noted.get(labels.USER, ""),
         blueprint=noted.get(labels.BLUEPRINT, ""),
-        created_at=made_at(workload),
+        created_at=_injected_at(workload),
         user_string=noted.get(labels.USER_STRING, ""),
         phase=WorkspacePhase.RUNNING,
         location=f"{namespace_of(workload)}/{str(workload['kind']).lower()}/{name_of(workload)}",
+        owner=noted.get(labels.OWNER, ""),
     )
+
+
+def _injected_at(workload: Object) -> datetime:
+    """Return when a workspace came into a workload, which is older, as the cluster notes of our manager."""
+    manager = inject.manager_of(labels_of(workload).get(labels.WORKSPACE, ""))
+    times = (
+        moment(one.get("time"))
+        for one in listed(workload, "metadata", "managedFields")
+        if one.get("manager") == manager
+    )
+    return max(filter(None, times), default=made_at(workload))

@@ -119,3 +119,15 @@ def test_a_ceiling_of_a_blueprint_names_nobody_s_workspaces(
     assert reason in said
     assert bool(said) is bool(reason)
     assert "a-1" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["root", "daemon", "nobody", "www-data", "postgres", "_apt", "systemd-network"]
+)
+def test_names_of_system_accounts_are_reserved(name: str) -> None:
+    assert policy.may_be_account(name).reason == f"the user name {name} is reserved: it is a system account's"
+
+
+@pytest.mark.parametrize("name", ["alice", "rooty", "a_b", "roots", "dev", "ci-bot"])
+def test_names_of_people_are_not_reserved(name: str) -> None:
+    assert policy.may_be_account(name)

@@ -96,6 +96,7 @@ async def scene(principal: MakePrincipal) -> AsyncIterator[Scene]:
         (KeyStanding(User("alice", expires_at=datetime(9999, 1, 1, tzinfo=UTC)), has_key=True), None),
         (KeyStanding(User("alice", locked=True), has_key=True), "this user is locked"),
         (KeyStanding(None, has_key=False), "this user was removed"),
+        (KeyStanding(User("alice", id="a later one"), has_key=True), "this user was removed"),
         (KeyStanding(User("alice"), has_key=False), "the key of this connection was removed"),
         (
             KeyStanding(User("alice", expires_at=datetime(2020, 1, 2, 3, 4, tzinfo=UTC)), has_key=True),

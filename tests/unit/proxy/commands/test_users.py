@@ -157,3 +157,41 @@ def test_without_nats_a_change_is_made_all_the_same(fairlead: Run) -> None:
         "proxies find out by themselves within 2 s\n"
     )
     assert users(fairlead)["alice"]["locked"]
+
+
+def test_names_of_system_accounts_are_refused_where_workspaces_are_pods(
+    fairlead: Run, tmp_path: Path
+) -> None:
+    pods = {"FAIRLEAD_WORKSPACE__BACKEND": "kubernetes"}
+    reserved = "the user name root is reserved: it is a system account's"
+    done = fairlead("user", "add", "root", **pods)
+    assert (done.returncode, done.stderr) == (1, f"fairlead: {reserved}\n")
+    file = tmp_path / "users.yaml"
+    file.write_text("[{name: alice}, {name: root}]")
+    done = fairlead("user", "import", str(file), **pods)
+    assert (done.returncode, done.stderr) == (1, f"fairlead: {file}: user 2: {reserved}\n")
+    assert fairlead("user", "list").stdout == ""
+    assert fairlead("user", "add", "root").returncode == 0, "a user of this machine may be called so"
+
+
+def test_a_user_is_removed_though_the_workspaces_cannot_be_looked_at(fairlead: Run, tmp_path: Path) -> None:
+    assert fairlead("user", "add", "alice").returncode == 0
+    unreachable = {
+        "FAIRLEAD_WORKSPACE__BACKEND": "kubernetes",
+        "FAIRLEAD_KUBERNETES__KUBECONFIG": str(tmp_path / "nowhere"),
+    }
+    done = fairlead("user", "remove", "alice", **unreachable)
+    assert done.returncode == 1
+    first, second, *rest = done.stderr.splitlines()
+    assert first == "user alice removed"
+    assert second.startswith("fairlead: user alice is removed, but the workspaces were left: ")
+    assert rest == []
+    assert fairlead("user", "list").stdout == ""
+
+
+def test_a_workspace_that_is_not_there_and_a_user_who_is_not_are_not_handed_over(fairlead: Run) -> None:
+    done = fairlead("workspace", "give", "ws-1", "alice")
+    assert (done.returncode, done.stderr) == (1, "fairlead: there is no user alice\n")
+    assert fairlead("user", "add", "alice").returncode == 0
+    done = fairlead("workspace", "give", "ws-1", "alice")
+    assert (done.returncode, done.stderr) == (1, "fairlead: there is no workspace 'ws-1'\n")

@@ -185,3 +185,17 @@ async def test_a_user_who_is_removed_meanwhile_stays_removed(scene: Scene) -> No
     await scene.directory.remove_user("alice")
     scene.is_open.set()
     assert await proved is None
+
+
+async def test_a_later_user_of_a_name_is_not_let_in_by_the_keys_of_the_first_one_s_account(
+    scene: Scene,
+) -> None:
+    scene.lists(FIRST, third := new_key())
+    assert await scene.source.recognises("alice", third.blob)
+    await scene.directory.remove_user("alice")
+    other = Profile("forge", "https://forge.example", "43", "Alice", "alice")
+    await scene.directory.register(other, "alice", SECOND, "forge")
+    scene.lists(SECOND)
+    assert not await scene.source.recognises("alice", third.blob)
+    assert await scene.source.key_of("alice", third.blob) is None
+    assert scene.asked == [("forge", "42", "Alice"), ("forge", "43", "Alice")]

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.model import Endpoint, Principal, WorkspaceName
+from proxy.model import Endpoint, Principal, User, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.userstring import parse, workspace_name
 from proxy.workspaces.backend import (
@@ -20,7 +21,8 @@ from proxy.workspaces.backend import (
     WorkspaceRecord,
     WorkspaceRequest,
 )
-from proxy.workspaces.provisioner import Workspaces, check_account, own_record
+from proxy.workspaces.ownership import own_record
+from proxy.workspaces.provisioner import Workspaces, check_account
 from proxy.workspaces.repositories import Repositories
 
 MakePrincipal = Callable[[str], Principal]
@@ -40,6 +42,9 @@ class RecordingBackend:
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         self.asked.append(request)
         return Endpoint(request.name, "unix:///nowhere", "1")
+
+    async def holder(self, name: str) -> WorkspaceRecord | None:
+        return self.records.get(name)
 
     async def list(self) -> Sequence[WorkspaceRecord]:
         return tuple(self.records.values())
@@ -61,9 +66,20 @@ class RecordingBackend:
 
 
 @pytest.fixture
+def principal(principal: MakePrincipal) -> MakePrincipal:
+    """Makes a user as the directory knows one."""
+
+    def make(text: str) -> Principal:
+        who = principal(text)
+        return replace(who, user=replace(who.user, id=f"id-of-{who.user.name}"))
+
+    return make
+
+
+@pytest.fixture
 def backend() -> RecordingBackend:
     def record(name: str, user: str, blueprint: str = "data") -> WorkspaceRecord:
-        return WorkspaceRecord(WorkspaceName(name), user, blueprint, datetime.now(UTC))
+        return WorkspaceRecord(WorkspaceName(name), user, blueprint, datetime.now(UTC), owner=f"id-of-{user}")
 
     return RecordingBackend(
         {
@@ -154,11 +170,11 @@ async def test_a_refusal_says_what_there_is(
 
 
 def test_what_is_not_there_and_what_is_not_yours_sound_alike() -> None:
-    other = WorkspaceRecord(WorkspaceName("ws"), "bob", "dev", datetime.now(UTC))
+    other = WorkspaceRecord(WorkspaceName("ws"), "bob", "dev", datetime.now(UTC), owner="id-of-bob")
     said = []
     for record in (None, other):
         with pytest.raises(WorkspaceNotFound) as caught:
-            own_record(record, "ws", "alice")
+            own_record(record, "ws", User("alice", id="id-of-alice"))
         said.append(str(caught.value))
     assert said[0] == said[1]
 
@@ -200,7 +216,12 @@ async def test_a_repository_s_workspace_is_found_again_by_its_name(
     assert asked.name == workspace_name(parse("alice+repo=o/p+ref=v1"), "base")
     assert asked.blueprint.description == "o/p at v1"
     backend.records["ws"] = WorkspaceRecord(
-        WorkspaceName("ws"), "alice", "base", datetime.now(UTC), user_string="alice+repo=o/p+ref=v1"
+        WorkspaceName("ws"),
+        "alice",
+        "base",
+        datetime.now(UTC),
+        user_string="alice+repo=o/p+ref=v1",
+        owner="id-of-alice",
     )
     await ensured(these, principal("alice+pod=ws"))
     named = backend.asked[-1]
@@ -218,6 +239,8 @@ async def test_the_default_is_that_of_the_first_rule(
     these = Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings(rules=rules))
     await ensured(these, principal("alice"))
     assert backend.asked[0].blueprint.name == "gpu"
-    backend.records["more"] = WorkspaceRecord(WorkspaceName("more"), "alice", "gpu", datetime.now(UTC))
+    backend.records["more"] = WorkspaceRecord(
+        WorkspaceName("more"), "alice", "gpu", datetime.now(UTC), owner="id-of-alice"
+    )
     with pytest.raises(Refused, match="you may have 3 workspaces and have mine"):
         await ensured(these, principal("alice"))

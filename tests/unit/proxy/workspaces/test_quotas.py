@@ -32,12 +32,13 @@ class Shelf:
 
 
 def record(name: str, phase: WorkspacePhase, user: str = "alice", blueprint: str = "dev") -> WorkspaceRecord:
-    return WorkspaceRecord(WorkspaceName(name), user, blueprint, datetime.now(UTC), phase=phase)
+    made_at, owner = datetime.now(UTC), f"id-of-{user}"
+    return WorkspaceRecord(WorkspaceName(name), user, blueprint, made_at, phase=phase, owner=owner)
 
 
 def request(name: str, user: str = "alice", **fields: Any) -> WorkspaceRequest:
     blueprint = Blueprint(name="dev", **fields)
-    return WorkspaceRequest(WorkspaceName(name), User(user), blueprint, UserString(user))
+    return WorkspaceRequest(WorkspaceName(name), User(user, id=f"id-of-{user}"), blueprint, UserString(user))
 
 
 def quotas(shelf: Shelf, **ceilings: int) -> Quotas:

@@ -1,11 +1,17 @@
+import asyncio
+import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from proxy.blueprints.schema import Blueprint
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
-from proxy.model import WorkspaceName
-from proxy.workspaces.backend import WorkspaceRecord
+from proxy.model import Endpoint, User, WorkspaceName
+from proxy.userstring import UserString
+from proxy.workspaces.backend import WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.starts import Start, Starts
 from proxy.workspaces.state import State, last_words, read_json, try_lock, write_json
 
 RECORD = WorkspaceRecord(WorkspaceName("ws-1"), "alice", "dev", datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
@@ -109,3 +115,64 @@ def test_a_lock_is_held_by_one_and_given_back(tmp_path: Path) -> None:
         assert (mine, theirs) == (True, False)
     with try_lock(file) as again:
         assert again
+
+
+def test_the_owner_is_written_and_changes_hands(state: State) -> None:
+    places = state.places("ws-1")
+    state.make(places, replace(RECORD, owner="first"))
+    assert state.holder("ws-1") == state.record("ws-1") == replace(RECORD, owner="first")
+    state.give(places, User("bob", id="second"))
+    assert state.record("ws-1") == replace(RECORD, user="bob", owner="second")
+
+
+def test_a_home_that_is_kept_stays_its_owner_s_until_it_is_purged(state: State) -> None:
+    places = state.places("ws-1")
+    state.make(places, replace(RECORD, owner="first"))
+    (places.home / "file").write_text("kept")
+    state.forget(places, purge=False)
+    assert state.record("ws-1") is None
+    assert list(state.records()) == []
+    assert state.holder("ws-1") == replace(RECORD, owner="first")
+    state.give(places, User("bob", id="second"))
+    assert state.record("ws-1") is None
+    assert state.holder("ws-1") == replace(RECORD, user="bob", owner="second")
+    state.make(places, replace(RECORD, user="bob", owner="second"))
+    assert not places.kept.exists()
+    assert (places.home / "file").read_text() == "kept"
+    state.forget(places, purge=True)
+    assert state.holder("ws-1") is None
+
+
+def test_a_home_that_an_older_release_kept_is_as_old_as_its_lock(state: State) -> None:
+    places = state.places("ws-1")
+    places.home.mkdir(parents=True)
+    made_at = datetime(2026, 1, 2, tzinfo=UTC)
+    unknown = state.holder("ws-1")
+    assert unknown is not None
+    assert unknown.created_at.year == 1, "no user is older, so an operator decides"
+    places.lock.touch()
+    os.utime(places.lock, (made_at.timestamp(), made_at.timestamp()))
+    found = state.holder("ws-1")
+    assert found is not None
+    assert (found.user, found.owner, found.created_at) == ("", "", made_at)
+
+
+async def test_a_start_is_joined_by_its_own_user_only() -> None:
+    """A name may change hands while its workspace is being started."""
+    starts, going_on = Starts(timeout_s=60), asyncio.Event()
+
+    async def carry(start: Start) -> Endpoint:
+        await going_on.wait()
+        return Endpoint(RECORD.name, "unix:///nowhere", "1")
+
+    def asked(owner: str) -> WorkspaceRequest:
+        user = User("alice", id=owner)
+        return WorkspaceRequest(RECORD.name, user, Blueprint(name="dev"), UserString("alice"))
+
+    first = asyncio.ensure_future(starts.join(asked("first"), lambda _: None, carry))
+    await asyncio.sleep(0)
+    with pytest.raises(WorkspaceNotFound, match="no workspace 'ws-1' of alice"):
+        await starts.join(asked("second"), lambda _: None, carry)
+    going_on.set()
+    assert (await first).workspace == RECORD.name
+    await starts.close()

@@ -75,7 +75,9 @@ CASES = {
 def request(text: str = "", who: str = "alice+dev+user=root", **fields: Any) -> WorkspaceRequest:
     value = parse(who)
     name = WorkspaceName(workspace_name(value, "dev"))
-    return WorkspaceRequest(name, User(value.user, uid=10_001), parse_blueprint(text), value, **fields)
+    return WorkspaceRequest(
+        name, User(value.user, uid=10_001, id=f"id-of-{value.user}"), parse_blueprint(text), value, **fields
+    )
 
 
 def made(text: str = "", who: str = "alice+dev", settings: KubernetesSettings = SETTINGS) -> Manifest:
@@ -181,7 +183,7 @@ def test_a_home_is_one_workspaces_and_a_shared_storage_one_persons() -> None:
     homes = [claims[0]["metadata"]["name"] for claims in (one.claims, other.claims)]
     assert homes[0] != homes[1]
     shared = [claims[1]["metadata"] for claims in (one.claims, other.claims)]
-    assert shared[0]["name"] == shared[1]["name"] == "shared-user-alice-data"
+    assert shared[0]["name"] == shared[1]["name"] == "shared-user-alice-8b27ada982-data"
     assert labels.WORKSPACE not in shared[0]["labels"]  # so that no purge takes it along
 
 
