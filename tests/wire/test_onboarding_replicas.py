@@ -36,7 +36,7 @@ class Balancer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://login.localhost:{self.port}"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
