@@ -51,6 +51,10 @@ class _Visit:
     """Digest of the cookie that the browser left with."""
     web: WebLogin = field(repr=False)
 
+    def is_by(self, browser: str) -> bool:
+        """Tell whether a cookie is the one that the browser left with."""
+        return is_of(browser, self.browser)
+
 
 @dataclass(frozen=True, slots=True)
 class _SignedIn:
@@ -60,6 +64,10 @@ class _SignedIn:
     view: str = field(repr=False)
     """Digest of what the address of its page holds."""
     confirmation: Confirmation = field(repr=False)
+
+    def is_seen_by(self, view: str) -> bool:
+        """Tell whether a request knows the address to which the signed-in browser was sent."""
+        return is_of(view, self.view)
 
 
 class ConfirmPages:
@@ -155,7 +163,7 @@ class ConfirmPages:
         query = read_query(request)
         state = query.get("state", "")
         visit = self._visits.get(state)
-        if visit is None or not is_of(self._site.cookie(request, _visit_slot(state)), visit.browser):
+        if visit is None or not visit.is_by(self._site.cookie(request, _visit_slot(state))):
             raise web.HTTPForbidden(text="This browser did not begin here. Open the link of the terminal.")
         del self._visits[state]
         ticket = visit.ticket
@@ -185,7 +193,7 @@ class ConfirmPages:
         ticket = self._ticket(request)
         session = self._site.cookie(request, _ticket_slot(ticket))
         signed_in = self._signed_in(ticket, session)
-        if signed_in is None or not is_of(read_query(request).get("view", ""), signed_in.view):
+        if signed_in is None or not signed_in.is_seen_by(read_query(request).get("view", "")):
             return redirect(f"{self._site.public_url}/c/{ticket.id}")
         known = signed_in.confirmation
         shown = _facts(ticket, known)
