@@ -30,6 +30,7 @@ class CookieNames:
         self._stem = f"{HOST_ONLY_PREFIX if is_secure else ''}fairlead-{purpose}"
         self._ours = _pattern(self._stem.encode())
         self._folded = _pattern(self._stem.casefold().encode())
+        self._as_sent = re.compile(rb"[ \t]*" + self._ours.pattern + rb"[ \t]*")
 
     def name(self, slot: str = "") -> str:
         """Return the name of the cookie for `slot`, lower-case ASCII letters and digits joined by `-`."""
@@ -55,25 +56,31 @@ class CookieNames:
 
     def imitation(self, fields: Iterable[bytes]) -> bytes | None:
         """Return the first name that is ours only after case or Unicode are folded; None without any."""
-        return next((name for name, _ in parse(fields) if self._imitates(name)), None)
+        return next((name for name, _ in _pairs(fields) if self._imitates(name)), None)
 
     def _imitates(self, name: bytes) -> bool:
-        if self._ours.fullmatch(name):
+        """Judge a name as it was sent, so that no mistake of `parse` hides anything here."""
+        if self._as_sent.fullmatch(name):
             return False
         return any(self._folded.fullmatch(spelling) for spelling in _foldings(name))
 
 
 def parse(fields: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and value of every cookie of `Cookie` fields; a cookie without `=` has an empty name."""
-    for field in fields:
-        for pair in field.split(b";"):
-            name, equals, value = pair.partition(b"=")
-            yield (trim(name), trim(value)) if equals else (b"", trim(name))
+    for name, value in _pairs(fields):
+        yield trim(name), trim(value)
 
 
 def trim(text: bytes) -> bytes:
     """Remove SP and HTAB from both ends, which is all that a browser removes (RFC 6265 §5.2)."""
     return text.strip(b" \t")
+
+
+def _pairs(fields: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for field in fields:
+        for pair in field.split(b";"):
+            name, equals, value = pair.partition(b"=")
+            yield (name, value) if equals else (b"", name)
 
 
 def _pattern(stem: bytes) -> re.Pattern[bytes]:
@@ -83,7 +90,7 @@ def _pattern(stem: bytes) -> re.Pattern[bytes]:
 def _foldings(name: bytes) -> Iterator[bytes]:
     """Yield what a careless reader may take `name` for, as UTF-8 and as Latin-1."""
     for encoding in ("utf-8", "latin-1"):
-        text = unicodedata.normalize("NFKC", name.decode(encoding, "ignore")).casefold()
+        text = unicodedata.normalize("NFKD", name.decode(encoding, "ignore")).casefold()
         yield "".join(letter for letter in text if not _is_unseen(letter)).encode()
 
 

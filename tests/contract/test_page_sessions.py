@@ -233,7 +233,7 @@ async def both_addresses_of_the_name_are_ours(house: House, dev: House) -> None:
 # ------------------------------------------------------------------------------------------ the mends
 
 
-def _careless_trim(text: bytes) -> bytes:
+def careless_trim(text: bytes) -> bytes:
     for encoding in ("utf-8", "latin-1"):
         try:
             return text.decode(encoding).strip().encode(encoding)
@@ -242,7 +242,7 @@ def _careless_trim(text: bytes) -> bytes:
     raise AssertionError("latin-1 reads everything")
 
 
-def _adopt(self: Any, value: str, about: Any) -> str:
+def adopt(self: Any, value: str, about: Any) -> str:
     """Keep the value from before the sign-in, as long as there is one."""
     if value not in self:
         return self.begin(about)  # type: ignore[no-any-return]
@@ -257,7 +257,7 @@ def _first_of_many(self: Any, fields: Any, slot: str = "") -> str:
 
 Check = Callable[[House, House], Awaitable[None]]
 MENDS: dict[str, tuple[Check, Any, str, Any]] = {
-    "names are compared as bytes": (only_bytes_are_compared, cookies, "trim", _careless_trim),
+    "names are compared as bytes": (only_bytes_are_compared, cookies, "trim", careless_trim),
     "an imitation is refused": (
         a_name_that_imitates_ours_is_told,
         cookies.CookieNames,
@@ -270,12 +270,12 @@ MENDS: dict[str, tuple[Check, Any, str, Any]] = {
         "__contains__",
         lambda *_: True,
     ),
-    "a new value at every sign-in": (a_sign_in_gives_a_new_value, websessions.Sessions, "renew", _adopt),
+    "a new value at every sign-in": (a_sign_in_gives_a_new_value, websessions.Sessions, "renew", adopt),
     "a new value at the development provider": (
         a_sign_in_at_the_development_provider_gives_a_new_value,
         websessions.Sessions,
         "renew",
-        _adopt,
+        adopt,
     ),
     "a cookie for each visit": (the_browser_that_left_comes_back, confirm._Visit, "is_by", lambda *_: True),
     "twice is none": (a_cookie_that_comes_twice_is_none, cookies.CookieNames, "value", _first_of_many),

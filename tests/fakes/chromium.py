@@ -44,6 +44,7 @@ class Chromium:
         person = Person(self, attached["sessionId"], jar)
         self._people[attached["sessionId"]] = person
         await person.call("Page.enable")
+        await person.call("Page.setLifecycleEventsEnabled", enabled=True)
         await person.call("Network.enable")
         return person
 
@@ -77,7 +78,9 @@ class Person:
         self._browser = browser
         self._session = session
         self._jar = jar
-        self._loaded = asyncio.Event()
+        self._shown = ""
+        """Which load the page on the screen came by."""
+        self._loaded: asyncio.Queue[str] = asyncio.Queue()
         self.status = 0
         """Of the last page."""
 
@@ -87,22 +90,25 @@ class Person:
     def happened(self, method: str, params: dict[str, Any]) -> None:
         if method == "Network.responseReceived" and params["type"] == "Document":
             self.status = params["response"]["status"]
-        elif method == "Page.loadEventFired":
-            self._loaded.set()
+        elif method == "Page.lifecycleEvent" and params["name"] == "load":
+            self._loaded.put_nowait(params["loaderId"])
 
     async def open(self, url: str) -> str:
         """Type an address; gives the text of the page that it ends at."""
-        self._loaded.clear()
         answer = await self.call("Page.navigate", url=url)
         assert "errorText" not in answer, f"{url}: {answer['errorText']}"
-        return await self._read()
+        return await self._read(answer["loaderId"])
 
     async def press(self, decision: str, **fields: str) -> str:
         """Fill fields of the page and press a button; gives the text of the page that comes."""
-        self._loaded.clear()
         for name, value in fields.items():
             await self.run(f"document.querySelector('input[name={name}]').value = {value!r}")
         await self.run(f"document.querySelector('button[value={decision}]').click()")
+        return await self._read()
+
+    async def reload(self) -> str:
+        """Ask for the page once more; gives its text."""
+        await self.call("Page.reload")
         return await self._read()
 
     async def run(self, script: str) -> Any:
@@ -116,9 +122,17 @@ class Person:
         found = await self._browser.call("Storage.getCookies", browserContextId=self._jar)
         return {cookie["name"]: cookie["value"] for cookie in found["cookies"]}
 
-    async def _read(self) -> str:
+    async def cookies_for(self, url: str) -> dict[str, str]:
+        """Give what a request to an address would carry."""
+        found = await self.call("Network.getCookies", urls=[url])
+        return {cookie["name"]: cookie["value"] for cookie in found["cookies"]}
+
+    async def _read(self, wanted: str = "") -> str:
+        """Wait for a page, by default for any other than the one that was read last; gives its text."""
         async with asyncio.timeout(DEADLINE_S):
-            await self._loaded.wait()
+            while (loaded := await self._loaded.get()) == self._shown or (wanted and loaded != wanted):
+                pass
+        self._shown = loaded
         return str(await self.run("document.body.innerText"))
 
     async def address(self) -> str:
