@@ -51,7 +51,7 @@ Listen = Annotated[str | None, typer.Option(help="host:port of the SSH listener.
 AnyoneAnyUser = Annotated[
     bool,
     typer.Option(
-        "--dev-anyone-may-become-any-user",
+        "--dev-anyone-may-be-any-user",
         help="Start the development provider also where others reach SSH or its page. It asks for no "
         "password: anyone who reaches its page may become any user.",
     ),
@@ -75,7 +75,7 @@ class _Options:
 
     def to_serve(self, listen: str | None, anyone_any_user: bool) -> "Settings":
         """Read the settings of a serving proxy, and find before its start what keeps it from starting."""
-        door = {"dev_anyone_may_become_any_user": True} if anyone_any_user else None
+        door = {"dev_anyone_may_be_any_user": True} if anyone_any_user else None
         settings = self.settings(listen=listen, front_door=door)
         settings.check_dev_provider()
         return settings

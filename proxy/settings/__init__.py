@@ -260,7 +260,7 @@ class Settings(_Section):
         Raises: SettingsError naming the settings, when it is configured and may not start.
         """
         self.check_dev_provider()
-        is_allowed = self._is_ssh_for_this_machine or self.front_door.dev_anyone_may_become_any_user
+        is_allowed = self._is_ssh_for_this_machine or self.front_door.dev_anyone_may_be_any_user
         return self.front_door.in_effect(embedded=is_allowed and not self.proxy_protocol.trusted)
 
     @property
@@ -274,19 +274,19 @@ class Settings(_Section):
         """Refuse to start the development provider where others reach it. Raises: SettingsError."""
         door, why = self.front_door, "it asks for no password, and anyone may become any user"
         is_configured = any(provider.kind == "dev" for provider in door.providers)
-        if self.proxy_protocol.trusted and (is_configured or door.dev_anyone_may_become_any_user):
-            name = "providers" if is_configured else "dev_anyone_may_become_any_user"
+        if self.proxy_protocol.trusted and (is_configured or door.dev_anyone_may_be_any_user):
+            name = "providers" if is_configured else "dev_anyone_may_be_any_user"
             raise SettingsError(
                 f"front_door.{name}: the development provider never starts while proxy_protocol.trusted is "
                 f"set, since a load balancer brings others to SSH: {why}"
             )
-        if not is_configured or door.dev_anyone_may_become_any_user:
+        if not is_configured or door.dev_anyone_may_be_any_user:
             return
         beyond = door.dev_beyond_this_machine() if self._is_ssh_for_this_machine else "listen"
         if beyond is not None:
             raise SettingsError(
                 f"{beyond}: the development provider starts where others reach it only with "
-                f"front_door.dev_anyone_may_become_any_user (--dev-anyone-may-become-any-user): {why}"
+                f"front_door.dev_anyone_may_be_any_user (--dev-anyone-may-be-any-user): {why}"
             )
 
     @property

@@ -70,10 +70,12 @@ def _base_url(url: str) -> str:
 
 
 def check_page_url(url: str) -> str:
-    """Give back the URL at which browsers reach a page of ours, without a final slash.
+    """Give back the URL at which browsers reach a page of ours, without a final slash; empty is the default.
 
-    Raises: ValueError naming the URL, for 127.0.0.1 and `localhost` too, whose cookies are everybody's.
+    Raises: ValueError naming the URL, also for 127.0.0.1 and `localhost`, where every port has our cookies.
     """
+    if not url:
+        return ""
     checked = _base_url(url)
     if is_loopback(urlsplit(checked).hostname or ""):
         raise ValueError(
@@ -218,11 +220,11 @@ class DevSettings(_Provider):
     kind: Literal["dev"] = "dev"
     approval: Approval = "device"
     host: str = "127.0.0.1"
-    """`127.0.0.1` or `::1`; `0.0.0.0` and `::` need `dev_anyone_may_become_any_user`. Whatever it is, the
+    """`127.0.0.1` or `::1`; `0.0.0.0` and `::` need `dev_anyone_may_be_any_user`. Whatever it is, the
     proxy itself comes by loopback."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """0 takes any free one."""
-    public_url: PageUrl | Literal[""] = ""
+    public_url: PageUrl = ""
     """How browsers reach it, by default `http://login.localhost:<port>`."""
     accounts: tuple[DevAccount, ...] = ()
     any_account: bool = True
@@ -313,7 +315,7 @@ class ConfirmSettings(_Section):
     """The page on which a person confirms a key."""
 
     listen: str = "127.0.0.1:8022"
-    public_url: PageUrl | Literal[""] = ""
+    public_url: PageUrl = ""
     """How browsers reach it, by default `http://login.localhost:<port>`; register `<public_url>/callback`
     with the provider. Needed when `listen` names an address that is neither loopback nor a wildcard."""
     max_visits: Count = 1_000
@@ -338,7 +340,7 @@ class FrontDoorSettings(_Section):
     comes in, except in embedded mode, which has the development provider."""
     dev_on_loopback: bool = True
     """Without providers, and with SSH reached from this machine only, the development provider stands in."""
-    dev_anyone_may_become_any_user: bool = False
+    dev_anyone_may_be_any_user: bool = False
     """The development provider may also start where others reach SSH or its page: it asks for no password,
     so that anyone who reaches its page may become any user. Never with `proxy_protocol.trusted`."""
     http: HttpSettings = HttpSettings()

@@ -7,7 +7,7 @@ import pytest
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load
 
-FLAG = "dev_anyone_may_become_any_user"
+FLAG = "dev_anyone_may_be_any_user"
 DEV = {"kind": "dev"}
 TRUSTED = {"trusted": ["127.0.0.1"]}
 
@@ -77,7 +77,7 @@ def test_what_would_let_others_become_any_user_is_refused_by_name(
     if trusted:
         assert "never starts while proxy_protocol.trusted is set" in said
     else:
-        assert f"only with front_door.{FLAG} (--dev-anyone-may-become-any-user)" in said
+        assert f"only with front_door.{FLAG} (--dev-anyone-may-be-any-user)" in said
     with pytest.raises(SettingsError):
         _ = chosen.front_door_in_effect
 

@@ -87,5 +87,5 @@ async def test_an_address_family_that_is_not_there_is_left_out(monkeypatch: pyte
 
 
 async def test_a_name_that_is_not_known_is_said() -> None:
-    with pytest.raises(OSError, match="no-such-host.invalid: "):
+    with pytest.raises(OSError, match=r"no-such-host\.invalid: "):
         await open_sockets("no-such-host.invalid", 0)
