@@ -38,6 +38,8 @@ from proxy.settings.front_door import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
 MAX_VISITS_PER_TICKET = 10
+MAX_COOKIES_OF_A_KIND = 5
+"""Of one browser: links that are opened again and again must not fill the `Cookie` field."""
 _SLOT_CHARACTERS = 8
 _WORDS = "BCDFGHJKLMNPQRSTVWXZ"
 
@@ -147,6 +149,7 @@ class ConfirmPages:
         state, browser = login.state.reveal(), new_value()
         self._remember(state, _Visit(ticket, digest(browser), login))
         response = redirect(authcode.authorize_url(client, login))
+        self._site.end_oldest_cookies(request, response, "visit-", MAX_COOKIES_OF_A_KIND - 1)
         self._site.give_cookie(response, browser, _visit_slot(state))
         return response
 
@@ -166,6 +169,11 @@ class ConfirmPages:
         if visit is None or not visit.is_by(self._site.cookie(request, _visit_slot(state))):
             raise web.HTTPForbidden(text="This browser did not begin here. Open the link of the terminal.")
         del self._visits[state]
+        response = await self._sign_in(request, visit, query)
+        self._site.end_cookie(response, _visit_slot(state))
+        return response
+
+    async def _sign_in(self, request: web.Request, visit: _Visit, query: dict[str, str]) -> web.Response:
         ticket = visit.ticket
         try:
             client = await ticket.provider.code_client()
@@ -180,8 +188,8 @@ class ConfirmPages:
         signed_in = _SignedIn(ticket, digest(view), Confirmation(profile, tokens.access))
         session = self._sessions.renew(self._site.cookie(request, slot), signed_in)
         response = redirect(f"{self._site.public_url}/c/{ticket.id}/confirm?view={view}")
+        self._site.end_oldest_cookies(request, response, "session-", MAX_COOKIES_OF_A_KIND - 1)
         self._site.give_cookie(response, session, slot)
-        self._site.end_cookie(response, _visit_slot(state))
         return response
 
     def _signed_in(self, ticket: Ticket, session: str) -> _SignedIn | None:
@@ -225,7 +233,9 @@ class ConfirmPages:
         if form.get("decision") != "confirm":
             said = "the request was denied in the browser"
             name = ticket.provider.name
-            return self._deny(ticket, ApprovalDenied(f"{name}: denied on the page", user_message=said))
+            denied = self._deny(ticket, ApprovalDenied(f"{name}: denied on the page", user_message=said))
+            self._site.end_cookie(denied, _ticket_slot(ticket))
+            return denied
         if signed_in.confirmation.profile.name != ticket.about.name:
             raise web.HTTPForbidden(text="You are signed in as somebody else.")
         ticket.done.set_result(signed_in.confirmation)

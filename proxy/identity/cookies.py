@@ -54,6 +54,11 @@ class CookieNames:
             if self._ours.fullmatch(name) and _VALUE.fullmatch(value)
         ]
 
+    def slots(self, fields: Iterable[bytes]) -> list[str]:
+        """Return the slots of the cookies with names of ours, in their order."""
+        names = [name.decode() for name, _ in parse(fields) if self._ours.fullmatch(name)]
+        return [name.removeprefix(self._stem).removeprefix("-") for name in names]
+
     def imitation(self, fields: Iterable[bytes]) -> bytes | None:
         """Return the first name that is ours only after case or Unicode are folded; None without any."""
         return next((name for name, _ in _pairs(fields) if self._imitates(name)), None)

@@ -11,6 +11,7 @@ given, in an address or in a form.
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
@@ -26,6 +27,9 @@ from proxy.settings.front_door import PAGE_HOST, is_page_here
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024
+_UNHEARD = logging.getLogger("proxy.identity.web.unheard")
+"""Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
+_UNHEARD.disabled = True
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -82,7 +86,9 @@ class Site:
 
     async def start(self) -> None:
         """Listen. Raises: SettingsError when the address cannot be had."""
-        runner = web.AppRunner(self.app, access_log=None, handle_signals=False, keepalive_timeout=15)
+        runner = web.AppRunner(
+            self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
+        )
         await runner.setup()
         try:
             sockets = await listening.open_sockets(self._host, self._port)
@@ -146,6 +152,17 @@ class Site:
     def end_cookie(self, response: web.StreamResponse, slot: str = "") -> None:
         """Take a value back from a browser."""
         self._set_cookie(response, slot, "", 0)
+
+    def end_oldest_cookies(
+        self, request: web.Request, response: web.StreamResponse, kind: str, at_most: int
+    ) -> None:
+        """Take back cookies whose slot begins with `kind`, until `at_most` are left.
+
+        Browsers send those first that they have had for longest (RFC 6265 §5.4).
+        """
+        slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
+        for slot in slots[: max(0, len(slots) - at_most)]:
+            self.end_cookie(response, slot)
 
     def _set_cookie(self, response: web.StreamResponse, slot: str, value: str, max_age_s: int) -> None:
         response.set_cookie(

@@ -79,28 +79,24 @@ async def sign_in(pending: Pending, account: str, planted: bytes = b"") -> Answe
     return await ask(back, b"; ".join(filter(None, [planted, left.carried])))
 
 
-async def confirms(signed_in: Answer, carried: bytes) -> Answer:
-    """Press the button of the page that a signed-in browser was sent to."""
-    page = await ask(signed_in.location, carried)
-    where = signed_in.location.partition("?")[0]
-    return await ask(where, carried, form={**page.hidden, "decision": "confirm"})
-
-
 # ------------------------------------------------------------------------------------------ the checks
 
 
 async def only_bytes_are_compared(house: House, dev: House) -> None:
     """A name with a blank that browsers do not trim is another name, with the right value too."""
-    pending = await house.begin()
+    pending, planted = await house.begin(), f"fairlead-dev={MADE_UP}".encode()
     for blank in BLANKS:
         for encoding in ("utf-8", "latin-1"):
             try:
                 spaced = blank.encode(encoding)
             except UnicodeEncodeError:
                 continue
-            left = await leave(pending)
-            back = await at_the_provider(left.answer.location, "alice")
-            assert (await ask(back, spaced + left.carried)).status in (400, 403), (blank, encoding)
+            assert cookies.CookieNames("dev", is_secure=False).value([spaced + planted]) == ""
+    left = await leave(pending)
+    back = await at_the_provider(left.answer.location, "alice")
+    for blank in BLANKS:
+        assert (await ask(back, blank.encode() + left.carried)).status in (400, 403), blank
+    assert (await ask(back, b" " + left.carried + b" ")).status == 303
 
 
 async def a_name_that_imitates_ours_is_told(house: House, dev: House) -> None:
@@ -320,3 +316,46 @@ async def test_without_a_mend_its_check_fails(mend: str, monkeypatch: pytest.Mon
     finally:
         await house.door.close()
         await dev.door.close()
+
+
+# ------------------------------------------------------------------------------------------- the jar
+
+
+async def test_a_link_that_is_opened_again_and_again_does_not_fill_the_jar(house: House) -> None:
+    """The oldest visits go; the last one comes back as ever."""
+    pending = await house.begin()
+    jar: dict[str, str] = {}
+    for _ in range(30):
+        left = await leave(pending, cookie(jar))
+        for name, line in left.answer.set_cookies.items():
+            jar.pop(name, None)
+            if "Max-Age=0" not in line:
+                jar[name] = line
+    assert len(jar) == confirm.MAX_COOKIES_OF_A_KIND
+    back = await at_the_provider(left.answer.location, "alice")
+    assert (await ask(back, cookie(jar))).status == 303
+
+
+async def test_cookies_are_taken_back_when_they_have_served(house: House) -> None:
+    pending = await house.begin()
+    came_back = await sign_in(pending, "alice")
+    ended = [name for name, line in came_back.set_cookies.items() if "Max-Age=0" in line]
+    assert [name.rpartition("-")[0] for name in ended] == ["fairlead-confirm-visit"]
+    carried = cookie(came_back.set_cookies)
+    where = came_back.location.partition("?")[0]
+    page = await ask(came_back.location, carried)
+    denied = await ask(where, carried, form={**page.hidden, "decision": "deny"})
+    assert "Denied" in denied.text
+    ((name, line),) = denied.set_cookies.items()
+    assert "-session-" in name
+    assert "Max-Age=0" in line
+    assert (await ask(came_back.location, carried)).status == 404
+
+
+async def test_a_request_that_cannot_be_read_leaves_no_cookie_in_the_log(
+    house: House, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The HTTP library quotes the line that it cannot read."""
+    answer = await ask(house.door.page_urls[-1], f"fairlead-confirm={MADE_UP}\x01".encode())
+    assert answer.status == 400
+    assert MADE_UP not in caplog.text + "".join(capsys.readouterr())

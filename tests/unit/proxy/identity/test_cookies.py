@@ -110,6 +110,7 @@ def test_ours_and_those_of_other_sites_are_none(name: str) -> None:
 
 def test_only_ours_are_handed_to_another_replica() -> None:
     fields = [f"a=b; {STEM}={VALUE}; \xff=\xfe; {STEM}-visit-1={VALUE}; {STEM}-x=".encode("latin-1")]
+    assert SECURE.slots(fields) == ["", "visit-1", "x"]
     assert SECURE.own(fields) == [(STEM, VALUE), (f"{STEM}-visit-1", VALUE)]
 
 
