@@ -50,6 +50,14 @@ add_recordings_to(session_app)
 app.add_typer(session_app, name="session")
 
 Listen = Annotated[str | None, typer.Option(help="host:port of the SSH listener.")]
+AnyoneAnyUser = Annotated[
+    bool,
+    typer.Option(
+        "--dev-anyone-may-be-any-user",
+        help="Start the development provider also where others reach SSH or its page. It asks for no "
+        "password: anyone who reaches its page may become any user.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,13 @@ class _Options:
         return load(
             file=self.config, overrides={key: value for key, value in given.items() if value is not None}
         )
+
+    def to_serve(self, listen: str | None, anyone_any_user: bool) -> "Settings":
+        """Read the settings of a serving proxy, and find before its start what keeps it from starting."""
+        door = {"dev_anyone_may_be_any_user": True} if anyone_any_user else None
+        settings = self.settings(listen=listen, front_door=door)
+        settings.check_dev_provider()
+        return settings
 
 
 def main() -> None:
@@ -101,9 +116,9 @@ def _options(
 
 
 @app.command()
-def run(context: typer.Context, listen: Listen = None) -> None:
+def run(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAnyUser = False) -> None:
     """Try it on this machine: authorise your keys, serve, and print the ssh line to type."""
-    settings: Settings = context.obj.settings(listen=listen)
+    settings: Settings = context.obj.to_serve(listen, anyone_any_user)
     from proxy import app as application
     from proxy import quickstart
 
@@ -121,9 +136,9 @@ def run(context: typer.Context, listen: Listen = None) -> None:
 
 
 @app.command()
-def serve(context: typer.Context, listen: Listen = None) -> None:
+def serve(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAnyUser = False) -> None:
     """Serve with what is configured, and nothing made up."""
-    settings: Settings = context.obj.settings(listen=listen)
+    settings: Settings = context.obj.to_serve(listen, anyone_any_user)
     from proxy import app as application
 
     _serve(settings, lambda: application.serve(settings))

@@ -146,8 +146,7 @@ class Checkup:
             return Finding(name, "approval", None, "onboard is off: nobody new comes in this way")
         if provider.approval == "confirm":
             client = await provider.code_client()
-            confirm = self._settings.confirm
-            ours = confirm.public_url or f"http://{confirm.listen}"
+            ours = self._settings.confirm.page_url
             return Finding(
                 name,
                 "approval",

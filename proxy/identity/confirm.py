@@ -6,8 +6,13 @@
     POST /c/{id}/confirm   confirm or deny, once
 
 A provider's own page cannot show these; that makes the difference to a device code that somebody else
-began (RFC 8628 §5.4, BCP 247). A visit is bound to one browser by a cookie and to one ticket by `state`.
-Tickets live in the process that the terminal waits at; another replica's page hands requests over to it.
+began (RFC 8628 §5.4, BCP 247). Tickets live in the process that the terminal waits at; another replica's
+page hands requests over to it.
+
+A visit is bound to one ticket by `state`, and to the browser that left for the provider by a cookie of its
+own, which is good for this way only. The sign-in issues a new session, for this ticket alone. Its page is
+found by the session's cookie together with a value that only the address holds to which the signed-in
+browser was sent: who reads the cookie, as another port of `login.localhost` can, does not see that page.
 """
 
 import asyncio
@@ -27,11 +32,15 @@ from proxy.identity.peers import HandOver, Peers
 from proxy.identity.providers.base import About, Provider
 from proxy.identity.secret import Secret
 from proxy.identity.tickets import Confirmation, Ticket
-from proxy.identity.web import Handler, Site, new_session, read_form, read_query, redirect
+from proxy.identity.web import Handler, Site, read_form, read_query, redirect
+from proxy.identity.websessions import Sessions, digest, is_of, new_value
 from proxy.settings.front_door import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
 MAX_VISITS_PER_TICKET = 10
+MAX_COOKIES_OF_A_KIND = 5
+"""Of one browser: links that are opened again and again must not fill the `Cookie` field."""
+_SLOT_CHARACTERS = 8
 _WORDS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
@@ -40,8 +49,27 @@ class _Visit:
     """A browser that was sent to a provider on behalf of a ticket."""
 
     ticket: Ticket
-    session: str = field(repr=False)
+    browser: str = field(repr=False)
+    """Digest of the cookie that the browser left with."""
     web: WebLogin = field(repr=False)
+
+    def is_by(self, browser: str) -> bool:
+        """Tell whether a cookie is the one that the browser left with."""
+        return is_of(browser, self.browser)
+
+
+@dataclass(frozen=True, slots=True)
+class _SignedIn:
+    """A browser that came back from a provider, for one ticket."""
+
+    ticket: Ticket
+    view: str = field(repr=False)
+    """Digest of what the address of its page holds."""
+    confirmation: Confirmation = field(repr=False)
+
+    def is_seen_by(self, view: str) -> bool:
+        """Tell whether a request knows the address to which the signed-in browser was sent."""
+        return is_of(view, self.view)
 
 
 class ConfirmPages:
@@ -55,7 +83,7 @@ class ConfirmPages:
         self._others = HandOver(peers, settings.peer_timeout_s)
         self._tickets: dict[str, Ticket] = {}
         self._visits: OrderedDict[str, _Visit] = OrderedDict()
-        self._signed_in: OrderedDict[tuple[str, str], Confirmation] = OrderedDict()
+        self._sessions: Sessions[_SignedIn] = Sessions(settings.max_visits)
         self._site.app.add_routes(
             [
                 web.get("/c/{id}", self._leave),
@@ -105,27 +133,29 @@ class ConfirmPages:
         ticket.done.cancel()
         for state in [state for state, visit in self._visits.items() if visit.ticket is ticket]:
             del self._visits[state]
-        for entry in [entry for entry in self._signed_in if entry[1] == ticket.id]:
-            del self._signed_in[entry]
+        self._sessions.end_where(lambda signed_in: signed_in.ticket is ticket)
 
     # ---------------------------------------------------------------------------------- the pages
 
     @web.middleware
     async def _for_whom(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         page = self._others.other_page(request)
-        return await handler(request) if page is None else await self._others.ask(page, request)
+        if page is None:
+            return await handler(request)
+        return await self._others.ask(page, request, self._site.own_cookies(request))
 
     async def _leave(self, request: web.Request) -> web.StreamResponse:
         ticket = self._ticket(request)
-        session = self._site.session(request) or new_session()
         login = WebLogin(self.redirect_uri, Secret(self._others.tagged(secrets.token_urlsafe(24))))
         try:
             client = await ticket.provider.code_client()
         except OnboardingError as exc:
             return self._failed(ticket, exc)
-        self._remember(login.state.reveal(), _Visit(ticket, session, login))
+        state, browser = login.state.reveal(), new_value()
+        self._remember(state, _Visit(ticket, digest(browser), login))
         response = redirect(authcode.authorize_url(client, login))
-        self._site.give_session(response, session)
+        self._site.end_oldest_cookies(request, response, "visit-", MAX_COOKIES_OF_A_KIND - 1)
+        self._site.give_cookie(response, browser, _visit_slot(state))
         return response
 
     def _remember(self, state: str, visit: _Visit) -> None:
@@ -139,10 +169,16 @@ class ConfirmPages:
 
     async def _return(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request)
-        visit = self._visits.get(query.get("state", ""))
-        if visit is None or visit.session != self._site.session(request):
+        state = query.get("state", "")
+        visit = self._visits.get(state)
+        if visit is None or not visit.is_by(self._site.cookie(request, _visit_slot(state))):
             raise web.HTTPForbidden(text="This browser did not begin here. Open the link of the terminal.")
-        del self._visits[query["state"]]
+        del self._visits[state]
+        response = await self._sign_in(request, visit, query)
+        self._site.end_cookie(response, _visit_slot(state))
+        return response
+
+    async def _sign_in(self, request: web.Request, visit: _Visit, query: dict[str, str]) -> web.Response:
         ticket = visit.ticket
         try:
             client = await ticket.provider.code_client()
@@ -153,17 +189,26 @@ class ConfirmPages:
             return self._deny(ticket, exc)
         except OnboardingError as exc:
             return self._failed(ticket, exc)
-        self._signed_in[visit.session, ticket.id] = Confirmation(profile, tokens.access)
-        while len(self._signed_in) > self._settings.max_visits:
-            self._signed_in.popitem(last=False)
-        return redirect(f"{self._site.public_url}/c/{ticket.id}/confirm")
+        view, slot = new_value(), _ticket_slot(ticket)
+        signed_in = _SignedIn(ticket, digest(view), Confirmation(profile, tokens.access))
+        session = self._sessions.renew(self._site.cookie(request, slot), signed_in)
+        response = redirect(f"{self._site.public_url}/c/{ticket.id}/confirm?view={view}")
+        self._site.end_oldest_cookies(request, response, "session-", MAX_COOKIES_OF_A_KIND - 1)
+        self._site.give_cookie(response, session, slot)
+        return response
+
+    def _signed_in(self, ticket: Ticket, session: str) -> _SignedIn | None:
+        """Return what a browser's session stands for, if it is one for this ticket."""
+        found = self._sessions.find(session)
+        return found if found is not None and found.ticket is ticket else None
 
     async def _ask(self, request: web.Request) -> web.StreamResponse:
         ticket = self._ticket(request)
-        session = self._site.session(request)
-        known = self._signed_in.get((session, ticket.id))
-        if known is None:
+        session = self._site.cookie(request, _ticket_slot(ticket))
+        signed_in = self._signed_in(ticket, session)
+        if signed_in is None or not signed_in.is_seen_by(read_query(request).get("view", "")):
             return redirect(f"{self._site.public_url}/c/{ticket.id}")
+        known = signed_in.confirmation
         shown = _facts(ticket, known)
         csrf = [("csrf", self._site.csrf(session, ticket.id))]
         if known.profile.name != ticket.about.name:
@@ -185,21 +230,25 @@ class ConfirmPages:
         self._site.check_origin(request)
         ticket = self._ticket(request)
         form = await read_form(request)
-        session = self._site.session(request)
+        session = self._site.cookie(request, _ticket_slot(ticket))
         self._site.check_csrf(session, ticket.id, form.get("csrf", ""))
-        known = self._signed_in.get((session, ticket.id))
-        if known is None or ticket.done.done():
+        signed_in = self._signed_in(ticket, session)
+        if signed_in is None or ticket.done.done():
             raise web.HTTPForbidden(text="Nobody is signed in here, or this was answered already.")
         if form.get("decision") != "confirm":
             said = "the request was denied in the browser"
             name = ticket.provider.name
-            return self._deny(ticket, ApprovalDenied(f"{name}: denied on the page", user_message=said))
-        if known.profile.name != ticket.about.name:
+            denied = self._deny(ticket, ApprovalDenied(f"{name}: denied on the page", user_message=said))
+            self._site.end_cookie(denied, _ticket_slot(ticket))
+            return denied
+        if signed_in.confirmation.profile.name != ticket.about.name:
             raise web.HTTPForbidden(text="You are signed in as somebody else.")
-        ticket.done.set_result(known)
+        ticket.done.set_result(signed_in.confirmation)
         self._forget(ticket)
         body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
-        return self._site.page("Confirmed", body)
+        response = self._site.page("Confirmed", body)
+        self._site.end_cookie(response, _ticket_slot(ticket))
+        return response
 
     def _deny(self, ticket: Ticket, denial: ApprovalDenied) -> web.Response:
         if not ticket.done.done():
@@ -221,6 +270,16 @@ class ConfirmPages:
         _log.info("sign-in failed", provider=ticket.provider.name, code=exc.code, reason=str(exc))
         body = pages.paragraph(exc.user_message[:1].upper() + exc.user_message[1:] + ".")
         return self._site.page("That did not work", body, status=502)
+
+
+def _visit_slot(state: str) -> str:
+    """Name the cookie of one visit: tabs that are on their way at once do not end each other."""
+    return f"visit-{digest(state)[:_SLOT_CHARACTERS]}"
+
+
+def _ticket_slot(ticket: Ticket) -> str:
+    """Name the cookie of a browser's session for one ticket."""
+    return f"session-{digest(ticket.id)[:_SLOT_CHARACTERS]}"
 
 
 def _facts(ticket: Ticket, known: Confirmation) -> str:

@@ -1,11 +1,13 @@
 """The one door to HTTP as a client: bounded in time, size and reach; no foreign exception leaves it.
 
 Redirects are never followed, cookies never kept, the environment's proxies never read, and only https
-(or http on loopback) is spoken. URLs and bodies are not logged: either may hold a secret.
+(or http on loopback) is spoken. Names below `localhost` are loopback here, whatever the system's resolver
+says of them (RFC 6761 §6.3). URLs and bodies are not logged: either may hold a secret.
 """
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +15,11 @@ from typing import Any, Protocol
 from urllib.parse import quote_plus, urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from proxy.errors import SettingsError
 from proxy.identity.secret import Secret
-from proxy.settings.front_door import HttpSettings, check_url
+from proxy.settings.front_door import HttpSettings, check_url, is_localhost_name, is_loopback
 
 _USER_AGENT = "fairlead"
 
@@ -120,11 +123,17 @@ class HttpClient:
             data=form,
             headers=headers,
             allow_redirects=False,
-            proxy=self._settings.proxy_url or None,
+            proxy=self._proxy_for(request.url),
         ) as response:
             body = await self._read(response)
             lowered = {name.lower(): value for name, value in response.headers.items()}
             return Reply(response.status, lowered, body)
+
+    def _proxy_for(self, url: str) -> str | None:
+        """Return the forward proxy for a URL; what is on this machine is not where that proxy is."""
+        host = urlsplit(url).hostname or ""
+        is_here = is_loopback(host) or is_localhost_name(host)
+        return None if is_here else self._settings.proxy_url or None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
@@ -134,13 +143,42 @@ class HttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._settings.max_connections, ssl=self._ssl),
+                connector=aiohttp.TCPConnector(
+                    limit=self._settings.max_connections, ssl=self._ssl, resolver=LocalhostResolver()
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_timeout_s),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
             )
         return self._session
+
+
+class LocalhostResolver(AbstractResolver):
+    """A resolver that takes names below `localhost` for loopback, as browsers do, and asks for the others.
+
+    Source: RFC 6761 §6.3. glibc asks DNS for them unless a module of systemd is installed.
+    """
+
+    def __init__(self) -> None:
+        self._others = aiohttp.DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a name. Raises: OSError."""
+        if not is_localhost_name(host):
+            return await self._others.resolve(host, port, family)
+        loopback = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)
+            for kind, address in loopback
+            if family in (socket.AF_UNSPEC, kind)
+        ]
+
+    async def close(self) -> None:
+        """Let go of the resolver for the other names."""
+        await self._others.close()
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit_bytes: int) -> bytes:

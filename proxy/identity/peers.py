@@ -7,6 +7,7 @@ stays with the replica whose terminal waits. No trust is needed for that: the ot
 
 import hashlib
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import aiohttp
@@ -22,10 +23,13 @@ _TAG_CHARACTERS = 8
 _TAGGED = re.compile(rf"([0-9a-f]{{{_TAG_CHARACTERS}}})\.")
 _HANDED_OVER = "Fairlead-Handed-Over"
 """Header of a request that goes no further; a client that sends it is answered by whom it meets."""
-_REQUEST_HEADERS = ("Host", "Cookie", "Origin", "Content-Type", "User-Agent")
+_REQUEST_HEADERS = ("Host", "Origin", "Content-Type", "User-Agent")
 _OF_ONE_HOP = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 _MAX_ANSWER_BYTES = 256 * 1024
 _MAX_CONNECTIONS = 32
+
+Cookies = Sequence[tuple[str, str]]
+"""Names and values."""
 
 
 def tag_of(proxy_id: str) -> str:
@@ -78,9 +82,14 @@ class HandOver:
             return None
         return self._peers.page_of(found[1])
 
-    async def ask(self, page: str, request: web.Request) -> web.Response:
-        """Have another replica answer. Raises: HTTPBadGateway when it does not."""
+    async def ask(self, page: str, request: web.Request, cookies: Cookies) -> web.Response:
+        """Have another replica answer, which gets `cookies` and none of other sites.
+
+        Raises: HTTPBadGateway when it does not.
+        """
         headers = [(_HANDED_OVER, "1")]
+        if cookies:
+            headers.append(("Cookie", "; ".join(f"{name}={value}" for name, value in cookies)))
         headers += [(name, one) for name in _REQUEST_HEADERS for one in request.headers.getall(name, ())]
         body = await request.read()
         try:

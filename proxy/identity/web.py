@@ -1,11 +1,17 @@
-"""What our web pages have in common: headers, cookies, who may post, and being served. Decides nothing else.
+"""What our web pages have in common: one origin, headers, cookies, who may post, and being served.
 
-Sources: RFC 6265bis §4.1.3 (`__Host-`), CSP Level 3, Fetch §3.2 (Origin); sibling hosts and other ports of
-loopback can set cookies for us, so a cookie that comes twice counts as none.
+Sources: RFC 6265bis §4.1.3 (name prefixes), CSP Level 3, Fetch §3.2 (Origin). Which cookies are ours is
+decided by `cookies`, and what their values stand for by `websessions`.
+
+Over plain http, cookies ignore ports (RFC 6265 §8.5): a program on any port of this machine, or behind
+`ssh -L`, that gets a browser to `login.localhost:<its port>` reads our cookies there, and sets some. A page
+therefore never rests on a cookie alone: what a cookie opens also needs a value that only our own origin was
+given, in an address or in a form.
 """
 
 import hashlib
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
@@ -14,11 +20,17 @@ import structlog
 from aiohttp import web
 
 from proxy.errors import SettingsError
-from proxy.identity import pages
-from proxy.settings.front_door import is_loopback
+from proxy.identity import listening, pages
+from proxy.identity.cookies import CookieNames
+from proxy.identity.websessions import LIFE_S
+from proxy.settings.front_door import PAGE_HOST, is_page_here
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024
+_UNHEARD = logging.getLogger("proxy.identity.web.unheard")
+"""Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
+_UNHEARD.disabled = True
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -26,13 +38,21 @@ class Site:
     """One origin that we serve: its cookies, its checks, its socket."""
 
     def __init__(self, purpose: str, host: str, port: int, public_url: str = "") -> None:
-        """`purpose` names cookies and logs; `public_url` is how browsers come, if not by host and port."""
+        """`purpose` names cookies and logs; `public_url` is how browsers come, if not as `login.localhost`.
+
+        Raises: SettingsError when browsers cannot come by `host`, and there is no `public_url`.
+        """
+        if not public_url and not is_page_here(host):
+            raise SettingsError(
+                f"{purpose}: a page that listens on {host} needs a public_url, by which browsers come"
+            )
         self._purpose = purpose
         self._host = host
         self._port = port
         self._public_url = public_url.rstrip("/")
         self._key = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
+        self._cookies = CookieNames(purpose, is_secure=self._is_secure)
         self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_FORM_BYTES)
 
     # --------------------------------------------------------------------------------- addresses
@@ -49,36 +69,34 @@ class Site:
 
     @property
     def local_url(self) -> str:
-        """How this process itself comes here."""
-        host = "127.0.0.1" if self._host in ("", "0.0.0.0", "::") else self._host  # noqa: S104 - compared
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}"
+        """How programs and browsers of this machine come here; see PAGE_HOST."""
+        return f"http://{PAGE_HOST}:{self._port}"
 
     @property
     def _origin(self) -> str:
-        parts = urlsplit(self.public_url)
-        return f"{parts.scheme}://{parts.netloc}".lower()
+        return f"{urlsplit(self.public_url).scheme}://{_authority(self.public_url)}"
 
-    def _hosts(self) -> set[str]:
-        """Give the values of Host that mean us; others are names somebody pointed at our address."""
-        hosts = {urlsplit(self.public_url).netloc.lower(), urlsplit(self.local_url).netloc.lower()}
-        if is_loopback(urlsplit(self.local_url).hostname or ""):
-            hosts.add(f"localhost:{self._port}")
-        return hosts
+    def _is_meant(self, request: web.Request) -> bool:
+        """Tell whether the one Host of a request means us; others are names that were pointed at us."""
+        hosts = [value for name, value in request.raw_headers if name.lower() == b"host"]
+        ours = {_authority(url).encode() for url in (self.public_url, self.local_url)}
+        return len(hosts) == 1 and _without_default_port(hosts[0].lower(), self.public_url) in ours
 
     # ---------------------------------------------------------------------------------- lifetime
 
     async def start(self) -> None:
         """Listen. Raises: SettingsError when the address cannot be had."""
-        runner = web.AppRunner(self.app, access_log=None, handle_signals=False, keepalive_timeout=15)
+        runner = web.AppRunner(
+            self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
+        )
         await runner.setup()
-        site = web.TCPSite(runner, self._host or None, self._port, backlog=128)
         try:
-            await site.start()
+            sockets = await listening.open_sockets(self._host, self._port)
+            for listener in sockets:
+                await web.SockSite(runner, listener).start()
         except OSError as exc:
             await runner.cleanup()
-            raise SettingsError(
-                f"{self._purpose}: cannot listen on {self._host}:{self._port}: {exc}"
-            ) from None
+            raise SettingsError(f"{self._purpose}: cannot listen on {exc.strerror}") from None
         self._runner = runner
         self._port = runner.addresses[0][1]
 
@@ -92,8 +110,13 @@ class Site:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
-        if request.host.lower() not in self._hosts():
+        if not self._is_meant(request):
             return web.Response(status=421, text="This server does not go by that name.\n")
+        imitation = self._cookies.imitation(_cookie_fields(request))
+        if imitation is not None:
+            _log.warning("a cookie imitates ours", site=self._purpose, name=ascii(imitation)[:100])
+            text = "A cookie imitates one of ours. Delete the cookies of this site, then open the link again."
+            return self.page("That did not work", pages.paragraph(text), status=400)
         try:
             return await handler(request)
         except web.HTTPException as exc:
@@ -108,29 +131,48 @@ class Site:
 
     def check_origin(self, request: web.Request) -> None:
         """Refuse a form that another site sent; browsers put Origin on every POST."""
-        if request.headers.get("Origin", "").lower() != self._origin:
+        if request.headers.get("Origin", "") != self._origin:
             raise web.HTTPForbidden(text="This form was not sent from our page.")
 
-    def session(self, request: web.Request) -> str:
-        """Give the value of our cookie; empty when there is none, or more than one."""
-        found = [
-            value.strip()
-            for header in request.headers.getall("Cookie", [])
-            for name, _, value in (part.partition("=") for part in header.split(";"))
-            if name.strip() == self._cookie
-        ]
-        return found[0] if len(found) == 1 and 20 <= len(found[0]) <= 100 else ""
+    def cookie(self, request: web.Request, slot: str = "") -> str:
+        """Return the value of a cookie of ours; empty when there is none, or more than one.
 
-    def give_session(self, response: web.StreamResponse, session: str) -> None:
-        """Bind a browser to `session`. Lax: the way back from a provider is a cross-site link."""
+        Its form is that of our values, and nothing more is known of it: ask `websessions`.
+        """
+        return self._cookies.value(_cookie_fields(request), slot)
+
+    def own_cookies(self, request: web.Request) -> list[tuple[str, str]]:
+        """Return the cookies of a request that have names of ours."""
+        return self._cookies.own(_cookie_fields(request))
+
+    def give_cookie(self, response: web.StreamResponse, value: str, slot: str = "") -> None:
+        """Give a value to a browser. Lax: the way back from a provider is a cross-site link."""
+        self._set_cookie(response, slot, value, LIFE_S)
+
+    def end_cookie(self, response: web.StreamResponse, slot: str = "") -> None:
+        """Take a value back from a browser."""
+        self._set_cookie(response, slot, "", 0)
+
+    def end_oldest_cookies(
+        self, request: web.Request, response: web.StreamResponse, kind: str, at_most: int
+    ) -> None:
+        """Take back cookies whose slot begins with `kind`, until `at_most` are left.
+
+        Browsers send those first that they have had for longest (RFC 6265 §5.4).
+        """
+        slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
+        for slot in slots[: max(0, len(slots) - at_most)]:
+            self.end_cookie(response, slot)
+
+    def _set_cookie(self, response: web.StreamResponse, slot: str, value: str, max_age_s: int) -> None:
         response.set_cookie(
-            self._cookie,
-            session,
+            self._cookies.name(slot),
+            value,
             path="/",
             httponly=True,
             samesite="Lax",
             secure=self._is_secure,
-            max_age=3_600,
+            max_age=max_age_s,
         )
 
     def csrf(self, session: str, about: str) -> str:
@@ -145,11 +187,6 @@ class Site:
     @property
     def _is_secure(self) -> bool:
         return self.public_url.startswith("https:")
-
-    @property
-    def _cookie(self) -> str:
-        name = f"fairlead-{self._purpose}"
-        return f"__Host-{name}" if self._is_secure else name
 
     # ----------------------------------------------------------------------------------- answers
 
@@ -178,9 +215,17 @@ class Site:
         return web.Response(status=status, text=html, content_type="text/html", headers=headers)
 
 
-def new_session() -> str:
-    """Make a value for a browser's cookie."""
-    return secrets.token_urlsafe(32)
+def _cookie_fields(request: web.Request) -> list[bytes]:
+    return [value for name, value in request.raw_headers if name.lower() == b"cookie"]
+
+
+def _authority(url: str) -> str:
+    """Return host and port of a URL as browsers write them into Host and Origin (RFC 6454 §6.2)."""
+    return _without_default_port(urlsplit(url).netloc.lower().encode(), url).decode()
+
+
+def _without_default_port(authority: bytes, url: str) -> bytes:
+    return authority.removesuffix(_DEFAULT_PORTS[urlsplit(url).scheme].encode())
 
 
 def redirect(location: str) -> web.Response:

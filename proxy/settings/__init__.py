@@ -292,9 +292,44 @@ class Settings(_Section):
 
     @property
     def front_door_in_effect(self) -> FrontDoorSettings:
-        """The development provider is for those who reach this machine from this machine, and only them."""
-        host, _ = split_address(self.listen)
-        return self.front_door.in_effect(embedded=is_loopback(host))
+        """The way in for new users, with the development provider only where it may start.
+
+        Raises: SettingsError naming the settings, when it is configured and may not start.
+        """
+        self.check_dev_provider()
+        is_allowed = self._is_ssh_for_this_machine or self.front_door.dev_anyone_may_be_any_user
+        return self.front_door.in_effect(embedded=is_allowed and not self.proxy_protocol.trusted)
+
+    @property
+    def is_dev_provider_held_back(self) -> bool:
+        """Whether the development provider would stand in, were it not for `proxy_protocol.trusted`."""
+        door = self.front_door
+        is_wanted = not door.providers and door.dev_on_loopback and self._is_ssh_for_this_machine
+        return is_wanted and bool(self.proxy_protocol.trusted)
+
+    def check_dev_provider(self) -> None:
+        """Refuse to start the development provider where others reach it. Raises: SettingsError."""
+        door, why = self.front_door, "it asks for no password, and anyone may become any user"
+        is_configured = any(provider.kind == "dev" for provider in door.providers)
+        if self.proxy_protocol.trusted and (is_configured or door.dev_anyone_may_be_any_user):
+            name = "providers" if is_configured else "dev_anyone_may_be_any_user"
+            raise SettingsError(
+                f"front_door.{name}: the development provider never starts while proxy_protocol.trusted is "
+                f"set, since a load balancer brings others to SSH: {why}"
+            )
+        if not is_configured or door.dev_anyone_may_be_any_user:
+            return
+        beyond = door.dev_beyond_this_machine() if self._is_ssh_for_this_machine else "listen"
+        if beyond is not None:
+            raise SettingsError(
+                f"{beyond}: the development provider starts where others reach it only with "
+                f"front_door.dev_anyone_may_be_any_user (--dev-anyone-may-be-any-user): {why}"
+            )
+
+    @property
+    def _is_ssh_for_this_machine(self) -> bool:
+        """Whether SSH itself is reached from this machine only, as far as `listen` tells."""
+        return is_loopback(split_address(self.listen)[0])
 
     @property
     def installation_file(self) -> Path | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -15,6 +15,12 @@ Action = Literal["allow", "refuse", "waitlist"]
 Approval = Literal["device", "confirm"]
 
 _LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+
+PAGE_HOST = "login.localhost"
+"""Host name of our pages where browsers reach them on this machine. Cookies ignore ports (RFC 6265 §8.5):
+on `localhost` or `127.0.0.1`, every program there would share the jar, those behind `ssh -L` included.
+A browser takes every name below `localhost` for loopback by itself (RFC 6761 §6.3)."""
 
 
 def is_loopback(host: str) -> bool:
@@ -25,6 +31,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def is_localhost_name(host: str) -> bool:
+    """Tell whether `host` is `localhost` or below it: loopback for whoever follows RFC 6761 §6.3.
+
+    The system's resolver may not; `identity.http` and browsers resolve these names themselves.
+    """
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def is_page_here(host: str) -> bool:
+    """Tell whether a page that listens on `host` is reached as PAGE_HOST: by 127.0.0.1, ::1 or a wildcard."""
+    return host in _WILDCARDS or host in ("127.0.0.1", "::1", "localhost")
 
 
 def check_url(url: str) -> str:
@@ -39,13 +59,30 @@ def check_url(url: str) -> str:
         raise ValueError(f"{url[:200]!r} is not a URL") from None
     if not host or parts.username is not None or parts.fragment or re.search(r"[\x00-\x20\x7f-\xa0\\]", url):
         raise ValueError(f"{url[:200]!r} is not a plain absolute URL")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+    is_here = is_loopback(host) or is_localhost_name(host)
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
         raise ValueError(f"{url[:200]!r} must be https (http is for loopback only)")
     return url
 
 
 def _base_url(url: str) -> str:
     return check_url(url).rstrip("/")
+
+
+def check_page_url(url: str) -> str:
+    """Give back the URL at which browsers reach a page of ours, without a final slash; empty is the default.
+
+    Raises: ValueError naming the URL, also for 127.0.0.1 and `localhost`, where every port has our cookies.
+    """
+    if not url:
+        return ""
+    checked = _base_url(url)
+    if is_loopback(urlsplit(checked).hostname or ""):
+        raise ValueError(
+            f"{url[:200]!r} shares its cookies with every port of this machine; use a name of its own, "
+            f"such as {PAGE_HOST}"
+        )
+    return checked
 
 
 def check_peer_url(url: str) -> str:
@@ -63,6 +100,7 @@ def check_peer_url(url: str) -> str:
 
 PeerUrl = Annotated[str, AfterValidator(check_peer_url)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+PageUrl = Annotated[str, AfterValidator(check_page_url)]
 Url = Annotated[str, AfterValidator(check_url)]
 
 
@@ -182,10 +220,12 @@ class DevSettings(_Provider):
     kind: Literal["dev"] = "dev"
     approval: Approval = "device"
     host: str = "127.0.0.1"
+    """`127.0.0.1` or `::1`; `0.0.0.0` and `::` need `dev_anyone_may_be_any_user`. Whatever it is, the
+    proxy itself comes by loopback."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """0 takes any free one."""
-    public_url: str = ""
-    """How browsers reach it, when not by host and port."""
+    public_url: PageUrl = ""
+    """How browsers reach it, by default `http://login.localhost:<port>`."""
     accounts: tuple[DevAccount, ...] = ()
     any_account: bool = True
     """False: only the listed accounts exist."""
@@ -193,6 +233,20 @@ class DevSettings(_Provider):
     poll_interval_s: Annotated[int, Field(ge=1, le=60)] = 1
     max_pending: Count = 1_000
     """Device codes, page visits and tokens alive at once, each."""
+
+    @field_validator("host")
+    @classmethod
+    def _proxy_reaches_it_by_loopback(cls, value: str) -> str:
+        if not is_page_here(value):
+            raise ValueError(f"{value!r} is not one of 127.0.0.1, ::1, 0.0.0.0 and ::")
+        return value
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether its page is reached from this machine only."""
+        if self.public_url and not is_localhost_name(urlsplit(self.public_url).hostname or ""):
+            return False
+        return is_loopback(self.host)
 
 
 ProviderSettings = Annotated[
@@ -261,8 +315,9 @@ class ConfirmSettings(_Section):
     """The page on which a person confirms a key."""
 
     listen: str = "127.0.0.1:8022"
-    public_url: BaseUrl | Literal[""] = ""
-    """How browsers reach it, by default at `listen`; register `<public_url>/callback` with the provider."""
+    public_url: PageUrl = ""
+    """How browsers reach it, by default `http://login.localhost:<port>`; register `<public_url>/callback`
+    with the provider. Needed when `listen` names an address that is neither loopback nor a wildcard."""
     max_visits: Count = 1_000
     """Browsers on their way through a provider at once."""
     peer_url: PeerUrl | Literal[""] = ""
@@ -270,6 +325,11 @@ class ConfirmSettings(_Section):
     Needed where a load balancer sends browsers to any of several replicas: the terminal waits at one."""
     peer_timeout_s: Seconds = 30
     """Another replica's answer, the provider's answers to it included."""
+
+    @property
+    def page_url(self) -> str:
+        """How browsers reach it, without a final slash, unless `listen` leaves the port open."""
+        return self.public_url or f"http://{PAGE_HOST}:{self.listen.rpartition(':')[2]}"
 
 
 class FrontDoorSettings(_Section):
@@ -280,6 +340,9 @@ class FrontDoorSettings(_Section):
     comes in, except in embedded mode, which has the development provider."""
     dev_on_loopback: bool = True
     """Without providers, and with SSH reached from this machine only, the development provider stands in."""
+    dev_anyone_may_be_any_user: bool = False
+    """The development provider may also start where others reach SSH or its page: it asks for no password,
+    so that anyone who reaches its page may become any user. Never with `proxy_protocol.trusted`."""
     http: HttpSettings = HttpSettings()
     keys: KeyListSettings = KeyListSettings()
     onboarding: OnboardingSettings = OnboardingSettings()
@@ -300,6 +363,14 @@ class FrontDoorSettings(_Section):
             if strange := sorted(set(rule.providers) - known):
                 raise ValueError(f"rule {rule.name!r} names unknown providers: {', '.join(strange)}")
         return self
+
+    def dev_beyond_this_machine(self) -> str | None:
+        """Name the setting by which others reach the page of a configured development provider, if any."""
+        for number, provider in enumerate(self.providers):
+            if isinstance(provider, DevSettings) and not provider.is_for_this_machine:
+                field = "host" if not is_loopback(provider.host) else "public_url"
+                return f"front_door.providers.{number}.{field}"
+        return None
 
     def in_effect(self, *, embedded: bool) -> "FrontDoorSettings":
         """Fill in what depends on the rest: the provider of embedded mode, and what holds without a rule.

@@ -90,7 +90,7 @@ async def flow(door: FrontDoor, decision: str, account: str) -> None:
         for url in browser.visited:
             query = parse_qs(urlsplit(url).query)
             SECRETS.update(
-                query[name][0] for name in ("code", "state", "nonce", "user_code") if name in query
+                query[name][0] for name in ("code", "state", "nonce", "user_code", "view") if name in query
             )
     await waiting
 

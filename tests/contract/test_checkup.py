@@ -138,7 +138,7 @@ async def test_an_openid_provider_that_is_well(server: Scripted) -> None:
         ("keys", None),
     ]
     assert found[1][2].endswith("; has UserInfo")
-    assert found[3][2].endswith("http://127.0.0.1:8022/callback must be registered there")
+    assert found[3][2].endswith("http://login.localhost:8022/callback must be registered there")
 
 
 @pytest.mark.parametrize(

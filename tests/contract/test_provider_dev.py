@@ -11,67 +11,18 @@ import pytest
 from proxy.errors import SettingsError
 from proxy.errors.login import ApprovalDenied, CodeExpired, KeyNotConfirmed, KeyNotListed, OtherAccount
 from proxy.identity.authcode import WebLogin, authorize_url, read_callback, redeem
-from proxy.identity.clock import REAL, Clock
+from proxy.identity.clock import REAL
 from proxy.identity.devserver.server import DevServer
-from proxy.identity.frontdoor import FrontDoor
 from proxy.identity.http import Request
 from proxy.identity.onboarding import Pending
 from proxy.identity.providers.dev import Dev
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import (
-    ConfirmSettings,
-    DevAccount,
     DevSettings,
-    FrontDoorSettings,
-    OnboardingSettings,
 )
+from tests.contract.door import ALICE, MALLORY, OTHER, House, open_house
 from tests.fakes.browser import Browser, Page
-from tests.fakes.provider import Leaping, Registered, new_key, tools
-
-ALICE, OTHER, MALLORY = new_key(), new_key(), new_key()
-
-
-class Hurried:
-    """Pauses between polls are cut short, and the time that they should have taken has passed."""
-
-    def __init__(self) -> None:
-        self._skipped = 0.0
-        self.clock = Clock(lambda: REAL.now() + self._skipped, self._sleep)
-
-    async def _sleep(self, seconds: float) -> None:
-        if seconds > 100:  # lingering, which these tests do not want to end
-            return await asyncio.sleep(seconds)
-        self._skipped += seconds
-        return await asyncio.sleep(0.02)
-
-
-class House:
-    """A front door with its records."""
-
-    def __init__(self, door: FrontDoor, records: Registered) -> None:
-        self.door = door
-        self.records = records
-        self.onboarding = door.onboarding
-
-    async def begin(self, key=ALICE, name="alice", source="192.0.2.1") -> Pending:
-        return await self.onboarding.begin(source, name, key.blob)
-
-
-async def open_house(**settings: Any) -> House:
-    provider = DevSettings(
-        accounts=(
-            DevAccount(name="listed", keys=(str(ALICE),)),
-            DevAccount(name="alice", full_name="Alice Liddell", groups=("wonderland",)),
-        ),
-        **settings.pop("dev", {}),
-    )
-    confirm = ConfirmSettings(listen="127.0.0.1:0")
-    onboarding = OnboardingSettings(**{"linger_s": 1000, **settings.pop("onboarding", {})})
-    chosen = FrontDoorSettings(providers=(provider,), confirm=confirm, onboarding=onboarding)
-    records = Registered()
-    return House(
-        await FrontDoor.open(chosen.in_effect(embedded=True), records, clock=Hurried().clock), records
-    )
+from tests.fakes.provider import Leaping, tools
 
 
 @pytest.fixture
@@ -164,8 +115,11 @@ async def test_keys_of_a_known_account_are_asked_by_name_of_the_provider(house: 
 async def test_a_code_is_good_once(house: House, browser: Browser) -> None:
     pending = await house.begin()
     page = await browser.get(pending.shown.verification_uri_complete)
-    await browser.submit(page, "approve")
-    assert (await browser.submit(page, "approve", account="mallory")).status == 404
+    async with Browser() as another:
+        other_page = await another.get(pending.shown.verification_uri_complete)
+        await browser.submit(page, "approve")
+        assert (await another.submit(other_page, "approve", account="mallory")).status == 404
+    assert (await browser.submit(page, "approve", account="mallory")).status == 403
     assert (await browser.get(pending.shown.verification_uri_complete)).status == 404
 
 
@@ -268,7 +222,7 @@ async def test_pending_codes_are_bounded() -> None:
 
 async def test_a_page_for_nobody_but_this_machine(house: House) -> None:
     (url,) = house.door.page_urls
-    assert url.startswith("http://127.0.0.1:")
+    assert url.startswith("http://login.localhost:")
 
 
 async def test_a_port_in_use_is_said_in_words(house: House) -> None:
@@ -342,25 +296,11 @@ async def dev() -> AsyncIterator[tuple[DevServer, Dev, Any]]:
 
 async def sign_in(url: str, account: str, decision: str = "approve") -> dict[str, str]:
     """Sign in, and give the parameters that the browser would take to the redirect URI."""
-    import aiohttp
-
     async with Browser() as browser:
-        page = await browser.get(url)
-        data = {**page.forms[0].fields, "decision": decision, "account": account}
-        parts = urlsplit(page.url)
-        async with aiohttp.ClientSession(
-            cookies=browser.cookies, cookie_jar=aiohttp.CookieJar(unsafe=True)
-        ) as raw:
-            raw.cookie_jar.update_cookies(browser.cookies)
-            response = await raw.post(
-                f"{parts.scheme}://{parts.netloc}/authorize",
-                data=data,
-                headers={"Origin": f"{parts.scheme}://{parts.netloc}"},
-                allow_redirects=False,
-            )
-            assert response.status == 303, await response.text()
-            query = parse_qs(urlsplit(response.headers["Location"]).query)
-            return {name: values[0] for name, values in query.items()}
+        answer = await browser.submit(await browser.get(url), decision, account=account, follow=False)
+        assert answer.status == 303, answer.text
+        query = parse_qs(urlsplit(answer.headers["Location"]).query)
+        return {name: values[0] for name, values in query.items()}
 
 
 async def test_code_pkce_state_nonce(dev: tuple[DevServer, Dev, Any]) -> None:

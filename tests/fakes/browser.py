@@ -6,6 +6,8 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
+from proxy.identity.http import LocalhostResolver
+
 
 @dataclass
 class Form:
@@ -49,7 +51,10 @@ class Browser:
 
     async def __aenter__(self) -> "Browser":
         self.visited: list[str] = []
-        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=LocalhostResolver()),
+            cookie_jar=aiohttp.CookieJar(unsafe=True),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -62,26 +67,37 @@ class Browser:
     async def get(self, url: str, **headers: str) -> Page:
         return await self._go("GET", url, None, headers)
 
-    async def post(self, url: str, data: dict[str, str], origin: str | None = "", **headers: str) -> Page:
+    async def post(
+        self, url: str, data: dict[str, str], origin: str | None = "", *, follow: bool = True, **headers: str
+    ) -> Page:
         """Send a form; `origin` is the page's own unless given, None leaves the header out."""
         parts = urlsplit(url)
         if origin is not None:
             headers["Origin"] = origin or f"{parts.scheme}://{parts.netloc}"
-        return await self._go("POST", url, data, headers)
+        return await self._go("POST", url, data, headers, follow=follow)
 
-    async def submit(self, page: Page, decision: str, **fields: str) -> Page:
+    async def submit(self, page: Page, decision: str, *, follow: bool = True, **fields: str) -> Page:
+        """Press a button of the first form; without `follow` a redirect is what is given back."""
         form = page.forms[0]
         data = {**form.fields, **fields} | ({"decision": decision} if decision else {})
-        return await self.post(urljoin(page.url, form.action), data)
+        return await self.post(urljoin(page.url, form.action), data, follow=follow)
 
-    async def _go(self, method: str, url: str, data: dict[str, str] | None, headers: dict[str, str]) -> Page:
+    async def _go(
+        self,
+        method: str,
+        url: str,
+        data: dict[str, str] | None,
+        headers: dict[str, str],
+        *,
+        follow: bool = True,
+    ) -> Page:
         for _ in range(10):
             self.visited.append(url)
             async with self._session.request(
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 html = await response.text()
-                if response.status in (301, 302, 303, 307) and "Location" in response.headers:
+                if follow and response.status in (301, 302, 303, 307) and "Location" in response.headers:
                     url = urljoin(url, response.headers["Location"])
                     method, data = ("GET", None) if response.status in (301, 302, 303) else (method, data)
                     headers = {}

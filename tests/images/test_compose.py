@@ -74,7 +74,7 @@ def system(compose_config: dict[str, str], tmp_path_factory: pytest.TempPathFact
 def test_somebody_new_approves_in_a_browser_and_is_in_a_shell(system: System) -> None:
     with Terminal(system.command("ssh", "fl"), columns=80, rows=60, env={"LC_ALL": "C.UTF-8"}) as terminal:
         code = terminal.expect(r"open +(http\S+)(?s:.*?)enter the code +(\S+)(?s:.*?)nothing to type.*\n")
-        assert code.group(1) == f"http://127.0.0.1:{system.page_port}/device"
+        assert code.group(1) == f"http://login.localhost:{system.page_port}/device"
         decide(Shown(code.group(1), code.group(2)))
         terminal.expect(r"[#$%>] ?$")
         terminal.send("echo in=$((6 * 7)); pwd; exit 3\r")

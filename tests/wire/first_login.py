@@ -32,6 +32,15 @@ The page, which the development provider of `make run` serves on loopback:
 {page}
 ```
 
+The page has a host name of its own, because cookies ignore ports: on `127.0.0.1` or `localhost`, a program
+behind `ssh -L` would share its cookies. Chromium, Firefox and curl take every name below `localhost` for
+their own machine. A browser that asks the system's resolver instead, and says that it cannot find
+`login.localhost`, needs this line in `/etc/hosts`:
+
+```
+127.0.0.1 login.localhost
+```
+
 From then on the key is enough:
 
 ```

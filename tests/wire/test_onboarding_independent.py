@@ -37,7 +37,7 @@ def in_front_of(program: Path, directory: Path, key: Path, **settings: Any) -> I
         "PATH": os.environ["PATH"],
         "ISSUER": issuer,
         "PORT": str(port),
-        "REDIRECT_URI": f"http://127.0.0.1:{confirm_port}/callback",
+        "REDIRECT_URI": f"http://login.localhost:{confirm_port}/callback",
         "SSH_KEY": public_line(key),
     }
     provider = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.neighbours import ask
 from tests.fakes.browser import Browser, Page
 from tests.wire.browser import Shown, in_a_loop
 from tests.wire.harness import free_port
@@ -36,7 +37,7 @@ class Balancer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://login.localhost:{self.port}"
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._end.set)
@@ -144,6 +145,18 @@ def test_a_browser_that_meets_the_other_replica_is_answered_by_the_one_that_wait
         assert asked.headers["Content-Security-Policy"].startswith("default-src 'none'")
         attempt.entered()
     assert Newcomer(pair.first, "alice", tmp_path, person.keys).silently().stdout == b"in\n"
+
+
+def test_cookies_of_other_sites_stay_at_the_page_that_a_browser_meets(pair: Pair, tmp_path: Path) -> None:
+    """Names and values may be any bytes; those of ours go over, and what imitates them goes nowhere."""
+    pair.balancer.target = pair.pages[1]
+    with Newcomer(pair.first, "alice", tmp_path).log_in() as attempt:
+        link = attempt.shown().url
+        until(lambda: look(link).status == 200, "the replicas have heard of each other")
+        strange = b"\xff\xfe=\x80; a=" + "\u2000".encode()
+        assert in_a_loop(ask(link, strange)).status == 303
+        imitation = "\u2000fairlead-confirm-session-01234567=x".encode()
+        assert in_a_loop(ask(link, imitation)).status == 400
 
 
 def test_a_denial_reaches_the_terminal_through_the_other_replica(pair: Pair, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def confirm(shown: Shown, account: str) -> list[str]:
             assert shown.code in page.text
             assert (await browser.submit(page, "confirm")).status == 200
             queries = [parse_qs(urlsplit(url).query) for url in browser.visited]
-            names = ("code", "state", "nonce", "code_challenge")
+            names = ("code", "state", "nonce", "code_challenge", "view")
             found = [value for query in queries for name in names for value in query.get(name, [])]
             return found + list(browser.cookies.values())
 

@@ -32,8 +32,9 @@ from proxy.identity.devserver.grants import (
 )
 from proxy.identity.pages import Button, Fact
 from proxy.identity.secret import Secret
-from proxy.identity.web import Site, new_session, read_form, read_query, redirect
-from proxy.settings.front_door import DevAccount, DevSettings, is_loopback
+from proxy.identity.web import Site, read_form, read_query, redirect
+from proxy.identity.websessions import Sessions
+from proxy.settings.front_door import DevAccount, DevSettings
 
 _log = structlog.get_logger("devprovider")
 CLIENT_ID = "fairlead"
@@ -58,6 +59,7 @@ class DevServer:
         self._grants = Grants(settings, clock)
         self._key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": uuid.uuid4().hex})
         self._site = Site("dev", settings.host, settings.port, settings.public_url)
+        self._sessions: Sessions[None] = Sessions(settings.max_pending, clock=clock)
         self._site.app.add_routes(
             [
                 web.get("/.well-known/openid-configuration", self._discovery),
@@ -94,7 +96,7 @@ class DevServer:
         _log.warning(
             "development identity provider: anybody who reaches it can be anybody",
             page=self.page_url,
-            beyond_this_machine=not is_loopback(self._settings.host),
+            beyond_this_machine=not self._settings.is_for_this_machine,
         )
 
     async def close(self) -> None:
@@ -224,7 +226,7 @@ class DevServer:
         grant = self._find(user_code)
         if grant is None:
             return self._ask_code("That code is not known, or it was used, or it has expired.")
-        session = self._site.session(request) or new_session()
+        session = self._known(request) or self._sessions.begin(None)
         shown = grant.shown
         body = (
             pages.facts(
@@ -248,14 +250,14 @@ class DevServer:
             + pages.paragraph(HONESTY, "warning")
         )
         response = self._site.page("Let this terminal in?", body)
-        self._site.give_session(response, session)
+        self._site.give_cookie(response, session)
         return response
 
     async def _device_answer(self, request: web.Request) -> web.StreamResponse:
         self._site.check_origin(request)
         form = await read_form(request)
         user_code = form.get("user_code", "")
-        self._site.check_csrf(self._site.session(request), user_code, form.get("csrf", ""))
+        self._site.check_csrf(self._known(request), user_code, form.get("csrf", ""))
         grant = self._find(user_code)
         if grant is None:
             return self._ask_code("That code was used already, or it has expired.")
@@ -267,7 +269,17 @@ class DevServer:
             raise web.HTTPBadRequest(text="There is no such account here.")
         grant.account, grant.state = account, "approved"
         body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
-        return self._site.page("Approved", body)
+        return self._renewed(request, self._site.page("Approved", body))
+
+    def _known(self, request: web.Request) -> str:
+        """Return the value of a browser's cookie when we issued it, else nothing: no other is adopted."""
+        value = self._site.cookie(request)
+        return value if value in self._sessions else ""
+
+    def _renewed(self, request: web.Request, response: web.Response) -> web.Response:
+        """Give another value to a browser whose user has said who they are."""
+        self._site.give_cookie(response, self._sessions.renew(self._site.cookie(request), None))
+        return response
 
     def _find(self, user_code: str) -> DeviceGrant | None:
         try:
@@ -293,7 +305,7 @@ class DevServer:
 
     async def _authorize_page(self, request: web.Request) -> web.StreamResponse:
         query = self._check_authorization(read_query(request))
-        session = self._site.session(request) or new_session()
+        session = self._known(request) or self._sessions.begin(None)
         matter = urlencode(sorted(query.items()))
         body = (
             pages.paragraph("Fairlead wants to know who you are.")
@@ -307,7 +319,7 @@ class DevServer:
         )
         parts = urlsplit(query["redirect_uri"])
         response = self._site.page("Sign in", body, form_targets=[f"{parts.scheme}://{parts.netloc}"])
-        self._site.give_session(response, session)
+        self._site.give_cookie(response, session)
         return response
 
     async def _authorize_answer(self, request: web.Request) -> web.StreamResponse:
@@ -316,7 +328,7 @@ class DevServer:
         given = {name: form.pop(name, "") for name in ("csrf", "account", "decision")}
         query = self._check_authorization(form)
         matter = urlencode(sorted(query.items()))
-        self._site.check_csrf(self._site.session(request), matter, given["csrf"])
+        self._site.check_csrf(self._known(request), matter, given["csrf"])
         reply = {"state": query.get("state", ""), "iss": self.issuer}
         account = self._grants.account(given["account"])
         if given["decision"] != "approve":
@@ -325,7 +337,8 @@ class DevServer:
             raise web.HTTPBadRequest(text="There is no such account here.")
         else:
             reply["code"] = self._grants.begin_code(account, query)
-        return redirect(f"{query['redirect_uri']}?{urlencode(reply)}")
+        response = redirect(f"{query['redirect_uri']}?{urlencode(reply)}")
+        return self._renewed(request, response) if "code" in reply else response
 
     def _check_authorization(self, query: Mapping[str, str]) -> dict[str, str]:
         """Refuse on a page of our own what must not be sent on (RFC 6749 §4.1.2.1)."""

@@ -1,0 +1,104 @@
+"""Cookies of our pages, read as bytes: names, the `Cookie` field, and names that imitate ours. Pure.
+
+A browser compares names as bytes and trims SP and HTAB only. `U+2000 __Host-Http-x` is therefore no
+`__Host-Http-` name to it, and any sibling host may set such a cookie; a server that trims or folds more than
+the browser takes that cookie for its own.
+
+Sources: RFC 6265 §4.2.1 and §5.2; RFC 6265bis (draft 22) §4.1.3, name prefixes.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+HOST_ONLY_PREFIX = "__Host-Http-"
+"""A browser takes such a name only by `Set-Cookie` of this very host over https, never from a script or from
+a sibling host. A browser that does not know it treats it as `__Host-`, with which it begins."""
+
+_VALUE = re.compile(rb"[A-Za-z0-9_-]{20,100}")
+_SLOT = rb"(?:-[a-z0-9]+)*"
+
+
+class CookieNames:
+    """The names that one site gives to its cookies: `stem`, or `stem-slot` where there are several."""
+
+    def __init__(self, purpose: str, *, is_secure: bool) -> None:
+        """Name cookies after `purpose`, lower-case ASCII; `is_secure` says that browsers come by https.
+
+        Over plain http names have no prefix: it needs `Secure`, and WebKit drops `Secure` cookies there.
+        """
+        self._stem = f"{HOST_ONLY_PREFIX if is_secure else ''}fairlead-{purpose}"
+        self._ours = _pattern(self._stem.encode())
+        self._folded = _pattern(self._stem.casefold().encode())
+        self._as_sent = re.compile(rb"[ \t]*" + self._ours.pattern + rb"[ \t]*")
+
+    def name(self, slot: str = "") -> str:
+        """Return the name of the cookie for `slot`, lower-case ASCII letters and digits joined by `-`."""
+        return f"{self._stem}-{slot}" if slot else self._stem
+
+    def value(self, fields: Iterable[bytes], slot: str = "") -> str:
+        """Return the value of one cookie of ours out of the `Cookie` fields of a request.
+
+        Empty when there is none, when there are two, as after a sibling host has set one for the parent
+        domain, or when the value has a form that we never issue.
+        """
+        wanted = self.name(slot).encode()
+        found = [value for name, value in parse(fields) if name == wanted]
+        return found[0].decode() if len(found) == 1 and _VALUE.fullmatch(found[0]) else ""
+
+    def own(self, fields: Iterable[bytes]) -> list[tuple[str, str]]:
+        """Return the cookies with names of ours, as they came, and no other site's."""
+        return [
+            (name.decode(), value.decode())
+            for name, value in parse(fields)
+            if self._ours.fullmatch(name) and _VALUE.fullmatch(value)
+        ]
+
+    def slots(self, fields: Iterable[bytes]) -> list[str]:
+        """Return the slots of the cookies with names of ours, in their order."""
+        names = [name.decode() for name, _ in parse(fields) if self._ours.fullmatch(name)]
+        return [name.removeprefix(self._stem).removeprefix("-") for name in names]
+
+    def imitation(self, fields: Iterable[bytes]) -> bytes | None:
+        """Return the first name that is ours only after case or Unicode are folded; None without any."""
+        return next((name for name, _ in _pairs(fields) if self._imitates(name)), None)
+
+    def _imitates(self, name: bytes) -> bool:
+        """Judge a name as it was sent, so that no mistake of `parse` hides anything here."""
+        if self._as_sent.fullmatch(name):
+            return False
+        return any(self._folded.fullmatch(spelling) for spelling in _foldings(name))
+
+
+def parse(fields: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield name and value of every cookie of `Cookie` fields; a cookie without `=` has an empty name."""
+    for name, value in _pairs(fields):
+        yield trim(name), trim(value)
+
+
+def trim(text: bytes) -> bytes:
+    """Remove SP and HTAB from both ends, which is all that a browser removes (RFC 6265 §5.2)."""
+    return text.strip(b" \t")
+
+
+def _pairs(fields: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    for field in fields:
+        for pair in field.split(b";"):
+            name, equals, value = pair.partition(b"=")
+            yield (name, value) if equals else (b"", name)
+
+
+def _pattern(stem: bytes) -> re.Pattern[bytes]:
+    return re.compile(re.escape(stem) + _SLOT)
+
+
+def _foldings(name: bytes) -> Iterator[bytes]:
+    """Yield what a careless reader may take `name` for, as UTF-8 and as Latin-1."""
+    for encoding in ("utf-8", "latin-1"):
+        text = unicodedata.normalize("NFKD", name.decode(encoding, "ignore")).casefold()
+        yield "".join(letter for letter in text if not _is_unseen(letter)).encode()
+
+
+def _is_unseen(letter: str) -> bool:
+    """Tell whether a character is a blank, a control or format character, or a mark on another one."""
+    return letter.isspace() or unicodedata.category(letter)[0] in "CMZ"
