@@ -8,10 +8,10 @@ SOURCES := proxy shelld deploy tests bench
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cluster containers soak lint fix bench protos lock images clean
+.PHONY: help run test cluster containers soak lint fix bench protos lock images images-evaluation clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Runtime first, so that `make run` on a fresh machine waits for no test tool.
 $(VENV)/runtime.stamp: requirements.lock pyproject.toml
@@ -71,6 +71,10 @@ TAG ?= dev
 images: ## build the images fairlead-proxy:$(TAG) and fairlead-shelld:$(TAG) on BASE
 	docker build -f deploy/shelld.Dockerfile --build-arg BASE=$(BASE) -t fairlead-shelld:$(TAG) .
 	docker build -f deploy/proxy.Dockerfile --build-arg BASE=$(BASE) -t fairlead-proxy:$(TAG) .
+
+images-evaluation: ## build what the evaluation needs besides: fairlead-postgres:$(TAG) and fairlead-nats:$(TAG)
+	docker build -f deploy/postgres.Dockerfile --build-arg BASE=$(BASE) -t fairlead-postgres:$(TAG) .
+	docker build -f deploy/nats.Dockerfile --build-arg BASE=$(BASE) -t fairlead-nats:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
