@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ pytestmark = [pytest.mark.cluster, needs("kubectl"), pytest.mark.timeout(1_800)]
 
 OWN, WORKSPACES = "fairlead", "fairlead-workspaces"
 EVALUATION = "deploy/kubernetes/evaluation"
+_FOR_OLD = "components/kubernetes-1.20"
 STORES = ("fairlead-nats", "fairlead-postgres")
 
 
@@ -120,19 +122,23 @@ def _write_overlay(made: Installation) -> None:
     """Write what this cluster needs besides the evaluation: its age, and addresses where it has no DNS."""
     made.overlay.mkdir()
     place = os.path.relpath(docker.ROOT / "deploy" / "kubernetes", made.overlay)
-    version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
-    minor = re.match(r"v1\.(\d+)", version)
-    is_old = minor is None or int(minor[1]) < 21
     content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{place}/evaluation"],
-        "components": [f"{place}/components/kubernetes-1.20"] if is_old else [],
+        "components": [f"{place}/{_FOR_OLD}"] if _is_old() else [],
         "patches": []
         if kubectl("-n", "kube-system", "get", "service", "kube-dns", check=False)
         else _names(),
     }
     (made.overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
+
+
+def _is_old() -> bool:
+    """Tell whether the cluster is of a release before 1.21; one built without its tag says v0.0.0."""
+    version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    minor = re.match(r"v1\.(\d+)", version)
+    return minor is None or int(minor[1]) < 21
 
 
 def _names() -> list[dict[str, Any]]:
@@ -178,12 +184,12 @@ def test_the_commands_of_the_page_end_in_a_shell(installation: Installation) -> 
 
 
 def test_credentials_that_exist_are_kept(installation: Installation) -> None:
-    def secrets() -> str:
+    def kept() -> str:
         return kubectl("-n", OWN, "get", "secret", "-o", "jsonpath={range .items[*]}{.metadata.name}{.data}")
 
-    before = secrets()
+    before = kept()
     subprocess.run([docker.ROOT / EVALUATION / "credentials"], check=True, capture_output=True, timeout=120)
-    assert secrets() == before
+    assert kept() == before
 
 
 def test_a_workspace_has_no_login_to_the_stores(installation: Installation) -> None:
@@ -272,3 +278,27 @@ def test_nothing_can_be_done_that_is_not_needed(installation: Installation) -> N
     assert not may("create", "pods/exec", "-n", WORKSPACES)
     assert not may("list", "nodes")
     assert not may("list", "namespaces")
+
+
+def test_the_server_takes_the_production_base_under_other_names(needs_cluster: None, tmp_path: Path) -> None:
+    """Every object that docs/deploy.md makes of it, in namespaces of this test."""
+    del needs_cluster
+    kubernetes = docker.ROOT / "deploy" / "kubernetes"
+    shutil.copytree(kubernetes, tmp_path / "deploy" / "kubernetes")
+    shutil.copy(kubernetes / "base" / "settings.yaml", tmp_path)
+    shutil.copy(kubernetes / "evaluation" / "dev.yaml", tmp_path)
+    names = [f"fairlead-e2e-{secrets.token_hex(3)}-{kind}" for kind in ("proxies", "workspaces")]
+    here = {"ssh-proxies": names[0], "ssh-workspaces": names[1]}
+    if _is_old():
+        here["components: ["] = f"components: [deploy/kubernetes/{_FOR_OLD}, "
+    for file, text in documents.files("deploy.md", "Production").items():
+        words = re.compile("|".join(map(re.escape, here)))
+        (tmp_path / file).write_text(words.sub(lambda found: here[found[0]], text))
+    for name in names:
+        kubectl("create", "namespace", name)
+    try:
+        taken = kubectl("apply", "--dry-run=server", "-o", "name", "-k", str(tmp_path)).split()
+    finally:
+        kubectl("delete", "namespace", *names, "--wait=false")
+    assert "deployment.apps/fairlead" in taken
+    assert {f"namespace/{name}" for name in names} <= set(taken)
