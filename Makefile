@@ -1,59 +1,60 @@
 # One command a task. Everything is installed into .venv of this checkout; nothing else is touched.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 PROTO := protos/shelld/v1/shelld.proto
 SOURCES := proxy shelld deploy tests bench
 # Most tests wait for programs rather than for a processor.
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cluster containers soak lint fix bench protos lock images clean
+.PHONY: help run test cluster containers soak lint fix bench protos lock images images-evaluation clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Runtime first, so that `make run` on a fresh machine waits for no test tool.
-.venv/runtime.stamp: requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+$(VENV)/runtime.stamp: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-.venv/dev.stamp: requirements-dev.lock .venv/runtime.stamp
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-run: .venv/runtime.stamp ## start Fairlead on this machine with embedded defaults and say how to connect
+run: $(VENV)/runtime.stamp ## start Fairlead on this machine with embedded defaults and say how to connect
 	@$(BIN)/fairlead run
 
-test: .venv/dev.stamp ## every test but the long ones
+test: $(VENV)/dev.stamp ## every test but the long ones
 	$(BIN)/python -m pytest -m "not slow and not cluster and not docker" -n $(WORKERS) --dist loadfile $(ARGS)
 
-cluster: .venv/dev.stamp ## the tests that need a Kubernetes cluster: the one that KUBECONFIG names
+cluster: $(VENV)/dev.stamp ## the tests that need a Kubernetes cluster: the one that KUBECONFIG names
 	$(BIN)/python -m pytest -m cluster -n $(WORKERS) --dist loadfile $(ARGS)
 
-containers: .venv/dev.stamp ## the tests that need docker: images are built, and run beside images of every kind
+containers: $(VENV)/dev.stamp ## the tests that need docker: images are built, and run beside images of every kind
 	$(BIN)/python -m pytest -m docker $(ARGS)
 
-soak: .venv/dev.stamp ## the long tests: gigabytes, thousands of programs, deep fuzzing
+soak: $(VENV)/dev.stamp ## the long tests: gigabytes, thousands of programs, deep fuzzing
 	HYPOTHESIS_PROFILE=deep $(BIN)/python -m pytest -m slow --timeout=3600 $(ARGS)
 
-lint: .venv/dev.stamp ## ruff, mypy strict, import contracts, generated protos fresh
+lint: $(VENV)/dev.stamp ## ruff, mypy strict, import contracts, generated protos fresh
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory protos OUT=$$(mktemp -d) CHECK=1
 
-fix: .venv/dev.stamp ## let ruff repair and format what it can
+fix: $(VENV)/dev.stamp ## let ruff repair and format what it can
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/dev.stamp ## measure against a direct sshd of this machine; writes bench/results/
+bench: $(VENV)/dev.stamp ## measure against a direct sshd of this machine; writes bench/results/
 	$(BIN)/python -m bench $(ARGS)
 
 OUT ?= .
-protos: .venv/dev.stamp ## regenerate the modules of protos/
+protos: $(VENV)/dev.stamp ## regenerate the modules of protos/
 	@$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=quiet:$(OUT) --mypy_grpc_out=quiet:$(OUT) $(PROTO)
@@ -61,7 +62,7 @@ protos: .venv/dev.stamp ## regenerate the modules of protos/
 	  cmp "$$f" "protos/shelld/v1/$$(basename $$f)" || { echo "stale: run make protos"; exit 1; }; done; \
 	  rm -r "$(OUT)"; echo "protos: generated modules are fresh"; fi
 
-lock: .venv/dev.stamp ## resolve the lock files anew
+lock: $(VENV)/dev.stamp ## resolve the lock files anew
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements-dev.lock
 
@@ -70,6 +71,10 @@ TAG ?= dev
 images: ## build the images fairlead-proxy:$(TAG) and fairlead-shelld:$(TAG) on BASE
 	docker build -f deploy/shelld.Dockerfile --build-arg BASE=$(BASE) -t fairlead-shelld:$(TAG) .
 	docker build -f deploy/proxy.Dockerfile --build-arg BASE=$(BASE) -t fairlead-proxy:$(TAG) .
+
+images-evaluation: ## build what the evaluation needs besides: fairlead-postgres:$(TAG) and fairlead-nats:$(TAG)
+	docker build -f deploy/postgres.Dockerfile --build-arg BASE=$(BASE) -t fairlead-postgres:$(TAG) .
+	docker build -f deploy/nats.Dockerfile --build-arg BASE=$(BASE) -t fairlead-nats:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

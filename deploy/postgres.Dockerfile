@@ -9,8 +9,10 @@ RUN groupadd --gid 10002 postgres && useradd --uid 10002 --gid 10002 --home-dir 
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql \
  && rm -rf /var/lib/apt/lists/* \
  && ln -s /usr/lib/postgresql/*/bin /usr/local/pgsql \
- && install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data
+ && install -d -o postgres -g postgres -m 0700 /var/lib/postgresql/data \
+ && install -d -o postgres -g postgres -m 0755 /run/credentials
 COPY deploy/compose/postgres.sh /usr/local/bin/serve-postgres
+COPY deploy/compose/credentials.sh /usr/local/bin/make-credentials
 ENV PATH=/usr/local/pgsql:$PATH PGDATA=/var/lib/postgresql/data PGUSER=fairlead PGDATABASE=fairlead
 USER 10002:10002
 VOLUME /var/lib/postgresql/data

@@ -54,7 +54,7 @@ Ready = Callable[[str, int, hostkeys.HostKeys], None]
 
 
 async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
-    """Run until SIGTERM or SIGINT, then let live sessions end for `shutdown.grace_s`.
+    """Run until SIGTERM or SIGINT, then let live sessions end for `shutdown_grace_s`.
 
     Raises: SettingsError, StoreError, TrustError when a part cannot start.
     """
@@ -73,9 +73,9 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
         tuning.settle_heap()
         await stop.wait()
         health.set_ready(False)
-        _log.info("shutting down", drain_s=settings.health.drain_s, grace_s=settings.shutdown.grace_s)
+        _log.info("shutting down", drain_s=settings.health.drain_s, grace_s=settings.shutdown_grace_s)
         await asyncio.sleep(settings.health.drain_s)
-        await listener.close(settings.shutdown.grace_s)
+        await listener.close(settings.shutdown_grace_s)
 
 
 async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys, Health]:

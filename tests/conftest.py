@@ -11,12 +11,15 @@ from hypothesis import HealthCheck, settings
 
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
 from proxy.userstring import parse
+from tests.strictness import report_unclosed_databases
 
 # Shared machines stall; a stall is no failure of the code under test.
 _CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=200, **_CALM)
 settings.register_profile("deep", max_examples=100_000, **_CALM)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+report_unclosed_databases()
 
 
 @pytest.fixture

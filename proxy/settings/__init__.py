@@ -31,6 +31,9 @@ Bytes = Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)]
 
 _PREFIX = "FAIRLEAD_"
 
+_FAREWELL_S = 5
+"""Of a shutdown: the last sentence to those who are still connected, and the end of the process itself."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -214,7 +217,10 @@ class ShutdownSettings(_Section):
     """How the process ends."""
 
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 5
-    """Live sessions may end by themselves for this long after SIGTERM."""
+    """Live sessions may end by themselves for this long after SIGTERM and `health.drain_s`."""
+    deadline_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """From SIGTERM to the KILL of the platform, such as `terminationGracePeriodSeconds` of a pod. Live
+    sessions then have what it leaves, or `grace_s` where that is given and shorter."""
 
 
 class LogSettings(_Section):
@@ -264,6 +270,30 @@ class Settings(_Section):
         if self.health.listen:
             split_address(self.health.listen)
         return self
+
+    @model_validator(mode="after")
+    def _shutdown_fits_its_deadline(self) -> "Settings":
+        if self.shutdown_grace_s < 0:
+            raise ValueError(
+                f"shutdown.deadline_s: health.drain_s and what closes afterwards take "
+                f"{self._closing_s:g} s of it, so it must be more than that"
+            )
+        return self
+
+    @property
+    def shutdown_grace_s(self) -> float:
+        """Seconds that live sessions have after `health.drain_s`, so that `shutdown.deadline_s` is kept."""
+        shutdown = self.shutdown
+        if shutdown.deadline_s is None:
+            return shutdown.grace_s
+        left_s = shutdown.deadline_s - self._closing_s
+        return min(left_s, shutdown.grace_s) if "grace_s" in shutdown.model_fields_set else left_s
+
+    @property
+    def _closing_s(self) -> float:
+        """Seconds of a shutdown that are no live session's, at most."""
+        closing_s = self.recording.close_timeout_s + self.events.close_timeout_s + _FAREWELL_S
+        return self.health.drain_s + closing_s
 
     @property
     def state_dir(self) -> Path:

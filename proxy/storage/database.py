@@ -5,6 +5,7 @@ transaction checks first that the database is still that of the installation it 
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -138,6 +139,17 @@ class Database:
             raise StoreError(f"the database failed: {exc}", user_message=_SORRY) from exc
 
 
+class _SqliteConnection(sqlite3.Connection):
+    """A connection that closes itself, in whichever thread the last reference to it ends.
+
+    aiosqlite opens a connection in a thread and drops the result unclosed when the caller was cancelled
+    meanwhile, which every query timeout may do.
+    """
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
     try:
         parsed = sa.make_url(url)
@@ -145,7 +157,8 @@ def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
             parsed = parsed.set(drivername="postgresql+asyncpg")
         if parsed.get_backend_name() != "sqlite":
             return create_async_engine(parsed, pool_pre_ping=True, hide_parameters=True)
-        engine = create_async_engine(parsed, connect_args={"timeout": query_timeout_s}, hide_parameters=True)
+        options = {"timeout": query_timeout_s, "factory": _SqliteConnection, "check_same_thread": False}
+        engine = create_async_engine(parsed, connect_args=options, hide_parameters=True)
     except ModuleNotFoundError as exc:
         raise StoreError(
             f"the database cannot be used: {exc.name} is not installed; PostgreSQL needs fairlead[postgres]"

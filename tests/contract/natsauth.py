@@ -2,16 +2,13 @@
 
 import base64
 import binascii
-import ipaddress
 import json
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from tests.fakes.certificates import Authority
 
 _OPERATOR, _ACCOUNT, _USER, _SEED = 14 << 3, 0, 20 << 3, 18 << 3
 
@@ -68,38 +65,7 @@ def write_creds(file: Path) -> dict[str, Any]:
 
 def write_certificates(directory: Path) -> None:
     """Write ca.pem and, signed by it, {server,client}.{pem,key}; the server is 127.0.0.1."""
-    authority = ec.generate_private_key(ec.SECP256R1())
-    _write(directory, "ca", authority, authority)
+    authority = Authority("ca")
+    (directory / "ca.pem").write_bytes(authority.pem)
     for name in ("server", "client"):
-        _write(directory, name, ec.generate_private_key(ec.SECP256R1()), authority)
-
-
-def _write(
-    directory: Path, name: str, key: ec.EllipticCurvePrivateKey, authority: ec.EllipticCurvePrivateKey
-) -> None:
-    def dn(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    now, usage = datetime.now(UTC), name == "ca"
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(dn(name))
-        .issuer_name(dn("ca"))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=usage, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(authority, hashes.SHA256())
-    )
-    (directory / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (directory / f"{name}.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+        authority.issue("127.0.0.1").write(directory, name)

@@ -1,7 +1,6 @@
 """Blueprints over https from a real `git http-backend`, which wants a token."""
 
 import base64
-import datetime
 import os
 import ssl
 import subprocess
@@ -9,18 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from proxy.blueprints.git import GitSource
 from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.settings.blueprints import GitSettings
+from tests.fakes.certificates import Authority
 from tests.wire.harness import needs
 
 TOKEN = "token-that-nobody-may-see"
@@ -30,34 +25,6 @@ pytestmark = needs("git")
 def http_backend() -> Path:
     said = subprocess.run(["git", "--exec-path"], capture_output=True, text=True, check=True, timeout=60)
     return Path(said.stdout.strip()) / "git-http-backend"
-
-
-def certificate(directory: Path) -> Path:
-    """Make a self-signed certificate for 127.0.0.1, with its key in the same file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "tls.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return file
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -106,11 +73,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(directory: Path, tls: Path) -> Iterator[str]:
+def serving(directory: Path, authority: Authority) -> Iterator[str]:
     handler = type("Own", (Handler,), {"root": directory})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls)
+    context.load_cert_chain(*authority.issue("127.0.0.1").write(directory, "server"))
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -123,7 +90,8 @@ def serving(directory: Path, tls: Path) -> Iterator[str]:
 
 
 async def test_a_token_is_given_to_the_server_and_to_nobody_else(tmp_path: Path) -> None:
-    bare, work, tls = tmp_path / "blueprints.git", tmp_path / "work", certificate(tmp_path)
+    bare, work, authority = tmp_path / "blueprints.git", tmp_path / "work", Authority()
+    (tls := tmp_path / "ca.pem").write_bytes(authority.pem)
     git = ["git", "-C", str(work), "-c", "user.name=t", "-c", "user.email=t@example.com"]
     subprocess.run(["git", "init", "-q", "-b", "main", str(work)], check=True)
     (work / "dev.yaml").write_text("description: over https")
@@ -139,7 +107,7 @@ async def test_a_token_is_given_to_the_server_and_to_nobody_else(tmp_path: Path)
         settings = GitSettings(url=f"{url}/{path}", token_file=tmp_path / token, ca_file=ca_file)
         return GitSource(settings)
 
-    with serving(tmp_path, tls) as url:
+    with serving(tmp_path, authority) as url:
         assert (await source("blueprints.git", "token", tls).fetch()).files == {
             "dev.yaml": b"description: over https"
         }

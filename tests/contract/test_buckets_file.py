@@ -9,6 +9,7 @@ import pytest
 from proxy.errors.stores import StateUnavailable
 from proxy.events.buckets import Bucket, BucketSpec
 from proxy.events.buckets.file import FileBuckets
+from tests.strictness import unclosed
 
 PATIENCE_S = 30
 SPEC = BucketSpec("things")
@@ -70,3 +71,15 @@ async def test_a_damaged_file_is_said_to_be_one(process: Opened, tmp_path: Path)
         await bucket.put("key", b"1")
     assert not bucket.is_live
     assert bucket.get("key") is None
+
+
+async def test_a_damaged_file_is_closed_again(process: Opened, tmp_path: Path) -> None:
+    """An open connection that nobody can reach would be reported in whichever test runs next."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "shared.db").write_bytes(b"no database" * 1_000)
+    with unclosed() as found:
+        buckets = process()
+        with pytest.raises(StateUnavailable):
+            await buckets.open(SPEC).put("key", b"1")
+        await buckets.close()
+    assert found == []

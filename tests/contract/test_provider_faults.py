@@ -16,6 +16,7 @@ from proxy.identity.device_flow import Authorization, DeviceClient
 from proxy.identity.http import HttpClient, HttpFailed, Request
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import HttpSettings
+from tests.fakes.certificates import Authority
 from tests.fakes.provider import CUT, HANG, HANG_UP, Leaping, Say, Scripted, fixture, said
 
 GITHUB = fixture("github")
@@ -206,9 +207,10 @@ async def test_cookies_are_not_kept(server: Scripted, http: HttpClient) -> None:
 async def test_an_untrusted_certificate_is_refused_and_a_private_authority_can_be_trusted(
     tmp_path: Path,
 ) -> None:
-    certificate, key = make_certificate(tmp_path)
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*authority.issue("127.0.0.1").write(tmp_path, "server"))
 
     async def answer(request: web.Request) -> web.Response:
         del request
@@ -220,7 +222,7 @@ async def test_an_untrusted_certificate_is_refused_and_a_private_authority_can_b
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
     url = f"https://127.0.0.1:{runner.addresses[0][1]}/"
-    strict, private = HttpClient(HttpSettings()), HttpClient(HttpSettings(ca_file=certificate))
+    strict, private = HttpClient(HttpSettings()), HttpClient(HttpSettings(ca_file=tmp_path / "ca.pem"))
     try:
         with pytest.raises(HttpFailed, match="certificate is not trusted"):
             await strict.send(Request(url))
@@ -246,39 +248,6 @@ async def test_foreign_exceptions_stay_behind_the_door(server: Scripted, hasty: 
         assert "hush" not in str(caught.value)
         assert caught.value.__cause__ is None
         assert not isinstance(caught.value, FairleadError)
-
-
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now, loopback = datetime.datetime.now(datetime.UTC), ipaddress.ip_address("127.0.0.1")
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(loopback)]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
-    )
-    files = directory / "cert.pem", directory / "key.pem"
-    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return files
 
 
 def test_fixtures_name_their_source() -> None:

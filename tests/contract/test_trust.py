@@ -393,6 +393,7 @@ def _probe(port: int, context: ssl.SSLContext) -> bytes:
 
 def _context(keeper: Keeper, tmp_path: Path, *, shows: KeyPair | None, version: Any = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=keeper.material().roots.decode())
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python's default since 3.13
     context.set_alpn_protocols(["h2"])
     if version is not None:
         context.minimum_version = context.maximum_version = version

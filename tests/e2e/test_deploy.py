@@ -1,6 +1,15 @@
-"""The kustomization of `deploy/kubernetes`, really applied: two proxies in the cluster, and `ssh` to them."""
+"""The evaluation of `deploy/kubernetes`, installed by the commands of docs/deploy.md, and `ssh` to it.
 
+The commands run as they are written. Programs of the same names stand before the real ones on PATH and add
+what a cluster of tests lacks: DNS, a recent release, and a client that accepts an unknown host key.
+"""
+
+import base64
 import json
+import os
+import random
+import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,20 +20,18 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import documents
 from tests.e2e import cluster as real
 from tests.e2e.cluster import Cluster, until
 from tests.images import docker
-from tests.wire.harness import needs
+from tests.wire.harness import free_port, needs
 
-pytestmark = [pytest.mark.cluster, needs("kubectl"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, needs("kubectl"), pytest.mark.timeout(1_800)]
 
 OWN, WORKSPACES = "fairlead", "fairlead-workspaces"
-IMAGES = {
-    "fairlead-proxy": "deploy/proxy.Dockerfile",
-    "fairlead-nats": "deploy/nats.Dockerfile",
-    "fairlead-postgres": "deploy/postgres.Dockerfile",
-    "fairlead-shelld": "deploy/shelld.Dockerfile",
-}
+EVALUATION = "deploy/kubernetes/evaluation"
+_FOR_OLD = "components/kubernetes-1.20"
+STORES = ("fairlead-nats", "fairlead-postgres")
 
 
 def kubectl(*words: str, data: str = "", check: bool = True) -> str:
@@ -39,10 +46,12 @@ class Installation:
 
     directory: Path
     cluster: Cluster
+    last_words: str = ""
+    """What the commands of the page printed, the shell at their end included."""
 
     @property
-    def objects(self) -> list[dict[str, Any]]:
-        return [one for one in yaml.safe_load_all(kubectl("kustomize", str(self.directory))) if one]
+    def overlay(self) -> Path:
+        return self.directory / "overlay"
 
     def fairlead(self, *words: str, data: str = "") -> str:
         """Run a command in one of the proxies."""
@@ -50,22 +59,36 @@ class Installation:
 
     def ssh(self, command: str, user_string: str = "alice") -> "subprocess.CompletedProcess[bytes]":
         address = self.cluster.core.read_namespaced_service("fairlead", OWN).spec.cluster_ip
-        options = (
-            "-i",
-            str(self.directory / "id"),
-            "-o",
-            "IdentitiesOnly=yes",
-            "-o",
-            "StrictHostKeyChecking=no",
-        )
-        known = ("-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR")
-        words = ["ssh", "-F", "none", *options, *known, "-l", user_string, address, command]
+        words = [self.directory / "bin" / "ssh", "-l", user_string, address, command]
         return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=180)
 
     def proxies(self) -> list[Any]:
         selector = "app.kubernetes.io/component=proxy"
         found = self.cluster.core.list_namespaced_pod(OWN, label_selector=selector).items
         return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+
+    def run_the_page(self, port: int) -> str:
+        """Run the commands of the page in one shell; its forwarded port is 2222, which may be taken here."""
+        (commands,) = documents.blocks("deploy.md", "A first look", "sh")
+        assert commands.count("2222") == 2
+        script = commands.replace("2222", str(port)) + "kill %1\n"
+        environment = {
+            **os.environ,
+            "HOME": str(self.directory),
+            "PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}",
+            "BASE": docker.base(),
+        }
+        done = subprocess.run(
+            ["/bin/bash", "-e", "-c", script],
+            cwd=docker.ROOT,
+            env=environment,
+            input="echo in=$((6 * 7)); hostname\n",
+            capture_output=True,
+            text=True,
+            timeout=1_500,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +100,14 @@ def installation(needs_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
     )
     directory = tmp_path_factory.mktemp("deploy")
     made = Installation(directory, Cluster(WORKSPACES))
-    shutil.copytree(docker.ROOT / "deploy" / "kubernetes", directory / "kubernetes")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / "id"], check=True)
-    keys = directory / "host-keys"
-    keys.mkdir()
-    for kind in ("ed25519", "ecdsa", "rsa"):
-        target = keys / f"ssh_host_{kind}_key"
-        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", target], check=True)
-    tags = {name: _tagged(name, dockerfile) for name, dockerfile in IMAGES.items()}
-    _write(directory, made.cluster, tags, keys, addresses={})
+    (directory / ".ssh").mkdir()
+    key = directory / ".ssh" / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    _write_overlay(made)
+    _write_programs(made, key)
+    docker.docker("tag", real.image("glibc"), "debian:bookworm")  # a node without a registry has it already
     try:
-        others = [
-            one for one in made.objects if (one["kind"], one["metadata"]["name"]) != ("Deployment", OWN)
-        ]
-        kubectl("apply", "-f", "-", data=yaml.safe_dump_all(others))
-        for name in ("fairlead-nats", "fairlead-postgres"):
-            kubectl("-n", OWN, "rollout", "status", f"deployment/{name}", "--timeout=240s")
-        _write(directory, made.cluster, tags, keys, addresses=_addresses(made.cluster))
-        kubectl("apply", "-k", str(directory))
-        kubectl("-n", OWN, "rollout", "status", "deployment/fairlead", "--timeout=240s")
+        made.last_words = made.run_the_page(free_port())
         yield made
     except BaseException:
         print(kubectl("-n", OWN, "get", "pods,events", check=False))
@@ -103,67 +115,118 @@ def installation(needs_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
         raise
     finally:
         kubectl("delete", "namespace", OWN, WORKSPACES, "--timeout=120s", check=False)
+        docker.docker("rmi", "debian:bookworm", check=False)
 
 
-def _tagged(name: str, dockerfile: str) -> str:
-    return docker.tagged(docker.built(dockerfile), f"fairlead-e2e-{name.removeprefix('fairlead-')}")
-
-
-def _addresses(cluster: Cluster) -> dict[str, str]:
-    """Look up Services: a cluster of one's own for tests may have no DNS."""
-    core = cluster.core
-    names = ("fairlead-nats", "fairlead-postgres")
-    return {core.read_namespaced_service(name, OWN).spec.cluster_ip: name for name in names}
-
-
-def _write(
-    directory: Path, cluster: Cluster, tags: dict[str, str], keys: Path, *, addresses: dict[str, str]
-) -> None:
-    """Write the kustomization that an operator would: the evaluation, this cluster's age and images."""
-    base = directory / "kubernetes" / "base" / "settings.yaml"
-    settings = yaml.safe_load(base.read_text())
-    settings["kubernetes"] |= {"shelld_image": tags["fairlead-shelld"], "default_image": real.image("glibc")}
-    settings["shutdown"] = {"grace_s": 20}
-    (directory / "settings.yaml").write_text(yaml.safe_dump(settings))
-    (directory / "dev.yaml").write_text("description: scratch\nimage_pull_policy: Never\n")
-    version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]
-    old = int(version["gitVersion"].split(".")[1]) < 21
-    aliases = [{"ip": address, "hostnames": [name]} for address, name in addresses.items()]
-    patch = [
-        {"op": "add", "path": "/spec/template/spec/hostAliases", "value": aliases},
-        {"op": "add", "path": "/spec/template/spec/containers/0/imagePullPolicy", "value": "Never"},
-    ]
-    names = {name: tag.split(":") for name, tag in tags.items()}
+def _write_overlay(made: Installation) -> None:
+    """Write what this cluster needs besides the evaluation: its age, and addresses where it has no DNS."""
+    made.overlay.mkdir()
+    place = os.path.relpath(docker.ROOT / "deploy" / "kubernetes", made.overlay)
     content = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": ["kubernetes/evaluation"],
-        "components": ["kubernetes/components/kubernetes-1.20"] if old else [],
-        "images": [{"name": name, "newName": new, "newTag": tag} for name, (new, tag) in names.items()],
-        "configMapGenerator": [
-            {
-                "name": "fairlead-settings",
-                "namespace": OWN,
-                "behavior": "replace",
-                "files": ["settings.yaml"],
-            },
-            {"name": "fairlead-blueprints", "namespace": OWN, "behavior": "replace", "files": ["dev.yaml"]},
-        ],
-        "secretGenerator": [
-            {
-                "name": "fairlead-host-keys",
-                "namespace": OWN,
-                "files": [f"host-keys/{key.name}" for key in sorted(keys.glob("*_key"))],
-                "options": {"disableNameSuffixHash": True},
-            }
-        ],
-        "patches": [{"target": {"kind": "Deployment", "name": "fairlead"}, "patch": json.dumps(patch)}],
+        "resources": [f"{place}/evaluation"],
+        "components": [f"{place}/{_FOR_OLD}"] if _is_old() else [],
+        "patches": []
+        if kubectl("-n", "kube-system", "get", "service", "kube-dns", check=False)
+        else _names(),
     }
-    (directory / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    (made.overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
+
+
+def _is_old() -> bool:
+    """Tell whether the cluster is of a release before 1.21; one built without its tag says v0.0.0."""
+    version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    minor = re.match(r"v1\.(\d+)", version)
+    return minor is None or int(minor[1]) < 21
+
+
+def _names() -> list[dict[str, Any]]:
+    """Give the stores addresses of our choice, and the proxies a hosts file with them."""
+    first = kubectl("get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}")
+    hosts = random.sample(range(100, 250), len(STORES))
+    addresses = {name: f"{first.rpartition('.')[0]}.{host}" for name, host in zip(STORES, hosts, strict=True)}
+    aliases = [{"ip": address, "hostnames": [name]} for name, address in addresses.items()]
+    patch = [{"op": "add", "path": "/spec/template/spec/hostAliases", "value": aliases}]
+    return [
+        {"target": {"kind": "Deployment", "name": "fairlead"}, "patch": json.dumps(patch)},
+        *(
+            {
+                "target": {"kind": "Service", "name": name},
+                "patch": json.dumps([{"op": "add", "path": "/spec/clusterIP", "value": address}]),
+            }
+            for name, address in addresses.items()
+        ),
+    ]
+
+
+def _write_programs(made: Installation, key: Path) -> None:
+    """Write the programs that stand before the real ones."""
+    (places := made.directory / "bin").mkdir()
+    programs = {
+        "kubectl": f"""
+            [ "$*" = "apply -k {EVALUATION}" ] && set -- apply -k {made.overlay}
+            exec {shutil.which("kubectl")} "$@"
+        """,
+        # The forwarded port opens a moment after the command that forwards it.
+        "ssh": f"""
+            exec {shutil.which("ssh")} -F none -o ConnectionAttempts=60 -o StrictHostKeyChecking=no \\
+              -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o IdentitiesOnly=yes -i {key} "$@"
+        """,
+    }
+    for name, text in programs.items():
+        (places / name).write_text("#!/bin/sh\n" + text)
+        (places / name).chmod(0o755)
+
+
+def test_the_commands_of_the_page_end_in_a_shell(installation: Installation) -> None:
+    assert re.search(r"^in=42\nalice-\S+-0$", installation.last_words, re.MULTILINE)
+
+
+def test_credentials_that_exist_are_kept(installation: Installation) -> None:
+    def kept() -> str:
+        return kubectl("-n", OWN, "get", "secret", "-o", "jsonpath={range .items[*]}{.metadata.name}{.data}")
+
+    before = kept()
+    subprocess.run([docker.ROOT / EVALUATION / "credentials"], check=True, capture_output=True, timeout=120)
+    assert kept() == before
+
+
+def test_a_workspace_has_no_login_to_the_stores(installation: Installation) -> None:
+    """Whatever the network plugin does: this cluster may enforce no NetworkPolicy at all."""
+    addresses = {
+        name: installation.cluster.core.read_namespaced_service(name, OWN).spec.cluster_ip for name in STORES
+    }
+    talk = r"printf 'CONNECT {}\r\nPING\r\n' >&3; timeout 5 cat <&3"
+    refused = installation.ssh(f"exec 3<>/dev/tcp/{addresses['fairlead-nats']}/4222; {talk}").stdout.decode()
+    assert "Authorization Violation" in refused or refused == "", "a login is asked for, or nothing answers"
+    password = kubectl("-n", OWN, "get", "secret", "fairlead-database", "-o", "jsonpath={.data.password}")
+    real_one = base64.b64decode(password).decode()
+    assert _logs_in(real_one), "the question is one that can be answered with yes"
+    assert [guess for guess in ("", "evaluation", "fairlead", "postgres") if _logs_in(guess)] == []
+
+
+def _logs_in(password: str) -> bool:
+    """Try a login to PostgreSQL over TCP, from its own pod, where psql and a route are."""
+    url = f"postgresql://fairlead:{password}@127.0.0.1/fairlead"
+    words = ("-n", OWN, "exec", "deploy/fairlead-postgres", "--", "psql", "-Atw", url, "-c", "SELECT 42")
+    return "42" in kubectl(*words, check=False)
+
+
+def test_a_changed_blueprint_is_seen_without_a_restart(installation: Installation) -> None:
+    """`blueprint.source: config_map` has its right in the shipped roles."""
+    patch = {"data": {"tools.yaml": "description: more tools\n"}}
+    kubectl("-n", OWN, "patch", "configmap", "fairlead-blueprints", "--type=merge", "-p", json.dumps(patch))
+
+    def is_seen() -> bool:
+        return installation.ssh("true", "alice+tools").returncode == 0
+
+    until("the new blueprint can be used", is_seen, 120)
+    assert "forbidden" not in kubectl("-n", OWN, "logs", "deploy/fairlead")
 
 
 def test_the_server_finds_nothing_wrong(installation: Installation) -> None:
-    kubectl("apply", "--dry-run=server", "-k", str(installation.directory))
+    kubectl("apply", "--dry-run=server", "-k", str(installation.overlay))
 
 
 def test_two_proxies_serve(installation: Installation) -> None:
@@ -174,14 +237,12 @@ def test_two_proxies_serve(installation: Installation) -> None:
         assert (status.ready, status.restart_count) == (True, 0)
 
 
-def test_somebody_is_let_in_and_into_a_workspace(installation: Installation) -> None:
-    public = (installation.directory / "id.pub").read_text()
-    installation.fairlead("user", "add", "alice", "--key", "-", data=public)
+def test_a_known_user_is_let_in_and_into_a_workspace(installation: Installation) -> None:
     done = installation.ssh("hostname")
     name = done.stdout.decode().strip()
     assert name.startswith("alice-"), done.stderr
     listed = json.loads(installation.fairlead("workspace", "list", "--json"))
-    assert [(one["name"], one["phase"]) for one in listed] == [(name.removesuffix("-0"), "running")]
+    assert (name.removesuffix("-0"), "running") in [(one["name"], one["phase"]) for one in listed]
 
 
 def test_the_proxies_roll_over_without_a_gap(installation: Installation) -> None:
@@ -201,7 +262,7 @@ def test_the_proxies_roll_over_without_a_gap(installation: Installation) -> None
 
 
 def test_nothing_can_be_done_that_is_not_needed(installation: Installation) -> None:
-    """The account of the proxies may do nothing outside of its two roles."""
+    """The account of the proxies may do nothing outside of its roles."""
     account = f"system:serviceaccount:{OWN}:fairlead"
 
     def may(*words: str) -> bool:
@@ -211,7 +272,33 @@ def test_nothing_can_be_done_that_is_not_needed(installation: Installation) -> N
     assert not may("get", "secrets", "-n", "kube-system")
     assert not may("list", "secrets", "-n", WORKSPACES)
     assert not may("get", "secrets/fairlead-database", "-n", OWN)
+    assert may("get", "configmaps/fairlead-blueprints", "-n", OWN)
+    assert not may("get", "configmaps/kube-root-ca.crt", "-n", OWN)
     assert not may("create", "pods", "-n", WORKSPACES)
     assert not may("create", "pods/exec", "-n", WORKSPACES)
     assert not may("list", "nodes")
     assert not may("list", "namespaces")
+
+
+def test_the_server_takes_the_production_base_under_other_names(needs_cluster: None, tmp_path: Path) -> None:
+    """Every object that docs/deploy.md makes of it, in namespaces of this test."""
+    del needs_cluster
+    kubernetes = docker.ROOT / "deploy" / "kubernetes"
+    shutil.copytree(kubernetes, tmp_path / "deploy" / "kubernetes")
+    shutil.copy(kubernetes / "base" / "settings.yaml", tmp_path)
+    shutil.copy(kubernetes / "evaluation" / "dev.yaml", tmp_path)
+    names = [f"fairlead-e2e-{secrets.token_hex(3)}-{kind}" for kind in ("proxies", "workspaces")]
+    here = {"ssh-proxies": names[0], "ssh-workspaces": names[1]}
+    if _is_old():
+        here["components: ["] = f"components: [deploy/kubernetes/{_FOR_OLD}, "
+    for file, text in documents.files("deploy.md", "Production").items():
+        words = re.compile("|".join(map(re.escape, here)))
+        (tmp_path / file).write_text(words.sub(lambda found: here[found[0]], text))
+    for name in names:
+        kubectl("create", "namespace", name)
+    try:
+        taken = kubectl("apply", "--dry-run=server", "-o", "name", "-k", str(tmp_path)).split()
+    finally:
+        kubectl("delete", "namespace", *names, "--wait=false")
+    assert "deployment.apps/fairlead" in taken
+    assert {f"namespace/{name}" for name in names} <= set(taken)

@@ -122,13 +122,25 @@ def test_every_right_is_needed_and_no_other(
     used: set[Right] = set()
     host = cluster.core.api_client.configuration.host
     with noting_front(host, token, tmp_path, used) as kubeconfig:
-        settings = {"kubernetes": {"kubeconfig": str(kubeconfig)}, "trust": {"secret_namespace": own}}
+        settings = {
+            "kubernetes": {"kubeconfig": str(kubeconfig)},
+            "trust": {"secret_namespace": own},
+            "blueprint": {
+                "source": "config_map",
+                "config_map": {"name": "fairlead-blueprints", "namespace": own},
+            },
+        }
         proxy = ClusterFairlead(tmp_path / "proxy", cluster=cluster, settings=settings)
         with cluster.storage_class(tmp_path, volumes=1) as storage_class:
             home = f"storages: {{home: {{kind: home, size: 1Gi, storage_class: {storage_class}}}}}\n"
-            proxy.prepare(
-                {"dev": home, "broken": "image: fairlead-e2e-nowhere:1\nimage_pull_policy: Never\n"}
+            blueprints = {
+                "dev.yaml": home,
+                "broken.yaml": "image: fairlead-e2e-nowhere:1\nimage_pull_policy: Never\n",
+            }
+            cluster.core.create_namespaced_config_map(
+                own, {"metadata": {"name": "fairlead-blueprints"}, "data": blueprints}
             )
+            proxy.prepare()
             proxy.start()
             try:
                 _do_everything(proxy, used)

@@ -79,7 +79,7 @@ def pod(
 ) -> Iterator[Pod]:
     """Run an image of `targets.Dockerfile` as a workspace, its home an empty volume."""
     user = () if root else UNPRIVILEGED
-    authority = Authority.make()
+    authority = Authority()
     authority.write_for_workspace(directory / "trust")
     _write_for_client(directory / "client", authority)
     config = directory / "shelld.json"
@@ -132,8 +132,8 @@ def pod(
 
 def _write_for_client(directory: Path, authority: Authority) -> None:
     directory.mkdir()
-    key, certificate = authority.issue("fairlead-proxy")
-    for name, content in (("ca", authority.pem), ("key", key), ("crt", certificate)):
+    signed = authority.issue("fairlead-proxy")
+    for name, content in (("ca", authority.pem), ("key", signed.key), ("crt", signed.certificate)):
         (directory / name).write_bytes(content)
 
 

@@ -27,7 +27,7 @@ class System:
     ssh_port: int = field(default_factory=free_port)
     page_port: int = field(default_factory=free_port)
 
-    def compose(self, *words: str) -> str:
+    def compose(self, *words: str, check: bool = True) -> str:
         settings = {
             "BASE": docker.base(),
             "TAG": "test",
@@ -36,7 +36,9 @@ class System:
             "COMPOSE_PROJECT_NAME": self.project,
         }
         file = str(docker.ROOT / "docker-compose.yml")
-        return docker.docker("compose", "-f", file, *words, timeout_s=1_500, **self.environ, **settings)
+        return docker.docker(
+            "compose", "-f", file, *words, timeout_s=1_500, check=check, **self.environ, **settings
+        )
 
     def left(self) -> list[str]:
         """Name what this dockerd has of the project."""
@@ -116,6 +118,31 @@ def test_nothing_but_ssh_and_the_page_is_published_and_those_on_loopback(system:
     ports = system.compose("ps", "--format", "{{.Ports}}").split()
     published = {port.split("->")[0] for port in ports if "->" in port}
     assert published == {f"127.0.0.1:{system.ssh_port}", f"127.0.0.1:{system.page_port}"}
+
+
+def test_the_stores_ask_for_passwords_that_are_made_here(system: System) -> None:
+    def logs_in(password: str) -> bool:
+        psql = ("psql", "-Atw", "-h", "127.0.0.1", "-c", "SELECT 42 || 'nd'")
+        words = ("exec", "-T", "-e", f"PGPASSWORD={password}", "postgres", *psql)
+        return "42nd" in system.compose(*words, check=False)
+
+    made = system.compose("exec", "-T", "postgres", "cat", "/run/credentials/postgres")
+    assert len(made) == 48
+    assert logs_in(made)
+    assert [guess for guess in ("", "fairlead", "postgres") if logs_in(guess)] == []
+    talk = r"exec 3<>/dev/tcp/nats/4222; printf 'CONNECT {}\r\nPING\r\n' >&3; timeout 5 cat <&3 || true"
+    said = system.compose("exec", "-T", "proxy", "bash", "-c", talk)
+    assert "Authorization Violation" in said
+    assert "PONG" not in said
+
+
+def test_a_database_of_before_takes_the_new_password(system: System) -> None:
+    """One that was made with another password, such as the fixed one of an older release."""
+    change = "ALTER ROLE fairlead PASSWORD 'fairlead'"
+    system.compose("exec", "-T", "postgres", "psql", "-q", "-h", "/tmp", "-c", change)
+    system.compose("restart", "postgres")
+    system.compose("up", "--detach", "--wait")
+    assert system.known("true").returncode == 0
 
 
 def test_the_proxy_has_no_rights_and_no_build_tools(system: System) -> None:

@@ -36,6 +36,19 @@ def test_the_command_line_wins_over_the_environment_over_the_file(tmp_path: Path
     assert settings.ssh.ciphers == ("aes128-gcm@openssh.com",)
 
 
+def test_a_shutdown_keeps_the_deadline_of_its_platform() -> None:
+    """Live sessions have what is left of it, or less where an operator says so."""
+    assert load({}).shutdown_grace_s == 5
+    deadline = {"FAIRLEAD_SHUTDOWN__DEADLINE_S": "600", "FAIRLEAD_HEALTH__DRAIN_S": "10"}
+    given = load(deadline)
+    closing_s = given.recording.close_timeout_s + given.events.close_timeout_s
+    assert 500 < given.shutdown_grace_s < 600 - 10 - closing_s
+    assert load({**deadline, "FAIRLEAD_SHUTDOWN__GRACE_S": "20"}).shutdown_grace_s == 20
+    assert load({**deadline, "FAIRLEAD_SHUTDOWN__GRACE_S": "5000"}).shutdown_grace_s == given.shutdown_grace_s
+    with pytest.raises(SettingsError, match=r"shutdown\.deadline_s: .* take 48 s of it"):
+        load({**deadline, "FAIRLEAD_SHUTDOWN__DEADLINE_S": "40"})
+
+
 def test_a_list_in_the_environment_is_json() -> None:
     settings = load({"FAIRLEAD_SSH__CIPHERS": '["aes256-gcm@openssh.com"]'})
     assert settings.ssh.ciphers == ("aes256-gcm@openssh.com",)

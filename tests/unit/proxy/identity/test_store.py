@@ -2,8 +2,10 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +18,7 @@ from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage import migrate
 from proxy.storage.tables import metadata
+from tests.strictness import unclosed
 
 
 def url(file: Path) -> str:
@@ -37,9 +40,10 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None
 
 async def test_the_migrations_give_what_the_code_reads(tmp_path: Path) -> None:
     await make(tmp_path / "x.db")
-    with sa.create_engine(f"sqlite:///{tmp_path}/x.db").connect() as connection:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/x.db")
+    with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-        connection.engine.dispose()
+    engine.dispose()
 
 
 def test_head_is_the_newest_migration() -> None:
@@ -102,6 +106,35 @@ async def test_a_database_that_loses_its_tables_is_a_store_error(tmp_path: Path)
         assert caught.value.user_message == "users cannot be looked up at the moment"
     finally:
         await store.close()
+
+
+async def test_a_file_that_is_no_database_is_closed_again(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_bytes(b"this is not SQLite" * 100)
+    with unclosed() as found, pytest.raises(StoreError):
+        await make(tmp_path / "x.db")
+    assert found == []
+
+
+async def test_a_connection_that_opens_after_its_deadline_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiosqlite drops what its thread opened when the caller was cancelled meanwhile."""
+    await make(tmp_path / "x.db")
+    connect, may_open, opener = sqlite3.connect, threading.Event(), []
+
+    def late(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        opener.append(threading.current_thread())
+        may_open.wait(60)
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr(sqlite3, "connect", late)
+    with unclosed() as found:
+        with pytest.raises(StoreError, match="did not answer"):
+            await SqlDirectory.open(url(tmp_path / "x.db"), query_timeout_s=0.05)
+        may_open.set()
+        await asyncio.to_thread(opener[0].join)
+        await asyncio.sleep(0)  # the loop receives what the thread opened, and drops it
+    assert found == []
 
 
 async def test_somebody_who_holds_the_lock_costs_a_deadline_and_no_more(tmp_path: Path) -> None:

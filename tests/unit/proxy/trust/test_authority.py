@@ -1,7 +1,10 @@
 """Certificates: what is in them, and what they are good for."""
 
 import os
+import ssl
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -102,6 +105,59 @@ def test_an_independent_verifier_agrees() -> None:
     foreign = parsed(made.issue_server("host.example.com", NOW, DAY, HOUR))
     with pytest.raises(VerificationError):
         policy.build_server_verifier(x509.DNSName("host.example.com")).verify(foreign, [])
+
+
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> None:
+    """Shake hands in memory. Raises: ssl.SSLCertVerificationError when either side refuses the other."""
+    inbox, outbox = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(inbox, outbox, server_hostname=name),
+        server.wrap_bio(outbox, inbox, server_side=True),
+    ]
+    for _ in range(4):  # TLS 1.3 takes three flights
+        for end in ends:
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    for end in ends:
+        assert end.version() == "TLSv1.3"
+
+
+def strict(purpose: ssl.Purpose, roots: bytes, pair: KeyPair, directory: Path) -> ssl.SSLContext:
+    """Make a context that verifies as Python 3.13 does by default, on every Python."""
+    (file := directory / f"{purpose.shortname}.pem").write_bytes(pair.key + pair.certificate)
+    context = ssl.create_default_context(purpose, cadata=roots.decode())
+    context.load_cert_chain(file)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def test_everything_issued_passes_x509_strict_on_both_sides(tmp_path: Path) -> None:
+    """OpenSSL's X509_V_FLAG_X509_STRICT, which Python sets by default since 3.13 (RFC 5280, section 4.2)."""
+    now = datetime.now(UTC)
+    old, new = (Authority.create(label, now, YEAR, HOUR) for label in ("1", "2"))
+    roots = bundle([old, new])
+    for signer in (old, new, Authority.load(new.dump())):
+        client = strict(ssl.Purpose.SERVER_AUTH, roots, signer.issue_client(now, DAY, HOUR), tmp_path)
+        server = strict(ssl.Purpose.CLIENT_AUTH, roots, signer.issue_server(WS1, now, DAY, HOUR), tmp_path)
+        shake_hands(client, server, WS1)
+
+
+@pytest.mark.parametrize("kind", [x509.AuthorityKeyIdentifier, x509.SubjectKeyIdentifier])
+def test_x509_strict_is_what_the_handshake_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[x509.ExtensionType]
+) -> None:
+    """Without one of the extensions that it wants, the same handshake fails: the test above can fail."""
+    add = x509.CertificateBuilder.add_extension
+
+    def without(
+        builder: x509.CertificateBuilder, extension: x509.ExtensionType, critical: bool
+    ) -> x509.CertificateBuilder:
+        return builder if isinstance(extension, kind) else add(builder, extension, critical)
+
+    monkeypatch.setattr(x509.CertificateBuilder, "add_extension", without)
+    with pytest.raises(ssl.SSLCertVerificationError, match="Missing"):
+        test_everything_issued_passes_x509_strict_on_both_sides(tmp_path)
 
 
 def test_a_leaf_outlives_its_authority_on_neither_side() -> None:
