@@ -130,7 +130,7 @@ def remove_user(
         return user
 
     user = administer(context, act)
-    print(f"user {name} removed", file=sys.stderr)
+    warn(f"user {name} removed")
     leave_workspaces(context, user, delete=workspaces is Leave.DELETE)
 
 
