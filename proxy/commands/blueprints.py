@@ -165,9 +165,7 @@ async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
     from proxy.model import User
 
     known = await _known(settings, name)
-    return known or User(
-        name, uid=settings.identity.first_uid, groups=tuple(groups), id="id-of-a-new-user"
-    )
+    return known or User(name, uid=settings.identity.first_uid, groups=tuple(groups), id="id-of-a-new-user")
 
 
 async def _known(settings: "Settings", name: str) -> "User | None":

@@ -1,14 +1,13 @@
 """`fairlead database …`: the schema of the database, and what is expected to be in it."""
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from proxy.commands.common import HELP, Json, with_directory
-from proxy.output import print_json
+from proxy.output import print_json, say, warn
 
 if TYPE_CHECKING:
     from proxy.identity.directory import Census
@@ -45,7 +44,7 @@ def upgrade(context: typer.Context) -> None:
         return database.installation
 
     installation = asyncio.run(main())
-    print(f"the database has schema {HEAD}, and belongs to installation {installation}", file=sys.stderr)
+    warn(f"the database has schema {HEAD}, and belongs to installation {installation}")
 
 
 @database_app.command("show")
@@ -65,7 +64,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
         print_json(row)
         return
     for label, value in row.items():
-        print(f"{label.replace('_', ' ') + ':':16} {value}")
+        say(f"{label.replace('_', ' ') + ':':16} {value}")
 
 
 @database_app.command("accept")
@@ -76,9 +75,9 @@ def accept(context: typer.Context) -> None:
     """
     before = with_directory(context, lambda directory: directory.accept())
     if before.is_whole:
-        print("nothing is lost", file=sys.stderr)
+        warn("nothing is lost")
     else:
-        print(f"{before}; they count as removed now", file=sys.stderr)
+        warn(f"{before}; they count as removed now")
 
 
 def _row(database: "Database", schema: str, found: "Census") -> dict[str, Any]:

@@ -114,7 +114,7 @@ def give_workspace(
         await backend.give(WorkspaceName(name), to, stop)
 
     _with_backend(context, act)
-    print(f"workspace {name} belongs to {user} now: ssh {user}+pod={name}@HOST", file=sys.stderr)
+    warn(f"workspace {name} belongs to {user} now: ssh {user}+pod={name}@HOST")
 
 
 @workspace_app.command("delete")
@@ -185,17 +185,16 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
         raise WorkspaceError(f"user {user.name} is removed, but the workspaces were left: {exc}") from exc
     for record in stopped:
         what = "deleted; its home stays until it is purged" if delete else "stopped; it stays with its home"
-        print(f"workspace {record.name} is {what}", file=sys.stderr)
+        warn(f"workspace {record.name} is {what}")
     for record in kept:
-        print(f"the home of workspace {record.name}, which was deleted before, stays", file=sys.stderr)
+        warn(f"the home of workspace {record.name}, which was deleted before, stays")
     if stopped or kept:
-        print(
+        warn(
             "a later user of that name does not get it; to hand it over: fairlead workspace give NAME USER",
-            file=sys.stderr,
         )
         _tell_stopped(context, stopped, stop)
     for failure in failures:
-        print(f"fairlead: {failure}", file=sys.stderr)
+        warn(f"fairlead: {failure}")
     if failures:
         raise typer.Exit(1)
 
