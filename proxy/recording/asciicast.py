@@ -59,7 +59,9 @@ class Cast:
         self._decoders = {code: _Utf8() for code in (OUTPUT, STDERR, INPUT)}
         self._bulk = None if bulk_limit_bytes is None else _Bulk(bulk_limit_bytes)
 
-    def output(self, at_s: float, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> Iterator[bytes]:
+    def output(
+        self, at_s: float, data: bytes | bytearray | memoryview, *, is_stderr: bool
+    ) -> Iterator[bytes]:
         """Write what was shown: nothing while a character is incomplete, several lines for a lot."""
         code = STDERR if is_stderr else OUTPUT
         if self._bulk is not None:

@@ -182,9 +182,14 @@ class TunedConnection(BulkConnection):
             self._expect_reading()
             return False
         self._is_processing = True
-        has_more = self.advance(allowance)
-        has_more |= self._send_held_back(allowance)
-        self._is_processing = False
+        has_more = False
+        try:
+            has_more = self.advance(allowance)
+            has_more |= self._send_held_back(allowance)
+        except Exception:  # noqa: BLE001 (a bug of one connection must not stop the scheduler of all)
+            self.internal_error()
+        finally:
+            self._is_processing = False
         if has_more or (self.is_handling and self.has_input):
             self.hold()
         elif not self._is_reading and self._transport is not None:

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from asyncssh.constants import MSG_CHANNEL_CLOSE
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT
 from asyncssh.packet import Boolean, String, UInt32
 
 from proxy.ssh import channel as channel_module
@@ -225,6 +225,20 @@ async def test_one_key_exchange_after_another_leaves_room_for_others(proxy: Coun
 
         await beside(victim, exchange_keys())
         assert (await connection.run("echo alive")).stdout == "alive\n"
+        await proxy.counts()
+
+
+async def test_output_waits_in_its_program_during_a_key_exchange(proxy: Counted) -> None:
+    """Nothing may be sent between our KEXINIT and NEWKEYS (RFC 4253 §7.1), which a client may never let come."""
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy) as client:
+        channel = await client.open_channel()
+        before = proxy.resident_bytes()
+        request = UInt32(channel) + String("exec") + Boolean(False) + String("head -c 300M /dev/zero")
+        await client.flood(CHANNEL_REQUEST, request, 1)
+        await client.flood(MSG_KEXINIT, client._client_kexinit[1:], 1)
+        for _ in range(200):
+            await victim.type()
+        assert proxy.resident_bytes() - before < GROWTH_LIMIT_BYTES
         await proxy.counts()
 
 
