@@ -125,6 +125,7 @@ class TunedConnection(BulkConnection):
         """Stop every channel. asyncssh does nothing here and relies on windows, which a client may
         announce as large as it likes while it reads nothing."""
         self.writable.shut()
+        self._reply_bytes = 0
 
     def resume_writing(self) -> None:
         """Let channels send again, and hear a client again that did not read our replies."""
@@ -220,17 +221,13 @@ class TunedConnection(BulkConnection):
     # ------------------------------------------------------------------- replies, and what waits
 
     def _replies_are_unread(self) -> bool:
-        """Whether the client has provoked more replies than may wait for it.
+        """Whether more replies wait for the client, or for the end of a key exchange, than may.
 
-        Channel data does not count: a client that reads slowly is heard all the same, for it may want to
-        interrupt what sends so much.
+        Counted from when it stopped reading. Channel data does not count: a client that reads slowly is heard
+        all the same, for it may want to interrupt what sends so much.
         """
-        if self._reply_bytes <= self._join_bytes:
-            return False
-        if not self.writable.is_open:
-            return True
-        self._reply_bytes = 0
-        return False
+        may_go = self.writable.is_open and self._kex_complete
+        return self._reply_bytes > self._join_bytes and not may_go
 
     def _expect_reading(self) -> None:
         if self._reading_due is None:
@@ -342,6 +339,7 @@ class TunedConnection(BulkConnection):
         ):
             self._kexinit_held = True
             return
+        self._reply_bytes = 0
         super()._send_kexinit()
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:

@@ -21,7 +21,7 @@ from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import assert_no_bugs
 from tests.wire.flooder import Flooder
 from tests.wire.harness import Fairlead
-from tests.wire.messages import CHANNEL_REQUEST, Handler, Row, framed, handlers, rows
+from tests.wire.messages import CHANNEL_REQUEST, GLOBAL_REQUEST, Handler, Row, framed, handlers, rows
 from tests.wire.peers import MIB
 from tests.wire.processes import resident_bytes
 
@@ -239,6 +239,15 @@ async def test_output_waits_in_its_program_during_a_key_exchange(proxy: Counted)
         for _ in range(200):
             await victim.type()
         assert proxy.resident_bytes() - before < GROWTH_LIMIT_BYTES
+        await proxy.counts()
+
+
+async def test_requests_during_a_key_exchange_that_never_ends_end_the_connection(proxy: Counted) -> None:
+    request = next(row for row in rows() if row.handler == Handler(GLOBAL_REQUEST))
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy) as client:
+        await client.flood(MSG_KEXINIT, client._client_kexinit[1:], 1)
+        await client.flood(request.handler.number, request.payload, 6_000)
+        assert not await beside(victim, client.is_heard())
         await proxy.counts()
 
 
