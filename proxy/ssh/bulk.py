@@ -245,13 +245,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
         cipher._update_iv()
         self._recv_seq = (self._recv_seq + 1) & 0xFFFFFFFF
         self._auth_final = True
-        try:
-            channel.receive(memoryview(plain)[_DATA_HEADER.size : _DATA_HEADER.size + size])
-        except asyncssh.DisconnectError as exc:
-            self._send_disconnect(exc.code, exc.reason, exc.lang)
-            self._force_close(exc)
-        except Exception:  # noqa: BLE001 - as asyncssh: a bug ends this connection and is logged
-            self.internal_error()
+        channel.receive(memoryview(plain)[_DATA_HEADER.size : _DATA_HEADER.size + size])
         return True
 
 

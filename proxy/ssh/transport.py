@@ -143,6 +143,7 @@ class TunedConnection(OrderedRequests, BulkConnection):
         """Stop every channel. asyncssh does nothing here and relies on windows, which a client may
         announce as large as it likes while it reads nothing."""
         self.writable.shut()
+        self._reply_bytes = 0
 
     def resume_writing(self) -> None:
         """Let channels send again, and hear a client again that did not read our replies."""
@@ -205,9 +206,14 @@ class TunedConnection(OrderedRequests, BulkConnection):
             self._expect_reading()
             return False
         self._is_processing = True
-        has_more = self.advance(allowance)
-        has_more |= self._send_held_back(allowance)
-        self._is_processing = False
+        has_more = False
+        try:
+            has_more = self.advance(allowance)
+            has_more |= self._send_held_back(allowance)
+        except Exception:  # noqa: BLE001 (a bug of one connection must not stop the scheduler of all)
+            self.internal_error()
+        finally:
+            self._is_processing = False
         if has_more or (self.is_handling and self.has_input):
             self.hold()
         elif not self._is_reading and self._transport is not None:
@@ -238,17 +244,13 @@ class TunedConnection(OrderedRequests, BulkConnection):
     # ------------------------------------------------------------------- replies, and what waits
 
     def _replies_are_unread(self) -> bool:
-        """Whether the client has provoked more replies than may wait for it.
+        """Whether more replies wait for the client, or for the end of a key exchange, than may.
 
-        Channel data does not count: a client that reads slowly is heard all the same, for it may want to
-        interrupt what sends so much.
+        Counted from when it stopped reading. Channel data does not count: a client that reads slowly is heard
+        all the same, for it may want to interrupt what sends so much.
         """
-        if self._reply_bytes <= self._join_bytes:
-            return False
-        if not self.writable.is_open:
-            return True
-        self._reply_bytes = 0
-        return False
+        may_go = self.writable.is_open and self._kex_complete
+        return self._reply_bytes > self._join_bytes and not may_go
 
     def _expect_reading(self) -> None:
         if self._reading_due is None:
@@ -360,6 +362,7 @@ class TunedConnection(OrderedRequests, BulkConnection):
         ):
             self._kexinit_held = True
             return
+        self._reply_bytes = 0
         super()._send_kexinit()
 
     async def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:

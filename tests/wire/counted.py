@@ -8,6 +8,7 @@ the counting begins anew.
 import asyncio
 import json
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,10 @@ def count(counts: Counts) -> None:
 
     async def opened(self: Listener) -> None:
         await plain_open(self)
+        assert self._server is not None
+        with socket.socket(fileno=os.dup(self._server.sockets[0].fileno())) as listening:
+            # What is accepted inherits it: the kernel takes little, and our own bounds are met early.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
         self.counting = await asyncio.start_unix_server(counts.tell, os.environ["COUNTED_SOCKET"])
 
     Listener.open = opened

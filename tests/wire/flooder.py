@@ -47,7 +47,6 @@ class Flooder(asyncssh.SSHClientConnection):
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:
         del pktid
         if pkttype == MSG_CHANNEL_DATA:
-            packet.get_uint32()
             self.data_bytes += len(packet.get_string())
         if pkttype in (MSG_UNIMPLEMENTED, MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_CLOSE):
             self.hears.put_nowait((pkttype, packet))

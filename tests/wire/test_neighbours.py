@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from asyncssh.constants import MSG_CHANNEL_CLOSE
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT
 from asyncssh.packet import Boolean, String, UInt32
 
 from proxy.ssh import channel as channel_module
@@ -21,7 +21,7 @@ from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import assert_no_bugs
 from tests.wire.flooder import Flooder
 from tests.wire.harness import Fairlead
-from tests.wire.messages import CHANNEL_REQUEST, Handler, Row, framed, handlers, rows
+from tests.wire.messages import CHANNEL_REQUEST, GLOBAL_REQUEST, Handler, Row, framed, handlers, rows
 from tests.wire.peers import MIB
 from tests.wire.processes import resident_bytes
 
@@ -189,8 +189,8 @@ async def test_replies_that_a_client_does_not_read_wait_within_a_bound(proxy: Co
         async def flood() -> None:
             async with asyncio.timeout(flooder.PATIENCE_S):
                 while client._transport is not None and "does not read the answers" not in proxy.log:
-                    if client._transport.get_write_buffer_size() < MIB // 4:
-                        await client.flood(200, b"", 2_000)
+                    if client._transport.get_write_buffer_size() < MIB // 8:
+                        await client.flood(200, b"", 1_000)
                     await asyncio.sleep(0.02)
 
         await beside(victim, flood())
@@ -225,6 +225,29 @@ async def test_one_key_exchange_after_another_leaves_room_for_others(proxy: Coun
 
         await beside(victim, exchange_keys())
         assert (await connection.run("echo alive")).stdout == "alive\n"
+        await proxy.counts()
+
+
+async def test_output_waits_in_its_program_during_a_key_exchange(proxy: Counted) -> None:
+    """Nothing may be sent between KEXINIT and NEWKEYS (RFC 4253 §7.1), and a client decides when that is."""
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy) as client:
+        channel = await client.open_channel()
+        before = proxy.resident_bytes()
+        request = UInt32(channel) + String("exec") + Boolean(False) + String("head -c 300M /dev/zero")
+        await client.flood(CHANNEL_REQUEST, request, 1)
+        await client.flood(MSG_KEXINIT, client._client_kexinit[1:], 1)
+        for _ in range(200):
+            await victim.type()
+        assert proxy.resident_bytes() - before < GROWTH_LIMIT_BYTES
+        await proxy.counts()
+
+
+async def test_requests_during_a_key_exchange_that_never_ends_end_the_connection(proxy: Counted) -> None:
+    request = next(row for row in rows() if row.handler == Handler(GLOBAL_REQUEST))
+    async with victim_of(proxy) as victim, flooder.logged_in(proxy) as client:
+        await client.flood(MSG_KEXINIT, client._client_kexinit[1:], 1)
+        await client.flood(request.handler.number, request.payload, 6_000)
+        assert not await beside(victim, client.is_heard())
         await proxy.counts()
 
 
