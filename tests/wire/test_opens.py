@@ -13,11 +13,12 @@ from pathlib import Path
 import asyncssh
 import psutil
 import pytest
+from asyncssh.channel import SSHClientChannel
 
 from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import MakeFairlead
 from tests.wire.harness import Fairlead, free_port
-from tests.wire.peers import until
+from tests.wire.peers import connect, until
 from tests.wire.processes import shelld
 
 CHANNELS, DIALS = 40, 10
@@ -28,6 +29,8 @@ SETTINGS = {
     "FAIRLEAD_SESSIONS__WRITE_SOON_S": "0.05",
     "FAIRLEAD_SESSIONS__KILL_POLL_S": "0.1",
 }
+
+PATIENCE_S = 100
 
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -92,8 +95,16 @@ def unix(connection: asyncssh.SSHClientConnection, path: Path) -> "asyncio.Task[
 
 
 def session(connection: asyncssh.SSHClientConnection) -> "asyncio.Task[object]":
-    """Ask for a session with a program that stays."""
-    return _begin(connection.create_process("cat"))
+    """Ask for a session, and for no program in it."""
+    channel: SSHClientChannel[bytes] = SSHClientChannel(
+        connection, asyncio.get_running_loop(), "strict", None, "strict", 65_536, 32_768
+    )
+
+    async def wait() -> SSHClientChannel[bytes]:
+        await channel._open(b"session")
+        return channel
+
+    return _begin(wait())
 
 
 def _begin(opening: Awaitable[object]) -> "asyncio.Task[object]":
@@ -105,7 +116,7 @@ def _begin(opening: Awaitable[object]) -> "asyncio.Task[object]":
 
 async def outcomes(tasks: "list[asyncio.Task[object]]", count: int) -> Counter[int]:
     """Wait for `count` of them to be refused; gives how many by reason (RFC 4254 §5.1)."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while sum(task.done() for task in tasks) < count:
             await asyncio.sleep(0.02)
     return Counter(_code(task) for task in tasks if task.done())
@@ -126,18 +137,22 @@ async def give_up(tasks: "list[asyncio.Task[object]]") -> None:
 
 async def has_all_its_room(connection: asyncssh.SSHClientConnection) -> None:
     """Fill the connection: exactly as many channels as ever fit, and they go on."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while True:  # what was closed just now counts until both ends have said so
-            opened = await asyncio.gather(
-                *(session(connection) for _ in range(CHANNELS + 1)), return_exceptions=True
-            )
-            fit = [one for one in opened if isinstance(one, asyncssh.SSHClientProcess)]
+            asked = [session(connection) for _ in range(CHANNELS + 1)]
+            await asyncio.wait(asked)
+            fit = [task.result() for task in asked if task.exception() is None]
             assert len(fit) <= CHANNELS
-            for one in fit:
-                one.close()
-            await asyncio.gather(*(one.wait_closed() for one in fit))
+            await _close(fit)
             if len(fit) == CHANNELS:
                 return
+
+
+async def _close(channels: list[object]) -> None:
+    for channel in channels:
+        assert isinstance(channel, SSHClientChannel)
+        channel.close()
+        await channel.wait_closed()
 
 
 def records(server: Fairlead, condition: str = "1") -> int:
@@ -167,7 +182,7 @@ class TestCountedFromTheRequest:
     async def _fills_up(client: asyncssh.SSHClientConnection, ask: Open) -> None:
         """Ask for three times as many as fit; of any kind, none fits behind them."""
         asked = [ask(client) for _ in range(3 * CHANNELS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while sum(task.done() and task.exception() is not None for task in asked) < 2 * CHANNELS:
                 await asyncio.sleep(0.02)
         refused = [task for task in asked if task.done() and task.exception() is not None]
@@ -186,7 +201,7 @@ class TestDialsUnderWay:
     ) -> None:
         before = records(fairlead)
         asked = [tcp(client, mute.port) for _ in range(CHANNELS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while mute.under_way() < DIALS or records(fairlead) < before + DIALS:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)  # more would show by now
@@ -203,7 +218,7 @@ class TestDialsUnderWay:
         with socket.create_server(("127.0.0.1", 0)) as open_door:
             waiting = [tcp(client, open_door.getsockname()[1]) for _ in range(DIALS)]
             mute.close()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*waiting)
         assert await outcomes(stuck, DIALS) == {asyncssh.OPEN_CONNECT_FAILED: DIALS}
 
@@ -216,7 +231,7 @@ class TestDialsUnderWay:
         async with asyncssh_login(server) as client:
             assert (await client.run("true")).exit_status == 0
             held = tcp(client, mute.port)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while not mute.under_way():
                     await asyncio.sleep(0.02)
             with pytest.raises(
@@ -252,7 +267,7 @@ class TestGivenBackOnce:
     ) -> None:
         live = "ended_at IS NULL"
         asked = [tcp(client, mute.port) for _ in range(DIALS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while records(fairlead, live) < DIALS:
                 await asyncio.sleep(0.02)
         with closing(sqlite3.connect(f"file:{fairlead.home}/fairlead.db?mode=ro", uri=True)) as database:
@@ -267,7 +282,7 @@ class TestGivenBackOnce:
         self, fairlead: Fairlead, client: asyncssh.SSHClientConnection, mute: Mute
     ) -> None:
         asked = [tcp(client, mute.port) for _ in range(CHANNELS)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while mute.under_way() < DIALS:
                 await asyncio.sleep(0.02)
         psutil.Process(shelld(fairlead)).kill()
@@ -279,7 +294,7 @@ class TestGivenBackOnce:
     async def test_when_the_client_leaves(self, fairlead: Fairlead, mute: Mute) -> None:
         async with asyncssh_login(fairlead) as leaving:
             asked = [tcp(leaving, mute.port) for _ in range(CHANNELS)]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while mute.under_way() < DIALS:
                     await asyncio.sleep(0.02)
             leaving.abort()
@@ -288,6 +303,28 @@ class TestGivenBackOnce:
         await asyncio.to_thread(
             until, lambda: records(fairlead, "ended_at IS NULL") == 0, "every record is closed"
         )
+
+
+async def test_a_connection_to_a_remote_forward_finds_no_room_either_and_costs_nothing(
+    fairlead: Fairlead, client: asyncssh.SSHClientConnection
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as here:
+        listener = await client.forward_remote_port("127.0.0.1", 0, "127.0.0.1", here.getsockname()[1])
+        filling = await asyncio.gather(*(session(client) for _ in range(CHANNELS)))
+        with connect(listener.get_port()):
+            words = '"too many channels"'
+            await asyncio.to_thread(
+                until, lambda: words in fairlead.log, "the proxy has said that it is full"
+            )
+        await _close(filling)
+        await has_all_its_room(client)
+        with connect(listener.get_port()) as link:
+            here.settimeout(PATIENCE_S)
+            carried, _ = await asyncio.to_thread(here.accept)
+            with carried:
+                link.sendall(b"x")
+                carried.settimeout(PATIENCE_S)
+                assert await asyncio.to_thread(carried.recv, 1) == b"x"
 
 
 async def test_records_are_begun_by_rate(make_fairlead: MakeFairlead) -> None:
@@ -323,7 +360,7 @@ async def test_thousands_of_opens_that_nobody_answers_cost_a_bystander_nothing(
         asked = [tcp(pushing, mute.port) for _ in range(5_000)]
         refused = await outcomes(asked, 5_000 - 512)
         assert refused == {asyncssh.OPEN_RESOURCE_SHORTAGE: 5_000 - 512}
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while records(server) < 128:
                 await asyncio.sleep(0.02)
         assert records(server) == 128
