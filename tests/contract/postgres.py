@@ -15,7 +15,7 @@ from sqlalchemy import URL
 DEADLINE_S = 60
 
 _PATIENT = "-c deadlock_timeout=30s"
-"""Of two that wait for each other PostgreSQL ends the one that looks first: not the test that drops tables."""
+"""PostgreSQL ends the one of two blocked transactions that looks first: not the one that drops tables."""
 
 
 def binaries() -> Path:
