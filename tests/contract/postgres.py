@@ -14,6 +14,9 @@ from sqlalchemy import URL
 
 DEADLINE_S = 60
 
+_PATIENT = "-c deadlock_timeout=30s"
+"""PostgreSQL ends the one of two blocked transactions that looks first: not the one that drops tables."""
+
 
 def binaries() -> Path:
     """Say where the server's programs are, or skip the test."""
@@ -117,7 +120,7 @@ class Cluster:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=DEADLINE_S,
-            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "PGOPTIONS": _PATIENT},
             **self._account,
         )
         assert done.returncode == 0, f"{program} {words}: {done.stdout}"

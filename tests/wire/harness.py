@@ -22,6 +22,8 @@ from proxy.workspaces.state import State
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20
 
+_made: list[bytes] = []
+
 
 def free_port() -> int:
     """Find a port that nobody listens on right now."""
@@ -87,13 +89,25 @@ class Fairlead:
         """
         self.home.mkdir(parents=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
-        self.cli("database", "upgrade")
+        self._make_database()
         self.cli("user", "add", "alice", "--key", f"{self.key}.pub")
         blueprints = self.home / "blueprints"
         blueprints.mkdir(exist_ok=True)
         for name, content in {"dev": "name: dev\n", **(extra or {})}.items():
             (blueprints / f"{name}.yaml").write_text(content)
         self.configure_client()
+
+    def _make_database(self) -> None:
+        """Make an empty database; the file that one run of the command made serves for all of a process."""
+        file = self.home / "fairlead.db"
+        if "FAIRLEAD_IDENTITY__DATABASE_URL" in self.extra_env:
+            self.cli("database", "upgrade")
+        elif _made:
+            file.touch(mode=0o600)
+            file.write_bytes(_made[0])
+        else:
+            self.cli("database", "upgrade")
+            _made.append(file.read_bytes())
 
     def configure_client(self) -> None:
         """Write the client configuration with host `fl`."""
