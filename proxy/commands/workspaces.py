@@ -160,6 +160,10 @@ def show_events(context: typer.Context, name: OneName, as_json: Json = False) ->
 # --------------------------------------------------------------------------- of a user who is removed
 
 
+_SETTLE_AT_MOST_S = 5.0
+"""Proxies that look less often are told by NATS."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Left:
     """What became of the workspaces of a user."""
@@ -176,7 +180,7 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
 
     settings: Settings = context.obj.settings()
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=f"user {user.name} was removed")
-    settle_s = settings.identity.recheck_s
+    settle_s = min(settings.identity.recheck_s, _SETTLE_AT_MOST_S)
     try:
         left = _with_backend(
             context, lambda backend: _leave_all(backend, user, stop, delete=delete, settle_s=settle_s)
