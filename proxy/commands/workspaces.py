@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -157,46 +158,71 @@ def show_events(context: typer.Context, name: OneName, as_json: Json = False) ->
 # --------------------------------------------------------------------------- of a user who is removed
 
 
+_SETTLE_AT_MOST_S = 5.0
+"""Proxies that look less often are told by NATS."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What became of the workspaces of a user."""
+
+    ended: "list[WorkspaceRecord]"
+    kept: "list[WorkspaceRecord]"
+    """Homes that workspaces left which were deleted before."""
+    failures: list[BaseException]
+
+
 def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> None:
     """Stop or delete the workspaces of a user who was just removed, and say what is left of them."""
     from proxy.workspaces.backend import Stop
 
+    settings: Settings = context.obj.settings()
     stop = Stop(by=actor(), at=datetime.now(UTC), reason=f"user {user.name} was removed")
-    stopped: list[WorkspaceRecord] = []
-    kept: list[WorkspaceRecord] = []
-
-    async def act(backend: "Backend") -> list[Any]:
-        from proxy.workspaces.ownership import title_to
-
-        for record in await backend.kept():
-            if title_to(record, user):
-                kept.append(record)
-                await _note_owner(backend, record, user, stop)
-        mine = [record for record in await backend.list() if title_to(record, user)]
-        ends = (_leave(backend, record, user, stop, delete=delete) for record in mine)
-        results = await asyncio.gather(*ends, return_exceptions=True)
-        done = [not isinstance(result, BaseException) for result in results]
-        stopped.extend(record for record, is_done in zip(mine, done, strict=True) if is_done)
-        return [result for result in results if isinstance(result, BaseException)]
-
+    settle_s = min(settings.identity.recheck_s, _SETTLE_AT_MOST_S)
     try:
-        failures = _with_backend(context, act)
+        left = _with_backend(
+            context, lambda backend: _leave_all(backend, user, stop, delete=delete, settle_s=settle_s)
+        )
     except FairleadError as exc:
         raise WorkspaceError(f"user {user.name} is removed, but the workspaces were left: {exc}") from exc
-    for record in stopped:
-        what = "deleted; its home stays until it is purged" if delete else "stopped; it stays with its home"
-        warn(f"workspace {record.name} is {what}")
-    for record in kept:
-        warn(f"the home of workspace {record.name}, which was deleted before, stays")
-    if stopped or kept:
-        warn(
-            "a later user of that name does not get it; to hand it over: fairlead workspace give NAME USER",
+    lines = [
+        f"workspace {record.name} is "
+        + ("deleted; its home stays until it is purged" if delete else "stopped; it stays with its home")
+        for record in left.ended
+    ]
+    lines += [f"the home of workspace {one.name}, which was deleted before, stays" for one in left.kept]
+    if lines:
+        lines.append(
+            "a later user of that name does not get it; to hand it over: fairlead workspace give NAME USER"
         )
-        _tell_stopped(context, stopped, stop)
-    for failure in failures:
-        warn(f"fairlead: {failure}")
-    if failures:
+    for line in (*lines, *(f"fairlead: {failure}" for failure in left.failures)):
+        warn(line)
+    _tell_stopped(context, left.ended, stop)
+    if left.failures:
         raise typer.Exit(1)
+
+
+async def _leave_all(
+    backend: "Backend", user: "User", stop: "Stop", *, delete: bool, settle_s: float
+) -> _Left:
+    """End every workspace of a user, `settle_s` after the user was removed where one runs.
+
+    Until proxies have ended the user's connections, one of those could start a workspace again.
+    """
+    from proxy.workspaces.backend import WorkspacePhase
+    from proxy.workspaces.ownership import title_to
+
+    kept = [record for record in await backend.kept() if title_to(record, user)]
+    for record in kept:
+        await _note_owner(backend, record, user, stop)
+    mine = [record for record in await backend.list() if title_to(record, user)]
+    if any(record.phase is not WorkspacePhase.STOPPED for record in mine):
+        await asyncio.sleep(settle_s)
+    ends = (_leave(backend, record, user, stop, delete=delete) for record in mine)
+    results = await asyncio.gather(*ends, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    ended = [record for record, result in zip(mine, results, strict=True) if result is None]
+    return _Left(ended, kept, failures)
 
 
 async def _leave(

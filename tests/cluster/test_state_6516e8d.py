@@ -44,7 +44,7 @@ __all__ = ["cluster"]
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(MISSING), reason=MISSING),
 ]
 

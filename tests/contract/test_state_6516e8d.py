@@ -21,7 +21,7 @@ from tests.wire.harness import Fairlead, needs
 
 __all__ = ["cluster"]
 
-pytestmark = [needs("ssh", "ssh-keygen"), pytest.mark.timeout(300)]
+pytestmark = [needs("ssh", "ssh-keygen"), pytest.mark.timeout(900)]
 
 WITH_A_WORKSPACE = ("alice+dev", "alice+data", "bob+dev", "root+dev")
 KNOWN = ("a", "a-b", "alice", "bob", "carol", "dave", "erin", "root")
