@@ -37,8 +37,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Site:
     """One origin that we serve: its cookies, its checks, its socket."""
 
-    def __init__(self, purpose: str, host: str, port: int, public_url: str = "") -> None:
+    def __init__(
+        self, purpose: str, host: str, port: int, public_url: str = "", *, is_for_programs: bool = False
+    ) -> None:
         """`purpose` names cookies and logs; `public_url` is how browsers come, if not as `login.localhost`.
+
+        With `is_for_programs` this machine's own programs are answered by `local_url` as well.
 
         Raises: SettingsError when browsers cannot come by `host`, and there is no `public_url`.
         """
@@ -50,6 +54,7 @@ class Site:
         self._host = host
         self._port = port
         self._public_url = public_url.rstrip("/")
+        self._is_for_programs = is_for_programs
         self._key = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
         self._cookies = CookieNames(purpose, is_secure=self._is_secure)
@@ -79,7 +84,8 @@ class Site:
     def _is_meant(self, request: web.Request) -> bool:
         """Tell whether the one Host of a request means us; others are names that were pointed at us."""
         hosts = [value for name, value in request.raw_headers if name.lower() == b"host"]
-        ours = {_authority(url).encode() for url in (self.public_url, self.local_url)}
+        urls = (self.public_url, self.local_url) if self._is_for_programs else (self.public_url,)
+        ours = {_authority(url).encode() for url in urls}
         return len(hosts) == 1 and _without_default_port(hosts[0].lower(), self.public_url) in ours
 
     # ---------------------------------------------------------------------------------- lifetime
@@ -111,7 +117,7 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
         if not self._is_meant(request):
-            return web.Response(status=421, text="This server does not go by that name.\n")
+            return web.Response(status=421, text=f"This page is at {self.public_url} and nowhere else.\n")
         imitation = self._cookies.imitation(_cookie_fields(request))
         if imitation is not None:
             _log.warning("a cookie imitates ours", site=self._purpose, name=ascii(imitation)[:100])
