@@ -27,6 +27,8 @@ from proxy.settings.front_door import PAGE_HOST, is_page_here
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024
+MAX_COOKIE_BYTES = 16 * 1024
+"""Of all `Cookie` fields of a request: judging their names is work of one turn of the event loop."""
 _UNHEARD = logging.getLogger("proxy.identity.web.unheard")
 """Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
 _UNHEARD.disabled = True
@@ -118,7 +120,11 @@ class Site:
         """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
         if not self._is_meant(request):
             return web.Response(status=421, text=f"This page is at {self.public_url} and nowhere else.\n")
-        imitation = self._cookies.imitation(_cookie_fields(request))
+        fields = _cookie_fields(request)
+        if sum(map(len, fields)) > MAX_COOKIE_BYTES:
+            text = "There are too many cookies. Delete those of this site, then open the link again."
+            return self.page("That did not work", pages.paragraph(text), status=431)
+        imitation = self._cookies.imitation(fields)
         if imitation is not None:
             _log.warning("a cookie imitates ours", site=self._purpose, name=ascii(imitation)[:100])
             text = "A cookie imitates one of ours. Delete the cookies of this site, then open the link again."

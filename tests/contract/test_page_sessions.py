@@ -362,6 +362,15 @@ async def test_a_request_that_cannot_be_read_leaves_no_cookie_in_the_log(
     assert MADE_UP not in caplog.text + "".join(capsys.readouterr())
 
 
+async def test_more_cookies_than_can_be_judged_at_once_are_refused(house: House) -> None:
+    pending = await house.begin()
+    field = b"; ".join(b"%d=%d" % (number, number) for number in range(500))
+    for times, status in ((1, 303), (3, 303), (4, 431)):
+        several = b"\r\nCookie: ".join([field] * times)
+        assert (len(field) * times > web.MAX_COOKIE_BYTES) == (status == 431)
+        assert (await ask(pending.shown.verification_uri, several)).status == status
+
+
 async def test_behind_an_edge_only_its_host_name_is_answered() -> None:
     made = await open_house(
         dev={"approval": "confirm", "public_url": "http://dev.localhost:1"},
