@@ -225,7 +225,7 @@ async def _open_front_door(
     """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
     chosen = settings.front_door_in_effect
     if settings.is_dev_provider_held_back:
-        _log.warning("nobody new comes in: no development provider while proxy_protocol.trusted is set")
+        _log.warning("no new user can come in: no development provider while proxy_protocol.trusted is set")
     peers: Peers = ALONE
     if chosen.confirm.peer_url and chosen.has_page:
         replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)

@@ -12,7 +12,8 @@ page hands requests over to it.
 A visit is bound to one ticket by `state`, and to the browser that left for the provider by a cookie of its
 own, which is good for this way only. The sign-in issues a new session, for this ticket alone. Its page is
 found by the session's cookie together with a value that only the address holds to which the signed-in
-browser was sent: who reads the cookie, as another port of `login.localhost` can, does not see that page.
+browser was sent: a program that reads the cookie, as one at another port of `login.localhost` can, does not
+see that page.
 """
 
 import asyncio

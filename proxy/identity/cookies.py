@@ -16,6 +16,7 @@ HOST_ONLY_PREFIX = "__Host-Http-"
 a sibling host. A browser that does not know it treats it as `__Host-`, with which it begins."""
 
 _VALUE = re.compile(rb"[A-Za-z0-9_-]{20,100}")
+_UNSEEN = bytes(code for code in range(128) if code <= 0x20 or code == 0x7F)
 _SLOT = rb"(?:-[a-z0-9]+)*"
 
 
@@ -65,8 +66,8 @@ class CookieNames:
 
     def _imitates(self, name: bytes) -> bool:
         """Judge a name as it was sent, so that no mistake of `parse` hides anything here."""
-        if self._as_sent.fullmatch(name):
-            return False
+        if len(name) < len(self._stem) // 2 or self._as_sent.fullmatch(name):
+            return False  # no byte of a name becomes more than two letters
         return any(self._folded.fullmatch(spelling) for spelling in _foldings(name))
 
 
@@ -93,12 +94,10 @@ def _pattern(stem: bytes) -> re.Pattern[bytes]:
 
 
 def _foldings(name: bytes) -> Iterator[bytes]:
-    """Yield what a careless reader may take `name` for, as UTF-8 and as Latin-1."""
-    for encoding in ("utf-8", "latin-1"):
+    """Yield what a careless reader may take `name` for, as UTF-8 and as Latin-1.
+
+    Case, width and accents are folded; blanks, control characters and what then is not ASCII are left out.
+    """
+    for encoding in ("ascii",) if name.isascii() else ("utf-8", "latin-1"):
         text = unicodedata.normalize("NFKD", name.decode(encoding, "ignore")).casefold()
-        yield "".join(letter for letter in text if not _is_unseen(letter)).encode()
-
-
-def _is_unseen(letter: str) -> bool:
-    """Tell whether a character is a blank, a control or format character, or a mark on another one."""
-    return letter.isspace() or unicodedata.category(letter)[0] in "CMZ"
+        yield text.encode("ascii", "ignore").translate(None, _UNSEEN)

@@ -1,8 +1,8 @@
 """The one door to HTTP as a client: bounded in time, size and reach; no foreign exception leaves it.
 
 Redirects are never followed, cookies never kept, the environment's proxies never read, and only https
-(or http on loopback) is spoken. Names below `localhost` are loopback here, whatever the system's resolver
-says of them (RFC 6761 §6.3). URLs and bodies are not logged: either may hold a secret.
+(or http on loopback) is spoken. Names below `localhost` are loopback here (RFC 6761 §6.3), and the system's
+resolver is not asked for them. URLs and bodies are not logged: either may hold a secret.
 """
 
 import asyncio

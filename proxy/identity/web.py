@@ -27,6 +27,8 @@ from proxy.settings.front_door import PAGE_HOST, is_page_here
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024
+MAX_COOKIE_BYTES = 16 * 1024
+"""Of all `Cookie` fields of a request: judging their names is work of one turn of the event loop."""
 _UNHEARD = logging.getLogger("proxy.identity.web.unheard")
 """Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
 _UNHEARD.disabled = True
@@ -37,8 +39,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Site:
     """One origin that we serve: its cookies, its checks, its socket."""
 
-    def __init__(self, purpose: str, host: str, port: int, public_url: str = "") -> None:
+    def __init__(
+        self, purpose: str, host: str, port: int, public_url: str = "", *, is_for_programs: bool = False
+    ) -> None:
         """`purpose` names cookies and logs; `public_url` is how browsers come, if not as `login.localhost`.
+
+        With `is_for_programs` this machine's own programs are answered by `local_url` as well.
 
         Raises: SettingsError when browsers cannot come by `host`, and there is no `public_url`.
         """
@@ -50,6 +56,7 @@ class Site:
         self._host = host
         self._port = port
         self._public_url = public_url.rstrip("/")
+        self._is_for_programs = is_for_programs
         self._key = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
         self._cookies = CookieNames(purpose, is_secure=self._is_secure)
@@ -79,7 +86,8 @@ class Site:
     def _is_meant(self, request: web.Request) -> bool:
         """Tell whether the one Host of a request means us; others are names that were pointed at us."""
         hosts = [value for name, value in request.raw_headers if name.lower() == b"host"]
-        ours = {_authority(url).encode() for url in (self.public_url, self.local_url)}
+        urls = (self.public_url, self.local_url) if self._is_for_programs else (self.public_url,)
+        ours = {_authority(url).encode() for url in urls}
         return len(hosts) == 1 and _without_default_port(hosts[0].lower(), self.public_url) in ours
 
     # ---------------------------------------------------------------------------------- lifetime
@@ -111,8 +119,12 @@ class Site:
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
         if not self._is_meant(request):
-            return web.Response(status=421, text="This server does not go by that name.\n")
-        imitation = self._cookies.imitation(_cookie_fields(request))
+            return web.Response(status=421, text=f"This page is at {self.public_url} and nowhere else.\n")
+        fields = _cookie_fields(request)
+        if sum(map(len, fields)) > MAX_COOKIE_BYTES:
+            text = "There are too many cookies. Delete those of this site, then open the link again."
+            return self.page("That did not work", pages.paragraph(text), status=431)
+        imitation = self._cookies.imitation(fields)
         if imitation is not None:
             _log.warning("a cookie imitates ours", site=self._purpose, name=ascii(imitation)[:100])
             text = "A cookie imitates one of ours. Delete the cookies of this site, then open the link again."

@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_localhost_name(host: str) -> bool:
-    """Tell whether `host` is `localhost` or below it: loopback for whoever follows RFC 6761 §6.3.
+    """Tell whether `host` is `localhost` or below it, which is loopback by RFC 6761 §6.3.
 
     The system's resolver may not; `identity.http` and browsers resolve these names themselves.
     """
@@ -77,7 +77,7 @@ def check_page_url(url: str) -> str:
     if not url:
         return ""
     checked = _base_url(url)
-    if is_loopback(urlsplit(checked).hostname or ""):
+    if is_loopback((urlsplit(checked).hostname or "").removesuffix(".")):
         raise ValueError(
             f"{url[:200]!r} shares its cookies with every port of this machine; use a name of its own, "
             f"such as {PAGE_HOST}"
@@ -220,8 +220,8 @@ class DevSettings(_Provider):
     kind: Literal["dev"] = "dev"
     approval: Approval = "device"
     host: str = "127.0.0.1"
-    """`127.0.0.1` or `::1`; `0.0.0.0` and `::` need `dev_anyone_may_be_any_user`. Whatever it is, the
-    proxy itself comes by loopback."""
+    """`127.0.0.1` or `::1`; `0.0.0.0` and `::` need `dev_anyone_may_be_any_user`. The proxy itself
+    always comes by loopback."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 0
     """0 takes any free one."""
     public_url: PageUrl = ""

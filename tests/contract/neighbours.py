@@ -1,4 +1,4 @@
-"""What stands beside our pages: a client of raw bytes, web servers of other people, and an edge with TLS."""
+"""What stands beside our pages: a client of raw bytes, web servers of other parties, and an edge with TLS."""
 
 import asyncio
 import re
@@ -81,7 +81,7 @@ def _answer(raw: bytes) -> Answer:
 
 
 class Neighbour:
-    """A web server of somebody else on this machine: plants cookies, and keeps what browsers send."""
+    """A web server of another party on this machine: plants cookies, and keeps what browsers send."""
 
     def __init__(self) -> None:
         self.plants: Sequence[bytes] = ()

@@ -1,4 +1,4 @@
-"""Names below `localhost` as the HTTP client takes them: this machine, whatever its resolver says."""
+"""Names below `localhost` as the HTTP client takes them: this machine, with no word from its resolver."""
 
 import socket
 from collections.abc import AsyncIterator

@@ -150,7 +150,7 @@ async def test_a_name_of_ours_is_not_to_be_set_by_a_sibling_host(chromium: Chrom
     assert await scene.is_refused()
 
 
-async def test_the_way_back_of_another_browser_signs_nobody_in(chromium: Chromium, scene: Scene) -> None:
+async def test_the_way_back_of_another_browser_signs_no_user_in(chromium: Chromium, scene: Scene) -> None:
     """Mallory leaves for the provider; alice is sent there in Mallory's place, and comes back."""
     left = await scene.ask(scene.link)
     victim = await chromium.person()

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.errors import SettingsError
 from proxy.identity import confirm, cookies, listening, web, websessions
 from proxy.identity.onboarding import Pending
 from proxy.identity.web import Site
@@ -359,3 +360,34 @@ async def test_a_request_that_cannot_be_read_leaves_no_cookie_in_the_log(
     answer = await ask(house.door.page_urls[-1], f"fairlead-confirm={MADE_UP}\x01".encode())
     assert answer.status == 400
     assert MADE_UP not in caplog.text + "".join(capsys.readouterr())
+
+
+async def test_more_cookies_than_can_be_judged_at_once_are_refused(house: House) -> None:
+    pending = await house.begin()
+    field = b"; ".join(b"%d=%d" % (number, number) for number in range(500))
+    for times, status in ((1, 303), (3, 303), (4, 431)):
+        several = b"\r\nCookie: ".join([field] * times)
+        assert (len(field) * times > web.MAX_COOKIE_BYTES) == (status == 431)
+        assert (await ask(pending.shown.verification_uri, several)).status == status
+
+
+async def test_behind_an_edge_only_its_host_name_is_answered() -> None:
+    made = await open_house(
+        dev={"approval": "confirm", "public_url": "http://dev.localhost:1"},
+        confirm={"public_url": "https://page.example.test"},
+    )
+    assert made.door._confirm is not None
+    pending = await made.begin()
+    path = urlsplit(pending.shown.verification_uri).path
+    url = f"http://login.localhost:{made.door._confirm._site.port}{path}"
+    assert (await ask(url)).status == 421
+    for host in ("page.example.test", "PAGE.example.test", "page.example.test:443"):
+        left = await ask(url, host=host)
+        assert left.status == 303
+        assert left.location.startswith("http://dev.localhost:1/authorize?")
+    await made.door.close()
+
+
+async def test_a_page_without_an_address_for_browsers_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"a page that listens on 192\.0\.2\.1 needs a public_url"):
+        await open_house(dev={"approval": "confirm"}, confirm={"listen": "192.0.2.1:1"})

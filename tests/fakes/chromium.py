@@ -72,7 +72,7 @@ class Chromium:
 
 
 class Person:
-    """Somebody at one window."""
+    """A user at one window."""
 
     def __init__(self, browser: Chromium, session: str, jar: str) -> None:
         self._browser = browser

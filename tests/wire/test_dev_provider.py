@@ -1,4 +1,4 @@
-"""Where the development provider starts: `fairlead serve` itself, and a client that nobody knows."""
+"""Where the development provider starts: `fairlead serve` itself, and a client of an unknown user."""
 
 import json
 import os
@@ -88,7 +88,7 @@ def stranger(server: Fairlead) -> Attempt:
     return Attempt([*server.command("ssh", "-o", "LogLevel=INFO"), "-l", "somebody+dev", "fl", "echo in"])
 
 
-def test_behind_a_load_balancer_on_this_machine_nobody_new_comes_in(tmp_path: Path) -> None:
+def test_behind_a_load_balancer_on_this_machine_no_new_user_comes_in(tmp_path: Path) -> None:
     """The proxy listens on loopback, where a load balancer brings others to it."""
     with standing(tmp_path, {**STANDS_IN, **BALANCED}) as server:
         with stranger(server) as attempt:

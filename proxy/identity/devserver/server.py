@@ -58,7 +58,7 @@ class DevServer:
         """Where codes may be sent; exact."""
         self._grants = Grants(settings, clock)
         self._key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": uuid.uuid4().hex})
-        self._site = Site("dev", settings.host, settings.port, settings.public_url)
+        self._site = Site("dev", settings.host, settings.port, settings.public_url, is_for_programs=True)
         self._sessions: Sessions[None] = Sessions(settings.max_pending, clock=clock)
         self._site.app.add_routes(
             [

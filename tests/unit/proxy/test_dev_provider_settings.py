@@ -1,11 +1,15 @@
 """Where the development provider may start: it lets anyone who reaches its page become any user."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load
+from proxy.settings.front_door import DevSettings
 
 FLAG = "dev_anyone_may_be_any_user"
 DEV = {"kind": "dev"}
@@ -103,12 +107,13 @@ def test_a_public_url_of_this_machine_needs_no_flag() -> None:
             "front_door.confirm.public_url: 'http://127.0.0.1:8022' shares its cookies with every port",
         ),
         ({"confirm": {"public_url": "https://localhost"}}, "such as login.localhost"),
+        ({"confirm": {"public_url": "http://LOCALHOST.:8022"}}, "such as login.localhost"),
         ({"confirm": {"public_url": "http://ssh.example.com"}}, "must be https"),
         ({"providers": [{**DEV, "public_url": "http://[::1]:1"}]}, "shares its cookies with every port"),
         ({"providers": [{**DEV, "host": "192.0.2.1"}]}, "'192.0.2.1' is not one of 127.0.0.1, ::1"),
     ],
 )
-def test_a_page_is_never_on_a_host_name_of_everybody(front_door: dict[str, Any], said: str) -> None:
+def test_a_page_is_never_on_a_host_name_that_every_port_shares(front_door: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings(**front_door)
     assert said in str(caught.value)
@@ -119,3 +124,17 @@ def test_a_page_is_never_on_a_host_name_of_everybody(front_door: dict[str, Any],
 )
 def test_a_host_name_of_its_own_is_taken(url: str) -> None:
     assert settings(confirm={"public_url": url}).front_door.confirm.page_url == url.rstrip("/")
+
+
+def test_the_compose_file_says_what_it_needs_to_start() -> None:
+    """Its proxy listens on every address of a container, whose ports are published on loopback only."""
+    compose = yaml.safe_load((Path(__file__).parents[3] / "docker-compose.yml").read_text())
+    proxy = compose["services"]["proxy"]
+    environment = {
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value) for name, value in proxy["environment"].items()
+    }
+    chosen = load({**environment, "FAIRLEAD_LISTEN": "*:2222"})
+    (provider,) = chosen.front_door_in_effect.providers
+    assert isinstance(provider, DevSettings)
+    assert provider.public_url == "http://login.localhost:8180"
+    assert all(port.startswith("127.0.0.1:") for port in proxy["ports"])

@@ -17,7 +17,7 @@ def test_only_an_issued_value_stands_for_anything() -> None:
 
 def test_a_sign_in_ends_the_value_before_it() -> None:
     sessions: Sessions[str] = Sessions(10)
-    before = sessions.begin("nobody")
+    before = sessions.begin("")
     after = sessions.renew(before, "alice")
     assert after != before
     assert (sessions.find(before), sessions.find(after)) == (None, "alice")
