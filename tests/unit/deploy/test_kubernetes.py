@@ -194,3 +194,12 @@ def test_the_evaluation_needs_no_storage_class_and_no_load_balancer(evaluation: 
     assert [text for text in blueprints.values() if "storages" in yaml.safe_load(text)] == []
     types = {one["spec"].get("type", "ClusterIP") for one in evaluation if one["kind"] == "Service"}
     assert types == {"ClusterIP"}
+
+
+def test_every_image_of_the_evaluation_is_one_that_make_builds(evaluation: Objects) -> None:
+    pods = [one["spec"]["template"]["spec"] for one in evaluation if one["kind"] == "Deployment"]
+    containers = [one for pod in pods for one in pod["containers"] + pod.get("initContainers", [])]
+    names = ("fairlead-proxy:1", "fairlead-postgres:1", "fairlead-nats:1")
+    assert {one["image"] for one in containers} == set(names)
+    recipes = (KUBERNETES.parents[1] / "Makefile").read_text()
+    assert [name for name in names if f"-t {name.removesuffix('1')}$(TAG) " not in recipes] == []
