@@ -14,7 +14,7 @@ from typing import NoReturn
 from urllib.parse import urlencode
 
 from proxy.errors.login import ApprovalDenied, OnboardingError, ProviderMisconfigured, ProviderUnavailable
-from proxy.identity.device_flow import Tokens, parse_answer, read_tokens
+from proxy.identity.device_flow import TEMPORARY, Tokens, busy, is_temporary, parse_answer, read_tokens
 from proxy.identity.http import Http, HttpFailed, Request, client_credentials
 from proxy.identity.secret import Secret
 
@@ -108,6 +108,8 @@ async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) ->
     except HttpFailed as exc:
         raise _away(client, str(exc)) from None
     answer = parse_answer(reply)
+    if is_temporary(reply, answer):
+        raise _away(client, f"status {reply.status} in answer to the code", is_busy=True)
     if error := answer.get("error"):
         _stop(client, str(error))
     if not 200 <= reply.status < 300 or not answer:
@@ -121,8 +123,8 @@ def _stop(client: CodeClient, error: str) -> NoReturn:
         raise ApprovalDenied(
             f"{client.provider}: {word}", user_message=f"the request was denied at {client.provider}"
         )
-    if word in ("temporarily_unavailable", "server_error"):
-        raise _away(client, word)
+    if word in TEMPORARY:
+        raise _away(client, word, is_busy=True)
     raise _misfit(client, word)
 
 
@@ -133,7 +135,6 @@ def _misfit(client: CodeClient, reason: str) -> OnboardingError:
     )
 
 
-def _away(client: CodeClient, reason: str) -> OnboardingError:
-    return ProviderUnavailable(
-        f"{client.provider}: {reason}", user_message=f"{client.provider} does not answer at the moment"
-    )
+def _away(client: CodeClient, reason: str, *, is_busy: bool = False) -> OnboardingError:
+    sentence = busy(client.provider) if is_busy else f"{client.provider} does not answer at the moment"
+    return ProviderUnavailable(f"{client.provider}: {reason}", user_message=sentence)

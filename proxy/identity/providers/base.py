@@ -8,7 +8,7 @@ from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderU
 from proxy.identity.authcode import CodeClient
 from proxy.identity.clock import Clock
 from proxy.identity.device_flow import Authorization, Tokens
-from proxy.identity.http import Http, HttpFailed, Reply, Request
+from proxy.identity.http import Http, HttpFailed, Request
 from proxy.identity.mapping import Mapped
 from proxy.identity.profile import KeyList, Profile
 from proxy.identity.secret import Secret
@@ -137,7 +137,7 @@ async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: 
         if reply.status == 404 and absent_ok:
             return None
         problem = f"{request!r}: status {reply.status}"
-        if not is_passing(reply):
+        if not reply.is_passing:
             raise misconfigured(provider, problem)
     raise unavailable(provider, problem)
 
@@ -167,11 +167,6 @@ def make_profile(
         active=active,
         claims=claims,
     )
-
-
-def is_passing(reply: Reply) -> bool:
-    """Tell whether asking again later may help; a spent rate limit is said with 403 by GitHub."""
-    return reply.status >= 500 or reply.status == 429 or reply.headers.get("x-ratelimit-remaining") == "0"
 
 
 def unavailable(provider: str, reason: str) -> OnboardingError:
