@@ -13,7 +13,7 @@ import structlog
 from proxy import metrics, policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.login import LockedOut, OnboardingError, UserExpired
+from proxy.errors.login import AccountEnded, LockedOut, OnboardingError, OnboardingRefused, UserExpired
 from proxy.errors.login import Waitlisted as WaitlistedError
 from proxy.events import schema
 from proxy.events.publisher import Publisher
@@ -21,6 +21,7 @@ from proxy.identity.directory import Directory
 from proxy.identity.keys import fingerprint
 from proxy.identity.keysource import KeyChange, KeySource
 from proxy.identity.onboarding import Approved, Onboarding, Pending
+from proxy.identity.refresher import Refresher, Vouch
 from proxy.model import LoginAttempt, Principal, User
 
 _log = structlog.get_logger("logins")
@@ -50,8 +51,15 @@ class Logins:
     """One per process; every connection shares it."""
 
     def __init__(
-        self, directory: Directory, keys: KeySource, publisher: Publisher, onboarding: Onboarding | None
+        self,
+        directory: Directory,
+        keys: KeySource,
+        publisher: Publisher,
+        onboarding: Onboarding | None,
+        accounts: Refresher | None = None,
     ) -> None:
+        """`accounts` keeps what providers say of known users up to date; None leaves it as it is."""
+        self._accounts = accounts
         self._directory = directory
         self._keys = keys
         self._publisher = publisher
@@ -74,6 +82,19 @@ class Logins:
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
+        """Say what is to be done before a proved key lets its user in; GOOD for a key that lets nobody in.
+
+        Call only after the signature was verified. Raises: StoreError.
+        """
+        name = attempt.user_string.user
+        if self._accounts is None or (key := await self._keys.key_of(name, key_blob)) is None:
+            return Vouch.GOOD
+        user = await self._directory.find(name)
+        if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
+            return Vouch.GOOD  # `admit` says what is wrong
+        return await self._accounts.vouch(name, key.origin)
+
     async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
         """Turn a proved key into a principal; None when it is not the user's.
 
@@ -86,6 +107,8 @@ class Logins:
         if key is None or user is None:
             return None
         self._check(user)
+        if user.provider:
+            await self._check_account(name, key.key.fingerprint)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
         return Principal(attempt, user, key.key.fingerprint)
 
@@ -105,7 +128,26 @@ class Logins:
             refusal = LockedOut if user.locked else UserExpired
             raise refusal(f"{user.name}: {decision.reason}", user_message=decision.reason)
 
+    async def _check_account(self, name: str, shown: str) -> None:
+        standing = (await self._directory.standing_of([(name, shown)]))[name, shown]
+        if standing.ended_at_provider:
+            decision = policy.account_ended(standing.ended_at_provider)
+            raise AccountEnded(f"{name}: {decision.reason}", user_message=decision.reason)
+
     # ------------------------------------------------------------------------------- onboarding
+
+    async def begin_renewal(self, attempt: LoginAttempt, key_blob: bytes) -> Pending:
+        """Ask a known user, whose key was proved, to approve at the provider of the account again.
+
+        Raises: OnboardingError, StoreError.
+        """
+        name = attempt.user_string.user
+        account = await self._directory.account_of(name)
+        if self._onboarding is None or account is None:
+            raise OnboardingRefused(
+                f"{name} cannot be approved again", user_message="nobody can approve here at the moment"
+            )
+        return await self._onboarding.renew(attempt.peer.host, name, key_blob, account.provider)
 
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
         """Ask a provider for something to show to a person whose key was proved.

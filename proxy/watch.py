@@ -19,7 +19,7 @@ from proxy.errors.stores import StoreError
 from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory
-from proxy.model import Principal
+from proxy.model import Principal, User
 from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
@@ -35,6 +35,9 @@ class Live(Protocol):
 
     def end(self, sentence: str, end: End) -> None:
         """End it with a sentence for the person; `end` is for the record."""
+
+    def regrouped(self, user: User) -> None:
+        """Go on as a user whose groups are others now; what the old ones gave ends."""
 
 
 Connections = Callable[[], Collection[Live]]
@@ -78,8 +81,14 @@ class Watch:
         still_open = self._connections()
         for connection, principal in live:
             found = standing[_pair(principal)]
-            decision = policy.may_stay(found.user, found.has_key, now)
-            if not decision and connection in still_open:
+            decision = policy.may_stay(
+                found.user, found.has_key, now, ended_at_provider=found.ended_at_provider
+            )
+            if connection not in still_open:
+                continue
+            if decision and found.user is not None and found.user.groups != principal.user.groups:
+                connection.regrouped(found.user)
+            elif not decision:
                 _log.info(
                     "connection ended",
                     conn=principal.attempt.peer.conn_id,

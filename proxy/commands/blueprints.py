@@ -167,7 +167,10 @@ async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
 
     identity = settings.identity
     directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=identity.query_timeout_s, uids=identity.uids
+        settings.database_url,
+        query_timeout_s=identity.query_timeout_s,
+        uids=identity.uids,
+        groups=settings.groups,
     )
     try:
         known = await directory.find(name)

@@ -148,7 +148,10 @@ async def _user_of(settings: "Settings", record: "WorkspaceRecord") -> "User":
     from proxy.identity.store import SqlDirectory
 
     directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
+        settings.database_url,
+        query_timeout_s=settings.identity.query_timeout_s,
+        uids=settings.identity.uids,
+        groups=settings.groups,
     )
     try:
         user = await directory.find(record.user)

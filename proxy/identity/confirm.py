@@ -148,7 +148,7 @@ class ConfirmPages:
             return self._deny(ticket, exc)
         except OnboardingError as exc:
             return self._failed(ticket, exc)
-        self._signed_in[visit.session, ticket.id] = Confirmation(profile, tokens.access)
+        self._signed_in[visit.session, ticket.id] = Confirmation(profile, tokens)
         while len(self._signed_in) > self._settings.max_visits:
             self._signed_in.popitem(last=False)
         return redirect(f"{self._site.public_url}/c/{ticket.id}/confirm")

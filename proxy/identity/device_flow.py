@@ -61,6 +61,8 @@ _FINAL = frozenset(
 )
 """OAuth errors that are about the request, even with a status of a failing server."""
 _USER_CODE = re.compile(r"[!-~][ -~]{0,63}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+MAX_REFRESH_TOKEN = 16 * 1024
 _ERROR_WORD = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 _T = TypeVar("_T")
@@ -104,6 +106,9 @@ class Tokens:
     access: Secret
     id_token: Secret | None = None
     scope: str = ""
+    refresh: Secret | None = None
+    refresh_lifetime_s: float | None = None
+    """Seconds that `refresh` is good for; None when the provider does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,7 +375,7 @@ def read_tokens(provider: str, answer: Mapping[str, Any]) -> Tokens:
     Raises: ProviderMisconfigured for a token that cannot be used as a bearer.
     """
     access, id_token = answer.get("access_token"), answer.get("id_token")
-    if not isinstance(access, str) or not re.fullmatch(r"[\x21-\x7e]+", access):
+    if not isinstance(access, str) or not _TOKEN.fullmatch(access):
         raise ProviderMisconfigured(f"{provider}: unusable access_token", user_message=_unusable(provider))
     if str(answer.get("token_type") or "bearer").lower() != "bearer":
         raise ProviderMisconfigured(f"{provider}: not a bearer token", user_message=_unusable(provider))
@@ -378,7 +383,24 @@ def read_tokens(provider: str, answer: Mapping[str, Any]) -> Tokens:
         Secret(access),
         Secret(id_token) if isinstance(id_token, str) and id_token else None,
         str(answer.get("scope") or ""),
+        _refresh_token(answer),
+        _refresh_lifetime_s(answer),
     )
+
+
+def _refresh_token(answer: Mapping[str, Any]) -> Secret | None:
+    token = answer.get("refresh_token")
+    if not isinstance(token, str) or len(token) > MAX_REFRESH_TOKEN or not _TOKEN.fullmatch(token):
+        return None
+    return Secret(token)
+
+
+def _refresh_lifetime_s(answer: Mapping[str, Any]) -> float | None:
+    """Read how long a refresh token is good for; Keycloak and GitHub say so, and 0 is for ever."""
+    for name in ("refresh_token_expires_in", "refresh_expires_in"):
+        if seconds := _number(answer.get(name)):
+            return seconds
+    return None
 
 
 def _is_showable(uri: object) -> bool:

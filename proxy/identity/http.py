@@ -95,6 +95,15 @@ def client_credentials(client_id: str, secret: Secret) -> tuple[str, Secret]:
 class HttpFailed(Exception):
     """No whole reply came; the text is safe to log. Always turned into ours by whoever asked."""
 
+    was_sent: bool = True
+    """Whether the other side may have acted on the request."""
+
+
+class HttpUnsent(HttpFailed):
+    """The request did not leave: it is not allowed to, or nothing took the connection."""
+
+    was_sent = False
+
 
 class Http(Protocol):
     """Whoever can carry a request."""
@@ -120,12 +129,14 @@ class HttpClient:
         try:
             check_url(request.url)
         except ValueError as exc:
-            raise HttpFailed(str(exc)) from None
+            raise HttpUnsent(str(exc)) from None
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 return await self._exchange(request)
         except TimeoutError:
             raise HttpFailed(f"{place} did not answer in time") from None
+        except aiohttp.ClientConnectorError as exc:
+            raise HttpUnsent(f"{place}: {_words(exc)}") from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise HttpFailed(f"{place}: {_words(exc)}") from None
 

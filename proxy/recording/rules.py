@@ -61,7 +61,7 @@ def terms_for(
 def _matches(rule: RecordingRule, user: User, blueprint: str) -> bool:
     return (
         _among((user.name,), rule.users)
-        and _among(user.groups, rule.groups)
+        and _among(user.restricting_groups, rule.groups)
         and _among((blueprint,), rule.blueprints)
     )
 

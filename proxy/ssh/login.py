@@ -1,6 +1,7 @@
 """One login as a state machine; asyncssh asks it what to offer and what to answer.
 
     KEY ──a proved key of a known user──────────────────────────▶ IN
+     ├───the same, but the account is to be approved again──▶ APPROVAL ──approved──▶ IN
      └───a proved key, name is new──▶ APPROVAL ──approved────────▶ IN
                                         └──approved, but the key is not the account's──▶ OTHER_KEY ──▶ IN
 
@@ -16,10 +17,18 @@ import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.errors import FairleadError
-from proxy.errors.login import KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
+from proxy.errors.login import (
+    AccountEnded,
+    KeyNotConfirmed,
+    KeyNotListed,
+    KeyNotProved,
+    LoginRefused,
+    OnboardingError,
+)
 from proxy.events.schema import AuthFailed
 from proxy.identity.keys import fingerprint
 from proxy.identity.onboarding import Pending, Shown
+from proxy.identity.refresher import Vouch
 from proxy.logins import Logins, Standing
 from proxy.model import LoginAttempt, Principal
 from proxy.ssh.certificates import Judgement, decode, judge, key_id
@@ -72,6 +81,7 @@ class Login:
         self._candidate = b""
         self._pending: Pending | None = None
         self._approved = False
+        self._renews = False
         self._leads_on = False
         self._methods: list[str] = []
         self._reasons: list[str] = []
@@ -86,7 +96,7 @@ class Login:
     @property
     def is_shown(self) -> bool:
         """Whether the person can see what to approve."""
-        return self._pending is not None
+        return self._pending is not None and KEYBOARD_INTERACTIVE in self._methods
 
     def failed_method(self, method: str) -> bool:
         """Take note of a method that led nowhere; True for somebody new who skips the key."""
@@ -141,7 +151,37 @@ class Login:
         if self._stage is Stage.APPROVAL:
             # Approved for the candidate and for nothing that was proved since.
             return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
+        if await self._is_asked_again(key_blob):
+            self._candidate = key_blob
+            self._stage = Stage.APPROVAL
+            return Verdict.MORE
         return await self._enter(key_blob)
+
+    async def _is_asked_again(self, key_blob: bytes) -> bool:
+        """Tell whether a known user has to approve again, and have the provider's answer ready to be shown.
+
+        A provider that cannot be asked now locks nobody out whose account has not ended.
+
+        Raises: OnboardingError, StoreError.
+        """
+        vouch = await self._logins.vouch(self.attempt, key_blob)
+        if vouch is Vouch.GOOD:
+            return False
+        try:
+            self._pending = await self._logins.begin_renewal(self.attempt, key_blob)
+        except OnboardingError as exc:
+            if vouch is Vouch.ENDED:
+                self.fault(exc.code)
+                raise
+            self._log.info("approval not asked for", code=exc.code, reason=str(exc))
+            return False
+        self._renews = True
+        return True
+
+    @property
+    def renewal_provider(self) -> str:
+        """Name of the provider at which a known user has to approve again; empty for nobody."""
+        return self._pending.shown.provider if self._renews and self._pending is not None else ""
 
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
         if self._stage is Stage.APPROVAL or not self._judge(certificate):  # it may have expired meanwhile
@@ -159,7 +199,7 @@ class Login:
             principal = await admission
             if principal is not None:
                 self._check(principal)
-        except LoginRefused as exc:
+        except (LoginRefused, AccountEnded) as exc:
             self.fault(exc.code)
             raise
         if principal is None:
@@ -188,6 +228,8 @@ class Login:
     async def begin_approval(self) -> Shown:
         """Get what the person is to see. Raises: OnboardingError."""
         self._note(KEYBOARD_INTERACTIVE)
+        if self._renews and self._pending is not None:
+            return self._pending.shown
         try:
             self._pending = await self._logins.begin_onboarding(
                 self.attempt, self._candidate, self._client_version
@@ -214,12 +256,15 @@ class Login:
             self._refused(exc, self._candidate)
             raise
         self._approved = True
-        self._logins.onboarded(self.attempt, self._client_version, approved)
+        if not self._renews:
+            self._logins.onboarded(self.attempt, self._client_version, approved)
         return ""
 
     def _refused(self, exc: FairleadError, key_blob: bytes) -> None:
         assert self._pending is not None
         self.fault(exc.code)
+        if self._renews:
+            return  # nobody new; the failed login is told of as every other
         provider = self._pending.shown.provider
         self._logins.onboarding_refused(self.attempt, key_blob, self._client_version, exc, provider)
 

@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from proxy.errors.stores import StoreError
 
-HEAD = "0003"
+HEAD = "0006"
 """The newest migration that this release knows."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

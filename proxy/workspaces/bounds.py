@@ -1,5 +1,7 @@
 """How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
 
+from dataclasses import replace
+
 from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.policy import Bounds
@@ -23,6 +25,8 @@ class BlueprintBounds:
         user = await self._directory.find(record.user)
         if user is None:
             raise UserNotFound(f"{record.user} is no user any more")
+        # Bounds give nothing, and a workspace whose user is away for long is to be stopped all the same.
+        user = replace(user, groups=user.restricting_groups)
         # A record of an older release does not say what was typed; the named form finds it too.
         typed = parse(record.user_string or f"{record.user}+pod={record.name}")
         blueprint = (await self._workspaces.request(user, typed)).blueprint

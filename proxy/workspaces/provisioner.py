@@ -73,6 +73,15 @@ class Workspaces:
         """Decide what a connection's user string means now. Raises: as `request`."""
         return await self.request(principal.user, principal.attempt.user_string)
 
+    async def entrance_of(self, principal: Principal) -> tuple[str, str]:
+        """Name the workspace and the blueprint that a connection leads to, when its user may enter now.
+
+        Raises: as `request`.
+        """
+        request = await self.request_of(principal)
+        self._backend.check_access(request)
+        return request.name, request.blueprint.name
+
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Decide which workspace is meant, and whether it may be entered as the account asked for.
 
