@@ -81,7 +81,7 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
     for label, value in shown.items():
         if label != "keys":
             text = ", ".join(value) if isinstance(value, list) else value
-            print(f"{label + ':':13} {'' if text is None else text}")
+            print(f"{label + ':':20} {'' if text is None else text}")
     print_rows(shown["keys"], False, _KEY_COLUMNS)
 
 
