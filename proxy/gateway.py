@@ -103,16 +103,16 @@ class Gateway:
         Raises: FairleadError when it cannot be found out at the moment.
         """
         try:
-            entrance = await self._workspaces.entrance_of(now)
-        except _DENIALS:
-            entrance = None
-        try:
-            before = await self._workspaces.entrance_of(was)
+            blueprint = await self._workspaces.entrance_of(was)
         except _DENIALS:
             return policy.ALLOWED
-        except FairleadError:  # nobody knows what the old groups gave, and the new ones are known
-            before = None
-        return policy.ALLOWED if entrance is not None and before in (entrance, None) else policy.GROUPS_ENDED
+        except FairleadError:  # what the old groups gave is not known; what the new ones give is asked below
+            blueprint = ""
+        try:
+            await self._workspaces.entrance_of(now, blueprint)
+        except _DENIALS:
+            return policy.GROUPS_ENDED
+        return policy.ALLOWED
 
     @asynccontextmanager
     async def program(

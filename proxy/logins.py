@@ -26,6 +26,9 @@ from proxy.model import LoginAttempt, Principal, User
 
 _log = structlog.get_logger("logins")
 
+CERTIFICATE = "certificate"
+"""Origin of keys that no provider and no operator gave."""
+
 
 class _Connection(TypedDict):
     """What every event of a connection says."""
@@ -41,6 +44,8 @@ class Standing(Enum):
     """What a name is to us before anything is proved."""
 
     KNOWN = "known"
+    BOUND = "bound"
+    """Known, and bound to an account at a provider."""
     NEW = "new"
     """Unknown, and somebody new may come in by a provider."""
     UNKNOWN = "unknown"
@@ -68,8 +73,9 @@ class Logins:
 
     async def standing(self, attempt: LoginAttempt) -> Standing:
         """Look the name up. Raises: StoreError."""
-        if await self._directory.find(attempt.user_string.user) is not None:
-            return Standing.KNOWN
+        user = await self._directory.find(attempt.user_string.user)
+        if user is not None:
+            return Standing.BOUND if user.provider else Standing.KNOWN
         is_open = self._onboarding is not None and self._onboarding.is_open
         return Standing.NEW if is_open else Standing.UNKNOWN
 
@@ -94,6 +100,14 @@ class Logins:
         if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
             return Vouch.GOOD  # `admit` says what is wrong
         return await self._accounts.vouch(name, key.origin)
+
+    async def refresh(self, attempt: LoginAttempt) -> None:
+        """Have the account of a user who comes by a certificate read again when that is due.
+
+        Raises: StoreError.
+        """
+        if self._accounts is not None:
+            await self._accounts.vouch(attempt.user_string.user, CERTIFICATE)
 
     async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
         """Turn a proved key into a principal; None when it is not the user's.

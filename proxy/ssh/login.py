@@ -151,7 +151,7 @@ class Login:
         if self._stage is Stage.APPROVAL:
             # Approved for the candidate and for nothing that was proved since.
             return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
-        if await self._is_asked_again(key_blob):
+        if self._standing is Standing.BOUND and await self._is_asked_again(key_blob):
             self._candidate = key_blob
             self._stage = Stage.APPROVAL
             return Verdict.MORE
@@ -186,6 +186,8 @@ class Login:
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
         if self._stage is Stage.APPROVAL or not self._judge(certificate):  # it may have expired meanwhile
             return Verdict.REFUSE
+        if self._standing is Standing.BOUND:
+            await self._logins.refresh(self.attempt)
         fingerprint = certificate.key.get_fingerprint()
         return await self._let_in(
             self._logins.admit_certified(self.attempt, fingerprint, key_id(certificate))

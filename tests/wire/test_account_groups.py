@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.wire.forge import Forge, open_forge
+from tests.fakes.provider import HANG_UP
+from tests.wire.forge import START, Forge, open_forge
 from tests.wire.newcomer import WIDE_OPEN, Attempt, House, Newcomer, make_key, open_house
 from tests.wire.peers import until
 
@@ -149,3 +150,12 @@ def test_an_ended_account_stays_out_while_its_provider_is_away(world: World) -> 
     world.forge.die()
     with world.alice.log_in() as attempt:
         assert "gitlab does not answer at the moment" in attempt.refused()
+
+
+def test_an_approval_that_cannot_be_begun_locks_nobody_out(world: World) -> None:
+    """The provider answers, but gives no code: the key lets in, and the groups give nothing."""
+    world.lose_grant()
+    world.grow_old(MAX_AGE_S + 60)
+    world.forge.server.on(START, HANG_UP)
+    assert world.command()[0] == 0
+    assert world.command(*STAFF)[0] != 0

@@ -138,13 +138,17 @@ class Oidc(Configured[OidcSettings]):
         await keep(tokens)
         return same_account(await self.profile(tokens), subject)
 
+    @property
+    def _wants_offline(self) -> bool:
+        return self._tools.keeps_grants and self._settings.offline_access
+
     def _scopes(self, endpoints: Endpoints) -> tuple[str, ...]:
-        wants = self._tools.keeps_grants and endpoints.gives_offline
+        wants = self._wants_offline and endpoints.gives_offline
         return tuple(dict.fromkeys([*self._settings.scopes, *([OFFLINE] if wants else [])]))
 
     def _offline(self, endpoints: Endpoints) -> dict[str, str]:
         """Give the parameters without which a refresh token is not given in the code grant."""
-        if not self._tools.keeps_grants:
+        if not self._wants_offline:
             return {}
         if self._settings.issuer in _ALIASES:
             return {"access_type": "offline", "prompt": "consent"}  # Google

@@ -86,7 +86,7 @@ def grouped(principal: Principal, *groups: str) -> Principal:
     [
         ("alice+dev", True),
         ("alice+staff", False),
-        ("alice", False),  # leads to another workspace now
+        ("alice", False),  # led to `staff`, the default of the group
         ("alice+dev+workload=deployment/web+ns=shop", False),
         ("alice+dev+workload=deployment/web+ns=open", True),
         ("alice+repo=acme/secret", False),
@@ -102,6 +102,12 @@ async def test_what_only_the_groups_gave_ends_and_the_rest_goes_on(
     assert bool(decision) is remains
     assert ("log in again" in decision.reason) is not remains
     assert await gateway.may_remain(grouped(who, "acme"), grouped(who, "acme", "more"))
+
+
+async def test_groups_that_are_won_end_nothing(gateway: Gateway, principal: MakePrincipal) -> None:
+    """Another blueprint is the default from now on, and the one of before is there still."""
+    who = principal("alice")
+    assert await gateway.may_remain(grouped(who), grouped(who, "acme"))
 
 
 async def test_a_forge_that_does_not_answer_decides_nothing_yet(
