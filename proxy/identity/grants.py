@@ -57,8 +57,8 @@ class Grants(Protocol):
     async def release(self, claim: Claim, *, in_doubt: bool) -> None:
         """Give a claim back."""
 
-    async def drop(self, claim: Claim) -> None:
-        """Forget a grant that is good for nothing."""
+    async def drop(self, claim: Claim) -> bool:
+        """Forget a grant that is good for nothing; False when another has taken its place meanwhile."""
 
 
 class SqlGrants:
@@ -98,9 +98,9 @@ class SqlGrants:
         async with self._writing() as connection:
             await _update(connection, free, _is(claim))
 
-    async def drop(self, claim: Claim) -> None:
+    async def drop(self, claim: Claim) -> bool:
         async with self._writing() as connection:
-            await connection.execute(sa.delete(grants).where(_is(claim)))
+            return (await connection.execute(sa.delete(grants).where(_is(claim)))).rowcount > 0
 
 
 def _fresh(sealed: bytes, expires_at: datetime | None) -> dict[str, Any]:

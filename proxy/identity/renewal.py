@@ -154,7 +154,8 @@ class Renewals:
         """End an account, unless the refusal only says that the grant was spent or taken back."""
         in_doubt = use.claim is not None and use.claim.in_doubt
         is_over = isinstance(exc, AccountEnded) or not (use.provider.lists_keys or in_doubt)
-        await self._forget(use)
+        if not await self._forget(use):
+            return  # the person approved meanwhile, which says more than the refusal of an old grant
         if is_over:
             await self._directory.account_ended(use.name)
         else:
@@ -181,10 +182,10 @@ class Renewals:
         if use.claim is not None:
             await self._grants.release(use.claim, in_doubt=in_doubt)
 
-    async def _forget(self, use: "_Use") -> None:
-        if use.claim is not None:
-            await self._grants.drop(use.claim)
-            use.claim = None
+    async def _forget(self, use: "_Use") -> bool:
+        """Drop the grant; False when another has taken its place meanwhile."""
+        claim, use.claim = use.claim, None
+        return claim is None or await self._grants.drop(claim)
 
 
 @dataclass(slots=True)

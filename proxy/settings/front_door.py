@@ -145,8 +145,8 @@ class OidcSettings(_Client):
     approval: Approval = "confirm"
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     offline_access: bool = True
-    """Ask for a refresh token where the provider offers one and there is a key to keep it (`groups.key_file`);
-    false for a client that may not have one."""
+    """Ask for a refresh token where the provider offers one and `groups.key_file` can keep it; false for a
+    client that may not have one."""
     algorithms: tuple[Literal["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"], ...] = (
         "RS256",
         "PS256",

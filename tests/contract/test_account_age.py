@@ -304,6 +304,30 @@ async def test_an_approval_brings_an_ended_account_back(world: World) -> None:
     assert (await world.has_key(), await world.groups()) == ("", ("new",))
 
 
+async def test_an_approval_meanwhile_says_more_than_the_refusal_of_an_old_grant(world: World) -> None:
+    await world.onboard()
+    await world.grow_old(5_000)
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def refuse_late(request: Any) -> Any:
+        from aiohttp import web
+
+        asked.set()
+        await go_on.wait()
+        return web.json_response({"error": "invalid_grant"}, status=400)
+
+    world.server.on("/token", refuse_late)
+    vouching = asyncio.ensure_future(world.refresher(1).vouch("alice", "idp"))
+    await asked.wait()
+    profile = Profile("idp", world.issuer, "s1", "alice", "alice", groups=("new",))
+    await world.directory.renew(profile, "alice")
+    await world.refresher().keep("alice", profile, Tokens(Secret("at"), refresh=Secret(SECOND)))
+    go_on.set()
+    assert await vouching is Vouch.GOOD
+    assert (await world.groups(), await world.has_key()) == (("new",), "")
+    assert await world.grant() is not None
+
+
 async def test_an_approval_by_another_account_renews_nothing(world: World) -> None:
     await world.onboard()
     other = Profile("idp", world.issuer, "s2", "alice", "alice", groups=("root",))
@@ -499,7 +523,7 @@ async def test_a_claim_is_for_one_and_ends_by_itself(stores: list[Store], direct
     last = await one.claim("alice", 60)
     assert isinstance(last, Claim)
     assert last.in_doubt, "the replica that had it went without a word"
-    await two.drop(again)
+    assert not await two.drop(again)
     await two.replace(again, b"late", None)
     await one.release(last, in_doubt=True)
     kept = await one.claim("alice", 60)

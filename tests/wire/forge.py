@@ -31,18 +31,25 @@ class Forge:
         self.server = server
         self.interval_s = 1
         self.expires_s = 300
-        self.groups = list(fixture("gitlab")["userinfo"]["body"]["groups"])
+        self.groups: list[str] = []
         self.refreshes = 0
         self._started = 0
         self._is_approved = threading.Event()
-        entries = [{"id": n, "key": public_line(key), "usage_type": "auth"} for n, key in enumerate(keys)]
-        pages = fixture("gitlab")
+        self._entries = [
+            {"id": n, "key": public_line(key), "usage_type": "auth"} for n, key in enumerate(keys)
+        ]
+        self.live()
+
+    def live(self) -> None:
+        """Answer everybody as a GitLab does, from now on."""
+        server, pages = self.server, fixture("gitlab")
+        self.groups = list(pages["userinfo"]["body"]["groups"])
         server.on(START, self._start)
         server.on(POLL, self._poll)
         server.on("/api/v4/user", said(pages["user"]))
         server.on("/oauth/userinfo", self._userinfo)
         server.on("/.well-known/openid-configuration", Say({"issuer": server.url}))
-        server.on("/api/v4/users/42/keys?per_page=100", Say(entries))
+        server.on("/api/v4/users/42/keys?per_page=100", Say(self._entries))
 
     @property
     def provider(self) -> dict[str, Any]:
@@ -52,6 +59,10 @@ class Forge:
     def approve(self) -> None:
         """The person says yes to whoever asks from now on."""
         self._is_approved.set()
+
+    def block(self) -> None:
+        """Disable Alice's account."""
+        self.server.on("/api/v4/user", Say({**fixture("gitlab")["user"]["body"], "state": "blocked"}))
 
     def die(self) -> None:
         """Hang up on everybody from now on."""
