@@ -248,6 +248,7 @@ class ClientConnection(LoginGuard):
         assert self._login is not None
         was_new = self._login.offers(PUBLICKEY)
         try:
+            await self._login.ask_provider(key_blob)
             async with self._questions():
                 verdict = await self._login.proved(key_blob)
         except FairleadError as exc:

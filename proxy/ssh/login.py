@@ -151,11 +151,25 @@ class Login:
         if self._stage is Stage.APPROVAL:
             # Approved for the candidate and for nothing that was proved since.
             return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
-        if self._standing is Standing.BOUND and await self._is_asked_again(key_blob):
+        if self._renews:
             self._candidate = key_blob
             self._stage = Stage.APPROVAL
             return Verdict.MORE
         return await self._enter(key_blob)
+
+    async def ask_provider(self, key_blob: bytes) -> None:
+        """Have the account of a known user read again when that is due; `proved` comes after this.
+
+        Takes as long as a provider does, so that nobody else may have to wait for it.
+
+        Raises: OnboardingError for an account that has ended and cannot be approved again now; StoreError.
+        """
+        if self._standing is not Standing.BOUND or self._stage is not Stage.KEY:
+            return
+        if decode(key_blob) is not None:
+            await self._logins.refresh(self.attempt)
+        else:
+            self._renews = await self._is_asked_again(key_blob)
 
     async def _is_asked_again(self, key_blob: bytes) -> bool:
         """Tell whether a known user has to approve again, and have the provider's answer ready to be shown.
@@ -175,7 +189,6 @@ class Login:
                 raise
             self._log.info("approval not asked for", code=exc.code, reason=str(exc))
             return False
-        self._renews = True
         return True
 
     @property
@@ -186,8 +199,6 @@ class Login:
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
         if self._stage is Stage.APPROVAL or not self._judge(certificate):  # it may have expired meanwhile
             return Verdict.REFUSE
-        if self._standing is Standing.BOUND:
-            await self._logins.refresh(self.attempt)
         fingerprint = certificate.key.get_fingerprint()
         return await self._let_in(
             self._logins.admit_certified(self.attempt, fingerprint, key_id(certificate))

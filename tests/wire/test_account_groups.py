@@ -159,8 +159,9 @@ def test_the_end_of_an_account_ends_its_sessions_and_its_key_until_it_is_approve
 
 
 def test_an_ended_account_stays_out_while_its_provider_is_away(world: World) -> None:
-    world.forge.block()
-    until(lambda: world.command()[0] == 255, "the account has ended")
+    with world.stays() as plain:
+        world.forge.block()
+        assert plain.wait() != 0
     world.forge.die()
     with world.alice.log_in() as attempt:
         assert "gitlab does not answer at the moment" in attempt.refused()
