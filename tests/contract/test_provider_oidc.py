@@ -11,6 +11,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
 from proxy.identity import idtoken
+from proxy.identity.authcode import WebLogin, redeem
 from proxy.identity.device_flow import Tokens
 from proxy.identity.idtoken import Expected, Jwks
 from proxy.identity.providers.base import About
@@ -157,6 +158,36 @@ async def test_how_the_client_proves_itself(world: World) -> None:
     ):
         world.publish(token_endpoint_auth_methods_supported=methods)
         assert (await world.provider().endpoints()).basic is basic
+
+
+# ---------------------------------------------------------------------------------------- busy providers
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        Say({"error": "temporarily_unavailable"}, 503),
+        Say({"error": "too_many_requests"}, 429),
+        Say({"error": "server_error"}, 400),
+        Say({"error": "Service Unavailable"}, 503),
+        Say(b"", 429),
+    ],
+)
+async def test_a_busy_provider_is_no_matter_for_the_operator_when_a_code_is_redeemed(
+    world: World, busy: Say
+) -> None:
+    world.server.on("/token", busy)
+    client = await world.provider().code_client()
+    with pytest.raises(ProviderUnavailable) as caught:
+        await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
+    assert caught.value.user_message == "oidc is busy at the moment; try again in a few minutes"
+
+
+async def test_a_code_that_is_refused_is_a_matter_for_the_operator(world: World) -> None:
+    world.server.on("/token", Say({"error": "invalid_grant"}, 400))
+    client = await world.provider().code_client()
+    with pytest.raises(ProviderMisconfigured):
+        await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
 
 
 # --------------------------------------------------------------------------------------- refresh tokens
