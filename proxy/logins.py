@@ -89,7 +89,7 @@ class Logins:
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
     async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
-        """Say what is to be done before a proved key lets its user in; GOOD for a key that lets nobody in.
+        """Say what is to be done before a proved key lets its user in; GOOD for a key that is not the user's.
 
         Call only after the signature was verified. Raises: StoreError.
         """
@@ -159,7 +159,8 @@ class Logins:
         account = await self._directory.account_of(name)
         if self._onboarding is None or account is None:
             raise OnboardingRefused(
-                f"{name} cannot be approved again", user_message="nobody can approve here at the moment"
+                f"{name} cannot be approved again",
+                user_message="an approval is not possible here at the moment",
             )
         return await self._onboarding.renew(attempt.peer.host, name, key_blob, account.provider)
 

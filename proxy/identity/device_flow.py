@@ -49,7 +49,7 @@ TEMPORARY = frozenset(
         *("too_many_requests", "rate_limit_exceeded", "service_unavailable", "internal_server_error"),
     }
 )
-"""OAuth errors that say nothing of the request: the same one may succeed later, whatever the status."""
+"""OAuth errors that say nothing of the request: the same one may succeed later, with any status."""
 _FINAL = frozenset(
     {
         *("authorization_pending", "slow_down", *_DENIED, *_EXPIRED),  # RFC 8628 §3.5
@@ -184,7 +184,7 @@ def start(client: DeviceClient) -> Steps[Authorization]:
 def poll(client: DeviceClient, authorization: Authorization, now: float) -> Steps[Tokens]:
     """Ask until there is an answer (RFC 8628 §3.4-3.5); the first poll comes after one interval.
 
-    Whatever is no answer of the provider is retried, ever less often, while the code lives, and not before
+    A reply that is no answer is retried, ever less often, while the code lives, and not before
     the time that `Retry-After` names (at most MAX_RETRY_AFTER_S).
 
     Raises: CodeExpired, ApprovalDenied, ProviderMisconfigured; ProviderUnavailable when the code
@@ -310,7 +310,7 @@ def _read(event: Event) -> "dict[str, Any] | _Trouble":
 
 
 def is_temporary(reply: Reply, answer: Mapping[str, Any]) -> bool:
-    """Tell whether a reply only says that the provider is busy or failing, whatever form it gives that.
+    """Tell whether a reply only says that the provider is busy or failing, in any of the forms seen.
 
     Shared with the authorization code grant.
     """

@@ -32,7 +32,7 @@ class Unclaimed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A grant that nobody else uses until it is given back, or its lease has ended."""
+    """A grant that no other task or replica uses until it is released, or its lease has ended."""
 
     user: str
     lease: str

@@ -33,7 +33,7 @@ def is_due(reading: Reading, settings: GroupSettings, now: datetime) -> bool:
 
 
 def is_over(reading: Reading, settings: GroupSettings, now: datetime) -> bool:
-    """Tell whether groups are older than `max_age_s`, whatever the reason."""
+    """Tell whether groups are older than `max_age_s`, for any reason."""
     return age(reading, now) > timedelta(seconds=settings.max_age_s)
 
 

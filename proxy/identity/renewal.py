@@ -123,7 +123,7 @@ class Renewals:
             await self._whole(self._grants.replace(use.claim, sealed, _end_of(tokens)))
 
     async def _whole(self, write: Awaitable[None]) -> None:
-        """Write to the end, whoever waits for it."""
+        """Finish a write even when its caller is cancelled."""
 
         async def run() -> None:
             await write

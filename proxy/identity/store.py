@@ -115,10 +115,10 @@ class SqlDirectory:
                     if row["fingerprint"] is not None:
                         is_ended = row["account_ended_at"] is not None and row["origin"] == row["source"]
                         held[row["fingerprint"]] = row["source"] if is_ended else ""
-        nobody: tuple[User | None, dict[str, str]] = (None, {})
+        absent: tuple[User | None, dict[str, str]] = (None, {})
         standing = {}
         for name, key in wanted:
-            someone, held = found.get(name, nobody)
+            someone, held = found.get(name, absent)
             standing[name, key] = KeyStanding(someone, not key or key in held, held.get(key, ""))
         return standing
 

@@ -59,7 +59,7 @@ def terms_for(
 
 
 def _matches(rule: RecordingRule, user: User, blueprint: str) -> bool:
-    # Groups that are too old exempt nobody, and still have their people recorded.
+    # Groups that are too old give no exemption, and their users are still recorded.
     groups = user.restricting_groups if rule.record else user.groups
     return (
         _among((user.name,), rule.users)

@@ -160,7 +160,7 @@ class Login:
     async def ask_provider(self, key_blob: bytes) -> None:
         """Have the account of a known user read again when that is due; `proved` comes after this.
 
-        Takes as long as a provider does, so that nobody else may have to wait for it.
+        Takes as long as a provider does: call it where no other connection waits.
 
         Raises: OnboardingError for an account that has ended and cannot be approved again now; StoreError.
         """
@@ -174,7 +174,7 @@ class Login:
     async def _is_asked_again(self, key_blob: bytes) -> bool:
         """Tell whether a known user has to approve again, and have the provider's answer ready to be shown.
 
-        A provider that cannot be asked now locks nobody out whose account has not ended.
+        A provider that cannot be asked now does not lock out a user whose account has not ended.
 
         Raises: OnboardingError, StoreError.
         """
@@ -193,7 +193,7 @@ class Login:
 
     @property
     def renewal_provider(self) -> str:
-        """Name of the provider at which a known user has to approve again; empty for nobody."""
+        """Name of the provider at which a known user has to approve again; empty when there is no need."""
         return self._pending.shown.provider if self._renews and self._pending is not None else ""
 
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
@@ -277,7 +277,7 @@ class Login:
         assert self._pending is not None
         self.fault(exc.code)
         if self._renews:
-            return  # nobody new; the failed login is told of as every other
+            return  # not an onboarding: the failed login has its own event
         provider = self._pending.shown.provider
         self._logins.onboarding_refused(self.attempt, key_blob, self._client_version, exc, provider)
 
