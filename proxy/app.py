@@ -15,12 +15,16 @@ from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.gateway import Gateway
 from proxy.health import Health
+from proxy.identity import vault
 from proxy.identity.auditor import Auditor
 from proxy.identity.frontdoor import FrontDoor
+from proxy.identity.grants import SqlGrants
 from proxy.identity.keysource import KeySource
 from proxy.identity.peers import ALONE, Peers
+from proxy.identity.refresher import Refresher
 from proxy.identity.revocation import Revocations
 from proxy.identity.store import SqlDirectory
+from proxy.identity.vault import Vault
 from proxy.logins import Logins, key_event
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
@@ -96,7 +100,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
         hold_s=settings.workspace.stop_hold_s,
     )
     buckets = _open_buckets(settings, stack)
-    door = await _open_front_door(settings, directory, buckets, stack)
+    accounts = Refresher(directory, SqlGrants(database), _open_vault(settings), settings.groups)
+    door = await _open_front_door(settings, directory, buckets, accounts, stack)
     links = Links(settings.upstream, settings.proxy_id, trust)
     stack.push_async_callback(links.close)
     keysource = KeySource(
@@ -107,7 +112,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
         max_keys=settings.front_door.keys.max_keys,
     )
     stack.push_async_callback(keysource.close)
-    logins = Logins(directory, keysource, bus, door.onboarding)
+    logins = Logins(directory, keysource, bus, door.onboarding, accounts)
     tracker = await stack.enter_async_context(
         open_sessions(
             database, bus, buckets if settings.events.urls else None, settings.sessions, settings.proxy_id
@@ -126,9 +131,8 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
     keeper.start()
     stack.push_async_callback(keeper.close)
-    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
-    watch.start()
-    stack.push_async_callback(watch.close)
+    accounts.start(door.providers, door.issuers, partial(_connected, listener))
+    stack.push_async_callback(_start_watch(settings, directory, bus, listener, revocations).close)
     await listener.open()
     gateway.reserve(own_of(settings, {listener.address[1], *door.ports}))
     health = _health(settings, listener, links, bus, door, tracker, guard)
@@ -196,7 +200,7 @@ async def _open_directory(
         memory=settings.installation_file,
     )
     stack.push_async_callback(database.close)
-    directory = await SqlDirectory.in_database(database, uids=identity.uids)
+    directory = await SqlDirectory.in_database(database, uids=identity.uids, groups=settings.groups)
     auditor = Auditor(
         directory,
         census_s=identity.census_s,
@@ -219,8 +223,38 @@ async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | Non
     return keeper
 
 
+def _start_watch(
+    settings: Settings, directory: SqlDirectory, bus: Bus, listener: Listener, revocations: Revocations
+) -> Watch:
+    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
+    watch.start()
+    return watch
+
+
+def _connected(listener: Listener) -> set[str]:
+    """Name the users who are connected to this process."""
+    return {one.principal.user.name for one in listener.connections() if one.principal is not None}
+
+
+def _open_vault(settings: Settings) -> Vault | None:
+    """Read the key of refresh tokens; without one they are neither kept nor asked for."""
+    if (file := settings.grant_key_file) is None:
+        if settings.front_door.providers:
+            _log.warning(
+                "refresh tokens are not kept: users approve again when their groups are too old; "
+                "give every replica the same groups.key_file",
+                max_age_s=settings.groups.max_age_s,
+            )
+        return None
+    return vault.load(file, create=settings.groups.key_file is None)
+
+
 async def _open_front_door(
-    settings: Settings, directory: SqlDirectory, buckets: Buckets, stack: AsyncExitStack
+    settings: Settings,
+    directory: SqlDirectory,
+    buckets: Buckets,
+    accounts: Refresher,
+    stack: AsyncExitStack,
 ) -> FrontDoor:
     """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
     chosen = settings.front_door_in_effect
@@ -232,8 +266,10 @@ async def _open_front_door(
         replicas.start()
         stack.push_async_callback(replicas.close)
         peers = replicas
-    door = await FrontDoor.open(chosen, directory, peers=peers)
+    keep = accounts.keep if accounts.keeps_grants else None
+    door = await FrontDoor.open(chosen, directory, peers=peers, keep=keep)
     stack.push_async_callback(door.close)
+    stack.push_async_callback(accounts.close)
     return door
 
 

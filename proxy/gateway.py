@@ -10,9 +10,12 @@ import structlog
 from proxy import metrics, policy
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import FairleadError
+from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import Draining, Unreachable
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Reserved, Target
+from proxy.policy import Decision
 from proxy.recording.recorder import Recorder, Traffic
 from proxy.recording.service import Recordings
 from proxy.upstream.client import Link, Links
@@ -22,6 +25,8 @@ from proxy.workspaces.control import Control
 from proxy.workspaces.provisioner import Workspaces
 
 _DRAIN_POLL_S = 0.25
+
+_DENIALS = (Refused, BlueprintNotFound, WorkspaceNotFound)
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("gateway")
@@ -94,6 +99,25 @@ class Gateway:
         """
         request = await self._workspaces.request_of(principal)
         return request.name, request.blueprint.name
+
+    async def may_remain(self, was: Principal, now: Principal) -> Decision:
+        """Say whether a connection made as `was` may go on when its user's groups are those of `now`.
+
+        What was not within reach by the groups of before, they did not give; that goes on.
+
+        Raises: FairleadError when it cannot be found out at the moment.
+        """
+        try:
+            blueprint = await self._workspaces.entrance_of(was)
+        except _DENIALS:
+            return policy.ALLOWED
+        except FairleadError:  # what the old groups gave is not known; what the new ones give is asked below
+            blueprint = ""
+        try:
+            await self._workspaces.entrance_of(now, blueprint)
+        except _DENIALS:
+            return policy.GROUPS_ENDED
+        return policy.ALLOWED
 
     @asynccontextmanager
     async def program(

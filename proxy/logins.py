@@ -13,17 +13,21 @@ import structlog
 from proxy import metrics, policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.login import LockedOut, OnboardingError, UserExpired
+from proxy.errors.login import AccountEnded, LockedOut, OnboardingError, OnboardingRefused, UserExpired
 from proxy.errors.login import Waitlisted as WaitlistedError
 from proxy.events import schema
 from proxy.events.publisher import Publisher
-from proxy.identity.directory import Directory
+from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.keys import fingerprint
 from proxy.identity.keysource import KeyChange, KeySource
 from proxy.identity.onboarding import Approved, Onboarding, Pending
+from proxy.identity.refresher import Refresher, Vouch
 from proxy.model import Credential, LoginAttempt, Principal, User
 
 _log = structlog.get_logger("logins")
+
+CERTIFICATE = "certificate"
+"""Origin of keys that no provider and no operator gave."""
 
 
 class _Connection(TypedDict):
@@ -40,6 +44,8 @@ class Standing(Enum):
     """What a name is to us before anything is proved."""
 
     KNOWN = "known"
+    BOUND = "bound"
+    """Known, and bound to an account at a provider."""
     NEW = "new"
     """Unknown, and somebody new may come in by a provider."""
     UNKNOWN = "unknown"
@@ -50,8 +56,15 @@ class Logins:
     """One per process; every connection shares it."""
 
     def __init__(
-        self, directory: Directory, keys: KeySource, publisher: Publisher, onboarding: Onboarding | None
+        self,
+        directory: Directory,
+        keys: KeySource,
+        publisher: Publisher,
+        onboarding: Onboarding | None,
+        accounts: Refresher | None = None,
     ) -> None:
+        """`accounts` keeps what providers say of known users up to date; None leaves it as it is."""
+        self._accounts = accounts
         self._directory = directory
         self._keys = keys
         self._publisher = publisher
@@ -60,8 +73,9 @@ class Logins:
 
     async def standing(self, attempt: LoginAttempt) -> Standing:
         """Look the name up. Raises: StoreError."""
-        if await self._directory.find(attempt.user_string.user) is not None:
-            return Standing.KNOWN
+        user = await self._directory.find(attempt.user_string.user)
+        if user is not None:
+            return Standing.BOUND if user.provider else Standing.KNOWN
         is_open = self._onboarding is not None and self._onboarding.is_open
         return Standing.NEW if is_open else Standing.UNKNOWN
 
@@ -73,6 +87,27 @@ class Logins:
         Raises: StoreError.
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
+
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
+        """Say what is to be done before a proved key lets its user in; GOOD for a key that is not the user's.
+
+        Call only after the signature was verified. Raises: StoreError.
+        """
+        name = attempt.user_string.user
+        if self._accounts is None or (key := await self._keys.key_of(name, key_blob)) is None:
+            return Vouch.GOOD
+        user = await self._directory.find(name)
+        if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
+            return Vouch.GOOD  # `admit` says what is wrong
+        return await self._accounts.vouch(name, key.origin)
+
+    async def refresh(self, attempt: LoginAttempt) -> None:
+        """Have the account of a user who comes by a certificate read again when that is due.
+
+        Raises: StoreError.
+        """
+        if self._accounts is not None:
+            await self._accounts.vouch(attempt.user_string.user, CERTIFICATE)
 
     async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
         """Turn a proved key into a principal; None when it is not the user's.
@@ -91,6 +126,7 @@ class Logins:
         if user is None or not standing.has_key:
             return None
         self._check(user)
+        _check_account(name, standing)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
         return Principal(attempt, user, key.key.fingerprint, credential=Credential(key_blob))
 
@@ -120,6 +156,20 @@ class Logins:
         Raises: StoreError when the directory lost users, of whom this may be one.
         """
         await self._directory.assure()
+
+    async def begin_renewal(self, attempt: LoginAttempt, key_blob: bytes) -> Pending:
+        """Ask a known user, whose key was proved, to approve at the provider of the account again.
+
+        Raises: OnboardingError, StoreError.
+        """
+        name = attempt.user_string.user
+        account = await self._directory.account_of(name)
+        if self._onboarding is None or account is None:
+            raise OnboardingRefused(
+                f"{name} cannot be approved again",
+                user_message="an approval is not possible here at the moment",
+            )
+        return await self._onboarding.renew(attempt.peer.host, name, key_blob, account.provider)
 
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
         """Ask a provider for something to show to a person whose key was proved.
@@ -194,6 +244,13 @@ class Logins:
                 certificate=principal.certificate,
             )
         )
+
+
+def _check_account(name: str, standing: KeyStanding) -> None:
+    """Refuse a key whose account the provider ended. Raises: AccountEnded."""
+    if standing.ended_at_provider:
+        decision = policy.account_ended(standing.ended_at_provider)
+        raise AccountEnded(f"{name}: {decision.reason}", user_message=decision.reason)
 
 
 def key_event(change: KeyChange) -> schema.Event:

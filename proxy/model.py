@@ -56,7 +56,10 @@ class User:
     gid: int | None = None
     """Primary group; None means the same number as `uid`."""
     groups: tuple[str, ...] = ()
-    """What the provider said when it was last asked; empty for users whom an operator added."""
+    """What the provider said when it was last asked, as long as that counts; empty for users whom an operator
+    added."""
+    known_groups: tuple[str, ...] = ()
+    """The same, however long ago that was: it gives nothing."""
     provider: str = ""
     """Our name of the provider that vouches for this user; empty for users whom an operator added."""
     id: str = ""
@@ -75,6 +78,11 @@ class Credential:
     """Public key that signed the certificate; empty for a plain key, as are the following."""
     serial: int = 0
     key_id: str = ""
+
+    @property
+    def restricting_groups(self) -> tuple[str, ...]:
+        """Groups for rules that take something away: those do not end by age."""
+        return tuple(dict.fromkeys((*self.groups, *self.known_groups)))
 
 
 @dataclass(frozen=True, slots=True)

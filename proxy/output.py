@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def user_row(record: "UserRecord") -> dict[str, Any]:
     """Flatten a user."""
     account = record.account
+    reading = account.reading if account else None
     return {
         "name": record.user.name,
         "id": record.user.id,
@@ -37,6 +38,10 @@ def user_row(record: "UserRecord") -> dict[str, Any]:
         "login": account.login if account else "",
         "groups": list(account.groups) if account else [],
         "refreshed_at": _when(account.refreshed_at) if account else None,
+        "groups_in_effect": list(record.user.groups),
+        "groups_read_at": _when(reading.read_at) if reading else None,
+        "provider_failed_at": _when(reading.failed_at) if reading else None,
+        "account_ended_at": _when(reading.ended_at) if reading else None,
     }
 
 

@@ -27,6 +27,9 @@ class Decision:
 
 
 ALLOWED = Decision()
+GROUPS_ENDED = Decision(
+    "your groups do not open this workspace any more; log in again to have them read anew"
+)
 
 
 def may_login(user: User, now: datetime) -> Decision:
@@ -65,11 +68,21 @@ def may_be_account(name: str) -> Decision:
     return ALLOWED
 
 
-def may_stay(user: User | None, has_key: bool, now: datetime) -> Decision:
-    """Whether a connection may go on, by what the directory says at `now` of its user and its key."""
+def may_stay(user: User | None, has_key: bool, now: datetime, *, ended_at_provider: str = "") -> Decision:
+    """Whether a connection may go on, by what the directory says at `now` of its user and its key.
+
+    `ended_at_provider` names a provider that vouched for the key and does not any more.
+    """
     if user is None:
         return Decision("this user was removed")
+    if ended_at_provider and may_login(user, now):
+        return account_ended(ended_at_provider)
     return may_login(user, now) if has_key else Decision("the key of this connection was removed")
+
+
+def account_ended(provider: str) -> Decision:
+    """Refuse a key whose account has ended at the provider that vouched for it."""
+    return Decision(f"{provider} does not vouch for this account any more; log in again to ask it")
 
 
 def may_start(principal: Principal, kind: Shell | Exec | Subsystem) -> Decision:

@@ -20,7 +20,7 @@ from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revocation import Revocation, Revocations
-from proxy.model import Principal
+from proxy.model import Principal, User
 from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
@@ -39,6 +39,9 @@ class Live(Protocol):
 
     def end(self, sentence: str, end: End) -> None:
         """End it with a sentence for the person; `end` is for the record."""
+
+    def regrouped(self, user: User) -> None:
+        """Go on as a user whose groups are others now; what the old ones gave ends."""
 
 
 Connections = Callable[[], Collection[Live]]
@@ -93,8 +96,12 @@ class Watch:
         for connection, principal in live:
             found = standing[_pair(principal)]
             decision = _judge(found, principal, now)
-            if not decision and connection in still_open:
+            if connection not in still_open:
+                continue
+            if not decision:
                 self._end(connection, principal, decision.reason)
+            elif found.user is not None and found.user.groups != principal.user.groups:
+                connection.regrouped(found.user)
 
     async def _unrevoked(self, live: Sequence[tuple[Live, Principal]]) -> list[tuple[Live, Principal]]:
         """End connections by the lists of revoked keys, and return the others.
@@ -166,7 +173,7 @@ def _judge(found: KeyStanding, principal: Principal, now: datetime) -> policy.De
     if user is not None and user.id != principal.user.id:
         return policy.may_stay(None, found.has_key, now)
     if found.is_certain:
-        return policy.may_stay(user, found.has_key, now)
+        return policy.may_stay(user, found.has_key, now, ended_at_provider=found.ended_at_provider)
     return policy.ALLOWED if user is None else policy.may_login(user, now)
 
 

@@ -176,7 +176,10 @@ async def _known(settings: "Settings", name: str) -> "User | None":
     identity = settings.identity
     try:
         directory = await SqlDirectory.open(
-            settings.database_url, query_timeout_s=identity.query_timeout_s, uids=identity.uids
+            settings.database_url,
+            query_timeout_s=identity.query_timeout_s,
+            uids=identity.uids,
+            groups=settings.groups,
         )
     except DatabaseMissing:
         return None

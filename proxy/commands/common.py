@@ -53,6 +53,7 @@ def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaita
             settings.database_url,
             query_timeout_s=settings.identity.query_timeout_s,
             uids=settings.identity.uids,
+            groups=settings.groups,
         )
         try:
             return await act(directory, events.append)

@@ -86,7 +86,9 @@ async def _known_accounts(settings: "Settings") -> "dict[str, Account]":
 
     try:
         directory = await SqlDirectory.open(
-            settings.database_url, query_timeout_s=settings.identity.query_timeout_s
+            settings.database_url,
+            query_timeout_s=settings.identity.query_timeout_s,
+            groups=settings.groups,
         )
     except StoreError:
         return {}

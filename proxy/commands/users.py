@@ -85,7 +85,7 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
     for label, value in shown.items():
         if label != "keys":
             text = ", ".join(value) if isinstance(value, list) else value
-            say(f"{label + ':':13} {'' if text is None else text}")
+            say(f"{label + ':':20} {'' if text is None else text}")
     print_rows(shown["keys"], False, _KEY_COLUMNS)
 
 

@@ -289,7 +289,10 @@ async def _find_user(settings: "Settings", name: str) -> "User | None":
     from proxy.identity.store import SqlDirectory
 
     directory = await SqlDirectory.open(
-        settings.database_url, query_timeout_s=settings.identity.query_timeout_s, uids=settings.identity.uids
+        settings.database_url,
+        query_timeout_s=settings.identity.query_timeout_s,
+        uids=settings.identity.uids,
+        groups=settings.groups,
     )
     try:
         return await directory.find(name)

@@ -23,6 +23,9 @@
     │     │  └─ OnboardingRejected
     │     ├─ Waitlisted
     │     ├─ NameTaken
+    │     ├─ GrantEnded          what refreshes an account at its provider is refused there
+    │     ├─ GrantMissing        nothing refreshes the account; its person has to approve
+    │     ├─ AccountEnded        the provider does not vouch for the account any more
     │     ├─ ProviderUnavailable (retryable)
     │     └─ ProviderMisconfigured
     ├─ Refused                   policy after login: exit 254, or open refusal 1

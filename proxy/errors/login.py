@@ -148,14 +148,36 @@ class NameTaken(OnboardingError):
     code = "onboarding.name_taken"
 
 
+class GrantEnded(OnboardingError):
+    """The provider refuses what it gave to refresh an account with: it is revoked, expired or spent."""
+
+    code = "onboarding.grant_ended"
+
+
+class GrantMissing(OnboardingError):
+    """The provider answers, and there is nothing to refresh an account with."""
+
+    code = "onboarding.grant_missing"
+
+
+class AccountEnded(OnboardingError):
+    """The account is deleted or disabled at its provider, or the provider does not vouch for it any more."""
+
+    code = "onboarding.account_ended"
+
+
 class ProviderUnavailable(OnboardingError):
     """The identity provider does not answer, or not sensibly."""
 
     code = "onboarding.provider_unavailable"
     retryable = True
+    may_have_acted: bool = False
+    """The answer was lost, so that a token that is good for one use may be spent."""
 
 
 class ProviderMisconfigured(OnboardingError):
     """The identity provider refuses us, or its answers do not fit our settings."""
 
     code = "onboarding.provider_misconfigured"
+    is_token_refused: bool = False
+    """A bearer token was refused with status 401."""

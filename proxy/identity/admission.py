@@ -71,12 +71,17 @@ def _judge_key(
     return None
 
 
+def inactive(profile: Profile) -> OnboardingError:
+    """Give the error of an account that its provider blocked."""
+    return AccountInactive(
+        f"{profile.provider} account {profile.login!r} is blocked",
+        user_message=f"this account is blocked at {profile.provider}",
+    )
+
+
 def _judge_account(profile: Profile, rules: Rules) -> OnboardingError | None:
     if not profile.active:
-        return AccountInactive(
-            f"{profile.provider} account {profile.login!r} is blocked",
-            user_message=f"this account is blocked at {profile.provider}",
-        )
+        return inactive(profile)
     verdict = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
     which = f"rule {verdict.rule!r}" if verdict.rule else "no rule lets it in"
     if verdict.action == "waitlist":

@@ -191,7 +191,7 @@ class ConfirmPages:
         except OnboardingError as exc:
             return self._failed(ticket, exc)
         view, slot = new_value(), _ticket_slot(ticket)
-        signed_in = _SignedIn(ticket, digest(view), Confirmation(profile, tokens.access))
+        signed_in = _SignedIn(ticket, digest(view), Confirmation(profile, tokens))
         session = self._sessions.renew(self._site.cookie(request, slot), signed_in)
         response = redirect(f"{self._site.public_url}/c/{ticket.id}/confirm?view={view}")
         self._site.end_oldest_cookies(request, response, "session-", MAX_COOKIES_OF_A_KIND - 1)

@@ -11,7 +11,8 @@ Deviations that are borne, each of them seen (RFC 8628 §3.2-3.5 says otherwise)
     Google     `verification_url`; pending is 428, slow_down and denial are 403
     Dex        pending as 401 in older releases
     Entra      `authorization_declined`, `bad_verification_code`
-    any        missing `interval`, numbers as strings, HTML or half a reply from something in between
+    any        missing `interval`, numbers as strings, HTML or half a reply from something in between;
+               a rate limit or an overload as an OAuth error (`temporarily_unavailable`, …) of any status
 """
 
 import json
@@ -32,13 +33,36 @@ DEFAULT_INTERVAL_S = 5.0  # RFC 8628 §3.2
 SLOW_DOWN_S = 5.0  # RFC 8628 §3.5
 START_ATTEMPTS = 3
 MAX_BACKOFF_S = 60.0
+MAX_RETRY_AFTER_S = 300.0
+"""Longest pause between polls that a `Retry-After` gets: a person waits in a terminal."""
+MAX_START_RETRY_AFTER_S = 8.0
+"""Longest pause before a code is shown; a provider that asks for more is reported as busy at once."""
 MARGIN = 1.2
 """Polls keep this much more distance than was asked for: clocks of virtual machines run fast, and a poll
 that comes too early costs five seconds each time (seen with the GitHub command line, cli#9370)."""
 
 _DENIED = frozenset({"access_denied", "authorization_declined"})
 _EXPIRED = frozenset({"expired_token", "token_expired", "code_expired"})
+TEMPORARY = frozenset(
+    {
+        *("temporarily_unavailable", "server_error"),  # RFC 6749 §4.1.2.1, also seen at token endpoints
+        *("too_many_requests", "rate_limit_exceeded", "service_unavailable", "internal_server_error"),
+    }
+)
+"""OAuth errors that say nothing of the request: the same one may succeed later, with any status."""
+_FINAL = frozenset(
+    {
+        *("authorization_pending", "slow_down", *_DENIED, *_EXPIRED),  # RFC 8628 §3.5
+        *("invalid_request", "invalid_client", "invalid_grant", "invalid_scope"),  # RFC 6749 §5.2
+        *("unauthorized_client", "unsupported_grant_type"),
+        *("bad_verification_code", "incorrect_device_code", "incorrect_client_credentials"),  # GitHub
+        "device_flow_disabled",
+    }
+)
+"""OAuth errors that are about the request, even with a status of a failing server."""
 _USER_CODE = re.compile(r"[!-~][ -~]{0,63}")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+MAX_REFRESH_TOKEN = 16 * 1024
 _ERROR_WORD = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 _T = TypeVar("_T")
@@ -82,6 +106,9 @@ class Tokens:
     access: Secret
     id_token: Secret | None = None
     scope: str = ""
+    refresh: Secret | None = None
+    refresh_lifetime_s: float | None = None
+    """Seconds that `refresh` is good for; None when the provider does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,18 @@ class Event:
     failure: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """A reply that is no answer, or none at all; asking again may help."""
+
+    text: str
+    retry_after_s: float = 0.0
+    is_busy: bool = False
+    """The provider itself asks for patience, or fails."""
+
+
+_NO_TROUBLE = _Trouble("")
+
 Step = Send | Wait
 Steps = Generator[Step, Event, _T]
 
@@ -117,48 +156,54 @@ Steps = Generator[Step, Event, _T]
 def start(client: DeviceClient) -> Steps[Authorization]:
     """Ask for a code (RFC 8628 §3.1).
 
-    Raises: ProviderUnavailable after START_ATTEMPTS failures; ProviderMisconfigured when refused.
+    Raises: ProviderUnavailable after START_ATTEMPTS failures, or at once when `Retry-After` asks for more
+        than MAX_START_RETRY_AFTER_S; ProviderMisconfigured when refused.
     """
     form = _form(client, scope=" ".join(client.scopes), **client.extra)
-    problem = ""
+    trouble = _NO_TROUBLE
     for attempt in range(START_ATTEMPTS):
         if attempt:
-            yield Wait(2.0 ** (attempt - 1))
+            yield Wait(max(2.0 ** (attempt - 1), trouble.retry_after_s))
         event = yield Send(_request(client, client.device_url, form))
         answer = _read(event)
-        if isinstance(answer, str):
-            problem = answer
+        if isinstance(answer, _Trouble):
+            trouble = answer
+            if trouble.retry_after_s > MAX_START_RETRY_AFTER_S:
+                break
         elif error := _error_of(answer):
             _stop(client, error, "the first request")
         elif event.reply is not None and 200 <= event.reply.status < 300:
             return _authorization(client, answer, event.now)
         else:
-            problem = "an answer that is neither a code nor an error"
-    raise ProviderUnavailable(f"{client.provider}: no device code: {problem}", user_message=_away(client))
+            trouble = _Trouble("an answer that is neither a code nor an error")
+    raise ProviderUnavailable(
+        f"{client.provider}: no device code: {trouble.text}", user_message=_away(client.provider, trouble)
+    )
 
 
 def poll(client: DeviceClient, authorization: Authorization, now: float) -> Steps[Tokens]:
     """Ask until there is an answer (RFC 8628 §3.4-3.5); the first poll comes after one interval.
 
-    Whatever is no answer of the provider is retried, ever less often, while the code lives.
+    A reply that is no answer is retried, ever less often, while the code lives, and not before
+    the time that `Retry-After` names (at most MAX_RETRY_AFTER_S).
 
     Raises: CodeExpired, ApprovalDenied, ProviderMisconfigured; ProviderUnavailable when the code
         expired while the provider was failing.
     """
     form = _form(client, grant_type=GRANT_TYPE, device_code=authorization.device_code)
-    interval, failures, problem = authorization.interval_s, 0, ""
+    interval, failures, trouble = authorization.interval_s, 0, _NO_TROUBLE
     while True:
-        pause = interval * MARGIN * 2**failures
-        pause = max(min(pause, MAX_BACKOFF_S), interval)
+        pause = min(interval * MARGIN * 2**failures, MAX_BACKOFF_S)
+        pause = max(pause, interval, min(trouble.retry_after_s, MAX_RETRY_AFTER_S))
         if now + pause >= authorization.expires_at:
             yield Wait(max(0.0, authorization.expires_at - now))
-            _expire(client, problem)
+            _expire(client, trouble)
         now = (yield Wait(pause)).now
         event = yield Send(_request(client, client.token_url, form))
         now = event.now
         answer = _read(event)
-        if isinstance(answer, str):
-            failures, problem = min(failures + 1, 10), answer
+        if isinstance(answer, _Trouble):
+            failures, trouble = min(failures + 1, 10), answer
             continue
         match _error_of(answer):
             case "":
@@ -168,8 +213,8 @@ def poll(client: DeviceClient, authorization: Authorization, now: float) -> Step
             case "slow_down":
                 interval = max(interval + SLOW_DOWN_S, _number(answer.get("interval")) or 0.0)
             case error:
-                _stop(client, error, "a poll", after=problem)
-        failures, problem = 0, ""
+                _stop(client, error, "a poll", after=trouble.text)
+        failures, trouble = 0, _NO_TROUBLE
 
 
 async def drive(
@@ -244,21 +289,33 @@ def _request(client: DeviceClient, url: str, form: Mapping[str, str | Secret]) -
 # ----------------------------------------------------------------------------------- the replies
 
 
-def _read(event: Event) -> dict[str, Any] | str:
-    """Give the parameters of an OAuth reply, or in words why it is none."""
-    if event.reply is None:
-        return event.failure or "no answer"
-    answer = parse_answer(event.reply)
-    status = event.reply.status
-    if not _error_of(answer) and (status >= 500 or status == 429):
-        return f"status {status}"
-    if not _error_of(answer) and not (200 <= status < 300):
-        return f"status {status} without an OAuth error"
+def _read(event: Event) -> "dict[str, Any] | _Trouble":
+    """Give the parameters of an OAuth reply, or why it is none."""
+    reply = event.reply
+    if reply is None:
+        return _Trouble(event.failure or "no answer")
+    answer = parse_answer(reply)
+    error = _error_of(answer)
+    if is_temporary(reply, answer):
+        return _Trouble(f"status {reply.status} {error}".strip(), reply.retry_after_s, is_busy=True)
+    if error:
+        return answer
+    if not 200 <= reply.status < 300:
+        return _Trouble(f"status {reply.status} without an OAuth error")
     if not answer:
-        return f"status {status} with a body that is no OAuth answer"
-    if "error" not in answer and not ("access_token" in answer or "device_code" in answer):
-        return f"status {status} with neither a result nor an error"
+        return _Trouble(f"status {reply.status} with a body that is no OAuth answer")
+    if not ("access_token" in answer or "device_code" in answer):
+        return _Trouble(f"status {reply.status} with neither a result nor an error")
     return answer
+
+
+def is_temporary(reply: Reply, answer: Mapping[str, Any]) -> bool:
+    """Tell whether a reply only says that the provider is busy or failing, in any of the forms seen.
+
+    Shared with the authorization code grant.
+    """
+    error = _error_of(answer)
+    return error in TEMPORARY or (reply.is_passing and error not in _FINAL)
 
 
 def parse_answer(reply: Reply) -> dict[str, Any]:
@@ -318,7 +375,7 @@ def read_tokens(provider: str, answer: Mapping[str, Any]) -> Tokens:
     Raises: ProviderMisconfigured for a token that cannot be used as a bearer.
     """
     access, id_token = answer.get("access_token"), answer.get("id_token")
-    if not isinstance(access, str) or not re.fullmatch(r"[\x21-\x7e]+", access):
+    if not isinstance(access, str) or not _TOKEN.fullmatch(access):
         raise ProviderMisconfigured(f"{provider}: unusable access_token", user_message=_unusable(provider))
     if str(answer.get("token_type") or "bearer").lower() != "bearer":
         raise ProviderMisconfigured(f"{provider}: not a bearer token", user_message=_unusable(provider))
@@ -326,7 +383,24 @@ def read_tokens(provider: str, answer: Mapping[str, Any]) -> Tokens:
         Secret(access),
         Secret(id_token) if isinstance(id_token, str) and id_token else None,
         str(answer.get("scope") or ""),
+        _refresh_token(answer),
+        _refresh_lifetime_s(answer),
     )
+
+
+def _refresh_token(answer: Mapping[str, Any]) -> Secret | None:
+    token = answer.get("refresh_token")
+    if not isinstance(token, str) or len(token) > MAX_REFRESH_TOKEN or not _TOKEN.fullmatch(token):
+        return None
+    return Secret(token)
+
+
+def _refresh_lifetime_s(answer: Mapping[str, Any]) -> float | None:
+    """Read how long a refresh token is good for; Keycloak and GitHub say so, and 0 is for ever."""
+    for name in ("refresh_token_expires_in", "refresh_expires_in"):
+        if seconds := _number(answer.get(name)):
+            return seconds
+    return None
 
 
 def _is_showable(uri: object) -> bool:
@@ -359,21 +433,23 @@ def _stop(client: DeviceClient, error: str, when: str, *, after: str = "") -> No
             f"{client.provider}: {error}", user_message=f"the request was denied at {client.provider}"
         )
     if error in _EXPIRED:
-        _expire(client, "")
+        _expire(client, _NO_TROUBLE)
     if error == "invalid_grant" and after:
         # The reply that was lost may have been the tokens, and a code is good for one reply only.
         raise ProviderUnavailable(
-            f"{client.provider}: the answer was lost ({after})", user_message=_away(client)
+            f"{client.provider}: the answer was lost ({after})",
+            user_message=_away(client.provider, _NO_TROUBLE),
         )
     raise ProviderMisconfigured(
         f"{client.provider}: {error} in answer to {when}", user_message=_unusable(client.provider)
     )
 
 
-def _expire(client: DeviceClient, problem: str) -> NoReturn:
-    if problem:
+def _expire(client: DeviceClient, trouble: _Trouble) -> NoReturn:
+    if trouble.text:
         raise ProviderUnavailable(
-            f"{client.provider}: failing until the code expired: {problem}", user_message=_away(client)
+            f"{client.provider}: failing until the code expired: {trouble.text}",
+            user_message=_away(client.provider, trouble),
         )
     raise CodeExpired(f"{client.provider}: code expired", user_message="the code expired before it was used")
 
@@ -385,8 +461,13 @@ def _unfit(client: DeviceClient, parameter: str) -> NoReturn:
     )
 
 
-def _away(client: DeviceClient) -> str:
-    return f"{client.provider} does not answer at the moment"
+def _away(provider: str, trouble: _Trouble) -> str:
+    return busy(provider) if trouble.is_busy else f"{provider} does not answer at the moment"
+
+
+def busy(provider: str) -> str:
+    """Return the sentence for a person whose provider answers that it cannot answer now."""
+    return f"{provider} is busy at the moment; try again in a few minutes"
 
 
 def _unusable(provider: str) -> str:

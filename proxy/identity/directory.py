@@ -13,6 +13,7 @@ from typing import Protocol
 from proxy import userstring
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import IdentityError
+from proxy.identity.groups import Reading
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
 from proxy.model import User
@@ -46,6 +47,8 @@ class Account:
     groups: tuple[str, ...] = ()
     refreshed_at: datetime | None = None
     """When the provider was last asked; what it said stays good while it is down."""
+    reading: Reading | None = None
+    """When `groups` were read, and what became of later questions; None for the waiting list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,8 @@ class KeyStanding:
     user: User | None
     """None when the user was removed."""
     has_key: bool
+    ended_at_provider: str = ""
+    """Name of the provider that vouched for the key and does not any more; else empty."""
     is_certain: bool = True
     """False when the user or the key is missing, nobody removed them, and the directory lost rows: then it
     says nothing."""
@@ -280,6 +285,21 @@ class Directory(Protocol):
         """Remember somebody for an operator to decide; one record for each account, the latest key counts.
 
         Raises: NameTaken, OnboardingRejected.
+        """
+
+    async def renew(self, profile: Profile, name: str) -> None:
+        """Take over what a provider says now of the account that a user is bound to.
+
+        Raises: NameTaken when the user is bound to another account, or to none.
+        """
+
+    async def note_provider(self, name: str, *, answers: bool) -> None:
+        """Note whether the provider of a user answers now; one that does not takes nothing away by that."""
+
+    async def account_ended(self, name: str) -> None:
+        """Note that the provider of a user does not vouch for the account any more.
+
+        Its groups and its keys count no longer; `renew` and `register` bring them back.
         """
 
     async def list_onboardings(self) -> list[OnboardingRecord]:

@@ -8,7 +8,7 @@ from proxy.identity.clock import REAL, Clock
 from proxy.identity.confirm import ConfirmPages
 from proxy.identity.devserver.server import DevServer
 from proxy.identity.http import HttpClient
-from proxy.identity.onboarding import Onboarding, Registrar
+from proxy.identity.onboarding import Keep, Onboarding, Registrar, keep_nothing
 from proxy.identity.peers import ALONE, Peers
 from proxy.identity.profile import KeyList
 from proxy.identity.providers.base import Provider, Tools
@@ -32,12 +32,19 @@ MAX_SECRET_BYTES = 16 * 1024
 class FrontDoor:
     """One per process; `onboarding` for strangers, `keys` for those who are known."""
 
-    def __init__(self, settings: FrontDoorSettings, *, clock: Clock = REAL, peers: Peers = ALONE) -> None:
-        """`settings` as `in_effect` gave them."""
+    def __init__(
+        self,
+        settings: FrontDoorSettings,
+        *,
+        clock: Clock = REAL,
+        peers: Peers = ALONE,
+        keeps_grants: bool = False,
+    ) -> None:
+        """`settings` as `in_effect` gave them; `keeps_grants`: refresh tokens are asked for."""
         self._settings = settings
         self._peers = peers
         self._http = HttpClient(settings.http)
-        self._tools = Tools(self._http, clock, settings.keys)
+        self._tools = Tools(self._http, clock, settings.keys, keeps_grants)
         self._servers: list[DevServer] = []
         self._confirm: ConfirmPages | None = None
         self.providers: dict[str, Provider] = {}
@@ -51,19 +58,29 @@ class FrontDoor:
         *,
         clock: Clock = REAL,
         peers: Peers = ALONE,
+        keep: Keep | None = None,
     ) -> Self:
         """Start what has to listen; no provider is called yet.
 
+        `keep` takes what an approval gives to read an account again; without it nothing is asked for.
+
         Raises: SettingsError listing what cannot be used.
         """
-        door = cls(settings, clock=clock, peers=peers)
+        door = cls(settings, clock=clock, peers=peers, keeps_grants=keep is not None)
         try:
             await door._build()
         except BaseException:
             await door.close()
             raise
         providers = list(door.providers.values())
-        door.onboarding = Onboarding(providers, registrar, settings.onboarding, door._confirm, clock=clock)
+        door.onboarding = Onboarding(
+            providers,
+            registrar,
+            settings.onboarding,
+            door._confirm,
+            clock=clock,
+            keep=keep or keep_nothing,
+        )
         return door
 
     async def close(self) -> None:

@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote_plus, urlsplit
 
@@ -22,6 +24,8 @@ from proxy.identity.secret import Secret
 from proxy.settings.front_door import HttpSettings, check_url, is_localhost_name, is_loopback
 
 _USER_AGENT = "fairlead"
+_PASSING_STATUSES = frozenset({408, 425, 429})
+"""Request Timeout, Too Early and Too Many Requests (RFC 9110, RFC 8470, RFC 6585)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,31 @@ class Reply:
     def media_type(self) -> str:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether asking again later may help; GitHub says a spent rate limit with status 403."""
+        if self.status < 400:
+            return False
+        return (
+            self.status >= 500
+            or self.status in _PASSING_STATUSES
+            or self.headers.get("x-ratelimit-remaining") == "0"
+        )
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds that `Retry-After` asks to wait, 0 or more; 0 without a readable one (RFC 9110 §10.2.3)."""
+        text = self.headers.get("retry-after", "").strip()
+        if text.isascii() and text.isdecimal():
+            return float(text[:9])
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return 0.0
+        if moment.tzinfo is None:  # `-0000`: UTC without a claim about the place
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
     def json(self) -> Any:
         """Read the body, whatever its content type says.
 
@@ -68,6 +97,15 @@ def client_credentials(client_id: str, secret: Secret) -> tuple[str, Secret]:
 
 class HttpFailed(Exception):
     """No whole reply came; the text is safe to log. Always turned into ours by whoever asked."""
+
+    was_sent: bool = True
+    """Whether the other side may have acted on the request."""
+
+
+class HttpUnsent(HttpFailed):
+    """The request did not leave: it is not allowed to, or nothing took the connection."""
+
+    was_sent = False
 
 
 class Http(Protocol):
@@ -94,12 +132,14 @@ class HttpClient:
         try:
             check_url(request.url)
         except ValueError as exc:
-            raise HttpFailed(str(exc)) from None
+            raise HttpUnsent(str(exc)) from None
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
                 return await self._exchange(request)
         except TimeoutError:
             raise HttpFailed(f"{place} did not answer in time") from None
+        except aiohttp.ClientConnectorError as exc:
+            raise HttpUnsent(f"{place}: {_words(exc)}") from None
         except (aiohttp.ClientError, OSError, ValueError) as exc:
             raise HttpFailed(f"{place}: {_words(exc)}") from None
 

@@ -28,9 +28,10 @@ from proxy.errors.login import (
     ProviderUnavailable,
     Waitlisted,
 )
-from proxy.errors.stores import KeyInvalid
+from proxy.errors.stores import KeyInvalid, StoreError
 from proxy.identity import admission
 from proxy.identity.clock import REAL, Clock
+from proxy.identity.device_flow import Tokens
 from proxy.identity.intake import Intake
 from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
@@ -52,6 +53,12 @@ class Registrar(Protocol):
 
         Raises: NameTaken when the name, or that subject, belongs to another record; OnboardingRejected
             when an operator rejected the account; StoreError.
+        """
+
+    async def renew(self, profile: Profile, name: str) -> None:
+        """Take over what a provider says now of the account that a known user is bound to.
+
+        Raises: NameTaken when the user is bound to another account; StoreError.
         """
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
@@ -86,10 +93,22 @@ class Approved:
     """The provider could not give its key list; the last known one decided."""
 
 
+Keep = Callable[[str, Profile, Tokens], Awaitable[None]]
+"""Keeps what an approval gave to read the account of a user again later."""
+
+
+async def keep_nothing(name: str, profile: Profile, tokens: Tokens) -> None:
+    """Forget what an approval gave."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Approval:
     profile: Profile
+    tokens: Tokens
     listed: KeyList | None
+
+
+_FlowId = tuple[str, str, bytes, bool]
 
 
 @dataclass(slots=True)
@@ -98,6 +117,8 @@ class _Flow:
     name: str
     key: PublicKey
     provider: Provider
+    renews: bool
+    """The user is known, with this key; the approval only reads the account again."""
     shown: "asyncio.Future[Shown]"
     result: "asyncio.Future[Approved]"
     is_awaited: asyncio.Event = field(default_factory=asyncio.Event)
@@ -107,8 +128,8 @@ class _Flow:
     linger: "asyncio.Task[None] | None" = None
 
     @property
-    def id(self) -> tuple[str, str, bytes]:
-        return self.source, self.name, self.key.blob
+    def id(self) -> "_FlowId":
+        return self.source, self.name, self.key.blob, self.renews
 
 
 class Pending:
@@ -146,8 +167,11 @@ class Onboarding:
         confirmer: Confirmer | None = None,
         *,
         clock: Clock = REAL,
+        keep: Keep = keep_nothing,
     ) -> None:
+        self._by_name = {provider.name: provider for provider in providers}
         self._providers = tuple(provider for provider in providers if provider.can_onboard)
+        self._keep = keep
         self._registrar = registrar
         self._settings = settings
         self._rules = Rules(settings.rules, settings.otherwise or "refuse")
@@ -155,7 +179,7 @@ class Onboarding:
         self._clock = clock
         self._intake = Intake(settings)
         self._next_poll = 0.0
-        self._flows: dict[tuple[str, str, bytes], _Flow] = {}
+        self._flows: dict[_FlowId, _Flow] = {}
         self._tasks = TaskOwner("onboarding")
 
     def __len__(self) -> int:
@@ -188,8 +212,27 @@ class Onboarding:
             raise OnboardingRefused(
                 "no provider can onboard", user_message="nobody new can log in here by themselves"
             )
-        key = parse_key(key_blob)
-        flow = self._flows.get((source, name, key.blob)) or self._start(source, name, key)
+        return await self._join(source, name, parse_key(key_blob), self._providers[0], renews=False)
+
+    async def renew(self, source: str, name: str, key_blob: bytes, provider: str) -> Pending:
+        """Ask a known user to approve at `provider` again, as `begin` does; the key lets in already.
+
+        Raises: ProviderUnavailable, ProviderMisconfigured, TooManyPending and below.
+        """
+        known = self._by_name.get(provider)
+        if known is None:
+            raise OnboardingRefused(
+                f"there is no provider {provider} any more",
+                user_message=f"your account at {provider} cannot be approved here any more",
+            )
+        return await self._join(source, name, parse_key(key_blob), known, renews=True)
+
+    async def _join(
+        self, source: str, name: str, key: PublicKey, provider: Provider, *, renews: bool
+    ) -> Pending:
+        flow = self._flows.get((source, name, key.blob, renews))
+        if flow is None:
+            flow = self._start(source, name, key, provider, renews=renews)
         return Pending(self, flow, await asyncio.shield(flow.shown))
 
     async def wait(self, flow: _Flow) -> Approved:
@@ -213,6 +256,10 @@ class Onboarding:
         if approval is None:
             raise KeyNotProved("nobody approved", user_message="this login was not approved")
         profile, listed = approval.profile, approval.listed
+        if flow.renews:
+            await self._renewed(flow, profile)
+            await self._keep_grant(flow.name, approval)
+            return Approved(profile, flow.name, key)
         request = admission.Request(flow.name, key.blob)
         refusal = admission.decide(request, profile, listed, profile.confirmed, self._rules)
         try:
@@ -221,17 +268,34 @@ class Onboarding:
             if refusal is not None:
                 raise refusal
             await self._registrar.register(profile, flow.name, key, profile.provider)
+            await self._keep_grant(flow.name, approval)
         except OnboardingError as exc:
             exc.account = profile.login
             raise
         return Approved(profile, flow.name, key, listed is not None and listed.stale)
 
+    async def _renewed(self, flow: _Flow, profile: Profile) -> None:
+        """Take over what the provider says of a known user, who needs no rule any more to come in."""
+        if not profile.active:
+            raise admission.inactive(profile)
+        try:
+            await self._registrar.renew(profile, flow.name)
+        except OnboardingError as exc:
+            exc.account = profile.login
+            raise
+
+    async def _keep_grant(self, name: str, approval: _Approval) -> None:
+        try:
+            await self._keep(name, approval.profile, approval.tokens)
+        except StoreError as exc:  # the person is in; the account is read again at a later login
+            _log.warning("a grant was not kept", user=name, reason=str(exc))
+
     # ------------------------------------------------------------------------------------ one flow
 
-    def _start(self, source: str, name: str, key: PublicKey) -> _Flow:
+    def _start(self, source: str, name: str, key: PublicKey, provider: Provider, *, renews: bool) -> _Flow:
         self._intake.enter(source, name, self._clock.now())
         loop = asyncio.get_running_loop()
-        flow = _Flow(source, name, key, self._providers[0], loop.create_future(), loop.create_future())
+        flow = _Flow(source, name, key, provider, renews, loop.create_future(), loop.create_future())
         for future in (flow.shown, flow.result):
             future.add_done_callback(_retrieve)
         self._flows[flow.id] = flow
@@ -244,11 +308,13 @@ class Onboarding:
         """Carry a flow to its end; every end is told to whoever waits."""
         try:
             if flow.provider.approval == "confirm":
-                profile, access = await self._by_page(flow)
+                profile, tokens = await self._by_page(flow)
             else:
-                profile, access = await self._by_code(flow)
+                profile, tokens = await self._by_code(flow)
             async with asyncio.timeout(self._settings.settle_timeout_s):
-                flow.approval = _Approval(profile, await _key_list(flow.provider, profile, access))
+                # A key that is known already is judged by its list at each login, not here.
+                listed = None if flow.renews else await _key_list(flow.provider, profile, tokens.access)
+                flow.approval = _Approval(profile, tokens, listed)
                 approved = await self.judge(flow, flow.key)
         except asyncio.CancelledError:
             self._end(flow, CodeExpired("nobody was waiting", user_message="nobody was waiting any more"))
@@ -263,7 +329,7 @@ class Onboarding:
         else:
             self._end(flow, approved)
 
-    async def _by_code(self, flow: _Flow) -> tuple[Profile, Secret]:
+    async def _by_code(self, flow: _Flow) -> tuple[Profile, Tokens]:
         try:
             async with asyncio.timeout(self._settings.start_timeout_s):
                 authorization = await flow.provider.start_device(_about(flow), self._settings.max_lifetime_s)
@@ -282,9 +348,9 @@ class Onboarding:
         )
         tokens = await flow.provider.poll_device(authorization, self._gate(flow))
         async with asyncio.timeout(self._settings.settle_timeout_s):
-            return await flow.provider.profile(tokens), tokens.access
+            return await flow.provider.profile(tokens), tokens
 
-    async def _by_page(self, flow: _Flow) -> tuple[Profile, Secret]:
+    async def _by_page(self, flow: _Flow) -> tuple[Profile, Tokens]:
         assert self._confirmer is not None, "a provider that needs the confirm page has none"
         lifetime_s = self._settings.max_lifetime_s
         ticket = self._confirmer.open(flow.provider, _about(flow))
@@ -307,7 +373,7 @@ class Onboarding:
         finally:
             self._confirmer.close(ticket)
         confirmed = frozenset([flow.key.fingerprint])
-        return replace(confirmation.profile, confirmed=confirmed), confirmation.access
+        return replace(confirmation.profile, confirmed=confirmed), confirmation.tokens
 
     def _gate(self, flow: _Flow) -> Callable[[], Awaitable[None]]:
         async def gate() -> None:
@@ -343,7 +409,8 @@ class Onboarding:
             flow.linger.cancel()
         if isinstance(result, Approved):
             flow.result.set_result(result)
-            _log.info("onboarded", account=result.profile.login, stale=result.is_list_stale, **_facts(flow))
+            what = "approved again" if flow.renews else "onboarded"
+            _log.info(what, account=result.profile.login, stale=result.is_list_stale, **_facts(flow))
             return
         for future in (flow.shown, flow.result):
             if not future.done():

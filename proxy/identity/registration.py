@@ -184,16 +184,15 @@ async def register(
 
 
 async def _let_in(
-    connection: AsyncConnection, uids: range, profile: Profile, name: str, key: PublicKey
+    connection: AsyncConnection,
+    uids: range,
+    profile: Profile,
+    name: str,
+    key: PublicKey,
+    *,
+    read_at: datetime | None = None,
 ) -> None:
-    facts = {
-        "full_name": profile.full_name,
-        "email": _clean(profile.email),
-        "source": profile.provider,
-        "login": _clean(profile.login),
-        "groups": [_clean(group) for group in profile.groups],
-        "refreshed_at": _now(),
-    }
+    facts = _facts(profile, read_at or _now())
     is_bound = await _is_bound(connection, profile, name)
     if not is_bound and not (decision := policy.may_be_account(name)):
         raise OnboardingRefused(decision.reason)
@@ -205,6 +204,34 @@ async def _let_in(
         is_free = wanted is not None and await owner_of_uid(connection, wanted) is None
         await insert_user(connection, uids, row, wanted if is_free else None)
     await insert_key(connection, name, key, profile.provider)
+
+
+async def renew(connection: AsyncConnection, profile: Profile, name: str) -> None:
+    """See Directory.renew."""
+    is_it = sa.and_(
+        users.c.name == name, users.c.issuer == profile.issuer, users.c.subject == profile.subject
+    )
+    facts = _facts(profile, _now())
+    if not (await connection.execute(sa.update(users).where(is_it).values(facts))).rowcount:
+        raise NameTaken(
+            f"user {name!r} is not bound to {profile.provider} account {profile.login!r}",
+            user_message=f"approved by another {profile.provider} account than the one of {name}",
+        )
+
+
+def _facts(profile: Profile, read_at: datetime) -> dict[str, Any]:
+    """Give the columns that an answer of a provider, read at `read_at`, replaces."""
+    return {
+        "full_name": profile.full_name,
+        "email": _clean(profile.email),
+        "source": profile.provider,
+        "login": _clean(profile.login),
+        "groups": [_clean(group) for group in profile.groups],
+        "refreshed_at": read_at,
+        "groups_at": read_at,
+        "provider_failed_at": None,
+        "account_ended_at": None,
+    }
 
 
 async def _is_bound(connection: AsyncConnection, profile: Profile, name: str) -> bool:
@@ -288,7 +315,8 @@ async def approve(connection: AsyncConnection, uids: range, onboarding_id: int, 
         groups=account.groups,
         uid=uid,
     )
-    await _let_in(connection, uids, profile, record.name, record.key)
+    # Groups are as old as the request: the provider was not asked since.
+    await _let_in(connection, uids, profile, record.name, record.key, read_at=record.created_at)
     return await _decide(connection, onboarding_id, OnboardingStatus.APPROVED, by)
 
 

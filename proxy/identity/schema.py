@@ -28,6 +28,9 @@ users = sa.Table(
     # Nullable for the release before; the database itself gives an id to a row that comes without one.
     sa.Column("id", sa.String(32)),
     sa.Index("users_id", "id", unique=True),
+    sa.Column("groups_at", UtcDateTime),
+    sa.Column("provider_failed_at", UtcDateTime),
+    sa.Column("account_ended_at", UtcDateTime),
     sa.Index("users_subject", "issuer", "subject", unique=True),
     sa.Index("users_uid", "uid", unique=True),
 )
@@ -47,6 +50,19 @@ keys = sa.Table(
     sa.UniqueConstraint("user", "fingerprint", name="keys_user_fingerprint"),
     sa.Index("keys_fingerprint", "fingerprint"),
 )
+
+grants = sa.Table(
+    "grants",
+    metadata,
+    sa.Column("user", sa.String(128), sa.ForeignKey("users.name", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("kept_at", UtcDateTime, nullable=False),
+    sa.Column("lease", sa.String(32)),
+    sa.Column("lease_until", UtcDateTime),
+    sa.Column("in_doubt", sa.Boolean, nullable=False),
+)
+"""Encrypted refresh tokens; one replica at a time uses one, by its lease."""
 
 counters = sa.Table(
     "counters",

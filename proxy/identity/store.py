@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.errors.stores import IdentityError, KeyNotFound, StoreError, UserExists, UserNotFound
-from proxy.identity import bulk, census, registration
+from proxy.identity import bulk, census, groups, registration
 from proxy.identity.directory import (
     Account,
     Census,
@@ -26,10 +26,12 @@ from proxy.identity.directory import (
     UserRecord,
     check_name,
 )
+from proxy.identity.groups import Reading
 from proxy.identity.keys import PublicKey, fingerprint
 from proxy.identity.profile import Profile
-from proxy.identity.schema import keys, revoked_keys, users
+from proxy.identity.schema import grants, keys, revoked_keys, users
 from proxy.model import User
+from proxy.settings.groups import GroupSettings
 from proxy.storage.database import Database
 from proxy.storage.installation import installation
 
@@ -38,7 +40,8 @@ _PAIRS_PER_QUERY = 5_000  # both databases take 32,767 parameters
 _USER = (
     *(users.c.name, users.c.full_name, users.c.locked, users.c.expires_at),
     *(users.c.email, users.c.uid, users.c.gid, users.c.groups, users.c.issuer, users.c.source),
-    *(users.c.id, users.c.created_at),
+    *(users.c.id, users.c.created_at, users.c.refreshed_at),
+    *(users.c.groups_at, users.c.provider_failed_at, users.c.account_ended_at),
 )
 
 
@@ -49,9 +52,10 @@ class _Undo(Exception):
 class SqlDirectory:
     """A Directory in a database; every call is bounded by `query_timeout_s`."""
 
-    def __init__(self, database: Database, uids: range) -> None:
+    def __init__(self, database: Database, uids: range, groups: GroupSettings) -> None:
         self._database = database
         self._uids = uids
+        self._groups = groups
         self._reading = database.reading
         self._writing = database.writing
         self._doubt = ""
@@ -64,25 +68,32 @@ class SqlDirectory:
         query_timeout_s: float = 10.0,
         uids: range = range(10_000, 60_000),
         upgrade: bool = False,
+        groups: GroupSettings | None = None,
     ) -> Self:
         """Connect to a database of its own; `uids` are for users who come without one.
+
+        `groups` says for how long groups count.
 
         Raises: as Database.open, which `upgrade` is for.
         """
         database = await Database.open(url, query_timeout_s=query_timeout_s, upgrade=upgrade)
         try:
-            return await cls.in_database(database, uids=uids) if upgrade else cls(database, uids)
+            if upgrade:
+                return await cls.in_database(database, uids=uids, groups=groups)
+            return cls(database, uids, groups or GroupSettings())
         except BaseException:
             await database.close()
             raise
 
     @classmethod
-    async def in_database(cls, database: Database, *, uids: range) -> Self:
+    async def in_database(
+        cls, database: Database, *, uids: range, groups: GroupSettings | None = None
+    ) -> Self:
         """Use a database that others use too, and give uids to users of an older release.
 
         Raises: StoreError.
         """
-        store = cls(database, uids)
+        store = cls(database, uids, groups or GroupSettings())
         await store._give_uids()
         return store
 
@@ -95,7 +106,7 @@ class SqlDirectory:
         if row is None:
             self._disbelieve()
             return None
-        return _user(row)
+        return self._user(row)
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
         is_it = sa.and_(keys.c.user == name, keys.c.fingerprint == fingerprint(blob))
@@ -106,27 +117,33 @@ class SqlDirectory:
         return _stored(row) if hmac.compare_digest(row["blob"], blob) else None
 
     async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
-        found: dict[str, tuple[User, set[str]]] = {}
+        found: dict[str, tuple[User, dict[str, str]]] = {}
         wanted = list(pairs)
         async with self._database.snapshot() as connection:
             for start in range(0, len(wanted), _PAIRS_PER_QUERY):
                 part = wanted[start : start + _PAIRS_PER_QUERY]
                 for row in (await connection.execute(_standing(part))).mappings():
-                    _, held = found.setdefault(row["name"], (_user(row), set()))
+                    _, held = found.setdefault(row["name"], (self._user(row), {}))
                     if row["fingerprint"] is not None:
-                        held.add(row["fingerprint"])
+                        is_ended = row["account_ended_at"] is not None and row["origin"] == row["source"]
+                        held[row["fingerprint"]] = row["source"] if is_ended else ""
             missing = {
                 (name, key): (name, key if name in found else "")
                 for name, key in wanted
                 if name not in found or (key and key not in found[name][1])
             }
             lost = await _lost(connection, set(missing.values()))
-        nobody: tuple[User | None, set[str]] = (None, set())
+        absent: tuple[User | None, dict[str, str]] = (None, {})
         standing = {}
         for pair in wanted:
-            user, held = found.get(pair[0], nobody)
-            has_key = not pair[1] or pair[1] in held
-            standing[pair] = KeyStanding(user, has_key, is_certain=missing.get(pair) not in lost)
+            name, key = pair
+            user, held = found.get(name, absent)
+            standing[pair] = KeyStanding(
+                user,
+                not key or key in held,
+                ended_at_provider=held.get(key, ""),
+                is_certain=missing.get(pair) not in lost,
+            )
         return standing
 
     async def assure(self) -> None:
@@ -179,7 +196,7 @@ class SqlDirectory:
                 raise IdentityError(f"uid {uid} is user {owner}'s")
             await registration.insert_user(connection, self._uids, row, uid)
             added = await connection.execute(sa.select(*_USER).where(users.c.name == name))
-            return _user(added.mappings().one())
+            return self._user(added.mappings().one())
 
     async def remove_user(self, name: str) -> None:
         async with self._writing() as connection:
@@ -187,7 +204,7 @@ class SqlDirectory:
             # The row first: whoever adds a key for this user meanwhile waits, and then finds no user.
             await connection.execute(sa.select(users.c.name).where(users.c.name == name).with_for_update())
             fingerprints = (await connection.execute(held)).scalars().all()
-            for table in (keys, revoked_keys):
+            for table in (keys, revoked_keys, grants):
                 await connection.execute(sa.delete(table).where(table.c.user == name))
             gone = await connection.execute(sa.delete(users).where(users.c.name == name))
             _expect_user(gone.rowcount, name)
@@ -198,12 +215,12 @@ class SqlDirectory:
             row = (await connection.execute(_records().where(users.c.name == name))).mappings().first()
         if row is None:
             raise UserNotFound(f"there is no user {name}")
-        return _record(row)
+        return self._record(row)
 
     async def list_users(self) -> list[UserRecord]:
         async with self._reading() as connection:
             rows = (await connection.execute(_records().order_by(users.c.name))).mappings().all()
-        return [_record(row) for row in rows]
+        return [self._record(row) for row in rows]
 
     async def lock(self, name: str) -> None:
         await self._set_locked(name, locked=True)
@@ -279,6 +296,51 @@ class SqlDirectory:
         async with self._writing() as connection:
             return await registration.reject(connection, onboarding_id, by)
 
+    async def renew(self, profile: Profile, name: str) -> None:
+        async with self._writing() as connection:
+            await registration.renew(connection, profile, name)
+
+    async def note_provider(self, name: str, *, answers: bool) -> None:
+        await self._note(name, provider_failed_at=None if answers else _now())
+
+    async def account_ended(self, name: str) -> None:
+        await self._note(name, account_ended_at=_now(), provider_failed_at=None)
+
+    async def _note(self, name: str, **moments: datetime | None) -> None:
+        is_bound = sa.and_(users.c.name == name, users.c.issuer.is_not(None))
+        async with self._writing() as connection:
+            await connection.execute(sa.update(users).where(is_bound).values(moments))
+
+    def _user(self, row: sa.RowMapping) -> User:
+        """Make a user whose groups are those that count now."""
+        reading = _reading(row)
+        counts = reading is None or groups.count(reading, self._groups, _now())
+        return User(
+            row["name"],
+            row["full_name"],
+            row["locked"],
+            row["expires_at"],
+            email=row["email"],
+            uid=row["uid"],
+            gid=row["gid"],
+            groups=tuple(row["groups"]) if counts else (),
+            known_groups=tuple(row["groups"]),
+            provider="" if row["issuer"] is None else row["source"],
+            id=row["id"],
+            created_at=row["created_at"],
+        )
+
+    def _record(self, row: sa.RowMapping) -> UserRecord:
+        return UserRecord(
+            user=self._user(row),
+            email=row["email"],
+            uid=row["uid"],
+            gid=row["gid"],
+            created_at=row["created_at"],
+            key_count=row["key_count"],
+            account=_account(row),
+        )
+
     async def _give_uids(self) -> None:
         async with self._reading() as connection:
             if not await registration.lacks_uids(connection):
@@ -339,44 +401,32 @@ def _records() -> sa.Select[Any]:
 def _standing(pairs: Sequence[tuple[str, str]]) -> sa.Select[Any]:
     is_wanted = sa.and_(keys.c.user == users.c.name, keys.c.fingerprint.in_({key for _, key in pairs}))
     joined = users.outerjoin(keys, is_wanted)
-    query = sa.select(*_USER, keys.c.fingerprint).select_from(joined)
+    query = sa.select(*_USER, keys.c.fingerprint, keys.c.origin).select_from(joined)
     return query.where(users.c.name.in_({name for name, _ in pairs}))
 
 
-def _record(row: sa.RowMapping) -> UserRecord:
-    return UserRecord(
-        user=_user(row),
-        email=row["email"],
-        uid=row["uid"],
-        gid=row["gid"],
-        created_at=row["created_at"],
-        key_count=row["key_count"],
-        account=_account(row),
-    )
-
-
-def _user(row: sa.RowMapping) -> User:
-    return User(
-        row["name"],
-        row["full_name"],
-        row["locked"],
-        row["expires_at"],
-        email=row["email"],
-        uid=row["uid"],
-        gid=row["gid"],
-        groups=tuple(row["groups"]),
-        provider="" if row["issuer"] is None else row["source"],
-        id=row["id"],
-        created_at=row["created_at"],
-    )
-
-
 def _account(row: sa.RowMapping) -> Account | None:
-    if row["issuer"] is None or row["subject"] is None:
+    reading = _reading(row)
+    if reading is None:
         return None
     return Account(
-        row["source"], row["issuer"], row["subject"], row["login"], tuple(row["groups"]), row["refreshed_at"]
+        row["source"],
+        row["issuer"],
+        row["subject"],
+        row["login"],
+        tuple(row["groups"]),
+        row["refreshed_at"],
+        reading,
     )
+
+
+def _reading(row: sa.RowMapping) -> Reading | None:
+    """Give when groups were read; None for a user whom an operator added."""
+    if row["issuer"] is None:
+        return None
+    # An older release that still runs beside this one writes no `groups_at`.
+    read_at = row["groups_at"] or row["refreshed_at"] or row["created_at"]
+    return Reading(read_at, row["provider_failed_at"], row["account_ended_at"])
 
 
 def _stored(row: sa.RowMapping) -> StoredKey:

@@ -4,9 +4,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.identity.device_flow import Tokens
 from proxy.identity.profile import Profile
 from proxy.identity.providers.base import About, Provider
-from proxy.identity.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Confirmation:
     """A signed-in person confirmed what a page showed."""
 
     profile: Profile
-    access: Secret
+    tokens: Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ _INNOCENT = frozenset(
         "onboarding.waitlisted",
         "onboarding.rejected",
         "onboarding.account_inactive",
+        "onboarding.account_ended",
         "onboarding.name_taken",
         "onboarding.provider_unavailable",
         "onboarding.provider_misconfigured",

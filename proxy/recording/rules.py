@@ -59,9 +59,11 @@ def terms_for(
 
 
 def _matches(rule: RecordingRule, user: User, blueprint: str) -> bool:
+    # Groups that are too old give no exemption, and their users are still recorded.
+    groups = user.restricting_groups if rule.record else user.groups
     return (
         _among((user.name,), rule.users)
-        and _among(user.groups, rule.groups)
+        and _among(groups, rule.groups)
         and _among((blueprint,), rule.blueprints)
     )
 

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import SettingsError
+from proxy.storage.files import create_private
 
 _CONTEXT = b"fairlead recording 1\0"  # a signature made for anything else means nothing here
 
@@ -102,16 +102,4 @@ def _private(file: Path) -> Ed25519PrivateKey:
 
 def _create(file: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(pem)
-            os.fsync(out.fileno())
-        try:
-            os.link(draft, file)
-        except FileExistsError:
-            return  # another process was first
-    finally:
-        draft.unlink()
+    create_private(file, pem)

@@ -18,6 +18,7 @@ from proxy.errors import SettingsError
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
+from proxy.settings.groups import GroupSettings
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.protection import ProtectionSettings, ProxyProtocolSettings
@@ -250,6 +251,7 @@ class Settings(_Section):
     blueprint: BlueprintSettings = BlueprintSettings()
     identity: IdentitySettings = IdentitySettings()
     front_door: FrontDoorSettings = FrontDoorSettings()
+    groups: GroupSettings = GroupSettings()
     events: EventsSettings = EventsSettings()
     proxy_protocol: ProxyProtocolSettings = ProxyProtocolSettings()
     protection: ProtectionSettings = ProtectionSettings()
@@ -319,6 +321,16 @@ class Settings(_Section):
     @property
     def recording_key_file(self) -> Path:
         return self.recording.signing_key_file or self.state_dir / "recording_key"
+
+    @property
+    def grant_key_file(self) -> Path | None:
+        """Where the key is that encrypts refresh tokens; None when none are kept.
+
+        Replicas that share a database need the same key, and only the operator can give them one.
+        """
+        if self.groups.key_file is not None or self.identity.database_url:
+            return self.groups.key_file
+        return self.state_dir / "grant_key"
 
     @property
     def front_door_in_effect(self) -> FrontDoorSettings:

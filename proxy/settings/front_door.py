@@ -182,6 +182,9 @@ class OidcSettings(_Client):
     """Exactly as the provider writes it, with or without a final slash."""
     approval: Approval = "confirm"
     scopes: tuple[str, ...] = ("openid", "profile", "email")
+    offline_access: bool = True
+    """Ask for a refresh token where the provider offers one and `groups.key_file` can keep it; false for a
+    client that may not have one."""
     algorithms: tuple[Literal["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"], ...] = (
         "RS256",
         "PS256",

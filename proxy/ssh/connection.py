@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
 
@@ -21,7 +21,7 @@ from proxy.events.schema import AuthFailed
 from proxy.gateway import Gateway
 from proxy.identity.revocation import Revocations
 from proxy.logins import Logins, Standing
-from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget
+from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget, User
 from proxy.protection import guard
 from proxy.protection.guard import Guard
 from proxy.sessions.limits import Leash
@@ -85,6 +85,7 @@ class ClientConnection(LoginGuard):
         self._deadline: asyncio.TimerHandle | None = None
         self._live: LiveConnection | None = None
         self._leash: Leash | None = None
+        self._judged: Principal | None = None
         self._ordered: End | None = None
         self._has_told_of_limit = False
         self._listeners = 0
@@ -278,12 +279,15 @@ class ClientConnection(LoginGuard):
         assert self._login is not None
         was_new = self._login.offers(PUBLICKEY)
         try:
+            await self._login.ask_provider(key_blob)
             async with self._questions():
                 verdict = await self._login.proved(key_blob)
         except FairleadError as exc:
             raise self._refusal(exc) from exc
         if verdict is Verdict.MORE and was_new and not self._login.offers(PUBLICKEY):
-            self.conn.send_auth_banner(prompts.new_here(self._login.attempt.user_string.user))
+            name, provider = self._login.attempt.user_string.user, self._login.renewal_provider
+            sentence = prompts.approve_again(provider) if provider else prompts.new_here(name)
+            self.conn.send_auth_banner(sentence)
         elif verdict is Verdict.ENTER:
             self._entered(self._login)
         return verdict
@@ -305,6 +309,7 @@ class ClientConnection(LoginGuard):
             certificate=self.principal.certificate,
         )
         self._live = self.shared.tracker.open(self.principal, self.client_version, self)
+        self._judged = self.principal
         self._leash = Leash(self._live)
         self.tasks.spawn(self._place(self.principal, self._live, self._leash), name="place")
 
@@ -314,8 +319,36 @@ class ClientConnection(LoginGuard):
         with suppress(FairleadError):  # whoever opens a channel is told
             workspace, blueprint = await self.shared.gateway.place(principal)
         live.placed(workspace, blueprint)
-        user = principal.user
-        leash.hold(self.shared.settings.sessions.limit_of(user.name, user.groups, blueprint))
+        self._hold(principal.user, leash, blueprint)
+
+    def _hold(self, user: User, leash: Leash, blueprint: str) -> None:
+        limits = self.shared.settings.sessions
+        leash.hold(limits.limit_of(user.name, user.restricting_groups, blueprint))
+
+    def regrouped(self, user: User) -> None:
+        """Go on with the groups that the user has now; what only the old ones gave ends."""
+        assert self.principal is not None
+        is_judging = self.principal is not self._judged
+        self.principal = replace(self.principal, user=user)
+        self.log.info("groups changed", groups=user.groups)
+        if not is_judging:
+            self.tasks.spawn(self._judge(), name="groups")
+
+    async def _judge(self) -> None:
+        """Compare where the connection leads with where it may lead, until that is known."""
+        while (now := self.principal) is not self._judged:
+            assert now is not None and self._judged is not None  # noqa: PT018 - both are set at login
+            try:
+                decision = await self.shared.gateway.may_remain(self._judged, now)
+            except FairleadError as exc:
+                self.log.warning("groups not judged yet", code=exc.code, reason=str(exc))
+                await asyncio.sleep(self.shared.settings.identity.recheck_s)
+                continue
+            if not decision:
+                self.log.info("connection ended", reason=decision.reason)
+                self.end(decision.reason, End(EndReason.REVOKED, decision.reason))
+                return
+            self._judged = now
 
     def _refusal(self, exc: FairleadError) -> asyncssh.DisconnectError:
         """End the connection with the reason: trying other methods would not help."""

@@ -1,6 +1,7 @@
 """One login as a state machine; asyncssh asks it what to offer and what to answer.
 
     KEY ──a proved key of a known user──────────────────────────▶ IN
+     ├───the same, but the account is to be approved again──▶ APPROVAL ──approved──▶ IN
      └───a proved key, name is new──▶ APPROVAL ──approved────────▶ IN
                                         └──approved, but the key is not the account's──▶ OTHER_KEY ──▶ IN
 
@@ -16,11 +17,19 @@ import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.errors import FairleadError
-from proxy.errors.login import KeyNotConfirmed, KeyNotListed, KeyNotProved, LoginRefused
+from proxy.errors.login import (
+    AccountEnded,
+    KeyNotConfirmed,
+    KeyNotListed,
+    KeyNotProved,
+    LoginRefused,
+    OnboardingError,
+)
 from proxy.errors.stores import KeyInvalid
 from proxy.events.schema import AuthFailed
 from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.onboarding import Pending, Shown
+from proxy.identity.refresher import Vouch
 from proxy.identity.revocation import Revocation, Revocations
 from proxy.logins import Logins, Standing
 from proxy.model import Credential, LoginAttempt, Principal
@@ -76,6 +85,7 @@ class Login:
         self._candidate = b""
         self._pending: Pending | None = None
         self._approved = False
+        self._renews = False
         self._leads_on = False
         self._methods: list[str] = []
         self._reasons: list[str] = []
@@ -165,7 +175,50 @@ class Login:
         if self._stage is Stage.APPROVAL:
             # Approved for the candidate and for nothing that was proved since.
             return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
+        if self._renews:
+            self._candidate = key_blob
+            self._stage = Stage.APPROVAL
+            return Verdict.MORE
         return await self._enter(key_blob)
+
+    async def ask_provider(self, key_blob: bytes) -> None:
+        """Have the account of a known user read again when that is due; `proved` comes after this.
+
+        Takes as long as a provider does: call it where no other connection waits.
+
+        Raises: OnboardingError for an account that has ended and cannot be approved again now; StoreError.
+        """
+        if self._standing is not Standing.BOUND or self._stage is not Stage.KEY:
+            return
+        if decode(key_blob) is not None:
+            await self._logins.refresh(self.attempt)
+        else:
+            self._renews = await self._is_asked_again(key_blob)
+
+    async def _is_asked_again(self, key_blob: bytes) -> bool:
+        """Tell whether a known user has to approve again, and have the provider's answer ready to be shown.
+
+        A provider that cannot be asked now does not lock out a user whose account has not ended.
+
+        Raises: OnboardingError, StoreError.
+        """
+        vouch = await self._logins.vouch(self.attempt, key_blob)
+        if vouch is Vouch.GOOD:
+            return False
+        try:
+            self._pending = await self._logins.begin_renewal(self.attempt, key_blob)
+        except OnboardingError as exc:
+            if vouch is Vouch.ENDED:
+                self.fault(exc.code)
+                raise
+            self._log.info("approval not asked for", code=exc.code, reason=str(exc))
+            return False
+        return True
+
+    @property
+    def renewal_provider(self) -> str:
+        """Name of the provider at which a known user has to approve again; empty when there is no need."""
+        return self._pending.shown.provider if self._renews and self._pending is not None else ""
 
     async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
         if self._stage is Stage.APPROVAL:
@@ -190,7 +243,7 @@ class Login:
             principal = await admission
             if principal is not None:
                 self._check(principal)
-        except LoginRefused as exc:
+        except (LoginRefused, AccountEnded) as exc:
             self.fault(exc.code)
             raise
         if principal is None:
@@ -219,6 +272,8 @@ class Login:
     async def begin_approval(self) -> Shown:
         """Get what the person is to see. Raises: OnboardingError."""
         self._note(KEYBOARD_INTERACTIVE)
+        if self._renews and self._pending is not None:
+            return self._pending.shown
         try:
             self._pending = await self._logins.begin_onboarding(
                 self.attempt, self._candidate, self._client_version
@@ -245,12 +300,15 @@ class Login:
             self._refused(exc, self._candidate)
             raise
         self._approved = True
-        self._logins.onboarded(self.attempt, self._client_version, approved)
+        if not self._renews:
+            self._logins.onboarded(self.attempt, self._client_version, approved)
         return ""
 
     def _refused(self, exc: FairleadError, key_blob: bytes) -> None:
         assert self._pending is not None
         self.fault(exc.code)
+        if self._renews:
+            return  # not an onboarding: the failed login has its own event
         provider = self._pending.shown.provider
         self._logins.onboarding_refused(self.attempt, key_blob, self._client_version, exc, provider)
 

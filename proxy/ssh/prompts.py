@@ -45,6 +45,14 @@ def new_here(name: str) -> str:
     )
 
 
+def approve_again(provider: str) -> str:
+    """Explain to a known user why an approval is asked for."""
+    return notice(
+        f"what {provider} said about your account is too old to count. Your key is fine;\n"
+        "approve this login in a browser to come in (not possible with BatchMode)."
+    )
+
+
 def approval(shown: Shown, name: str) -> tuple[str, str]:
     """Say where to approve, as title and instruction of a challenge without prompts (RFC 4256 §3.2)."""
     minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))

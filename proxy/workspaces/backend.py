@@ -142,6 +142,9 @@ class Backend(Protocol):
             WorkspaceHeld when it is stopped and that is not to be undone; WorkspaceStartFailed, ReadyTimeout.
         """
 
+    def check_access(self, request: WorkspaceRequest) -> None:
+        """Make sure that the user may enter, by rules of the backend's own. Raises: Refused."""
+
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
         """End the workspace's processes and note why; its home stays. A stopped one is left as it is.
 

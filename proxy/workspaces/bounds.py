@@ -1,5 +1,7 @@
 """How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
 
+from dataclasses import replace
+
 from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.policy import Bounds
@@ -24,6 +26,8 @@ class BlueprintBounds:
         user = await self._directory.find(record.user)
         if user is None or not title_to(record, user):
             raise UserNotFound(f"the user {record.user} of workspace {record.name} is no user any more")
+        # Bounds give nothing, and a workspace whose user is away for long is to be stopped all the same.
+        user = replace(user, groups=user.restricting_groups)
         asked = UserString(user.name, pod=record.name)
         blueprint = (await self._workspaces.request(user, asked)).blueprint
         own_idle_s, own_lifetime_s = blueprint.idle_stop_s, blueprint.lifetime_s

@@ -76,6 +76,20 @@ class Workspaces:
         """Decide what a connection's user string means now. Raises: as `request`."""
         return await self.request(principal.user, principal.attempt.user_string)
 
+    async def entrance_of(self, principal: Principal, default: str = "") -> str:
+        """Name the blueprint that a connection leads to, when its user may enter now.
+
+        `default` stands in where the user string names none: another may be the user's default by now.
+
+        Raises: as `request`.
+        """
+        value = principal.attempt.user_string
+        if default and not value.blueprint and not value.repo and not value.pod:
+            value = replace(value, blueprint=default)
+        request = await self.request(principal.user, value)
+        self._backend.check_access(request)
+        return request.blueprint.name
+
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Decide which workspace is meant, and whether it may be entered as the account asked for.
 

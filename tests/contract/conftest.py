@@ -8,5 +8,14 @@ from tests.contract.directories import (
     replica,
     sqlite_template,
 )
+from tests.contract.independent import installed
 
-__all__ = ["cluster", "database_url", "directory", "postgres_database", "replica", "sqlite_template"]
+__all__ = [
+    "cluster",
+    "database_url",
+    "directory",
+    "installed",
+    "postgres_database",
+    "replica",
+    "sqlite_template",
+]

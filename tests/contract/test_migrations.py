@@ -4,10 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -15,6 +18,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import proxy.sessions.schema  # noqa: F401 (its tables join the others in `metadata`)
 from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
+from proxy.storage.migrate import MIGRATIONS
 from proxy.storage.tables import metadata
 from tests.contract.directories import DEADLINE_S, make_key, sqlite_url
 from tests.contract.postgres import Cluster
@@ -109,6 +113,58 @@ async def test_the_release_before_goes_on_adding_users(make_database: OldDatabas
     assert len(ids) == 4
     assert all(len(one) == 32 for one in ids)
     await store.close()
+
+
+async def test_groups_of_before_the_upgrade_count_as_read_at_the_upgrade(
+    make_database: OldDatabase,
+) -> None:
+    """Nobody loses at once what was given before; users of an operator have no age."""
+    url = make_database(is_old=True)
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(_upgrade_to, "0003")
+        await connection.exec_driver_sql(
+            "UPDATE users SET issuer = 'i', subject = 's', source = 'idp', groups = '[\"staff\"]', "
+            "refreshed_at = '2020-01-02 03:04:05', created_at = '2020-01-02 03:04:05' WHERE name = 'alice'"
+        )
+    await engine.dispose()
+    before = datetime.now(UTC)
+    store = await open_(url)
+    alice, bob = await store.find("alice"), await store.account_of("bob")
+    account = await store.account_of("alice")
+    await store.close()
+    assert alice is not None
+    assert account is not None
+    assert account.reading is not None
+    assert (alice.groups, bob) == (("staff",), None)
+    assert before <= account.reading.read_at <= datetime.now(UTC)
+
+
+async def test_who_an_older_release_lets_in_beside_this_one_has_groups_of_that_moment(
+    make_database: OldDatabase,
+) -> None:
+    url = make_database()
+    store = await open_(url)
+    engine = create_async_engine(url)
+    moment = datetime.now(UTC).replace(tzinfo=None).isoformat(sep=" ")
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO users (name, full_name, email, locked, created_at, source, issuer, subject, login, "
+            f"groups, refreshed_at) VALUES ('eve', '', '', false, '{moment}', 'idp', 'i', 's', 'eve', "
+            f"'[\"staff\"]', '{moment}')"
+        )
+    await engine.dispose()
+    eve = await store.find("eve")
+    await store.close()
+    assert eve is not None
+    assert eve.groups == ("staff",)
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("path_separator", "os")
+    command.upgrade(config, revision)
 
 
 async def test_a_database_of_a_newer_release_is_refused(make_database: OldDatabase) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
 from proxy.identity import idtoken
+from proxy.identity.authcode import WebLogin, redeem
 from proxy.identity.device_flow import Tokens
 from proxy.identity.idtoken import Expected, Jwks
 from proxy.identity.providers.base import About
-from proxy.identity.providers.oidc import Oidc
+from proxy.identity.providers.oidc import Endpoints, Oidc
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import MappingSettings, OidcSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, tools
@@ -156,6 +158,68 @@ async def test_how_the_client_proves_itself(world: World) -> None:
     ):
         world.publish(token_endpoint_auth_methods_supported=methods)
         assert (await world.provider().endpoints()).basic is basic
+
+
+# ---------------------------------------------------------------------------------------- busy providers
+
+
+@pytest.mark.parametrize(
+    "busy",
+    [
+        Say({"error": "temporarily_unavailable"}, 503),
+        Say({"error": "too_many_requests"}, 429),
+        Say({"error": "server_error"}, 400),
+        Say({"error": "Service Unavailable"}, 503),
+        Say(b"", 429),
+    ],
+)
+async def test_a_busy_provider_is_no_matter_for_the_operator_when_a_code_is_redeemed(
+    world: World, busy: Say
+) -> None:
+    world.server.on("/token", busy)
+    client = await world.provider().code_client()
+    with pytest.raises(ProviderUnavailable) as caught:
+        await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
+    assert caught.value.user_message == "oidc is busy at the moment; try again in a few minutes"
+
+
+async def test_a_code_that_is_refused_is_a_matter_for_the_operator(world: World) -> None:
+    world.server.on("/token", Say({"error": "invalid_grant"}, 400))
+    client = await world.provider().code_client()
+    with pytest.raises(ProviderMisconfigured):
+        await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
+
+
+# --------------------------------------------------------------------------------------- refresh tokens
+
+
+@pytest.mark.parametrize(
+    ("keeps", "offers", "settings", "asked"),
+    [
+        (True, True, {}, True),
+        (False, True, {}, False),
+        (True, False, {}, False),
+        (True, True, {"offline_access": False}, False),
+    ],
+)
+async def test_a_refresh_token_is_asked_for_where_it_is_offered_and_kept(
+    world: World, keeps: bool, offers: bool, settings: dict[str, Any], asked: bool
+) -> None:
+    world.tools = replace(world.tools, keeps_grants=keeps)
+    world.publish(scopes_supported=["openid", "offline_access"] if offers else None)
+    client = await world.provider(**settings).code_client()
+    assert ("offline_access" in client.scopes) is asked
+    assert client.extra == ({"prompt": "consent"} if asked else {})
+
+
+async def test_google_gives_refresh_tokens_by_a_parameter_of_its_own(world: World) -> None:
+    google = OidcSettings(kind="oidc", issuer="https://accounts.google.com", client_id="me")
+    provider = Oidc(google, None, replace(world.tools, keeps_grants=True))
+    provider._endpoints = Endpoints("https://a.example", "https://t.example", "https://j.example")
+    provider._discovered_at = world.time.time
+    client = await provider.code_client()
+    assert client.extra == {"access_type": "offline", "prompt": "consent"}
+    assert "offline_access" not in client.scopes
 
 
 # ------------------------------------------------------------------------------------------ ID tokens

@@ -183,6 +183,7 @@ class Registered:
     def __init__(self) -> None:
         self.calls: list[tuple[str, str, str, str]] = []
         self.waiting: list[tuple[str, str, str, str]] = []
+        self.renewed: list[tuple[str, str]] = []
         self.failure: Exception | None = None
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
@@ -194,6 +195,11 @@ class Registered:
         if self.failure is not None:
             raise self.failure
         self.calls.append((profile.subject, name, key.fingerprint, provider))
+
+    async def renew(self, profile: Profile, name: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.renewed.append((profile.subject, name))
 
 
 class StubProvider:

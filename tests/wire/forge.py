@@ -31,15 +31,25 @@ class Forge:
         self.server = server
         self.interval_s = 1
         self.expires_s = 300
+        self.groups: list[str] = []
+        self.refreshes = 0
         self._started = 0
         self._is_approved = threading.Event()
-        entries = [{"id": n, "key": public_line(key), "usage_type": "auth"} for n, key in enumerate(keys)]
-        pages = fixture("gitlab")
+        self._entries = [
+            {"id": n, "key": public_line(key), "usage_type": "auth"} for n, key in enumerate(keys)
+        ]
+        self.live()
+
+    def live(self) -> None:
+        """Answer everybody as a GitLab does, from now on."""
+        server, pages = self.server, fixture("gitlab")
+        self.groups = list(pages["userinfo"]["body"]["groups"])
         server.on(START, self._start)
         server.on(POLL, self._poll)
         server.on("/api/v4/user", said(pages["user"]))
-        server.on("/oauth/userinfo", said(pages["userinfo"]))
-        server.on("/api/v4/users/42/keys?per_page=100", Say(entries))
+        server.on("/oauth/userinfo", self._userinfo)
+        server.on("/.well-known/openid-configuration", Say({"issuer": server.url}))
+        server.on("/api/v4/users/42/keys?per_page=100", Say(self._entries))
 
     @property
     def provider(self) -> dict[str, Any]:
@@ -50,9 +60,13 @@ class Forge:
         """The person says yes to whoever asks from now on."""
         self._is_approved.set()
 
+    def block(self) -> None:
+        """Disable Alice's account."""
+        self.server.on("/api/v4/user", Say({**fixture("gitlab")["user"]["body"], "state": "blocked"}))
+
     def die(self) -> None:
         """Hang up on everybody from now on."""
-        for path in (START, POLL, "/api/v4/user"):
+        for path in (START, POLL, "/api/v4/user", "/.well-known/openid-configuration"):
             self.server.on(path, HANG_UP)
 
     @property
@@ -76,13 +90,34 @@ class Forge:
             }
         )
 
-    async def _poll(self, request: web.Request) -> web.StreamResponse:
+    async def _userinfo(self, request: web.Request) -> web.StreamResponse:
         del request
+        return web.json_response({**fixture("gitlab")["userinfo"]["body"], "groups": self.groups})
+
+    async def _poll(self, request: web.Request) -> web.StreamResponse:
+        """Answer a poll, or rotate the one refresh token that is good."""
+        form = await request.post()
+        if form.get("grant_type") == "refresh_token":
+            if form.get("refresh_token") != self._refresh_token:
+                return web.json_response({"error": "invalid_grant"}, status=400)
+            self.refreshes += 1
+            return web.json_response(
+                {"access_token": ACCESS, "token_type": "Bearer", "refresh_token": self._refresh_token}
+            )
         if not self._is_approved.is_set():
             return web.json_response({"error": "authorization_pending"}, status=400)
         return web.json_response(
-            {"access_token": ACCESS, "token_type": "Bearer", "refresh_token": REFRESH, "expires_in": 7200}
+            {
+                "access_token": ACCESS,
+                "token_type": "Bearer",
+                "refresh_token": self._refresh_token,
+                "expires_in": 7200,
+            }
         )
+
+    @property
+    def _refresh_token(self) -> str:
+        return f"{REFRESH}-{self.refreshes}" if self.refreshes else REFRESH
 
 
 @contextmanager

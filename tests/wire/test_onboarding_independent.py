@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.contract.test_provider_independent import installed, through_the_provider
+from tests.contract.independent import installed, through_the_provider
 from tests.fakes.browser import Browser, Page
 from tests.wire.browser import Shown, in_a_loop
 from tests.wire.harness import free_port

@@ -1,7 +1,7 @@
 """The development provider over HTTP: endpoints for clients, and two pages for people.
 
 GET  /.well-known/openid-configuration   GET /jwks        POST /device_authorization   POST /token
-GET  /userinfo                           GET /api/users/{name}/keys
+GET  /userinfo                           GET /api/users/{name}       GET /api/users/{name}/keys
 GET  /device      POST /device           the page of a device code
 GET  /authorize   POST /authorize        the page of an authorization code
 """
@@ -67,6 +67,7 @@ class DevServer:
                 web.post("/device_authorization", self._device_authorization),
                 web.post("/token", self._token),
                 web.get("/userinfo", self._userinfo),
+                web.get("/api/users/{name}", self._user),
                 web.get("/api/users/{name}/keys", self._keys),
                 web.get("/device", self._device_page),
                 web.post("/device", self._device_answer),
@@ -184,6 +185,13 @@ class DevServer:
         if access is None:
             return web.json_response({"error": "invalid_token"}, status=401)
         return _answer(_claims(access.account))
+
+    async def _user(self, request: web.Request) -> web.Response:
+        """Give the claims of an account to anybody, as its page would."""
+        account = self._grants.account(request.match_info["name"])
+        if account is None:
+            return web.json_response({"error": "not_found"}, status=404)
+        return _answer(_claims(account))
 
     async def _keys(self, request: web.Request) -> web.Response:
         """Give the key list of an account; null when it keeps none."""

@@ -4,17 +4,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import (
+    AccountEnded,
+    GrantMissing,
+    OnboardingError,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+)
 from proxy.identity.authcode import CodeClient
 from proxy.identity.clock import Clock
 from proxy.identity.device_flow import Authorization, Tokens
-from proxy.identity.http import Http, HttpFailed, Reply, Request
+from proxy.identity.http import Http, HttpFailed, Request
 from proxy.identity.mapping import Mapped
 from proxy.identity.profile import KeyList, Profile
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import Approval, KeyListSettings
 
 Gate = Callable[[], Awaitable[None]]
+Keep = Callable[[Tokens], Awaitable[None]]
+"""Keeps tokens that a provider gave for a grant, before anything else is done with them."""
 FETCH_ATTEMPTS = 3
 
 
@@ -37,6 +45,8 @@ class Tools:
     http: Http
     clock: Clock
     keys: KeyListSettings
+    keeps_grants: bool = False
+    """Whether refresh tokens are kept, so that it makes sense to ask for them."""
 
 
 class Provider(Protocol):
@@ -79,6 +89,20 @@ class Provider(Protocol):
         Raises: ProviderUnavailable when it cannot be asked and is not remembered well enough.
         """
 
+    @property
+    def lists_keys(self) -> bool:
+        """Whether `keys` decides what lets an account in; else its approval does, while the account lasts."""
+
+    def grant_of(self, tokens: Tokens) -> Secret | None:
+        """Give what is worth keeping to read the account again; None when nothing is."""
+
+    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+        """Read an account again with what `grant_of` gave; tokens that replace it go to `keep` at once.
+
+        Raises: GrantEnded when the provider refuses the grant; GrantMissing without one, when the provider
+            answers; AccountEnded when it says so; ProviderUnavailable, ProviderMisconfigured.
+        """
+
 
 class _Settings(Protocol):
     """What the settings of every kind of provider say."""
@@ -115,6 +139,15 @@ class Configured(Generic[_S]):
         """See Provider."""
         return self._settings.onboard
 
+    @property
+    def lists_keys(self) -> bool:
+        """See Provider."""
+        return True
+
+    def grant_of(self, tokens: Tokens) -> Secret | None:
+        """See Provider."""
+        return tokens.refresh
+
 
 async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: bool = False) -> Any:
     """Read a JSON document; what may be passing is tried FETCH_ATTEMPTS times.
@@ -137,8 +170,10 @@ async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: 
         if reply.status == 404 and absent_ok:
             return None
         problem = f"{request!r}: status {reply.status}"
-        if not is_passing(reply):
-            raise misconfigured(provider, problem)
+        if not reply.is_passing:
+            raise misconfigured(
+                provider, problem, is_token_refused=reply.status == 401 and request.bearer is not None
+            )
     raise unavailable(provider, problem)
 
 
@@ -169,11 +204,6 @@ def make_profile(
     )
 
 
-def is_passing(reply: Reply) -> bool:
-    """Tell whether asking again later may help; a spent rate limit is said with 403 by GitHub."""
-    return reply.status >= 500 or reply.status == 429 or reply.headers.get("x-ratelimit-remaining") == "0"
-
-
 def unavailable(provider: str, reason: str) -> OnboardingError:
     """Make the error of a provider that does not answer; `reason` is for the log."""
     return ProviderUnavailable(
@@ -181,9 +211,38 @@ def unavailable(provider: str, reason: str) -> OnboardingError:
     )
 
 
-def misconfigured(provider: str, reason: str) -> OnboardingError:
+def misconfigured(provider: str, reason: str, *, is_token_refused: bool = False) -> OnboardingError:
     """Make the error of a provider that refuses us or is not understood; `reason` is for the log."""
-    return ProviderMisconfigured(
+    error = ProviderMisconfigured(
         f"{provider}: {reason}",
         user_message=f"login by {provider} does not work; its settings need an operator",
     )
+    error.is_token_refused = is_token_refused
+    return error
+
+
+def account_ended(provider: str, reason: str) -> OnboardingError:
+    """Make the error of an account that is no more, or is disabled; `reason` is for the log."""
+    return AccountEnded(
+        f"{provider}: {reason}", user_message=f"{provider} does not vouch for this account any more"
+    )
+
+
+def grant_missing(provider: str) -> OnboardingError:
+    """Make the error of an account that cannot be read again without its person."""
+    return GrantMissing(
+        f"{provider}: nothing was given to refresh this account with",
+        user_message=f"your account at {provider} has to be approved again",
+    )
+
+
+def same_account(profile: Profile, subject: str) -> Profile:
+    """Give back a profile that is of this account and alive.
+
+    Raises: ProviderMisconfigured for another account; AccountEnded for a disabled one.
+    """
+    if profile.subject != subject:
+        raise misconfigured(profile.provider, "a refresh gave another account")
+    if not profile.active:
+        raise account_ended(profile.provider, f"account {profile.login!r} is disabled")
+    return profile

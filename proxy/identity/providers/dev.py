@@ -13,11 +13,13 @@ from proxy.identity.device_flow import Authorization, Tokens
 from proxy.identity.devserver.server import KEY_CLAIM, DevServer
 from proxy.identity.http import Request
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Configured, Gate, Tools, get_json
+from proxy.identity.providers.base import About, Configured, Gate, Keep, Tools, account_ended, get_json
 from proxy.identity.providers.keylists import parse_lines
 from proxy.identity.providers.oidc import Oidc
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import DevSettings, OidcSettings
+
+ISSUER = "dev"
 
 
 class Dev(Configured[DevSettings]):
@@ -57,8 +59,18 @@ class Dev(Configured[DevSettings]):
         shown = profile.claims.get(KEY_CLAIM)
         # The issuer is named by a port that the next start may not get again; the accounts are the same.
         return replace(
-            profile, issuer="dev", confirmed=frozenset([shown] if isinstance(shown, str) and shown else [])
+            profile, issuer=ISSUER, confirmed=frozenset([shown] if isinstance(shown, str) and shown else [])
         )
+
+    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+        """Read an account from the provider's list: it is this very process, and keeps no tokens for long."""
+        del grant, keep
+        name = quote(subject.removeprefix("dev-"), safe="")
+        request = Request(f"{self._server.issuer}/api/users/{name}")
+        claims: Any = await get_json(self._tools, self.name, request, absent_ok=True)
+        if not isinstance(claims, dict) or claims.get("sub") != subject:
+            raise account_ended(self.name, f"there is no account {subject!r} any more")
+        return self._oidc.mapped(claims, issuer=ISSUER)
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
         del login, access

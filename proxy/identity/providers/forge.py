@@ -1,13 +1,24 @@
 """What providers with fixed OAuth endpoints have in common; profiles and key lists are each one's own."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.errors.login import GrantEnded, ProviderMisconfigured
 from proxy.identity import device_flow
-from proxy.identity.authcode import CodeClient
+from proxy.identity.authcode import CodeClient, refresh
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
 from proxy.identity.mapping import ClaimMapping
-from proxy.identity.providers.base import About, Configured, Gate, Tools
+from proxy.identity.profile import Profile
+from proxy.identity.providers.base import (
+    About,
+    Configured,
+    Gate,
+    Keep,
+    Tools,
+    grant_missing,
+    same_account,
+)
 from proxy.identity.providers.keylists import KeyLists
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import GitHubSettings, GitLabSettings
@@ -61,6 +72,32 @@ class Forge(Configured[GitHubSettings | GitLabSettings]):
     async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
         client, tools = self._device_client(0), self._tools
         return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
+
+    @abstractmethod
+    async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """See Provider."""
+
+    @abstractmethod
+    async def probe(self) -> None:
+        """Ask for something that anybody may read. Raises: ProviderUnavailable."""
+
+    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+        """See Provider."""
+        if grant is None:
+            await self.probe()
+            raise grant_missing(self.name)
+        tokens = await self._tokens_of(grant, keep)
+        try:
+            return same_account(await self.profile(tokens), subject)
+        except ProviderMisconfigured as exc:
+            if exc.is_token_refused:
+                raise GrantEnded(str(exc), user_message=exc.user_message) from None
+            raise
+
+    async def _tokens_of(self, grant: Secret, keep: Keep) -> Tokens:
+        tokens = await refresh(await self.code_client(), grant, self._tools.http)
+        await keep(tokens)
+        return tokens
 
     async def code_client(self) -> CodeClient:
         return CodeClient(

@@ -7,16 +7,18 @@ Sources: docs.github.com "Authorizing OAuth apps" (device flow, PKCE), REST "Use
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from proxy.errors.login import ProviderMisconfigured
+from proxy.errors.login import GrantEnded, ProviderMisconfigured
 from proxy.identity.device_flow import Tokens
 from proxy.identity.http import Request
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import Tools, get_json, make_profile, misconfigured
+from proxy.identity.providers.base import Keep, Tools, account_ended, get_json, make_profile, misconfigured
 from proxy.identity.providers.forge import Endpoints, Forge
 from proxy.identity.providers.keylists import Page, read_pages
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import GitHubSettings
 
+_ACCESS = "access:"
+"""Begins a grant that is an access token; no token of GitHub holds a colon."""
 _HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
 
@@ -62,6 +64,27 @@ class GitHub(Forge):
             claims,
             active=not claims.get("suspended_at"),
         )
+
+    def grant_of(self, tokens: Tokens) -> Secret | None:
+        """Keep the refresh token of a GitHub App, or the token of an OAuth app, which does not expire."""
+        return tokens.refresh or Secret(f"{_ACCESS}{tokens.access.reveal()}")
+
+    async def _tokens_of(self, grant: Secret, keep: Keep) -> Tokens:
+        if grant.reveal().startswith(_ACCESS):
+            return Tokens(Secret(grant.reveal().removeprefix(_ACCESS)))
+        return await super()._tokens_of(grant, keep)
+
+    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+        try:
+            return await super().renew(subject, grant, keep)
+        except GrantEnded:
+            # The person may have taken it back; whether the account is there, anybody may ask.
+            if not await self._login_of(subject):
+                raise account_ended(self.name, f"account {subject} is gone or suspended") from None
+            raise
+
+    async def probe(self) -> None:
+        await get_json(self._tools, self.name, self._request("/meta", None))
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
         async def fetch(pages: dict[str, Page]) -> list[str]:

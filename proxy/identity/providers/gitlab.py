@@ -49,6 +49,10 @@ class GitLab(Forge):
             active=claims.get("state") == "active" and not claims.get("locked"),
         )
 
+    async def probe(self) -> None:
+        url = f"{self._settings.url}/.well-known/openid-configuration"
+        await get_json(self._tools, self.name, Request(url))
+
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
         del login  # GitLab is asked by id
 

@@ -21,7 +21,7 @@ from proxy.identity.clock import Clock
 from proxy.identity.http import HttpFailed, Request
 from proxy.identity.keys import parse_public_key
 from proxy.identity.profile import KeyList
-from proxy.identity.providers.base import Tools, is_passing, misconfigured, unavailable
+from proxy.identity.providers.base import Tools, misconfigured, unavailable
 from proxy.settings.front_door import KeyListSettings
 
 _log = structlog.get_logger("providers")
@@ -165,7 +165,7 @@ async def _read_page(tools: Tools, provider: str, request: Request, known: Page 
             return Page(reply.headers.get("etag", ""), reply.json(), _next_url(request.url, reply.headers))
     except (HttpFailed, ValueError) as exc:
         raise unavailable(provider, f"{request!r}: {exc}") from None
-    if is_passing(reply):
+    if reply.is_passing:
         raise unavailable(provider, f"{request!r}: status {reply.status}")
     raise misconfigured(provider, f"{request!r}: status {reply.status}")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxy.errors.login import OnboardingError
 from proxy.identity import device_flow
-from proxy.identity.authcode import CodeClient
+from proxy.identity.authcode import CodeClient, refresh
 from proxy.identity.device_flow import Authorization, DeviceClient, Tokens
 from proxy.identity.http import Request
 from proxy.identity.idtoken import Expected, Jwks, verify
@@ -23,15 +23,19 @@ from proxy.identity.providers.base import (
     About,
     Configured,
     Gate,
+    Keep,
     Tools,
     get_json,
+    grant_missing,
     make_profile,
     misconfigured,
+    same_account,
 )
 from proxy.identity.secret import Secret
 from proxy.settings.front_door import OidcSettings, check_url
 
 DISCOVERY_FRESH_S = 3_600.0
+OFFLINE = "offline_access"
 _ALIASES = {"https://accounts.google.com": ("https://accounts.google.com", "accounts.google.com")}
 
 
@@ -46,6 +50,8 @@ class Endpoints:
     userinfo: str = ""
     basic: bool = False
     """The token endpoint takes the client's secret as Basic credentials only."""
+    gives_offline: bool = False
+    """The scope `offline_access` gives refresh tokens (OpenID Connect Core §11)."""
     says_iss: bool = False
     """Responses of the authorization endpoint carry `iss` (RFC 9207)."""
 
@@ -102,26 +108,51 @@ class Oidc(Configured[OidcSettings]):
             client_id=self._settings.client_id,
             client_secret=self._secret,
             basic=endpoints.basic,
-            scopes=self._settings.scopes,
+            scopes=self._scopes(endpoints),
             issuer=self._settings.issuer,
             requires_iss=endpoints.says_iss,
+            extra=self._offline(endpoints),
         )
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
-        claims = await self.claims(tokens, nonce)
+        return self.mapped(await self.claims(tokens, nonce), issuer=self._settings.issuer)
+
+    def mapped(self, claims: Mapping[str, Any], *, issuer: str) -> Profile:
+        """Make a profile of claims that name their subject. Raises: ProviderMisconfigured."""
         mapped = self._mapping.apply(claims)
-        return make_profile(
-            self.name,
-            self._settings.issuer,
-            claims["sub"],
-            mapped.name,
-            mapped,
-            claims,
-        )
+        return make_profile(self.name, issuer, claims["sub"], mapped.name, mapped, claims)
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
         del subject, login, access
         return None
+
+    @property
+    def lists_keys(self) -> bool:
+        return False
+
+    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+        if grant is None:
+            await self._discover()  # without an answer nothing is known to be missing
+            raise grant_missing(self.name)
+        tokens = await refresh(await self.code_client(), grant, self._tools.http)
+        await keep(tokens)
+        return same_account(await self.profile(tokens), subject)
+
+    @property
+    def _wants_offline(self) -> bool:
+        return self._tools.keeps_grants and self._settings.offline_access
+
+    def _scopes(self, endpoints: Endpoints) -> tuple[str, ...]:
+        wants = self._wants_offline and endpoints.gives_offline
+        return tuple(dict.fromkeys([*self._settings.scopes, *([OFFLINE] if wants else [])]))
+
+    def _offline(self, endpoints: Endpoints) -> dict[str, str]:
+        """Give the parameters without which a refresh token is not given in the code grant."""
+        if not self._wants_offline:
+            return {}
+        if self._settings.issuer in _ALIASES:
+            return {"access_type": "offline", "prompt": "consent"}  # Google
+        return {"prompt": "consent"} if OFFLINE in self._scopes(endpoints) else {}
 
     async def claims(self, tokens: Tokens, nonce: Secret | None) -> dict[str, Any]:
         """Join the claims of the ID token with those of UserInfo, about the same subject.
@@ -163,7 +194,7 @@ class Oidc(Configured[OidcSettings]):
             client_id=self._settings.client_id,
             client_secret=self._secret,
             basic=endpoints.basic,
-            scopes=self._settings.scopes,
+            scopes=self._scopes(endpoints),
             extra=extra,
             max_lifetime_s=max_lifetime_s,
         )
@@ -184,6 +215,7 @@ class Oidc(Configured[OidcSettings]):
             device=self._endpoint(document, "device_authorization_endpoint", optional=True),
             userinfo=self._endpoint(document, "userinfo_endpoint", optional=True),
             basic="client_secret_post" not in methods,
+            gives_offline=OFFLINE in (document.get("scopes_supported") or ()),
             says_iss=document.get("authorization_response_iss_parameter_supported") is True,
         )
         if self._jwks is None or self._jwks.url != endpoints.jwks:

@@ -168,6 +168,10 @@ class KubernetesBackend:
     async def upkeep(self) -> None:
         await self._renewal.run()
 
+    def check_access(self, request: WorkspaceRequest) -> None:
+        if request.origin.workload:
+            self._workloads.rule_for(request)
+
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         if not labels.is_object_name(request.name):
             raise WorkspaceNotFound(f"{request.name!r} cannot be the name of a workspace")

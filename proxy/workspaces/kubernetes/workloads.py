@@ -59,11 +59,15 @@ class Workloads:
 
         Raises: Refused, WorkspaceNotFound, WorkspaceStartFailed, ReadyTimeout.
         """
-        rule = _rule_for(request.user, request.origin.ns, self._settings.inject)
+        rule = self.rule_for(request)
         await self._check_owner(request)
         if endpoint := await self._answering(request):
             return endpoint
         return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
+
+    def rule_for(self, request: WorkspaceRequest) -> InjectRule:
+        """Find what lets a user into the workloads of a namespace. Raises: Refused, saying the least."""
+        return _rule_for(request.user, request.origin.ns, self._settings.inject)
 
     async def find(self, name: str) -> WorkspaceRecord | None:
         """Find an injected workspace by name. Raises: ClusterError."""
@@ -208,7 +212,6 @@ class Workloads:
 
 
 def _rule_for(user: User, namespace: str, rules: Sequence[InjectRule]) -> InjectRule:
-    """Find what lets a user into the workloads of a namespace. Raises: Refused, saying the least."""
     mine = {group.casefold() for group in user.groups} | {"*"}
     for rule in rules:
         if rule.namespace == namespace and any(group.casefold() in mine for group in rule.groups):

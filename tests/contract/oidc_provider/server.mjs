@@ -1,13 +1,17 @@
 // An OpenID provider that anybody can sign in to, for tests: ISSUER, REDIRECT_URI and PORT come by environment.
+// ACCOUNTS names a file that holds the groups of each account, read at every question; without it all are one.
+import { readFileSync } from 'node:fs';
 import { Provider } from 'oidc-provider';
 
-const { ISSUER, REDIRECT_URI, PORT, SSH_KEY } = process.env;
+const { ISSUER, REDIRECT_URI, PORT, SSH_KEY, ACCOUNTS } = process.env;
+
+const groupsOf = (sub) => (ACCOUNTS ? JSON.parse(readFileSync(ACCOUNTS))[sub] : ['wonderland']);
 
 const provider = new Provider(ISSUER, {
   clients: [{
     client_id: 'fairlead',
     client_secret: 'not-much-of-a-secret',
-    grant_types: ['authorization_code', 'urn:ietf:params:oauth:grant-type:device_code'],
+    grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
     redirect_uris: [REDIRECT_URI],
     response_types: ['code'],
     token_endpoint_auth_method: 'client_secret_post',
@@ -19,13 +23,14 @@ const provider = new Provider(ISSUER, {
   },
   cookies: { keys: ['only for tests'] },
   features: { deviceFlow: { enabled: true } },
-  findAccount: (context, sub) => ({
+  rotateRefreshToken: true,
+  findAccount: (context, sub) => groupsOf(sub) && ({
     accountId: sub,
     claims: () => ({
       sub,
       preferred_username: sub,
       name: `${sub} of oidc-provider`,
-      groups: ['wonderland'],
+      groups: groupsOf(sub),
       ssh_keys: SSH_KEY ? [SSH_KEY] : [],
       email: `${sub}@wonder.example`,
       email_verified: true,

@@ -43,6 +43,14 @@ def test_who_may_stay(user: User | None, has_key: bool, reason: str) -> None:
     assert policy.may_stay(user, has_key, NOW).reason == reason
 
 
+def test_who_loses_the_account_that_vouched_for_the_key_is_told_where() -> None:
+    gone = {"ended_at_provider": "company"}
+    assert policy.may_stay(User("alice"), True, NOW, **gone).reason == (
+        "company does not vouch for this account any more; log in again to ask it"
+    )
+    assert policy.may_stay(User("alice", locked=True), True, NOW, **gone).reason == "this user is locked"
+
+
 @pytest.mark.parametrize(
     ("users", "groups", "allowed"),
     [

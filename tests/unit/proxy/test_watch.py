@@ -27,7 +27,13 @@ class Connection:
     def __init__(self, principal: Principal | None) -> None:
         self.principal = principal
         self.ended: list[str] = []
+        self.regroupings: list[User] = []
         self.told = asyncio.Event()
+
+    def regrouped(self, user: User) -> None:
+        assert self.principal is not None
+        self.principal = replace(self.principal, user=user)
+        self.regroupings.append(user)
 
     def end(self, sentence: str, end: object) -> None:
         self.ended.append(sentence)
@@ -113,6 +119,27 @@ async def test_whoever_may_not_stay_is_told_why(
     assert alice.ended == second.ended == ([reason] if reason else [])
     assert bob.ended == []
     assert scene.directory.asked == [{("alice", "SHA256:none"), ("bob", "SHA256:none")}]
+
+
+async def test_a_connection_goes_on_with_the_groups_that_count_now(scene: Scene) -> None:
+    alice, bob = scene.connect("alice"), scene.connect("bob")
+    fresh = User("alice", groups=("staff",))
+    scene.directory.standing["alice"] = KeyStanding(fresh, has_key=True)
+    watch = scene.watch()
+    for _ in range(2):
+        await watch.check()
+    assert alice.regroupings == [fresh], "once, not at every look"
+    assert bob.regroupings == []
+    scene.directory.standing["alice"] = KeyStanding(User("alice", locked=True), has_key=True)
+    await watch.check()
+    assert (alice.regroupings, alice.ended) == ([fresh], ["this user is locked"])
+
+
+async def test_the_end_of_an_account_ends_connections_by_its_keys(scene: Scene) -> None:
+    alice = scene.connect("alice")
+    scene.directory.standing["alice"] = KeyStanding(User("alice"), has_key=True, ended_at_provider="company")
+    await scene.watch().check()
+    assert alice.ended == ["company does not vouch for this account any more; log in again to ask it"]
 
 
 async def test_nobody_there_nothing_asked(scene: Scene) -> None:

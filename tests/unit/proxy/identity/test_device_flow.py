@@ -1,5 +1,7 @@
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -236,16 +238,114 @@ def test_an_outage_until_the_end_is_not_called_expiry() -> None:
         ("incorrect_client_credentials", ProviderMisconfigured),
         ("invalid_client", ProviderMisconfigured),
         ("invalid_grant", ProviderMisconfigured),
-        ("\x1b[31m", ProviderMisconfigured),
-        (["x"], ProviderMisconfigured),
     ],
 )
-@pytest.mark.parametrize("status", [200, 400, 403, 500])
+@pytest.mark.parametrize("status", [200, 400, 403, 429, 500, 503])
 def test_final_errors_end_the_flow(error: Any, kind: type[FairleadError], status: int) -> None:
     result, _, sent = poll(reply(PENDING), reply({"error": error}, status))
     assert type(result) is kind
     assert len(sent) == 2
     assert "\x1b" not in str(result)
+
+
+@pytest.mark.parametrize("error", ["\x1b[31m", ["x"], "unheard_of"])
+@pytest.mark.parametrize("status", [200, 400, 403])
+def test_errors_that_are_not_known_end_the_flow_and_are_not_printed(error: Any, status: int) -> None:
+    result, _, sent = poll(reply(PENDING), reply({"error": error}, status))
+    assert type(result) is ProviderMisconfigured
+    assert len(sent) == 2
+    assert "\x1b" not in str(result)
+
+
+# ---------------------------------------------------------------------------------------- busy providers
+
+BUSY = [
+    ({"error": "temporarily_unavailable"}, 503),
+    ({"error": "temporarily_unavailable"}, 400),
+    ({"error": "too_many_requests"}, 429),
+    ({"error": "server_error"}, 500),
+    ({"error": "server_error"}, 200),
+    ({"error": "Service Unavailable", "status": 503, "path": "/token"}, 503),
+    ({"error": "whatever_this_server_says"}, 502),
+    ({"error": {"code": 429}}, 429),
+    (b"", 503),
+]
+BUSY_SENTENCE = "idp is busy at the moment; try again in a few minutes"
+
+
+@pytest.mark.parametrize(("body", "status"), BUSY)
+def test_every_temporary_answer_to_a_poll_is_temporary(body: Any, status: int) -> None:
+    busy = reply(body, status)
+    result, waits, _ = poll(busy, busy, reply(PENDING), reply(TOKEN))
+    assert isinstance(result, Tokens)
+    assert waits == [6.0, 12.0, 24.0, 6.0]
+
+
+@pytest.mark.parametrize(("body", "status"), BUSY)
+def test_a_busy_provider_is_asked_again_for_a_code(body: Any, status: int) -> None:
+    result, waits, _ = run(device_flow.start(CLIENT), [reply(body, status), reply(DEVICE)])
+    assert isinstance(result, Authorization)
+    assert waits == [1.0]
+
+
+@pytest.mark.parametrize(("body", "status"), BUSY)
+def test_the_sentence_says_that_the_provider_is_busy(body: Any, status: int) -> None:
+    for result, _, _ in (
+        run(device_flow.start(CLIENT), [reply(body, status)] * 3),
+        poll(*[reply(body, status)] * 200),
+    ):
+        assert isinstance(result, ProviderUnavailable)
+        assert (result.user_message, result.retryable) == (BUSY_SENTENCE, True)
+
+
+def later(body: Any, status: int, retry_after: str) -> Reply:
+    return Reply(status, {"retry-after": retry_after}, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "wait_s"),
+    [
+        ("90", 90.0),
+        ("3", 12.0),
+        ("86400", 300.0),
+        ("soon", 12.0),
+        ("-5", 12.0),
+        ("", 12.0),
+        ("9" * 40, 300.0),
+    ],
+)
+def test_retry_after_is_honoured_and_bounded(retry_after: str, wait_s: float) -> None:
+    result, waits, _ = poll(later({"error": "too_many_requests"}, 429, retry_after), reply(TOKEN))
+    assert isinstance(result, Tokens)
+    assert waits == [6.0, wait_s]
+
+
+def test_retry_after_holds_for_one_pause_only() -> None:
+    _, waits, _ = poll(later({}, 503, "90"), reply(PENDING), reply(TOKEN))
+    assert waits == [6.0, 90.0, 6.0]
+
+
+def test_retry_after_may_be_a_date() -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=200)
+    _, waits, _ = poll(later({}, 503, format_datetime(soon, usegmt=True)), reply(TOKEN))
+    assert 12.0 < waits[1] <= 200.0
+
+
+def test_retry_after_before_the_code_is_waited_for_when_it_is_short() -> None:
+    result, waits, _ = run(device_flow.start(CLIENT), [later({}, 503, "4"), reply(DEVICE)])
+    assert isinstance(result, Authorization)
+    assert waits == [4.0]
+
+
+def test_a_long_retry_after_before_the_code_is_told_at_once() -> None:
+    result, waits, sent = run(device_flow.start(CLIENT), [later({}, 429, "600")])
+    assert isinstance(result, ProviderUnavailable)
+    assert (result.user_message, waits, len(sent)) == (BUSY_SENTENCE, [], 1)
+
+
+def test_a_success_with_a_spent_rate_limit_is_a_success() -> None:
+    spent = Reply(200, {"x-ratelimit-remaining": "0"}, json.dumps(TOKEN).encode())
+    assert isinstance(poll(spent)[0], Tokens)
 
 
 def test_an_error_beside_a_token_is_an_error() -> None:

@@ -21,8 +21,10 @@ from proxy.errors.login import (
     TooManyPending,
 )
 from proxy.errors.stores import StoreError
+from proxy.identity.device_flow import Tokens
 from proxy.identity.keys import PublicKey
 from proxy.identity.onboarding import Approved, Onboarding, Pending
+from proxy.identity.profile import Profile
 from proxy.settings.front_door import OnboardingSettings
 from tests.fakes.provider import Manual, Registered, StubProvider, new_key, settle
 
@@ -89,6 +91,60 @@ async def test_nothing_is_polled_after_the_end(scene: Scene) -> None:
     polls = scene.provider.polls
     await scene.time.advance(900)
     assert scene.provider.polls == polls == 1
+
+
+# ------------------------------------------------------------------------------------ once more
+
+
+async def test_a_known_user_approves_again_without_rules_and_lists(scene: Scene) -> None:
+    """The key lets in already; the approval only reads the account anew, and its grant is kept."""
+    kept: list[tuple[str, str]] = []
+
+    async def keep(name: str, profile: Profile, tokens: Tokens) -> None:
+        kept.append((name, tokens.access.reveal()))
+
+    strict = OnboardingSettings(otherwise="refuse")
+    onboarding = Onboarding([scene.provider], scene.records, strict, clock=scene.time.clock, keep=keep)
+    scene.provider.can_onboard = False
+    scene.provider.listed = []
+    scene.provider.account = "alice-renamed"
+    pending = await onboarding.renew("192.0.2.1", "alice", ALICE.blob, "stub")
+    task = asyncio.ensure_future(pending.outcome())
+    scene.provider.approve()
+    await scene.time.advance(5)
+    await task
+    assert (scene.records.calls, scene.records.renewed) == ([], [("id-alice-renamed", "alice")])
+    assert kept == [("alice", "access")]
+    await onboarding.close()
+
+
+async def test_a_known_user_who_approves_with_another_account_stays_out(scene: Scene) -> None:
+    scene.records.failure = NameTaken("other", user_message="approved by another stub account")
+    pending = await scene.onboarding.renew("192.0.2.1", "alice", ALICE.blob, "stub")
+    task = await scene.wait(pending)
+    scene.provider.approve()
+    await scene.time.advance(5)
+    with pytest.raises(NameTaken) as caught:
+        await task
+    assert caught.value.account == "alice"
+
+
+async def test_a_provider_that_is_no_more_approves_nobody(scene: Scene) -> None:
+    with pytest.raises(OnboardingRefused):
+        await scene.onboarding.renew("192.0.2.1", "alice", ALICE.blob, "gone")
+
+
+async def test_a_grant_that_cannot_be_kept_keeps_nobody_out(scene: Scene) -> None:
+    async def keep(name: str, profile: Profile, tokens: Tokens) -> None:
+        raise StoreError("down")
+
+    limits = OnboardingSettings(otherwise="allow")
+    onboarding = Onboarding([scene.provider], scene.records, limits, clock=scene.time.clock, keep=keep)
+    task = await scene.wait(await onboarding.begin("192.0.2.1", "alice", ALICE.blob))
+    scene.provider.approve()
+    await scene.time.advance(5)
+    assert (await task).name == "alice"
+    await onboarding.close()
 
 
 # ------------------------------------------------------------------------------------- reconnecting

@@ -53,6 +53,15 @@ def test_every_list_that_is_given_must_match() -> None:
     assert terms(rule, user=User("bob", groups=("ops",)), blueprint="prod-eu") is None
 
 
+def test_groups_that_are_too_old_exempt_nobody_and_still_have_their_people_recorded() -> None:
+    old = User("alice", known_groups=("ops",))
+    exempt, strict = RecordingRule(groups=("ops",), record=()), RecordingRule(groups=("ops",), input=True)
+    everyone = RecordingRule()
+    assert terms(exempt, everyone, user=User("alice", groups=("ops",))) is None
+    assert terms(exempt, everyone, user=old) is not None
+    assert terms(strict, user=old) == Terms(True, "continue", 30)
+
+
 def test_a_blueprint_adds_and_never_takes_away() -> None:
     assert terms(user=ALICE, wanted=("shell",)) == Terms(False, "continue", 30)
     assert terms(user=ALICE, wanted=("sftp",)) is None

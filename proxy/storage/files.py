@@ -1,0 +1,26 @@
+"""Files that are written once, by whichever process comes first."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def create_private(file: Path, data: bytes) -> None:
+    """Write a file (mode 0600) that appears whole; one that another process made meanwhile is left as it is.
+
+    Raises: OSError.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        try:
+            os.link(draft, file)
+        except FileExistsError:
+            return
+    finally:
+        draft.unlink()
