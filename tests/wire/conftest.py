@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.wire.direct import Place, fairlead_place, sshd_place
 from tests.wire.harness import Fairlead
 
 MakeFairlead = Callable[..., Fairlead]
@@ -42,6 +43,18 @@ def fairlead(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def warm(fairlead: Fairlead) -> None:
     """The shared workspace runs already, so that nothing is said about its start."""
     assert fairlead.ssh("true").returncode == 0
+
+
+@pytest.fixture(scope="module", params=["fairlead", "sshd"])
+def place(
+    request: pytest.FixtureRequest, fairlead: Fairlead, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """Where a client logs in: at the module's proxy, and at a real `sshd` for which the same holds."""
+    if request.param == "fairlead":
+        yield fairlead_place(fairlead)
+        return
+    with sshd_place(tmp_path_factory.mktemp("direct"), fairlead.key) as direct:
+        yield direct
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import Iterator
 
 import asyncssh
 import pytest
@@ -12,7 +11,7 @@ from asyncssh.packet import String, UInt32
 
 from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import MakeFairlead
-from tests.wire.direct import Place, fairlead_place, sshd_place
+from tests.wire.direct import Place, fairlead_place
 from tests.wire.harness import Fairlead
 from tests.wire.peers import MIB, digest, noise
 from tests.wire.processes import resident_bytes
@@ -21,17 +20,6 @@ ARGUMENT_BYTES = 131_071
 """MAX_ARG_STRLEN of Linux without the NUL."""
 
 pytestmark = pytest.mark.usefixtures("warm")
-
-
-@pytest.fixture(scope="module", params=["fairlead", "sshd"])
-def place(
-    request: pytest.FixtureRequest, fairlead: Fairlead, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    if request.param == "fairlead":
-        yield fairlead_place(fairlead)
-        return
-    with sshd_place(tmp_path_factory.mktemp("direct"), fairlead.key) as direct:
-        yield direct
 
 
 class Bomb:

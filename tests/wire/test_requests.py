@@ -1,7 +1,6 @@
 """Requests faster than they can be answered: each is answered in its order, within bounds, as by `sshd`."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncssh
@@ -10,7 +9,7 @@ from asyncssh.constants import MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
 from asyncssh.packet import Boolean, String, UInt32
 
 from tests.wire.conftest import MakeFairlead
-from tests.wire.direct import Place, fairlead_place, sshd_place
+from tests.wire.direct import Place, fairlead_place
 from tests.wire.harness import Fairlead, free_port
 from tests.wire.processes import resident_bytes
 
@@ -18,17 +17,6 @@ MANY = 3_000
 FORWARD, KEEPALIVE, UNKNOWN = "streamlocal-forward@openssh.com", "keepalive@openssh.com", "none@example.com"
 
 pytestmark = pytest.mark.usefixtures("warm")
-
-
-@pytest.fixture(scope="module", params=["fairlead", "sshd"])
-def place(
-    request: pytest.FixtureRequest, fairlead: Fairlead, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Place]:
-    if request.param == "fairlead":
-        yield fairlead_place(fairlead)
-        return
-    with sshd_place(tmp_path_factory.mktemp("direct"), fairlead.key) as direct:
-        yield direct
 
 
 def ask(
