@@ -67,6 +67,11 @@ class User:
     created_at: datetime | None = None
     """Aware UTC: when this record was made; None for a user who is in no directory."""
 
+    @property
+    def restricting_groups(self) -> tuple[str, ...]:
+        """Groups for rules that take something away: those do not end by age."""
+        return tuple(dict.fromkeys((*self.groups, *self.known_groups)))
+
 
 @dataclass(frozen=True, slots=True)
 class Credential:
@@ -78,11 +83,6 @@ class Credential:
     """Public key that signed the certificate; empty for a plain key, as are the following."""
     serial: int = 0
     key_id: str = ""
-
-    @property
-    def restricting_groups(self) -> tuple[str, ...]:
-        """Groups for rules that take something away: those do not end by age."""
-        return tuple(dict.fromkeys((*self.groups, *self.known_groups)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 asyncssh keeps what comes behind a request that is not answered yet (a `-R` waits for its workspace) in a
 list without a bound, and serves it by recursion. `sshd` has no queue at all: it reads on when it has
-answered. Here the queue is short and reading stops while it is full, so that the answers are those of `sshd`.
+answered. Here the queue is short. While it is full, the handler of the last request has not ended, and a
+connection whose packet is still handled reads no more than one piece (`TunedConnection.process`).
 
 What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
 Source: RFC 4254 §4 (replies come in the order of the requests).
@@ -41,15 +42,11 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         if len(self._global_request_queue) <= MAX_WAITING:
             return None
         self._has_space.clear()  # at once: what sets it may come before the awaitable is awaited
-        if self._transport is not None:
-            self._transport.pause_reading()
         return self._space()
 
     async def _space(self) -> None:
-        """Wait until the queue is half empty, or the connection has ended; nothing is read meanwhile."""
+        """Wait until the queue is half empty, or the connection has ended."""
         await self._has_space.wait()
-        if self._transport is not None:
-            self._transport.resume_reading()
 
     def _service_next_global_request(self) -> None:
         """Serve what waits in a loop, where asyncssh would call itself for each."""
