@@ -18,7 +18,14 @@ from proxy.workspaces.provisioner import Workspaces
 
 
 class Backend:
+    """Holds the one workspace."""
+
     features = Features()
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        return RECORD if name == RECORD.name else None
+
+    holder = find
 
 
 class Directory:
@@ -36,7 +43,7 @@ def bounds(directory: Path, user: User | None) -> BlueprintBounds:
 
 
 RECORD = WorkspaceRecord(
-    WorkspaceName("alice-1"), "alice", "staff", datetime.now(UTC), user_string="alice+staff"
+    WorkspaceName("alice-1"), "alice", "staff", datetime.now(UTC), user_string="alice+staff", owner="1"
 )
 
 
@@ -44,12 +51,12 @@ async def test_a_workspace_of_groups_that_have_ended_is_stopped_when_idle_all_th
     tmp_path: Path,
 ) -> None:
     """Its user is away for longer than groups count, which is when an idle workspace is to be stopped."""
-    ended = User("alice", known_groups=("acme",))
+    ended = User("alice", known_groups=("acme",), id="1")
     assert (await bounds(tmp_path, ended)(RECORD)).idle_stop_s == 77
 
 
 async def test_nobody_knows_the_bounds_of_somebody_elses_blueprint(tmp_path: Path) -> None:
     with pytest.raises(FairleadError):
-        await bounds(tmp_path, User("alice"))(RECORD)
+        await bounds(tmp_path, User("alice", id="1"))(RECORD)
     with pytest.raises(UserNotFound):
         await bounds(tmp_path, None)(RECORD)
