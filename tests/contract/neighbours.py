@@ -3,7 +3,7 @@
 import asyncio
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlencode, urlsplit
@@ -93,12 +93,8 @@ class Neighbour:
         return any(word.encode() in head for head in self.heads)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            writer.close()
-            return
+        async with asyncio.timeout(_DEADLINE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
         planted = b"".join(b"Set-Cookie: " + line + b"\r\n" for line in self.plants)
         body = b"<!doctype html><title>a neighbour</title><p>welcome</p>"
@@ -110,19 +106,15 @@ class Neighbour:
             + b"\r\n"
             + body
         )
-        writer.close()
+        await writer.drain()
 
 
 @asynccontextmanager
 async def open_neighbour(context: ssl.SSLContext | None = None) -> AsyncIterator[Neighbour]:
     """Serve on a free port of loopback, with TLS when there is a context."""
     neighbour = Neighbour()
-    server = await asyncio.start_server(neighbour.serve, "127.0.0.1", 0, ssl=context)
-    neighbour.port = server.sockets[0].getsockname()[1]
-    try:
+    async with _serving(neighbour.serve, context) as neighbour.port:
         yield neighbour
-    finally:
-        server.close()
 
 
 class Edge:
@@ -141,12 +133,39 @@ class Edge:
 async def open_edge(context: ssl.SSLContext) -> AsyncIterator[Edge]:
     """Serve on a free port of loopback; `target` is set when the page is there."""
     edge = Edge()
-    server = await asyncio.start_server(edge.carry, "127.0.0.1", 0, ssl=context)
-    edge.port = server.sockets[0].getsockname()[1]
-    try:
+    async with _serving(edge.carry, context) as edge.port:
         yield edge
+
+
+@asynccontextmanager
+async def _serving(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    context: ssl.SSLContext | None,
+) -> AsyncIterator[int]:
+    """Serve connections while inside; gives the port. None of them is left when it ends."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handle(reader, writer)
+        except (OSError, EOFError):
+            pass  # a browser hangs up when it likes
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        left = list(tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

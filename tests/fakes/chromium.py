@@ -78,9 +78,11 @@ class Person:
         self._browser = browser
         self._session = session
         self._jar = jar
-        self._shown = ""
-        """Which load the page on the screen came by."""
+        self._read_already: set[str] = set()
+        """Navigations whose page was read: a browser says again of an old one that it is loaded."""
         self._loaded: asyncio.Queue[str] = asyncio.Queue()
+        self._statuses: dict[str, int] = {}
+        """By navigation; a window's empty first page, which loads too, came by none."""
         self.status = 0
         """Of the last page."""
 
@@ -89,7 +91,7 @@ class Person:
 
     def happened(self, method: str, params: dict[str, Any]) -> None:
         if method == "Network.responseReceived" and params["type"] == "Document":
-            self.status = params["response"]["status"]
+            self._statuses[params["loaderId"]] = params["response"]["status"]
         elif method == "Page.lifecycleEvent" and params["name"] == "load":
             self._loaded.put_nowait(params["loaderId"])
 
@@ -128,12 +130,16 @@ class Person:
         return {cookie["name"]: cookie["value"] for cookie in found["cookies"]}
 
     async def _read(self, wanted: str = "") -> str:
-        """Wait for a page, by default for any other than the one that was read last; gives its text."""
+        """Wait for a page, by default for any that was not read yet; gives its text."""
         async with asyncio.timeout(DEADLINE_S):
-            while (loaded := await self._loaded.get()) == self._shown or (wanted and loaded != wanted):
+            while not self._is_new(loaded := await self._loaded.get(), wanted):
                 pass
-        self._shown = loaded
+        self._read_already.add(loaded)
+        self.status = self._statuses[loaded]
         return str(await self.run("document.body.innerText"))
+
+    def _is_new(self, loaded: str, wanted: str) -> bool:
+        return loaded in self._statuses and loaded not in self._read_already and wanted in ("", loaded)
 
     async def address(self) -> str:
         return str(await self.run("location.href"))
