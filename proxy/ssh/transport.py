@@ -482,6 +482,17 @@ class TunedConnection(BulkConnection):
 
     # ------------------------------------------------------------------------- the global requests
 
+    def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Refuse to prove more keys than there are: one packet could ask for a thousand signatures."""
+        asked, count = SSHPacket(packet.get_remaining_payload()), 0
+        while asked:
+            asked.get_string()
+            count += 1
+        if count > len(self._all_server_host_keys):
+            self._report_global_response(False)
+        else:
+            super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
+
     def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
         """Say no to the cancelling of what is not there; asyncssh would end the connection."""
         try:
