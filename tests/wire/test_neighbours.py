@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT
+from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT, MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
 from asyncssh.packet import Boolean, String, UInt32
 
 from proxy.ssh import channel as channel_module
@@ -249,6 +249,18 @@ async def test_requests_during_a_key_exchange_that_never_ends_end_the_connection
         await client.flood(request.handler.number, request.payload, 6_000)
         assert not await beside(victim, client.is_heard())
         await proxy.counts()
+
+
+async def test_one_request_costs_no_more_signatures_than_there_are_host_keys(proxy: Counted) -> None:
+    async with asyncssh_login(proxy) as connection:
+        key = connection.get_server_host_key()
+        assert key is not None
+        asked = String(key.public_data)
+        answers = [
+            await connection._make_global_request(b"hostkeys-prove-00@openssh.com", asked * count)
+            for count in (1, 20)
+        ]
+        assert [number for number, _ in answers] == [MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE]
 
 
 def _then(connection: Any, done: "asyncio.Future[None]") -> Callable[[bytes, bytes], None]:
