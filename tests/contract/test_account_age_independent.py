@@ -77,7 +77,8 @@ async def house(request: pytest.FixtureRequest, installed: Path, tmp_path: Path)
     )
     async with AsyncExitStack() as stack, AsyncExitStack() as process:
         databases = [
-            await Database.open(sqlite_url(tmp_path / "x.db"), query_timeout_s=DEADLINE_S) for _ in range(2)
+            await Database.open(sqlite_url(tmp_path / "x.db"), query_timeout_s=DEADLINE_S, upgrade=True)
+            for _ in range(2)
         ]
         for database in databases:
             stack.push_async_callback(database.close)

@@ -21,7 +21,7 @@ from proxy.identity.onboarding import Approved, Pending
 from tests.contract.door import MALLORY, House, open_house
 from tests.contract.neighbours import Answer, Edge, Neighbour, ask, open_edge, open_neighbour, value_of
 from tests.contract.test_page_sessions import adopt, at_the_provider, careless_trim
-from tests.contract.test_provider_faults import make_certificate
+from tests.fakes.certificates import Authority
 from tests.fakes.chromium import Chromium, Person, open_chromium
 from tests.wire.harness import needs
 
@@ -95,7 +95,7 @@ class Scene:
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*make_certificate(tmp_path))
+    context.load_cert_chain(*Authority().issue("127.0.0.1").write(tmp_path, "page"))
     async with AsyncExitStack() as stack:
         edge = await stack.enter_async_context(open_edge(context))
         sibling = await stack.enter_async_context(open_neighbour(context))
@@ -205,7 +205,7 @@ async def test_without_the_prefix_a_sibling_host_reaches_our_names(
     """The check of the browser's part: it is the prefix that keeps a planted name away."""
     name = cookies.CookieNames("confirm", is_secure=True).name("session-01234567")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*make_certificate(tmp_path))
+    context.load_cert_chain(*Authority().issue("127.0.0.1").write(tmp_path, "page"))
     async with open_neighbour(context) as sibling, open_neighbour(context) as page:
         for planted, arrives in ((name, False), (name.removeprefix(cookies.HOST_ONLY_PREFIX), True)):
             victim = await chromium.person()

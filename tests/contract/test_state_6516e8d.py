@@ -179,6 +179,7 @@ def test_a_workspace_of_a_removed_user_is_deleted_when_that_is_asked_for(former:
 
 
 def test_users_records_and_recordings_are_read(former: Former) -> None:
+    former.cli("database", "upgrade")
     users = {row["name"]: row for row in former.rows("user", "list")}
     assert tuple(sorted(users)) == KNOWN
     assert len({row["id"] for row in users.values()}) == len(KNOWN)

@@ -300,6 +300,7 @@ def full_home(fairlead: Fairlead, name: str) -> Iterator[tuple[str, str]]:
     login = add_user(fairlead, name)
     home = fairlead.workspace(f"{name}+dev") / "home"
     home.mkdir(parents=True, mode=0o700)
+    (home.parent / "lock").touch()  # it tells how old a home is of which there is no record
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1M,mode=700", "tmpfs", home], capture_output=True
     )
