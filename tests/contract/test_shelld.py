@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from protos.shelld.v1 import shelld_pb2 as pb
+from shelld.aio import LINGER_S
 from tests.contract.shelldproc import (
     Running,
     Shelld,
@@ -191,6 +193,19 @@ async def test_program_that_closes_its_output_lives_on(served: Shelld) -> None:
     assert frame.WhichOneof("frame") == "stdout_eof"
     await running.type("go\n")
     assert (await running.end()).status == 9
+
+
+async def test_a_client_that_reads_late_still_gets_the_last_output_and_the_exit(served: Shelld) -> None:
+    """It goes on sending input, as it cannot know; a child that leaves its stdin unread holds up nothing."""
+    running = await start(served, "head -c 40000 /dev/zero; sleep 600 <&0 >&- 2>&- & echo $! >pid; exit 7")
+    pid = running.ran.frames[0].started.pid
+    await wait_for(lambda: not Path(f"/proc/{pid}").exists(), what="the program's end")
+    for _ in range(10):
+        await running.send(stdin=b"x" * 100_000)
+        await asyncio.sleep(LINGER_S / 5)
+    ran = await running.end()
+    assert (len(ran.stdout), ran.status) == (40_000, 7)
+    os.kill(int((served.home / "pid").read_text()), signal.SIGKILL)
 
 
 async def test_background_job_without_our_pipes_holds_nobody(served: Shelld) -> None:
