@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -35,6 +36,12 @@ from typing import Any, NoReturn
 LENGTH = struct.Struct(">I")
 MAX_FDS = 4
 _UMASK = 0o022
+_THREAD_SIGNALS = (32, 33)
+"""SIGCANCEL and SIGSETXID of glibc: nptl(7)."""
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}
+"""Number of the system call, by what uname(2) calls the machine."""
+_DEFAULT_ACTION = bytes(64)
+"""The kernel's struct sigaction: SIG_DFL, no flag, an empty mask; longer than any machine's."""
 
 
 def main() -> NoReturn:
@@ -145,6 +152,19 @@ def _reset_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_DFL:  # which asks Python's own table, not the kernel
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
+    _reset_thread_signals()
+
+
+def _reset_thread_signals() -> None:
+    """Give the two signals of glibc's threads their default; a parent's posix_spawn left them ignored.
+
+    glibc lets nobody name them, hence the system call. On another kind of machine they stay as they are.
+    """
+    if (number := _RT_SIGACTION.get(os.uname().machine)) is None:
+        return
+    system_call = ctypes.CDLL(None).syscall
+    for signal_number in _THREAD_SIGNALS:
+        system_call(ctypes.c_long(number), signal_number, _DEFAULT_ACTION, None, ctypes.c_size_t(8))
 
 
 def _take_descriptors(fds: list[int], *, tty: bool) -> None:
