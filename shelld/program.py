@@ -13,7 +13,7 @@ import os
 import signal
 import termios
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shelld import aio
@@ -233,7 +233,7 @@ async def start(
     """
     stdio = Stdio.terminal(account, pty) if pty is not None else Stdio.pipes(account)
     if stdio.tty:
-        command = Command(command.path, command.argv, {**command.env, "SSH_TTY": stdio.tty}, command.cwd)
+        command = replace(command, env={**command.env, "SSH_TTY": stdio.tty})
     launching = aio.spawn(
         launcher.start(command, account.ids, stdio.theirs, tty=bool(stdio.tty)), name="launch"
     )
