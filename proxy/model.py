@@ -151,6 +151,8 @@ class ProgramSpec:
     """Id of the listener whose socket becomes SSH_AUTH_SOCK; empty for none."""
     original_command: str = ""
     """What the client asked for where its certificate forces a command; becomes SSH_ORIGINAL_COMMAND."""
+    user_rc: bool = False
+    """Whether the client's key or certificate (`permit-user-rc`) permits that `~/.ssh/rc` is run first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ class _Parser:
             self._fail(f"longer than {MAX_CHARACTERS} characters", MAX_CHARACTERS)
         for position, character in enumerate(text):
             if not character.isprintable() or character.isspace():
-                self._fail("blanks and control characters are not allowed", position)
+                advice = _of_an_address(text) if character == " " else ""
+                self._fail(f"blanks and control characters are not allowed{advice}", position)
         cut = min((at for at in (text.find("+"), text.find("~")) if at >= 0), default=len(text))
         user = self._user(text[:cut])
         if cut == len(text):
@@ -266,6 +267,18 @@ class _Parser:
             self._fail("a blueprint and repo exclude each other", start)
         if "ref" in found and "repo" not in found:
             self._fail("ref needs repo", at("ref"))
+
+
+def _of_an_address(text: str) -> str:
+    """Return how to write the `+` of an ssh:// address, where OpenSSH makes it a blank; "" if it was none."""
+    try:
+        parse(text.replace(" ", "+"))
+    except UserStringInvalid:
+        return ""
+    return (
+        "; a '+' in an ssh:// address becomes a blank: write %2B for each, '~' for the first, "
+        f"or the whole as {wrap(text.replace(' ', '+'))}"
+    )
 
 
 def _is_dns_name(text: str) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from shelld import bundle, etc, log, memory, settings
+from shelld import bundle, etc, fds, log, memory, settings
 from shelld.errors import SettingsError
 
 EX_TEMPFAIL = 75
@@ -25,6 +25,7 @@ def main() -> None:
     except SettingsError as error:
         _refuse(error, EX_CONFIG)
     settings.prepare_process()
+    fds.keep_from_children()
     memory.keep_buffers()
     log.configure(chosen.log_level)
     if bundle.find() is not None:

@@ -26,6 +26,14 @@ _BULK_TTY_BYTES = 2048
 _ENDINGS = frozenset({errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ESHUTDOWN})
 
 
+def keep_from_children() -> None:
+    """Let no program inherit what shelld inherited above descriptor 2, such as a lock of its parent."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)
+
+
 async def readable(fd: int) -> None:
     """Wait until `fd` has something to read, an end included. One waiter a descriptor."""
     loop = asyncio.get_running_loop()

@@ -48,6 +48,8 @@ class Command:
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
+    rc_shell: str = ""
+    """Absolute path of the shell that runs `.ssh/rc` of the directory first, if that exists; empty: never."""
 
 
 def fork_launcher() -> tuple[int, socket.socket]:
@@ -112,6 +114,7 @@ class Launcher:
             "argv": list(command.argv),
             "env": dict(command.env),
             "cwd": command.cwd,
+            "rc_shell": command.rc_shell,
             "tty": tty,
         }
         with self._reaper.launching():

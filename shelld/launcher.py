@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -35,6 +36,13 @@ from typing import Any, NoReturn
 LENGTH = struct.Struct(">I")
 MAX_FDS = 4
 _UMASK = 0o022
+_USER_RC = ".ssh/rc"
+_THREAD_SIGNALS = (32, 33)
+"""SIGCANCEL and SIGSETXID of glibc: nptl(7)."""
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}
+"""Number of the system call, by what uname(2) calls the machine."""
+_DEFAULT_ACTION = bytes(64)
+"""The kernel's struct sigaction: SIG_DFL, no flag, an empty mask; longer than any machine's."""
 
 
 def main() -> NoReturn:
@@ -145,6 +153,19 @@ def _reset_signals() -> None:
         if signal.getsignal(number) is not signal.SIG_DFL:  # which asks Python's own table, not the kernel
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
+    _reset_thread_signals()
+
+
+def _reset_thread_signals() -> None:
+    """Give the two signals of glibc's threads their default; a parent's posix_spawn left them ignored.
+
+    glibc lets nobody name them, hence the system call. On another kind of machine they stay as they are.
+    """
+    if (number := _RT_SIGACTION.get(os.uname().machine)) is None:
+        return
+    system_call = ctypes.CDLL(None).syscall
+    for signal_number in _THREAD_SIGNALS:
+        system_call(ctypes.c_long(number), signal_number, _DEFAULT_ACTION, None, ctypes.c_size_t(8))
 
 
 def _take_descriptors(fds: list[int], *, tty: bool) -> None:
@@ -185,9 +206,35 @@ def _sftp(job: dict[str, Any], report: socket.socket) -> None:
     os._exit(0)
 
 
-def _exec(job: dict[str, Any], _report: socket.socket) -> None:
+def _exec(job: dict[str, Any], report: socket.socket) -> None:
     _go_home(job["cwd"])
-    os.execve(job["path"], job["argv"], job["env"])  # noqa: S606 - the purpose of it all
+    if job["rc_shell"] and os.path.exists(os.path.join(job["cwd"], _USER_RC)):
+        # From here the program counts as started, so that what the rc says is carried while it runs.
+        report.close()
+        os.closerange(3, 65536)
+        _run_user_rc(job)
+    try:
+        os.execve(job["path"], job["argv"], job["env"])  # noqa: S606 - the purpose of it all
+    except OSError as error:
+        if report.fileno() == -1:  # nobody else would say so, as with sshd
+            os.write(2, f"{job['path']}: {error.strerror}\n".encode(errors="replace"))
+        raise
+
+
+def _run_user_rc(job: dict[str, Any]) -> None:
+    """Run `~/.ssh/rc` as sshd does and wait for its end: by /bin/sh in the account's shell, without input.
+
+    Its status is of no account: sshd(8), SSHRC.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            argv = [os.path.basename(job["rc_shell"]), "-c", f'/bin/sh "$HOME/{_USER_RC}"']
+            os.execve(job["rc_shell"], argv, job["env"])  # noqa: S606 - the user's own file, as the user
+        finally:
+            os._exit(127)
+    os.waitpid(pid, 0)
 
 
 def _connect(job: dict[str, Any], report: socket.socket) -> None:

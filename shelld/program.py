@@ -13,7 +13,7 @@ import os
 import signal
 import termios
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from shelld import aio
@@ -115,9 +115,11 @@ class Program:
     async def converse(self, receive: Callable[[], Awaitable[Input | None]], output: Output) -> None:
         """Carry bytes both ways until the program has ended, and its end is told behind all output.
 
-        `receive` returns None when the client has no more to say; what it says after the end is dropped
-        for a moment, because a call that ends under a write loses frames that were not read yet. stdout
-        and stderr keep their order each, not between each other.
+        `receive` returns None when the client has no more to say. What it says after the program's end is
+        dropped until then, without a limit of time: gRPC does not tell what the client has read, and a
+        call that ends under a write of the client loses the frames that it has not read yet. A client
+        that vanished is found by gRPC's keepalive. stdout and stderr keep their order each, not between
+        each other.
 
         Raises: ProtocolError for input after its end; whatever `receive` and `output` raise.
         Cancelled: the caller's `close` hangs the program up.
@@ -132,7 +134,9 @@ class Program:
             ended = await ending
             self._finished = True
             await output.exit(ended)
-            await asyncio.wait({feeding}, timeout=aio.LINGER_S)
+            await aio.end([writing])
+            self._stdio.stdin.discard()  # what a child still holds open would hold the client up
+            await asyncio.wait({feeding})
         finally:
             await aio.end([feeding, writing, ending])
 
@@ -229,7 +233,7 @@ async def start(
     """
     stdio = Stdio.terminal(account, pty) if pty is not None else Stdio.pipes(account)
     if stdio.tty:
-        command = Command(command.path, command.argv, {**command.env, "SSH_TTY": stdio.tty}, command.cwd)
+        command = replace(command, env={**command.env, "SSH_TTY": stdio.tty})
     launching = aio.spawn(
         launcher.start(command, account.ids, stdio.theirs, tty=bool(stdio.tty)), name="launch"
     )

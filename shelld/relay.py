@@ -39,9 +39,11 @@ async def relay(
 ) -> None:
     """Carry bytes both ways until both directions have ended; the caller closes the socket.
 
-    `receive` returns None when the client's stream is over: nobody listens any more, and the connection
-    is over once it has everything. It is heard to that end, for a while: a call that ends under a write
-    of the client loses the frames that were not read yet, the Reset among them.
+    `receive` returns None when the client's stream is over: the client listens no more, and the
+    connection is over once it has everything. A client that has not said Eof is waited for without a
+    limit, as sshd keeps a channel until its client has read it: gRPC does not tell what the client has
+    read, and a call that ends under a write of the client loses the frames that it has not read yet.
+    A client that vanished is found by gRPC's keepalive, which ends the call.
 
     Raises: ProtocolError for data after Eof; whatever `receive` and `output` raise.
     """
@@ -52,6 +54,7 @@ async def relay(
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
         if not up.done():
             down.result()
+            await upwards.silent.wait()
             await asyncio.wait({up}, timeout=aio.LINGER_S)
         if up.done():
             up.result()
@@ -69,12 +72,23 @@ class _Upwards:
         """Set when the peer has everything, or takes no more."""
         self.taken = True
         """False once the peer took no more."""
+        self.silent = asyncio.Event()
+        """Set when the client has sent its last byte, or broke the protocol."""
 
     async def run(self) -> None:
         """Carry everything up to the client's Eof, dropping what the peer does not take; return after it.
 
         Raises: ProtocolError for a frame after Eof.
         """
+        try:
+            last = await self._carry()
+        finally:
+            self.silent.set()
+        if last is not None and await self._receive() is not None:
+            raise ProtocolError("a frame after eof")
+
+    async def _carry(self) -> Eof | None:
+        """Return what ended the client's bytes: its Eof, or None for the end of its stream."""
         sink = Sink(self._connection.fileno())
         while isinstance(item := await self._receive(), memoryview):
             if self.taken and not await sink.write(item):
@@ -84,8 +98,7 @@ class _Upwards:
             with contextlib.suppress(OSError):
                 self._connection.shutdown(socket.SHUT_WR)
         self.settled.set()
-        if item is not None and await self._receive() is not None:
-            raise ProtocolError("a frame after eof")
+        return item
 
 
 async def _finish(connection: socket.socket, upwards: _Upwards, output: ConnectionOutput) -> None:

@@ -103,6 +103,8 @@ class Settings:
     container_env: Mapping[str, str] = field(default_factory=dict)
     """What this process itself was started with; empty unless the file says that it is a container's."""
     accept_env: tuple[str, ...] = ("LANG", "LC_*", "COLORTERM", "FAIRLEAD_*")
+    user_rc: bool = True
+    """Run `~/.ssh/rc` before a shell or command, where the proxy says that the client's key permits it."""
     init: tuple[InitScript, ...] = ()
     init_wait_s: float = 30.0
     """A program waits this long for the init scripts, then starts beside them."""
@@ -227,6 +229,7 @@ def parse(
         env=reader.take("env", {}, environment),
         container_env=dict(environ or {}) if reader.take("container_env", False, flag) else {},
         accept_env=reader.take("accept_env", plain.accept_env, list_of(text)),
+        user_rc=reader.take("user_rc", plain.user_rc, flag),
         init=_init(reader.take("init", [], lambda value: value), problems),
         init_wait_s=reader.take("init_wait_s", plain.init_wait_s, number),
         init_timeout_s=reader.take("init_timeout_s", plain.init_timeout_s, number),

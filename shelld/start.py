@@ -38,6 +38,8 @@ class ProgramSpec:
     program_id: str = ""
     original_command: str = ""
     """What the client asked for where a certificate put another command in its place."""
+    user_rc: bool = False
+    """Whether the client's key permits `~/.ssh/rc`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ class Starter:
         argv = [os.path.basename(shell), "-c", spec.text]
         if spec.kind == "shell":
             argv = ["-" + os.path.basename(shell)]
-        return Command(shell, argv, env, account.home)
+        rc_shell = shell if self.settings.user_rc and spec.user_rc else ""
+        return Command(shell, argv, env, account.home, rc_shell)
 
     def _agent(self, spec: ProgramSpec, account: Account) -> str:
         if not spec.ssh_agent:

@@ -55,7 +55,7 @@ class Stdin:
         if not self._waiting:  # the short way, for a keystroke as for a program that keeps up
             written = self._sink.offer(data)
             if written is None:
-                self._break()
+                self.discard()
                 written = len(data)
             self._took(written)
             data = data[written:]
@@ -90,7 +90,7 @@ class Stdin:
     async def _write_one(self) -> None:
         data = self._waiting[0]
         if not await self._sink.write(data):
-            self._break()
+            self.discard()
             return
         self._waiting.popleft()
         self._waiting_bytes -= len(data)
@@ -102,7 +102,8 @@ class Stdin:
         if self._consumed >= _REPORT_BYTES:
             self._work.set()
 
-    def _break(self) -> None:
+    def discard(self) -> None:
+        """Drop what waits and whatever is still put: the program reads no more."""
         self._took(self._waiting_bytes)
         self._waiting.clear()
         self._waiting_bytes = 0

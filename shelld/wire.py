@@ -173,6 +173,7 @@ def program_spec(frame: object) -> ProgramSpec:
         account=start.account,
         ssh_agent=start.ssh_agent,
         original_command=start.original_command,
+        user_rc=start.user_rc,
         client=client,
         program_id=start.program_id,
     )

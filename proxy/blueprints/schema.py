@@ -116,6 +116,8 @@ class Blueprint(Part):
     """Patterns besides DEFAULT_ACCEPT_ENV."""
     shell: AbsolutePath | None = None
     init: tuple[InitScript, ...] = ()
+    user_rc: bool = True
+    """Whether `~/.ssh/rc` is run before a shell or command, as `PermitUserRC` of sshd_config(5) says."""
     forward: Forward = Forward()
     splash: str = ""
     """Shown before the first prompt of an interactive session."""

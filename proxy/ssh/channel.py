@@ -191,6 +191,11 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         """What the certificate lets run and nothing else; None for anything."""
         return cast("str | None", self._conn.get_certificate_option("force-command"))
 
+    @property
+    def permits_user_rc(self) -> bool:
+        """Whether `~/.ssh/rc` may run: always for a key, for a certificate with `permit-user-rc`."""
+        return self._conn.check_certificate_permission("user-rc")
+
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()

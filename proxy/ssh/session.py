@@ -336,10 +336,11 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             using = self._owner.ssh_agent.use(self._principal, waiting.report)
             ssh_agent = await stack.enter_async_context(using)
         assert self._record is not None
+        user_rc = self._chan is not None and self._chan.permits_user_rc
         original = "" if self._forced is None else self._forced.original_command
         starting = self._owner.shared.gateway.program(
             self._principal,
-            lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent, original),
+            lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent, original, user_rc),
             self._record.id,
             waiting.report,
         )

@@ -92,6 +92,7 @@ def start(spec: model.ProgramSpec, principal: model.Principal, program_id: str) 
         account=attempt.user_string.account,
         ssh_agent=spec.ssh_agent,
         original_command=spec.original_command,
+        user_rc=spec.user_rc,
         program_id=program_id,
         client=pb.Client(
             host=peer.host, port=peer.port, server_host=peer.server_host, server_port=peer.server_port

@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-_INHERITED_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+_KEPT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP})
+"""They have no disposition to set."""
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
@@ -57,7 +58,11 @@ class Child:
 
 
 def spawn_detached(argv: Sequence[str], env: Mapping[str, str], output_fd: int) -> Child:
-    """Start `argv` (an absolute path first) in its own session, with nothing of ours but `output_fd`.
+    """Start `argv` (an absolute path first) in a session of its own, with nothing of ours but `output_fd`.
+
+    It has descriptors 0 to 2, `env` and no other variable, no blocked signal, and every signal at its
+    default but 32 and 33, which glibc's posix_spawn leaves ignored: shelld's launcher resets them for
+    programs. Its limits are those that this process was started with, which the proxy does not change.
 
     Raises: OSError.
     """
@@ -65,6 +70,7 @@ def spawn_detached(argv: Sequence[str], env: Mapping[str, str], output_fd: int) 
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, output_fd, 1),
         (os.POSIX_SPAWN_DUP2, output_fd, 2),
+        *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited_descriptors()),
     ]
     return Child(
         os.posix_spawn(
@@ -74,9 +80,22 @@ def spawn_detached(argv: Sequence[str], env: Mapping[str, str], output_fd: int) 
             file_actions=actions,
             setsid=True,
             setsigmask=[],
-            setsigdef=_INHERITED_IGNORED,
+            setsigdef=signal.valid_signals() - _KEPT_SIGNALS,
         )
     )
+
+
+def _inherited_descriptors() -> list[int]:
+    """Return the descriptors above 2 that an exec would pass on: those that our own parent left open.
+
+    Python opens every descriptor close-on-exec (PEP 446).
+    """
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the listing's own descriptor is closed by now
+            if (fd := int(name)) > 2 and os.get_inheritable(fd):
+                found.append(fd)
+    return found
 
 
 class Handle:

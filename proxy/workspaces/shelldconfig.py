@@ -23,7 +23,8 @@ def shelld_config(
     there, and programs get the ENV of its image.
     """
     blueprint = request.blueprint
-    return {
+    # Said only where it is off: an older shelld refuses a field that it does not know, and runs no rc anyway.
+    return ({} if blueprint.user_rc else {"user_rc": False}) | {
         "workspace": request.name,
         "user": request.user.name,
         "account": dict(account),

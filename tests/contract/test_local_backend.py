@@ -1,6 +1,7 @@
 """What the local backend promises, with a stand-in for shelld and with shelld itself."""
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc.aio
 import pytest
 
+from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.workspaces import ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
@@ -21,6 +24,7 @@ from proxy.workspaces import local
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
 from proxy.workspaces.local import LocalBackend
 from proxy.workspaces.process import Handle, listener_pid
+from tests.contract.shelldproc import Shelld, run
 
 FAKE = Path(__file__).parent.parent / "fakes" / "shelld.py"
 NAME = WorkspaceName("alice-0123456789")
@@ -415,3 +419,24 @@ async def test_a_log_that_grew_large_is_put_aside(
         await backend.ensure(request(), silent)
     assert (root / "shelld.log.1").read_text() == "x" * 11
     assert (root / "shelld.log").stat().st_size == 0
+
+
+async def test_a_program_holds_no_descriptor_and_ignores_no_signal_of_the_proxy(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    """A lock that the proxy's parent took (`flock 9`) must end with the proxy; signal 33 ends a program."""
+    with (tmp_path / "lock").open("w") as lock:
+        lock_fd = fcntl.fcntl(lock, fcntl.F_DUPFD, 90)  # inheritable, as a shell's `9>` is
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX)
+        async with proxy(*COMMANDS["shelld"]) as backend:
+            endpoint = await backend.ensure(request(), silent)
+            async with grpc.aio.insecure_channel(endpoint.address) as channel:
+                served = Shelld(tmp_path, None, ShelldStub(channel))  # type: ignore[arg-type]
+                ran = await run(served, "ls /proc/self/fd; grep ^SigIgn: /proc/self/status")
+    finally:
+        os.close(lock_fd)
+    # The last descriptor is ls's own, of the directory.
+    assert ran.out.split() == ["0", "1", "2", "3", "SigIgn:", "0" * 16]
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import re
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from protos.shelld.v1 import shelld_pb2 as pb
+from shelld.aio import LINGER_S
 from tests.contract.shelldproc import (
     Running,
     Shelld,
@@ -116,6 +118,45 @@ async def test_missing_shell_falls_back() -> None:
     assert ran.out == "/bin/sh\n"
 
 
+def write_user_rc(served: Shelld, text: str) -> None:
+    (served.home / ".ssh").mkdir()
+    (served.home / ".ssh" / "rc").write_text(text)
+
+
+async def test_user_rc_runs_before_command_shell_and_terminal_where_it_may() -> None:
+    """sshd(8), SSHRC: by /bin/sh in the home, with the program's environment and output but no input."""
+    async with shelld() as served:
+        write_user_rc(served, 'pwd; cat; echo "rc $0 $HOME" >&2; exit 3')
+        ran = await run(served, "cat", stdin=b"for the command", user_rc=True)
+        assert (ran.out, ran.status) == (f"{served.home}\nfor the command", 0)
+        assert ran.err == f"rc {served.home}/.ssh/rc {served.home}\n"
+        ran = await run(served, stdin=b"echo shell\n", user_rc=True)
+        assert ran.out == f"{served.home}\nshell\n"
+        ran = await run(served, "tty >/dev/null && echo term", user_rc=True, pty=pty())
+        assert ran.out.split("\r\n")[-2] == "term"
+        assert f"rc {served.home}/.ssh/rc" in ran.out
+        assert (await run(served, "echo alone")).out == "alone\n"
+        assert (await run(served, subsystem="sftp", user_rc=True)).err == ""
+
+
+async def test_user_rc_that_says_much_and_lasts_is_heard_while_it_runs() -> None:
+    async with shelld() as served:
+        write_user_rc(
+            served, "head -c 3000000 /dev/zero; echo waiting; while [ ! -e go ]; do sleep 0.05; done"
+        )
+        running = await start(served, "echo after", user_rc=True)
+        await running.until("waiting\n")
+        (served.home / "go").touch()
+        ran = await running.end()
+        assert (len(ran.stdout), ran.out[-6:], ran.status) == (3_000_000 + 14, "after\n", 0)
+
+
+async def test_user_rc_is_not_run_where_the_settings_say_so() -> None:
+    async with shelld(user_rc=False) as served:
+        write_user_rc(served, "echo rc")
+        assert (await run(served, "echo command", user_rc=True)).out == "command\n"
+
+
 async def test_unknown_subsystem_and_foreign_account_are_refused(served: Shelld) -> None:
     assert (await run(served, subsystem="netconf")).failed == "NOT_FOUND"
     assert (await run(served, "id", account="daemon")).failed == "ACCOUNT_DENIED"
@@ -191,6 +232,19 @@ async def test_program_that_closes_its_output_lives_on(served: Shelld) -> None:
     assert frame.WhichOneof("frame") == "stdout_eof"
     await running.type("go\n")
     assert (await running.end()).status == 9
+
+
+async def test_a_client_that_reads_late_still_gets_the_last_output_and_the_exit(served: Shelld) -> None:
+    """It goes on sending input, as it cannot know; a child that leaves its stdin unread holds up nothing."""
+    running = await start(served, "head -c 40000 /dev/zero; sleep 600 <&0 >&- 2>&- & echo $! >pid; exit 7")
+    pid = running.ran.frames[0].started.pid
+    await wait_for(lambda: not Path(f"/proc/{pid}").exists(), what="the program's end")
+    for _ in range(10):
+        await running.send(stdin=b"x" * 100_000)
+        await asyncio.sleep(LINGER_S / 5)
+    ran = await running.end()
+    assert (len(ran.stdout), ran.status) == (40_000, 7)
+    os.kill(int((served.home / "pid").read_text()), signal.SIGKILL)
 
 
 async def test_background_job_without_our_pipes_holds_nobody(served: Shelld) -> None:

@@ -1,10 +1,13 @@
 """Connections of a real shelld: dials, listeners, ssh-agent sockets."""
 
 import asyncio
+import fcntl
 import os
 import socket
 import stat
 import struct
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,7 +17,9 @@ import grpc.aio
 import pytest
 
 from protos.shelld.v1 import shelld_pb2 as pb
+from shelld.aio import LINGER_S
 from tests.contract.shelldproc import (
+    PATIENCE_S,
     Connection,
     Shelld,
     connected,
@@ -150,6 +155,46 @@ async def test_peer_that_breaks_the_connection_is_told(served: Shelld) -> None:
         link = await Connection.open(served.stub.Dial(), dial=tcp("127.0.0.1", port))
         await link.send(b"x")
         assert await link.end() == ["reset"]
+
+
+async def test_a_client_that_reads_late_still_gets_what_the_peer_sent_before_it_broke(served: Shelld) -> None:
+    """The client goes on sending, as it cannot know; sshd keeps a channel until its client has read it."""
+    answer = os.urandom(200_000)
+    broken = asyncio.Event()
+
+    async def answer_and_break(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(answer)
+        writer.write_eof()
+        await writer.drain()
+        connection = writer.get_extra_info("socket")
+        await wait_for(lambda: _unsent_bytes(connection) == 0, what="the peer's last byte")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        broken.set()
+
+    async with target(answer_and_break) as port:
+        link = await Connection.open(served.stub.Dial(), dial=tcp("127.0.0.1", port))
+        await link.send(b"x")
+        await broken.wait()
+        for _ in range(10):
+            await link.send(b"sent in vain")
+            await asyncio.sleep(LINGER_S / 5)
+        assert (await link.end())[-1] == "reset"
+    assert link.received == answer
+    await wait_for_no_connection(served)
+
+
+async def wait_for_no_connection(served: Shelld) -> None:
+    """A client that has heard everything leaves, and its connection with it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await served.stub.Status(pb.StatusRequest())).connections:
+            await asyncio.sleep(0.01)
+
+
+def _unsent_bytes(link: socket.socket) -> int:
+    """Return how much of what was sent has not arrived in the other end's kernel (tcp(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(link.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 async def test_slow_peer_stops_the_client(served: Shelld) -> None:

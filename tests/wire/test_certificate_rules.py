@@ -132,6 +132,29 @@ def test_an_rsa_key_in_a_certificate_has_at_least_2048_bits(
 
 
 @pytest.mark.parametrize(
+    ("options", "expected"),
+    [((), True), (("-O", "no-user-rc"), False), (("-O", "force-command=echo forced"), True)],
+    ids=["default", "no-user-rc", "forced"],
+)
+def test_user_rc_runs_where_the_certificate_permits_it(
+    server: Server, tmp_path: Path, options: tuple[str, ...], *, expected: bool
+) -> None:
+    """By hand, `sshd` did the same; here its user's home is not the test's to write to."""
+    if isinstance(server.running, Sshd):
+        pytest.skip("sshd would run what is in the real home of the user")
+    assert server.running.ssh("true").returncode == 0
+    folder = server.running.workspace() / "home" / ".ssh"
+    folder.mkdir(exist_ok=True)
+    (folder / "rc").write_text("echo rc >&2\n")
+    try:
+        key = sign(server, make_key(tmp_path / "id"), *options)
+        assert (server.log_in(key, "true").stderr == b"rc\n") is expected
+        assert server.running.ssh("true").stderr == b"rc\n"
+    finally:
+        (folder / "rc").unlink()
+
+
+@pytest.mark.parametrize(
     ("words", "options", "said"),
     [
         (("echo mine; x='y z'",), (), b"<echo mine; x='y z'>"),

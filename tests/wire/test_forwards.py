@@ -14,6 +14,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from shelld.aio import LINGER_S
 from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import MakeFairlead
 from tests.wire.harness import Fairlead, free_port
@@ -150,7 +151,7 @@ async def test_a_far_end_that_answers_early_and_leaves_is_heard_to_its_last_byte
                     "127.0.0.1", peer.port, encoding=None, window=32 * 1024
                 )
                 sending = asyncio.create_task(_send_in_vain(writer))
-                await asyncio.sleep(0.6)
+                await asyncio.sleep(1.5 * LINGER_S)  # a call of shelld must not end before it was read
                 heard = await asyncio.wait_for(reader.read(-1), 60)
                 assert (len(heard), digest(iter([heard]))) == (ANSWER_BYTES, digest(noise(ANSWER_BYTES)))
                 writer.close()

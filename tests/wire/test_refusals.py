@@ -1,5 +1,6 @@
 """What cannot be had is refused in the words that users of OpenSSH know, and costs nothing else."""
 
+import re
 import socket
 import struct
 import subprocess
@@ -302,6 +303,19 @@ class TestLogin:
         assert b"(character " in done.stderr
         assert f"(character {position})".encode() in done.stderr
         assert b"Expected user" in done.stderr
+
+    def test_a_plus_in_an_ssh_address_is_refused_with_three_ways_that_work(self, fairlead: Fairlead) -> None:
+        """OpenSSH makes a blank of it."""
+        done = fairlead.ssh("true", host="ssh://alice+dev@fl")
+        assert done.returncode == 255
+        assert b"cannot read 'alice dev'" in done.stderr
+        found = re.search(
+            rb"write (%2B) for each, '(~)' for the first, or the whole as (\S+?)[. ]", done.stderr
+        )
+        assert found, done.stderr
+        for written in (f"alice{found[1].decode()}dev", f"alice{found[2].decode()}dev", found[3].decode()):
+            done = fairlead.ssh("true", host=f"ssh://{written}@fl")
+            assert done.returncode == 0, done.stderr
 
     def test_a_blueprint_that_does_not_exist_is_told(self, fairlead: Fairlead) -> None:
         done = fairlead.ssh("true", "-l", "alice+no-such-blueprint")

@@ -211,6 +211,7 @@ class Start(_message.Message):
     CLIENT_FIELD_NUMBER: _builtins.int
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     ORIGINAL_COMMAND_FIELD_NUMBER: _builtins.int
+    USER_RC_FIELD_NUMBER: _builtins.int
     exec: _builtins.str
     """a command line for the account's shell"""
     subsystem: _builtins.str
@@ -223,6 +224,8 @@ class Start(_message.Message):
     """the proxy's name for this program, for logs"""
     original_command: _builtins.str
     """what a forced command replaces, for SSH_ORIGINAL_COMMAND; empty: none"""
+    user_rc: _builtins.bool
+    """run ~/.ssh/rc first, if the workspace permits it; never for a subsystem"""
     @_builtins.property
     def shell(self) -> Global___Shell: ...
     @_builtins.property
@@ -248,10 +251,11 @@ class Start(_message.Message):
         client: Global___Client | None = ...,
         program_id: _builtins.str = ...,
         original_command: _builtins.str = ...,
+        user_rc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exec", b"exec", "kind", b"kind", "pty", b"pty", "shell", b"shell", "subsystem", b"subsystem"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "original_command", b"original_command", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client", b"client", "env", b"env", "exec", b"exec", "kind", b"kind", "original_command", b"original_command", "program_id", b"program_id", "pty", b"pty", "shell", b"shell", "ssh_agent", b"ssh_agent", "subsystem", b"subsystem", "user_rc", b"user_rc"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["shell", "exec", "subsystem"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015

@@ -134,6 +134,23 @@ def test_an_error_says_what_and_where(text: str, position: int, reason: str) -> 
     assert f"at character {position + 1}" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["root dev", "alice repo=acme/web ref=main"])
+def test_a_plus_that_became_a_blank_is_told_with_three_ways_to_write_it(text: str) -> None:
+    """OpenSSH decodes ssh:// addresses as web forms are: `+` is a blank there."""
+    with pytest.raises(UserStringInvalid) as caught:
+        parse(text)
+    found = re.fullmatch(
+        r".*: write (%2B) for each, ('~') for the first, or the whole as (\S+)", caught.value.reason
+    )
+    assert found
+    assert parse(found[3]) == parse(text.replace(" ", "+"))
+
+
+def test_a_blank_that_was_no_plus_gets_no_advice() -> None:
+    with pytest.raises(UserStringInvalid, match=r"not allowed \(at"):
+        parse("a b c")
+
+
 def test_positions_count_in_the_unwrapped_text() -> None:
     with pytest.raises(UserStringInvalid) as caught:
         parse(wrap("alice+dev+who=me"))

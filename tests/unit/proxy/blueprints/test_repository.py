@@ -151,6 +151,7 @@ VALUES: dict[str, list[Any]] = {
     "quota": [{"total": 1_000}],
     "env": [{"A": "b"}, {"LD_PRELOAD": "x"}, {"EDITOR": "x"}, {"FAIRLEAD_X": "x"}],
     "accept_env": [["*"]],
+    "user_rc": [True, False],
     "shell": ["/bin/evil"],
     "init": [[{"name": "x", "script": "x"}], [{"name": "setup", "script": "theirs"}]],
     "forward": [

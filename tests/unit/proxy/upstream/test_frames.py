@@ -19,7 +19,7 @@ def principal() -> model.Principal:
 
 def test_a_program_is_asked_for_with_all_that_the_channel_said(principal: model.Principal) -> None:
     pty = model.Pty("xterm", model.WindowSize(80, 24, 640, 480), {53: 1})
-    spec = model.ProgramSpec(model.Exec("id"), {"LANG": "C"}, pty, "agent-1")
+    spec = model.ProgramSpec(model.Exec("id"), {"LANG": "C"}, pty, "agent-1", user_rc=True)
     assert frames.start(spec, principal, "p1") == pb.RunInput(
         start=pb.Start(
             exec="id",
@@ -32,6 +32,7 @@ def test_a_program_is_asked_for_with_all_that_the_channel_said(principal: model.
             account="postgres",
             ssh_agent="agent-1",
             program_id="p1",
+            user_rc=True,
             client=pb.Client(host="192.0.2.7", port=4711, server_host="192.0.2.1", server_port=22),
         )
     )

@@ -60,6 +60,12 @@ def test_what_the_blueprint_leaves_open_is_the_installations() -> None:
     assert config(Blueprint(name="dev", idle_stop_s=0), Separation("none"))["idle_stop_s"] == 0
 
 
+def test_user_rc_is_said_only_where_it_is_off() -> None:
+    """An older shelld refuses a configuration with a field that it does not know."""
+    assert "user_rc" not in config(Blueprint(name="dev"), Separation("none"))
+    assert config(Blueprint(name="dev", user_rc=False), Separation("none"))["user_rc"] is False
+
+
 def test_a_uid_without_passwd_entry_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_294_967_000)
     assert _own_account() == {"uid": 4_294_967_000, "gid": os.getegid(), "name": None, "shell": None}

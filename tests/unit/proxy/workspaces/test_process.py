@@ -1,4 +1,5 @@
 import asyncio
+import fcntl
 import os
 import signal
 import socket
@@ -26,6 +27,41 @@ async def test_a_child_is_apart_from_us_and_reaped(tmp_path: Path) -> None:
     assert not Path(f"/proc/{child.pid}").exists()
     child.kill()  # gone already: nothing happens
     child.release()
+
+
+async def test_a_child_has_three_descriptors_default_signals_our_limits_and_no_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flock 9` of the shell that started the proxy, `nohup` and `trap ''` reach no workspace."""
+    monkeypatch.setenv("LEAKED", "of the proxy's environment")
+    with open(tmp_path / "lock", "w") as lock:
+        lock_fd = fcntl.fcntl(lock, fcntl.F_DUPFD, 90)  # inheritable, as a shell's `9>` is
+    ignored = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP, signal.SIGRTMIN)
+    before = [signal.signal(number, signal.SIG_IGN) for number in ignored]
+    try:
+        said = await _say(tmp_path / "out", "ls /proc/self/fd; cat /proc/self/status /proc/self/limits; env")
+    finally:
+        os.close(lock_fd)
+        for number, handler in zip(ignored, before, strict=True):
+            signal.signal(number, handler)
+    lines = said.splitlines()
+    assert lines[:4] == ["0", "1", "2", "3"]  # the last is ls's own, of the directory
+    assert lines[4].startswith("Name:")
+    values = dict(line.split(":\t", 1) for line in lines if line.startswith("Sig"))
+    of_threads = 1 << 31 | 1 << 32  # which glibc's posix_spawn leaves ignored; shelld's launcher resets them
+    assert (int(values["SigIgn"], 16) & ~of_threads, int(values["SigBlk"], 16)) == (0, 0)
+    assert Path("/proc/self/limits").read_text() in said
+    assert "LEAKED" not in said
+    assert "LANG=C.UTF-8" in lines
+
+
+async def _say(path: Path, script: str) -> str:
+    """Return what a shell that was started apart prints."""
+    with path.open("wb") as output:
+        child = spawn_detached(["/bin/sh", "-c", script], {"LANG": "C.UTF-8"}, output.fileno())
+    async with asyncio.timeout(30):
+        assert await child.exited == 0
+    return path.read_text()
 
 
 async def test_a_signal_is_told_as_a_negative_number() -> None:
