@@ -139,7 +139,10 @@ def test_an_rsa_key_in_a_certificate_has_at_least_2048_bits(
 def test_user_rc_runs_where_the_certificate_permits_it(
     server: Server, tmp_path: Path, options: tuple[str, ...], *, expected: bool
 ) -> None:
-    """By hand, `sshd` did the same for the default and for `no-user-rc`; here its user's home is not the test's to write to."""
+    """By hand, `sshd` did the same for the default and for `no-user-rc`.
+
+    Here the home of its user is not the test's to write to.
+    """
     if isinstance(server.running, Sshd):
         pytest.skip("sshd would run what is in the real home of the user")
     assert server.running.ssh("true").returncode == 0
