@@ -62,8 +62,12 @@ class ListenSettings(_Section):
     macs: tuple[str, ...] = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com")
     """Offered to clients that use no AEAD cipher. Encrypt-and-MAC (`hmac-sha2-256`, `hmac-sha2-512`) is left
     out because it authenticates the plain text; an old client may need it, and then it is added here."""
-    version: str = "Fairlead"
-    """Shown in the version exchange after `SSH-2.0-`; letters, digits, `.` and `_`."""
+    version: Annotated[str, Field(pattern=r"^[!-,.-~]+( [ -~]+)?$", max_length=200)] = "OpenSSH_9.9 Fairlead"
+    """Shown in the version exchange after `SSH-2.0-` (RFC 4253 §4.2): a software version of printable ASCII
+    without blanks and `-`, then perhaps a blank and a comment. Clients choose their behaviour by it, and what
+    is behind Fairlead behaves as OpenSSH does. Servers that do not begin with `OpenSSH` get no `eow` from
+    `ssh` (`ssh host yes | head -1` then never ends), the arguments of sftp's SYMLINK the other way round from
+    asyncssh, libssh and npm's ssh2, and no Unix-socket forwards from ssh2."""
 
 
 class LoginSettings(_Section):

@@ -27,6 +27,8 @@ class OrderedRequests(asyncssh.SSHServerConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.no_more_sessions = False
+        """Whether the client said that it opens no further session (PROTOCOL of OpenSSH, section 2.2)."""
         self._is_serving = False
         self._unanswered: object = None
         """The request whose handler has been called and has not reported yet."""
@@ -79,6 +81,12 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         super().connection_lost(exc)
 
     # ----------------------------------------------------------------------------- the requests
+
+    def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Take the client's word that it opens no further session."""
+        packet.check_end()
+        self.no_more_sessions = True
+        self._report_global_response(True)
 
     def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
         """Refuse to prove a key twice: each is a signature, and one packet has room for hundreds."""
