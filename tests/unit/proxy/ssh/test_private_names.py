@@ -26,6 +26,7 @@ _METHODS = {
     "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
     "_finish_userauth": ["self", "begin_auth", "method", "packet"],
     "_process_service_request": ["self", "_pkttype", "_pktid", "packet"],
+    "_send_ext_info": ["self"],
     "_process_newkeys": ["self", "_pkttype", "_pktid", "packet"],
     "_update_recv_pktlen": ["self", "max_pktsize"],
     "create_task": ["self", "coro", "task_logger"],
@@ -33,6 +34,7 @@ _METHODS = {
 _ATTRIBUTES = (
     "_global_request_queue",
     "_local_listeners",
+    "_extensions_to_send",
     "_channels",
     "_next_decompressor",
     "_max_recv_pktlen",
