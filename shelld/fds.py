@@ -34,10 +34,13 @@ def keep_from_children() -> None:
                 os.set_inheritable(int(name), False)
 
 
-async def readable(fd: int) -> None:
-    """Wait until `fd` has something to read, an end included. One waiter a descriptor."""
+async def readable(fd: int, ready: asyncio.Future[None] | None = None) -> None:
+    """Wait until `fd` has something to read, an end included. One waiter a descriptor.
+
+    A caller that gives `ready` may end the wait by settling it.
+    """
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
+    ready = ready or loop.create_future()
     loop.add_reader(fd, _settle, ready)
     try:
         await ready
@@ -85,19 +88,28 @@ class Source:
         self._size = _FIRST_READ_BYTES
         self._pipe = pipe
         self._bulk = False
+        self._abandoned = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def abandon(self) -> None:
+        """Make this and every later read return the end, whatever waits; `fd` stays open."""
+        self._abandoned = True
+        if self._waiting is not None:
+            _settle(self._waiting)
 
     async def read(self) -> bytes:
         """Return what waits, or wait for the first byte; b"" is the end.
 
         Raises: ConnectionResetError when the peer of a socket broke the connection.
         """
-        while True:
+        while not self._abandoned:
             if self._bulk:
                 await self._gather()
             try:
                 data = os.read(self._fd, self._size)
             except BlockingIOError:
-                await readable(self._fd)
+                self._waiting = asyncio.get_running_loop().create_future()
+                await readable(self._fd, self._waiting)
                 continue
             self._bulk = len(data) >= _BULK_BYTES
             if len(data) == self._size:
@@ -105,6 +117,7 @@ class Source:
             elif len(data) * 8 < self._size > _FIRST_READ_BYTES:
                 self._size //= 2  # a large buffer costs page faults that a small answer need not pay
             return data
+        return b""
 
     async def _gather(self) -> None:
         """Let a fast writer fill the frame, for as long as a turn of the loop brings more than it costs.

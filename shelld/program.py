@@ -78,7 +78,12 @@ class BreakRequest:
     """A break on the terminal line."""
 
 
-Input = memoryview | Eof | WindowSize | SignalRequest | BreakRequest
+@dataclass(frozen=True, slots=True)
+class StdoutClose:
+    """The end of everybody's interest in stdout."""
+
+
+Input = memoryview | Eof | WindowSize | SignalRequest | BreakRequest | StdoutClose
 
 
 class Output(Protocol):
@@ -151,7 +156,7 @@ class Program:
             self._farewell.hang_up(self.pid)
 
     async def _drain(self, output: Output) -> Ended:
-        pumps = [aio.spawn(_pump(self._stdio.out, output.stdout), name=f"stdout {self.pid}")]
+        pumps = [aio.spawn(self._pump_stdout(output), name=f"stdout {self.pid}")]
         if self._stdio.err is not None:
             pumps.append(aio.spawn(_pump(self._stdio.err, output.stderr), name=f"stderr {self.pid}"))
         try:
@@ -164,6 +169,11 @@ class Program:
             return how_it_ended(await asyncio.shield(self._end))
         finally:
             await aio.end(pumps)
+
+    async def _pump_stdout(self, output: Output) -> None:
+        """Carry stdout to its end or until nobody reads it, then close our end of its pipe."""
+        await _pump(self._stdio.out, output.stdout)
+        self._stdio.close_out()
 
     async def _feed(self, receive: Callable[[], Awaitable[Input | None]]) -> None:
         ended = False
@@ -179,6 +189,8 @@ class Program:
                 self._resize(item)
             elif isinstance(item, SignalRequest):
                 self._signal(item.name)
+            elif isinstance(item, StdoutClose):
+                self._stdio.abandon_out()
             else:
                 self._break()
         self._stdio.stdin.put_eof()

@@ -46,7 +46,7 @@ _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
 VERSION = pb.Version(major=1, minor=3)
-FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain")
+FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain", "stdout-close")
 MAX_ANNOUNCEMENT = 1000
 """Characters."""
 

@@ -126,6 +126,9 @@ class Stdio:
     tty = ""
     """Path of the slave; empty for pipes."""
     master = -1
+    _pipe_out: Source | None = None
+    """What `out` is without a terminal."""
+    _out_fd = -1
 
     def __init__(self, theirs: tuple[int, int, int], ours: set[int]) -> None:
         """Made by `terminal` and `pipes`."""
@@ -162,7 +165,9 @@ class Stdio:
             for fd in stdio.theirs:
                 os.fchown(fd, account.uid, account.gid)  # or /dev/stderr could not be opened by name
         stdio.stdin = Stdin(Sink(stdin_write, pipe=True), lambda: stdio._give_back(stdin_write))
-        stdio.out, stdio.err = Source(out_read, pipe=True), Source(err_read, pipe=True)
+        stdio.out = stdio._pipe_out = Source(out_read, pipe=True)
+        stdio._out_fd = out_read
+        stdio.err = Source(err_read, pipe=True)
         return stdio
 
     def close_theirs(self) -> None:
@@ -170,6 +175,22 @@ class Stdio:
         for fd in set(self.theirs) - {-1}:
             os.close(fd)
         self.theirs = (-1, -1, -1)
+
+    def abandon_out(self) -> None:
+        """End the reads of stdout: the next one returns the end. With a terminal nothing is done.
+
+        `sshd` closes a terminal's output neither: the program would be hung up.
+        """
+        if self._pipe_out is not None:
+            self._pipe_out.abandon()
+
+    def close_out(self) -> None:
+        """Close our end of stdout's pipe, so that a program that still writes gets SIGPIPE or EPIPE.
+
+        Called when nobody reads `out` any more. With a terminal nothing is done.
+        """
+        if self._out_fd in self._ours:
+            self._give_back(self._out_fd)
 
     def close(self) -> None:
         """Close everything; for a terminal this hangs up its session."""

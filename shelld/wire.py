@@ -21,7 +21,7 @@ from shelld.aio import LINGER_S
 from shelld.errors import CallGone, OpenCode, OpenError, ProtocolError, StartCode, StartError
 from shelld.fds import MAX_FRAME_BYTES
 from shelld.listen import Arrival
-from shelld.program import BreakRequest, Ended, Eof, Input, SignalRequest
+from shelld.program import BreakRequest, Ended, Eof, Input, SignalRequest, StdoutClose
 from shelld.pty import PtySpec, WindowSize
 from shelld.relay import Received
 from shelld.reserved import Reserved
@@ -269,6 +269,8 @@ def run_input(frame: object) -> Input:
             return SignalRequest(frame.signal)
         case "break_ms":
             return BreakRequest()
+        case "stdout_close":
+            return StdoutClose()
         case "start":
             raise ProtocolError("second start frame")
     raise ProtocolError("frame without a known field")

@@ -83,6 +83,14 @@ class BulkChannel(SSHChannel[bytes]):
             super()._flush_send_buf()  # what is to be said when the buffer is empty
         return sent
 
+    def drop_unsent(self) -> None:
+        """Forget the data that was written and has not gone out, but for extended data (stderr)."""
+        kept = [(view, datatype) for view, datatype in self._send_buf if datatype is not None]
+        size = sum(len(view) for view, _ in kept)
+        self._discarded_bytes += self._send_buf_len - size
+        self._send_buf[:], self._send_buf_len = kept, size
+        self._flush_send_buf()
+
     def _process_window_adjust(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         """Widen the window, and send at the end of the slice: thousands of adjustments are one."""
         if self._recv_state not in ("open", "eof_pending", "eof"):
@@ -207,6 +215,15 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         if not self._conn.check_certificate_permission("agent-forwarding"):
             return False
         return self._program.ssh_agent_requested()
+
+    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
+        """Hear that nobody reads stdout any more (PROTOCOL of OpenSSH, section 2.1).
+
+        `sshd` answers failure where an answer is asked for, which OpenSSH does not.
+        """
+        packet.check_end()
+        self._program.reader_left()
+        return False
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:
         # asyncssh would say the same no from a task, and what comes behind it would pile up until then.

@@ -420,6 +420,10 @@ class ClientConnection(LoginGuard):
         return self.principal
 
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
+        """Open a session. Raises: ProtocolError after `no-more-sessions`, at which `sshd` hangs up too."""
+        if self.conn.no_more_sessions:
+            self.log.warning("session after the client gave up sessions")
+            raise asyncssh.ProtocolError("a session after no-more-sessions@openssh.com")
         principal = self._principal_for_channel()
         session = ProgramSession(self, principal)
         return SessionChannel.of(self.conn, session, self.shared.settings.relay), session
@@ -434,16 +438,18 @@ class ClientConnection(LoginGuard):
         return dial(self, self._principal_for_channel(dest_path), UnixTarget(dest_path))
 
     async def server_requested(self, listen_host: str, listen_port: int) -> RemoteListener | bool:
-        return len(listen_host) <= _TARGET_CHARS and await self._listen(TcpTarget(listen_host, listen_port))
+        bind = TcpTarget(listen_host.lower(), listen_port)
+        return len(listen_host) <= _TARGET_CHARS and await self._listen(bind, listen_host)
 
     async def unix_server_requested(self, listen_path: str) -> RemoteListener | bool:
-        return len(listen_path) <= _TARGET_CHARS and await self._listen(UnixTarget(listen_path))
+        bind = UnixTarget(listen_path)
+        return len(listen_path) <= _TARGET_CHARS and await self._listen(bind, listen_path)
 
-    async def _listen(self, bind: TcpTarget | UnixTarget) -> RemoteListener | bool:
+    async def _listen(self, bind: TcpTarget | UnixTarget, spelling: str) -> RemoteListener | bool:
         if self.principal is None or self._listeners >= self.shared.settings.connection.max_listeners:
             return False
         self._listeners += 1
-        listener = await RemoteListener.open(self, self.principal, bind, self._listener_closed)
+        listener = await RemoteListener.open(self, self.principal, bind, spelling, self._listener_closed)
         return listener or False
 
     def _listener_closed(self) -> None:

@@ -191,10 +191,11 @@ def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOp
 class RemoteListener(asyncssh.SSHListener):
     """A `-R` listener in the workspace; each connection to it becomes a channel to the client."""
 
-    def __init__(self, owner: "ClientConnection", bind: TcpTarget | UnixTarget) -> None:
+    def __init__(self, owner: "ClientConnection", bind: TcpTarget | UnixTarget, spelling: str) -> None:
         super().__init__()
         self._owner = owner
         self._bind = bind
+        self._spelling = spelling
         self._port = 0
         self._task: asyncio.Task[None] | None = None
         self._ordered: End | None = None
@@ -205,13 +206,15 @@ class RemoteListener(asyncssh.SSHListener):
         owner: "ClientConnection",
         principal: Principal,
         bind: TcpTarget | UnixTarget,
+        spelling: str,
         closed: Callable[[], None],
     ) -> "RemoteListener | None":
         """Bind in the workspace; None when that fails, for the reason that is logged.
 
+        `spelling` is the host or path as the client wrote it, by which it finds its forward again.
         RFC 4254 §7.1 has no words for a refused global request.
         """
-        listener = cls(owner, bind)
+        listener = cls(owner, bind, spelling)
         bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         listener._task = owner.tasks.spawn(listener._serve(principal, bound), name=f"listen {bind}")
         listener._task.add_done_callback(lambda _: closed())
@@ -279,11 +282,11 @@ class RemoteListener(asyncssh.SSHListener):
                     port = self._bind.port or self._port
                     tcp = conn.create_tcp_channel()
                     await tcp.accept(
-                        lambda: session, self._bind.host, port, accepted.peer_host, accepted.peer_port
+                        lambda: session, self._spelling, port, accepted.peer_host, accepted.peer_port
                     )
                 else:
                     unix = conn.create_unix_channel()
-                    await unix.accept(lambda: session, self._bind.path)
+                    await unix.accept(lambda: session, self._spelling)
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:
             session.failed(exc)

@@ -31,6 +31,7 @@ class Channel(Protocol):
     @property
     def unsent_bytes(self) -> int: ...
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def drop_unsent(self) -> None: ...
 
 
 class Sink(Protocol):
@@ -197,7 +198,7 @@ class Inbound:
 class Outbound:
     """What goes to the client, no faster than the client and its connection take it."""
 
-    __slots__ = ("_channel", "_connection", "_written", "gate")
+    __slots__ = ("_channel", "_connection", "_is_unread", "_written", "gate")
 
     def __init__(self, connection: Gate) -> None:
         self.gate = Gate()
@@ -205,6 +206,7 @@ class Outbound:
         self._connection = connection
         self._channel: Channel | None = None
         self._written = 0
+        self._is_unread = False
 
     @property
     def sent(self) -> int:
@@ -218,7 +220,7 @@ class Outbound:
     async def write(self, data: Buffer, datatype: int | None = None) -> None:
         """Send payload, then wait until more may follow. A closed channel swallows it."""
         channel = self._channel
-        if channel is None or channel.is_closing():
+        if channel is None or channel.is_closing() or (self._is_unread and datatype is None):
             return
         channel.write(data, datatype)
         self._written += len(data)
@@ -245,6 +247,12 @@ class Outbound:
         if self._channel is not None and not self._channel.is_closing():
             self._channel.set_write_buffer_limits(0)
             await self.gate.wait()
+
+    def abandon_stdout(self) -> None:
+        """Drop stdout from now on, and what of it has not gone out; stderr goes on."""
+        self._is_unread = True
+        if self._channel is not None and not self._channel.is_closing():
+            self._channel.drop_unsent()
 
     def write_eof(self) -> None:
         """Send EOF after what was written; the other direction goes on."""

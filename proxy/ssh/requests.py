@@ -27,6 +27,8 @@ class OrderedRequests(asyncssh.SSHServerConnection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.no_more_sessions = False
+        """Whether the client said that it opens no further session (PROTOCOL of OpenSSH, section 2.2)."""
         self._is_serving = False
         self._unanswered: object = None
         """The request whose handler has been called and has not reported yet."""
@@ -80,6 +82,12 @@ class OrderedRequests(asyncssh.SSHServerConnection):
 
     # ----------------------------------------------------------------------------- the requests
 
+    def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
+        """Take the client's word that it opens no further session."""
+        packet.check_end()
+        self.no_more_sessions = True
+        self._report_global_response(True)
+
     def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
         """Refuse to prove a key twice: each is a signature, and one packet has room for hundreds."""
         asked, keys = SSHPacket(packet.get_remaining_payload()), []
@@ -90,18 +98,44 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         else:
             super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
 
-    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
-        try:
-            super()._process_cancel_tcpip_forward_global_request(packet)
-        except asyncssh.ProtocolError:
+    def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Listen at the address as the client spells it, where asyncssh would make it lower case.
+
+        The same spelling goes back in `forwarded-tcpip`, by which a client finds its forward: OpenSSH
+        compares it byte by byte and refuses every connection to `LocalHost` that comes as `localhost`.
+        """
+        address = _address(packet)
+        permitted = self.check_key_permission("port-forwarding") and self.check_certificate_permission(
+            "port-forwarding"
+        )
+        if address is None or not permitted:
             self._report_global_response(False)
+        else:
+            self.create_task(self._finish_port_forward(*address))
+
+    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
+        """Unbind, and say no to the cancelling of what is not there; asyncssh would end the connection."""
+        address = _address(packet)
+        listener = self._local_listeners.pop(address, None) if address is not None else None
+        if listener is not None:
+            listener.close()
+        self._report_global_response(listener is not None)
 
     def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
         self, packet: SSHPacket
     ) -> None:
-        """As for TCP."""
+        """Say no to the cancelling of what is not there, as for TCP."""
         try:
             super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
         except asyncssh.ProtocolError:
             self._report_global_response(False)
+
+
+def _address(packet: SSHPacket) -> tuple[str, int] | None:
+    """Return host and port of a forward (RFC 4254 §7.1); None for a host that is not UTF-8."""
+    host, port = packet.get_string(), packet.get_uint32()
+    packet.check_end()
+    try:
+        return host.decode(), port
+    except UnicodeDecodeError:
+        return None

@@ -67,6 +67,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._env_bytes = 0
         self._left_out = 0
         self._untold = 0
+        self._has_reader = True
         self._limits = settings.connection
         self._pty: Pty | None = None
         self._wants_ssh_agent = False
@@ -162,6 +163,21 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if self._program is None:
             return False
         return self._tell_if_few(self._program.send_break, msec)
+
+    def reader_left(self) -> None:
+        """Close the program's stdout: at the client nobody reads it any more.
+
+        With a terminal nothing is done: `sshd` lets the program go on until its terminal is full.
+        """
+        if self._pty is not None or not self._has_reader:
+            return
+        self._has_reader = False
+        self._outbound.abandon_stdout()
+        self._close_unread()
+
+    def _close_unread(self) -> None:
+        if self._program is not None and not self._has_reader:
+            self._tell(self._program.close_stdout(), "close stdout")
 
     def data_received(self, data: Buffer, datatype: int | None) -> None:
         if datatype is None:
@@ -296,6 +312,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 self._resize(program, self._pty.window)
             if isinstance(self._kind, Shell) and self._pty is not None:
                 await self._screen.say(prompts.splash(running.splash))
+            self._close_unread()
             stack.callback(self._forget_program)
             end = await relay_program(
                 carried,

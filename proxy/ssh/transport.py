@@ -43,6 +43,8 @@ from proxy.ssh.turns import Turn, metered
 _log = structlog.get_logger("ssh")
 
 _USERAUTH = String("ssh-userauth")
+_MSG_PING, _MSG_PONG = 192, 193
+"""Of OpenSSH since 9.4 (its PROTOCOL, section 1.9), which hides the timing of keystrokes among them."""
 _PACKET_BYTES = 64
 """What a packet has besides its payload, in the buffers of the transport too; a round number."""
 GOODBYE_S = 2.0
@@ -392,6 +394,17 @@ class TunedConnection(OrderedRequests, BulkConnection):
         if (tcp := self.get_extra_info("socket")) is not None and hasattr(socket, "TCP_QUICKACK"):
             tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
+    def _send_ext_info(self) -> None:
+        """Announce that we answer pings."""
+        self._extensions_to_send[b"ping@openssh.com"] = b"0"
+        super()._send_ext_info()
+
+    def _process_ping(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        """Send back what a ping carries; before the login asyncssh lets no such packet get here."""
+        data = packet.get_string()
+        packet.check_end()
+        self.send_packet(_MSG_PONG, String(data))
+
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
         """Prove the chosen key later as it is proved now: OpenSSH accepts no other RSA signature."""
         chosen = super().choose_server_host_key(peer_host_key_algs)
@@ -527,6 +540,7 @@ TunedConnection._packet_handlers = {
     MSG_NEWKEYS: TunedConnection._process_newkeys,
     MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
     MSG_GLOBAL_REQUEST: TunedConnection._process_global_request,
+    _MSG_PING: TunedConnection._process_ping,
 }
 
 

@@ -91,7 +91,8 @@ class Link:
 
     async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
-        program = Program(self._run(metadata=self._signed(principal.attempt.user_string.account)))
+        call = self._run(metadata=self._signed(principal.attempt.user_string.account))
+        program = Program(call, self.features)
         with self._marking(program):
             await program.start(frames.start(spec, principal, program_id), self._settings.program_timeout_s)
         return program

@@ -1,7 +1,7 @@
 """One Run, Dial, Accept or Listen: a bidirectional stream with one owner and typed frames."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence, Set
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -99,9 +99,11 @@ class _Stream(Generic[_Out]):
 class Program(_Stream[pb.RunOutput]):
     """One running shell, command or subsystem."""
 
-    def __init__(self, call: "aio.StreamStreamCall[Any, Any]") -> None:
+    def __init__(self, call: "aio.StreamStreamCall[Any, Any]", features: Set[str] = frozenset()) -> None:
+        """`features` are those of the handshake."""
         super().__init__(call)
         self.pid = 0
+        self._features = features
         self._credit = 0
         self._limited = False
         self._credited = asyncio.Event()
@@ -160,6 +162,14 @@ class Program(_Stream[pb.RunOutput]):
     async def send_break(self, length_ms: int) -> None:
         """Send a break (RFC 4335); 0 means the default length."""
         await self._send(pb.RunInput(break_ms=length_ms))
+
+    async def close_stdout(self) -> None:
+        """Have the program's next write to stdout fail, as on a pipe that its reader left.
+
+        Nothing is done where shelld is older than the feature "stdout-close".
+        """
+        if "stdout-close" in self._features:
+            await self._send(pb.RunInput(stdout_close=_EOF))
 
     async def read(self) -> Output | frames.StdoutEof | frames.Notice | model.Exit:
         """Wait for what the program does, or the person is told, next; an Exit is the last.

@@ -247,6 +247,43 @@ async def test_a_client_that_reads_late_still_gets_the_last_output_and_the_exit(
     os.kill(int((served.home / "pid").read_text()), signal.SIGKILL)
 
 
+async def test_program_that_writes_on_after_its_reader_left_ends_by_sigpipe(served: Shelld) -> None:
+    running = await start(served, "exec yes")
+    await running.until("y\n")
+    await running.send(stdout_close=pb.Eof())
+    assert (await running.end()).signal == "PIPE"
+
+
+async def test_program_that_ignores_sigpipe_learns_by_epipe_that_its_reader_left(served: Shelld) -> None:
+    running = await start(served, "trap '' PIPE; yes; echo told >&2; read line; echo $line >&2; exit 7")
+    await running.until("y\n")
+    await running.send(stdout_close=pb.Eof())
+    await running.type("stdin goes on\n")
+    ran = await running.end()
+    assert ran.err.endswith("told\nstdin goes on\n")
+    assert ran.status == 7
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_program_that_writes_nothing_is_not_troubled_by_a_reader_that_left(
+    served: Shelld, times: int
+) -> None:
+    running = await start(served, "read line; exit 3")
+    for _ in range(times):
+        await running.send(stdout_close=pb.Eof())
+    await running.type("go\n")
+    assert (await running.end()).status == 3
+
+
+async def test_terminal_has_no_reader_that_leaves(served: Shelld) -> None:
+    running = await start(served, "read line; echo heard; exit 4", pty=pty())
+    await running.send(stdout_close=pb.Eof())
+    await running.type("go\n")
+    ran = await running.end()
+    assert "heard" in ran.out
+    assert ran.status == 4
+
+
 async def test_background_job_without_our_pipes_holds_nobody(served: Shelld) -> None:
     ran = await run(served, "sleep 600 >/dev/null 2>&1 </dev/null & echo $!")
     assert ran.status == 0

@@ -22,6 +22,9 @@ from proxy.workspaces.state import State
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20
 
+BANNER = b"SSH-2.0-OpenSSH_9.9 Fairlead\r\n"
+"""What a proxy with default settings says first."""
+
 _made: list[bytes] = []
 
 

@@ -133,6 +133,7 @@ _WELL_FORMED: dict[Handler, Callable[[int], bytes]] = dict(
         _global("cancel-streamlocal-forward@openssh.com", String("/nowhere/at/all")),
         _global("keepalive@openssh.com"),
         _global("hostkeys-prove-00@openssh.com", String("x")),
+        _global("no-more-sessions@openssh.com"),
         _plain(81),
         _plain(82),
         _plain(CHANNEL_OPEN, String("nothing"), UInt32(9), UInt32(9), UInt32(9)),
@@ -166,8 +167,10 @@ _WELL_FORMED: dict[Handler, Callable[[int], bytes]] = dict(
         _request("exit-signal", String("TERM"), Boolean(False), String(""), String("")),
         _request("auth-agent-req@openssh.com"),
         _request("keepalive@openssh.com"),
+        _request("eow@openssh.com"),
         _channel(99),
         _channel(100),
+        _plain(192, String("PING!")),
     ]
 )
 

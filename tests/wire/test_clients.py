@@ -14,7 +14,7 @@ import paramiko
 import pytest
 from asyncssh.packet import SSHPacket
 
-from tests.wire.harness import Fairlead, free_port, needs
+from tests.wire.harness import BANNER, Fairlead, free_port, needs
 from tests.wire.peers import MIB, Peer, at_once, connect, echo, noise, received
 from tests.wire.terminal import Terminal
 
@@ -138,7 +138,7 @@ class TestOpenSsh:
 def kexinit_of(link: socket.socket) -> SSHPacket:
     """Read the server's first packet, which comes unasked (RFC 4253 §7.1)."""
     with link.makefile("rb") as stream:
-        assert stream.readline().startswith(b"SSH-2.0-Fairlead")
+        assert stream.readline().startswith(BANNER)
         length = int.from_bytes(stream.read(4), "big")
         packet = stream.read(length)
     return SSHPacket(packet[1 : -packet[0]])

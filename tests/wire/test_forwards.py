@@ -174,6 +174,23 @@ def test_a_server_that_speaks_first_is_heard_from_its_first_byte(road: Road, cha
                 assert link.recv(100) == b"220 welcome\r\n"
 
 
+@pytest.mark.parametrize("host", ["LocalHost", "localhost", "127.0.0.1", ""])
+def test_a_remote_forward_is_known_to_its_client_by_the_address_as_it_was_asked_for(
+    master: Master, host: str
+) -> None:
+    """OpenSSH compares the address byte by byte, and refuses connections of a forward it does not find."""
+    with Peer(greet) as peer:
+        allocated = master.forward("-R", f"{host}:0:{peer.target}")
+        port = free_port()
+        spec = f"{host}:{port}:{peer.target}"
+        master.forward("-R", spec)
+        for each in (int(allocated), port):
+            with connect(each) as link:
+                assert link.recv(100) == b"220 welcome\r\n"
+        assert master.control("cancel", "-R", spec).returncode == 0
+        until(lambda: not _listens(port), "the port is free again")
+
+
 def test_cancelling_a_remote_forward_leaves_its_connections_alone(
     make_fairlead: MakeFairlead,
 ) -> None:

@@ -15,7 +15,7 @@ import paramiko
 import pytest
 from asyncssh.packet import String
 
-from tests.wire.harness import Fairlead
+from tests.wire.harness import BANNER, Fairlead
 from tests.wire.peers import until
 from tests.wire.terminal import Terminal
 
@@ -126,8 +126,8 @@ def test_whoever_says_nothing_is_disconnected(fairlead: Fairlead) -> None:
         socket.create_connection(("127.0.0.1", fairlead.port)) as half_way,
     ):
         half_way.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
-        assert until_closed(mute).startswith(b"SSH-2.0-Fairlead")
-        assert until_closed(half_way).startswith(b"SSH-2.0-Fairlead")
+        assert until_closed(mute).startswith(BANNER)
+        assert until_closed(half_way).startswith(BANNER)
     assert fairlead.ssh("echo others").stdout == b"others\n"
 
 

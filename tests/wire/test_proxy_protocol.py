@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.contract.natsserver import NatsServer
-from tests.wire.harness import Fairlead, free_port, needs
+from tests.wire.harness import BANNER, Fairlead, free_port, needs
 from tests.wire.listener import Ears
 from tests.wire.newcomer import make_key
 from tests.wire.peers import until
@@ -228,7 +228,7 @@ def test_a_header_from_anybody_else_is_no_header(behind: Fairlead) -> None:
         heard = b""
         while piece := link.recv(4_096):
             heard += piece
-    assert heard.startswith(b"SSH-2.0-Fairlead\r\n")
+    assert heard.startswith(BANNER)
     assert FORGED not in behind.log
 
 

@@ -141,6 +141,7 @@ class RunInput(_message.Message):
     WINDOW_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     BREAK_MS_FIELD_NUMBER: _builtins.int
+    STDOUT_CLOSE_FIELD_NUMBER: _builtins.int
     stdin: _builtins.bytes
     """1 to max_frame_bytes"""
     signal: _builtins.str
@@ -157,6 +158,12 @@ class RunInput(_message.Message):
     def window(self) -> Global___WindowSize:
         """ignored without a PTY"""
 
+    @_builtins.property
+    def stdout_close(self) -> Global___Eof:
+        """Nobody reads stdout any more: the program's next write to it fails with EPIPE, and stdout frames
+        end soon. Ignored with a PTY. Version 1.3, feature "stdout-close".
+        """
+
     def __init__(
         self,
         *,
@@ -166,12 +173,13 @@ class RunInput(_message.Message):
         window: Global___WindowSize | None = ...,
         signal: _builtins.str = ...,
         break_ms: _builtins.int = ...,
+        stdout_close: Global___Eof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["break_ms", b"break_ms", "frame", b"frame", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["break_ms", b"break_ms", "frame", b"frame", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof", "stdout_close", b"stdout_close", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["break_ms", b"break_ms", "frame", b"frame", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["break_ms", b"break_ms", "frame", b"frame", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_eof", b"stdin_eof", "stdout_close", b"stdout_close", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["start", "stdin", "stdin_eof", "window", "signal", "break_ms"]  # noqa: Y015
+    _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["start", "stdin", "stdin_eof", "window", "signal", "break_ms", "stdout_close"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_frame) -> _WhichOneofReturnType_frame | None: ...
 

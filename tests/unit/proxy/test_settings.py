@@ -68,6 +68,10 @@ def test_home_is_absolute_and_knows_the_tilde(monkeypatch: pytest.MonkeyPatch) -
         ({"FAIRLEAD_NO_SUCH": "1"}, ["FAIRLEAD_NO_SUCH: there is no such setting"]),
         ({"FAIRLEAD_RELAY__NO_SUCH": "1"}, ["FAIRLEAD_RELAY__NO_SUCH: there is no such setting"]),
         ({"FAIRLEAD_PROXY_ID": "Not A Label"}, ["FAIRLEAD_PROXY_ID: "]),
+        *(
+            ({"FAIRLEAD_SSH__VERSION": version}, ["FAIRLEAD_SSH__VERSION: ", "must be printable ASCII"])
+            for version in ("", " x", "x ", "a-b", "caf\xe9", "x\r\ny", "x" * 201)
+        ),
         ({"FAIRLEAD_LOGIN__TIMEOUT_S": "10"}, ["login", "key_exchange_timeout_s must not exceed timeout_s"]),
         ({"FAIRLEAD_HOME": "x", "FAIRLEAD_HOME__SUB": "y"}, ["HOME"]),
         (

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld import wire
 from shelld.errors import OpenError, ProtocolError, StartError
-from shelld.program import BreakRequest, Ended, Eof, SignalRequest
+from shelld.program import BreakRequest, Ended, Eof, SignalRequest, StdoutClose
 from shelld.pty import WindowSize
 
 SIZES = [1, 2, 127, 128, 129, 16383, 16384, 65536, 1048576]
@@ -48,6 +48,7 @@ def test_later_frames_of_a_run() -> None:
     assert taken(window=pb.WindowSize(columns=1, rows=2, width_px=3, height_px=4)) == WindowSize(1, 2, 3, 4)
     assert taken(signal="INT") == SignalRequest("INT")
     assert taken(break_ms=0) == BreakRequest()
+    assert taken(stdout_close=pb.Eof()) == StdoutClose()
     for bad in ({"start": pb.Start()}, {}, {"stdin": bytes(wire.MAX_FRAME_BYTES + 1)}):
         with pytest.raises(ProtocolError):
             taken(**bad)

@@ -20,15 +20,26 @@ _METHODS = {
     "_service_next_global_request": ["self"],
     "_report_global_response": ["self", "result"],
     "_process_hostkeys_prove_00_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_process_tcpip_forward_global_request": ["self", "packet"],
+    "_finish_port_forward": ["self", "listen_host", "listen_port"],
     "_process_cancel_tcpip_forward_global_request": ["self", "packet"],
     "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
     "_finish_userauth": ["self", "begin_auth", "method", "packet"],
     "_process_service_request": ["self", "_pkttype", "_pktid", "packet"],
+    "_send_ext_info": ["self"],
     "_process_newkeys": ["self", "_pkttype", "_pktid", "packet"],
     "_update_recv_pktlen": ["self", "max_pktsize"],
     "create_task": ["self", "coro", "task_logger"],
 }
-_ATTRIBUTES = ("_global_request_queue", "_channels", "_next_decompressor", "_max_recv_pktlen", "_transport")
+_ATTRIBUTES = (
+    "_global_request_queue",
+    "_local_listeners",
+    "_extensions_to_send",
+    "_channels",
+    "_next_decompressor",
+    "_max_recv_pktlen",
+    "_transport",
+)
 
 
 @pytest.mark.parametrize("name", _METHODS)
