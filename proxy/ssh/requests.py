@@ -89,19 +89,3 @@ class OrderedRequests(asyncssh.SSHServerConnection):
             self._report_global_response(False)
         else:
             super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
-
-    def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Say no to the cancelling of what is not there; asyncssh would end the connection."""
-        try:
-            super()._process_cancel_tcpip_forward_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
-    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
-        self, packet: SSHPacket
-    ) -> None:
-        """As for TCP."""
-        try:
-            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
