@@ -12,7 +12,7 @@ from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import SSHPacket
 
 from proxy.settings import RelaySettings
-from proxy.ssh.tolerance import TolerantChannel, plain_terminal
+from proxy.ssh.tolerance import TolerantChannel, with_ascii_name
 from proxy.upstream.bulk import Buffer
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         return cast("str | None", self._conn.get_certificate_option("force-command"))
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
-        return super()._process_pty_req_request(plain_terminal(packet))
+        return super()._process_pty_req_request(with_ascii_name(packet))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

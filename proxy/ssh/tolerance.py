@@ -5,8 +5,8 @@ Here such a message is ignored, refused or answered for its own channel, and log
 number. Before the first keys everything stays as strict as asyncssh has it: what is lenient there can be used
 to make a handshake shorter (CVE-2023-48795).
 
-What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py; what
-`sshd` does with each message is the table of tests/wire/test_oddities.py.
+What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
+What `sshd` does with each message is the table of tests/wire/test_oddities.py.
 """
 
 from collections.abc import Awaitable
@@ -44,7 +44,7 @@ from asyncssh.constants import (
     OPEN_UNKNOWN_CHANNEL_TYPE,
 )
 from asyncssh.misc import ProtocolError
-from asyncssh.packet import Byte, PacketDecodeError, SSHPacket, String, UInt32
+from asyncssh.packet import PacketDecodeError, SSHPacket, String, UInt32
 
 _log = structlog.get_logger("ssh")
 
@@ -121,7 +121,9 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         try:
             if pkttype == MSG_CHANNEL_OPEN and self._is_refused(packet):
                 return True
-            if pkttype == MSG_CHANNEL_OPEN_CONFIRMATION:
+            if pkttype == MSG_GLOBAL_REQUEST:
+                packet = with_ascii_name(packet)
+            elif pkttype == MSG_CHANNEL_OPEN_CONFIRMATION:
                 packet = _with_room(packet)
             return super().process_packet(pkttype, pktid, packet)
         except _UNREADABLE as exc:
@@ -134,6 +136,8 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         """Whether a message means nothing to a server, or nothing at this time."""
         if number in _OF_SERVERS:
             return True
+        if number == MSG_NEWKEYS:
+            return not self._next_recv_encryption
         if number == MSG_EXT_INFO:
             return not self._can_recv_ext_info
         if number in (MSG_REQUEST_SUCCESS, MSG_REQUEST_FAILURE):
@@ -182,16 +186,17 @@ class TolerantChannel(SSHChannel[bytes]):
     """Received beyond the window since the client last kept to it."""
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> "bool | Awaitable[None]":
-        """Have a packet handled; what cannot be read, and is no request, closes the channel."""
+        """Have a packet handled; what cannot be read at all closes the channel."""
         if pkttype in self._packet_handlers and not self._expects(pkttype, packet):
             self._tolerate(pkttype, "not expected in this state of the channel")
             return True
         try:
+            if pkttype == MSG_CHANNEL_REQUEST:
+                packet = with_ascii_name(packet)
             return super().process_packet(pkttype, pktid, packet)
         except _UNREADABLE as exc:
             self._tolerate(pkttype, exc)
-            if pkttype != MSG_CHANNEL_REQUEST or not self._fail_request(packet):
-                self.abort()
+            self.abort()
             return True
 
     def _expects(self, number: int, packet: SSHPacket) -> bool:
@@ -202,18 +207,6 @@ class TolerantChannel(SSHChannel[bytes]):
         if number == MSG_CHANNEL_EXTENDED_DATA:
             return self._recv_state == "open" and _extended_type(packet) in self._read_datatypes
         return self._recv_state == "open" or number not in (MSG_CHANNEL_DATA, MSG_CHANNEL_EOF)
-
-    def _fail_request(self, packet: SSHPacket) -> bool:
-        """Answer a request with a name that is not ASCII; False when it cannot be read at all."""
-        asked = SSHPacket(packet.get_full_payload()[5:])
-        try:
-            asked.get_string()
-            wants_reply = asked.get_boolean()
-        except PacketDecodeError:
-            return False
-        if wants_reply and self._send_state not in ("close_pending", "closed"):
-            self.send_packet(MSG_CHANNEL_FAILURE)
-        return True
 
     def _service_next_request(self) -> None:
         """Answer a request that cannot be read with failure; all handlers answer at once."""
@@ -289,8 +282,12 @@ def _extended_type(packet: SSHPacket) -> int:
     return int.from_bytes(packet.get_remaining_payload()[:4], "big")
 
 
-def plain_terminal(packet: SSHPacket) -> SSHPacket:
-    """Return a `pty-req` whose terminal type is ASCII: a program is to see that it is none it knows."""
-    kind = packet.get_string()
-    name = kind.decode("ascii", "replace").encode("ascii", "replace")
-    return SSHPacket(String(name) + packet.get_remaining_payload())
+def with_ascii_name(packet: SSHPacket) -> SSHPacket:
+    """Return the rest of a packet with an ASCII string at its beginning: `?` stands for other bytes.
+
+    No name of a request has one, so that such a request is answered as any that is not known; neither has the
+    name of a terminal. Raises: PacketDecodeError.
+    """
+    name = packet.get_string()
+    plain = name.decode("ascii", "replace").encode("ascii", "replace")
+    return SSHPacket(String(plain) + packet.get_remaining_payload())
