@@ -10,6 +10,7 @@ What `sshd` does with each message is the table of tests/wire/test_oddities.py.
 """
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any, cast
 
 import asyncssh
@@ -22,6 +23,7 @@ from asyncssh.constants import (
     MSG_CHANNEL_FAILURE,
     MSG_CHANNEL_OPEN,
     MSG_CHANNEL_OPEN_CONFIRMATION,
+    MSG_CHANNEL_OPEN_FAILURE,
     MSG_CHANNEL_REQUEST,
     MSG_CHANNEL_SUCCESS,
     MSG_DEBUG,
@@ -65,6 +67,8 @@ _TO_OTHERS = {
 
 A packet for a channel that is closed is not: it was right when it was sent.
 """
+_LOGGED = 8
+"""Lines of one connection about what its client should not have sent."""
 _WINDOW_GRACE = 10
 """A client may exceed a window by this part of it, as with `sshd`."""
 
@@ -79,8 +83,8 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         """Number and sequence number of the last packet, and why asyncssh gives it to no handler, if so."""
 
     def tolerate(self, number: int, why: object) -> None:
-        """Log the first message of a number that broke a rule on this connection; there are 255 numbers."""
-        if number not in self._tolerated:
+        """Log the first message of a number that broke a rule on this connection, for a few numbers."""
+        if number not in self._tolerated and len(self._tolerated) < _LOGGED:
             self._tolerated.add(number)
             log = getattr(self.get_owner(), "log", _log)
             log.info("client broke the protocol", message=number, reason=str(why))
@@ -121,15 +125,15 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         try:
             if pkttype == MSG_CHANNEL_OPEN and self._is_refused(packet):
                 return True
-            if pkttype == MSG_GLOBAL_REQUEST:
-                packet = with_ascii_name(packet)
-            elif pkttype == MSG_CHANNEL_OPEN_CONFIRMATION:
-                packet = _with_room(packet)
+            if mend := _MENDED.get(pkttype):
+                packet = mend(packet)
             return super().process_packet(pkttype, pktid, packet)
         except _UNREADABLE as exc:
             if not self._auth_complete or pkttype in _ALWAYS_STRICT:
                 raise
             self.tolerate(pkttype, exc)
+            if pkttype in (MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_OPEN_FAILURE):
+                self._give_up_opening(packet)
             return pkttype == MSG_CHANNEL_OPEN and self._refuse_unreadable(packet)
 
     def _is_out_of_place(self, number: int) -> bool:
@@ -170,6 +174,13 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         self.send_channel_open_failure(sender, OPEN_CONNECT_FAILED, "the request cannot be read", "en-US")
         return True
 
+    def _give_up_opening(self, packet: SSHPacket) -> None:
+        """Fail the opening of ours that an unreadable answer is for: there will be no other answer."""
+        channel = self._channels.get(int.from_bytes(packet.get_full_payload()[1:5], "big"))
+        if channel is not None:
+            with suppress(ProtocolError):  # it is open already
+                channel.process_open_failure(OPEN_CONNECT_FAILED, "the answer cannot be read", "en-US")
+
     def _service_next_global_request(self) -> None:
         """Answer a request that cannot be read with failure."""
         try:
@@ -183,7 +194,7 @@ class TolerantChannel(SSHChannel[bytes]):
     """A channel that costs nothing but itself, and that only where bytes of it would be lost."""
 
     _excess_bytes = 0
-    """Received beyond the window since the client last kept to it."""
+    """Received beyond the window, ever; `sshd` forgets it at the next byte within the window."""
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> "bool | Awaitable[None]":
         """Have a packet handled; what cannot be read at all closes the channel."""
@@ -259,12 +270,8 @@ TolerantChannel._packet_handlers = {
 def _opened(packet: SSHPacket) -> tuple[bytes, int, int]:
     """Return type, sender's number and maximum packet of a CHANNEL_OPEN, and leave the packet unread."""
     opened = SSHPacket(packet.get_full_payload()[1:])
-    kind, sender, _, packet_bytes = (
-        opened.get_string(),
-        opened.get_uint32(),
-        opened.get_uint32(),
-        opened.get_uint32(),
-    )
+    kind = opened.get_string()
+    sender, _, packet_bytes = (opened.get_uint32() for _ in range(3))
     return kind, sender, packet_bytes
 
 
@@ -273,9 +280,22 @@ def _with_room(packet: SSHPacket) -> SSHPacket:
     payload = packet.get_full_payload()
     if payload[13:17] == bytes(4):
         payload = payload[:16] + b"\x01" + payload[17:]
-    changed = SSHPacket(payload)
-    changed.get_byte()
-    return changed
+    return _past_number(payload)
+
+
+def _with_plain_reason(packet: SSHPacket) -> SSHPacket:
+    """Return a CHANNEL_OPEN_FAILURE whose text is UTF-8. Raises: PacketDecodeError."""
+    recipient, code, reason = packet.get_uint32(), packet.get_uint32(), packet.get_string()
+    text = String(reason.decode("utf-8", "replace"))
+    number = packet.get_full_payload()[:1]
+    return _past_number(number + UInt32(recipient) + UInt32(code) + text + String("en-US"))
+
+
+def _past_number(payload: bytes) -> SSHPacket:
+    """Return a packet as a handler takes it, the number of its message read."""
+    packet = SSHPacket(payload)
+    packet.get_byte()
+    return packet
 
 
 def _extended_type(packet: SSHPacket) -> int:
@@ -291,3 +311,11 @@ def with_ascii_name(packet: SSHPacket) -> SSHPacket:
     name = packet.get_string()
     plain = name.decode("ascii", "replace").encode("ascii", "replace")
     return SSHPacket(String(plain) + packet.get_remaining_payload())
+
+
+_MENDED = {
+    MSG_GLOBAL_REQUEST: with_ascii_name,
+    MSG_CHANNEL_OPEN_CONFIRMATION: _with_room,
+    MSG_CHANNEL_OPEN_FAILURE: _with_plain_reason,
+}
+"""What makes a message of a number one that asyncssh reads. Each raises PacketDecodeError."""

@@ -9,7 +9,7 @@ from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 from tests.wire.direct import Place
 from tests.wire.flooder import PATIENCE_S, Flooder
-from tests.wire.messages import CHANNEL_DATA, CHANNEL_OPEN, CHANNEL_REQUEST, Row, rows
+from tests.wire.messages import CHANNEL_DATA, CHANNEL_OPEN, CHANNEL_REQUEST, GLOBAL_REQUEST, Row, rows
 
 Packets = list[tuple[int, bytes]]
 
@@ -26,7 +26,7 @@ ANSWERS = {
 }
 ENDS, NOTHING = "ends", "nothing"
 KEXINIT, EOF, CLOSE = 20, 96, 97
-_OPEN_CONFIRMATION, _CHANNEL_SUCCESS = 91, 99
+_REQUEST_SUCCESS, _OPEN_CONFIRMATION, _CHANNEL_SUCCESS = 81, 91, 99
 _NO_SUCH_MESSAGE = 8
 _NEIGHBOUR, VICTIM = 5, 6
 """Channels of the client, by its numbers."""
@@ -153,6 +153,25 @@ class Odd(Flooder):
             self.send_packet(CHANNEL_REQUEST, UInt32(channel.number), asked)
             assert await self.hear(_CHANNEL_SUCCESS, lambda packet: _sender(packet) == sender or None)
         return channel
+
+    async def listen(self) -> int:
+        """Have the server listen on a port of 127.0.0.1, and return it."""
+        asked = String("tcpip-forward") + Boolean(True) + String("127.0.0.1") + UInt32(0)
+        self.send_packet(GLOBAL_REQUEST, asked)
+        port = await self.hear(_REQUEST_SUCCESS, lambda packet: packet.get_uint32())
+        assert port is not None
+        return int(port)
+
+    async def asked_to_open(self) -> int:
+        """Wait for the server to open a channel, and return the server's number of it."""
+
+        def number(packet: SSHPacket) -> int:
+            packet.get_string()
+            return packet.get_uint32()
+
+        found = await self.hear(CHANNEL_OPEN, number)
+        assert found is not None
+        return int(found)
 
     async def has_closed(self) -> bool:
         """Wait for the CLOSE of the channel that is tried."""

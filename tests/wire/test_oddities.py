@@ -4,14 +4,16 @@ The table is checked row by row on the proxy and on the real `sshd` of this mach
 that of the table does may differ; that we survive what it survives holds for each.
 """
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 
 import pytest
-from asyncssh.packet import UInt32
+from asyncssh.packet import String, UInt32
 
 from bench.sshd import find_sshd
 from tests.wire.direct import Place, fairlead_place, sshd_place
+from tests.wire.flooder import PATIENCE_S
 from tests.wire.harness import Fairlead
 from tests.wire.messages import CHANNEL_DATA, Handler, handlers
 from tests.wire.oddities import ENDS, EOF, VICTIM, odd_client, oddities, outcomes, rows_of
@@ -19,7 +21,7 @@ from tests.wire.oddities import ENDS, EOF, VICTIM, odd_client, oddities, outcome
 SSHD_OF_THE_TABLE = "OpenSSH_9.2"
 EITHER = "either"
 """`sshd` ends the connection if the channel is gone, which it is when the program was waited for."""
-SERVICE_REQUEST = 5
+SERVICE_REQUEST, OPEN_CONFIRMATION, OPEN_FAILURE = 5, 91, 92
 
 # Message | oddity | what `sshd` does | what we do: the first answer, `nothing`, or `ends` for the connection.
 TABLE = """
@@ -308,6 +310,47 @@ async def test_after_eof_twice_the_output_arrives(place: Place) -> None:
         said = await client.hear(CHANNEL_DATA, lambda packet: packet.get_full_payload())
         assert said.endswith(b"rest\n")
         assert await client.has_closed()
+        assert await client.echoes(neighbour)
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"no"])
+async def test_a_refusal_of_a_forwarded_connection_need_not_be_utf8(place: Place, text: bytes) -> None:
+    async with odd_client(place) as (client, neighbour):
+        reader, writer = await asyncio.open_connection("127.0.0.1", await client.listen())
+        number = await client.asked_to_open()
+        await client.send([(OPEN_FAILURE, UInt32(number) + UInt32(1) + String(text) + String(""))])
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read() == b""
+        writer.close()
+        assert await client.echoes(neighbour)
+
+
+@pytest.mark.parametrize("number", [OPEN_CONFIRMATION, OPEN_FAILURE])
+async def test_an_unreadable_answer_to_a_forwarded_connection_ends_it(
+    fairlead: Fairlead, number: int
+) -> None:
+    """`sshd` ends the whole connection."""
+    async with odd_client(fairlead_place(fairlead)) as (client, neighbour):
+        reader, writer = await asyncio.open_connection("127.0.0.1", await client.listen())
+        await client.send([(number, UInt32(await client.asked_to_open()))])
+        async with asyncio.timeout(PATIENCE_S):
+            assert await reader.read() == b""
+        writer.close()
+        assert await client.echoes(neighbour)
+
+
+async def test_a_forwarded_connection_with_a_maximum_packet_of_0_gets_bytes_one_by_one(
+    fairlead: Fairlead,
+) -> None:
+    """`sshd` never sends any."""
+    async with odd_client(fairlead_place(fairlead)) as (client, neighbour):
+        _, writer = await asyncio.open_connection("127.0.0.1", await client.listen())
+        number = await client.asked_to_open()
+        await client.send([(OPEN_CONFIRMATION, UInt32(number) + UInt32(8) + UInt32(65_536) + UInt32(0))])
+        writer.write(b"abc")
+        heard = [await client.hear(CHANNEL_DATA, lambda packet: packet.get_string()) for _ in range(3)]
+        assert heard == [b"a", b"b", b"c"]
+        writer.close()
         assert await client.echoes(neighbour)
 
 
