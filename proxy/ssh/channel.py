@@ -7,12 +7,12 @@ hand views to TunedConnection, which copies once. Closing, windows and requests 
 from typing import TYPE_CHECKING, cast
 
 import asyncssh
-from asyncssh.channel import SSHAgentChannel, SSHChannel
+from asyncssh.channel import SSHAgentChannel
 from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST
-from asyncssh.misc import ProtocolError
 from asyncssh.packet import SSHPacket
 
 from proxy.settings import RelaySettings
+from proxy.ssh.tolerance import TolerantChannel, with_ascii_name
 from proxy.upstream.bulk import Buffer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SMALL_BYTES = 1_024
 _JOINED_BYTES = 32 * 1024
 
 
-class BulkChannel(SSHChannel[bytes]):
+class BulkChannel(TolerantChannel):
     """A channel of raw bytes that are never copied here."""
 
     _discarded_bytes = 0
@@ -93,8 +93,6 @@ class BulkChannel(SSHChannel[bytes]):
 
     def _process_window_adjust(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
         """Widen the window, and send at the end of the slice: thousands of adjustments are one."""
-        if self._recv_state not in ("open", "eof_pending", "eof"):
-            raise ProtocolError("Channel not open")
         self._send_window += packet.get_uint32()
         packet.check_end()
         if self._send_buf:
@@ -123,21 +121,10 @@ class BulkChannel(SSHChannel[bytes]):
             self._recv_paused = False
         super()._flush_recv_buf(exc)
 
-    def receive(self, data: memoryview) -> None:
-        """Take the payload of one CHANNEL_DATA packet.
-
-        Raises: ProtocolError for data after EOF or beyond the window (RFC 4254 §5.2).
-        """
-        if self._recv_state != "open":
-            raise ProtocolError("Channel not open for sending")
-        if len(data) > self._recv_window:
-            raise ProtocolError("Window exceeded")
-        self._accept_data(data)  # type: ignore[arg-type]
-
 
 # asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
 BulkChannel._packet_handlers = {
-    **SSHChannel._packet_handlers,
+    **TolerantChannel._packet_handlers,
     MSG_CHANNEL_WINDOW_ADJUST: BulkChannel._process_window_adjust,
 }
 
@@ -203,6 +190,9 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
     def permits_user_rc(self) -> bool:
         """Whether `~/.ssh/rc` may run: always for a key, for a certificate with `permit-user-rc`."""
         return self._conn.check_certificate_permission("user-rc")
+
+    def _process_pty_req_request(self, packet: SSHPacket) -> bool:
+        return super()._process_pty_req_request(with_ascii_name(packet))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

@@ -121,15 +121,6 @@ class OrderedRequests(asyncssh.SSHServerConnection):
             listener.close()
         self._report_global_response(listener is not None)
 
-    def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
-        self, packet: SSHPacket
-    ) -> None:
-        """Say no to the cancelling of what is not there, as for TCP."""
-        try:
-            super()._process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(packet)
-        except asyncssh.ProtocolError:
-            self._report_global_response(False)
-
 
 def _address(packet: SSHPacket) -> tuple[str, int] | None:
     """Return host and port of a forward (RFC 4254 §7.1); None for a host that is not UTF-8."""

@@ -38,6 +38,7 @@ from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
 from proxy.ssh.requests import OrderedRequests
 from proxy.ssh.slices import Allowance, Slices
+from proxy.ssh.tolerance import TolerantConnection
 from proxy.ssh.turns import Turn, metered
 
 _log = structlog.get_logger("ssh")
@@ -94,7 +95,7 @@ class LoginGuard(asyncssh.SSHServer):
         """Hear of a partial success (RFC 4252 §5.1)."""
 
 
-class TunedConnection(OrderedRequests, BulkConnection):
+class TunedConnection(OrderedRequests, TolerantConnection, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(

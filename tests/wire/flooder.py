@@ -1,7 +1,7 @@
 """A client of asyncssh that sends one message many times, at a stroke, and asks whether it is still heard."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -83,12 +83,16 @@ class Flooder(asyncssh.SSHClientConnection):
 
     async def flood(self, number: int, payload: bytes, count: int) -> None:
         """Send `count` packets at a stroke."""
+        self.send_together([(number, payload)] * count)
+
+    def send_together(self, packets: Iterable[tuple[int, bytes]]) -> None:
+        """Send packets in one write."""
         transport = self._transport
         if transport is None:
             return
         gathered = _Gathered(transport)
         self._transport = gathered
-        for _ in range(count):
+        for number, payload in packets:
             self.send_packet(number, payload)
         self._transport = transport
         transport.write(b"".join(gathered.pieces))

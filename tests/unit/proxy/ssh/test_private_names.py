@@ -11,6 +11,7 @@ from asyncssh.channel import SSHChannel
 from asyncssh.compression import Decompressor
 from asyncssh.constants import MSG_GLOBAL_REQUEST
 
+from proxy.ssh import tolerance
 from proxy.ssh.channel import AgentChannel, SessionChannel, TcpChannel, UnixChannel
 from proxy.ssh.requests import OrderedRequests
 from proxy.ssh.transport import TunedConnection
@@ -23,7 +24,11 @@ _METHODS = {
     "_process_tcpip_forward_global_request": ["self", "packet"],
     "_finish_port_forward": ["self", "listen_host", "listen_port"],
     "_process_cancel_tcpip_forward_global_request": ["self", "packet"],
-    "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_recv_packet": ["self"],
+    "_finish_recv_packet": ["self", "pkttype", "seq", "_task", "is_async"],
+    "log_received_packet": ["self", "pkttype", "pktid", "packet", "note"],
+    "process_packet": ["self", "pkttype", "pktid", "packet"],
+    "send_channel_open_failure": ["self", "send_chan", "code", "reason", "lang"],
     "_finish_userauth": ["self", "begin_auth", "method", "packet"],
     "_process_service_request": ["self", "_pkttype", "_pktid", "packet"],
     "_send_ext_info": ["self"],
@@ -35,10 +40,30 @@ _ATTRIBUTES = (
     "_global_request_queue",
     "_local_listeners",
     "_extensions_to_send",
+    "_global_request_waiters",
     "_channels",
     "_next_decompressor",
+    "_next_recv_encryption",
+    "_recv_encryption",
+    "_can_recv_ext_info",
+    "_auth_complete",
+    "_auth_final",
     "_max_recv_pktlen",
     "_transport",
+)
+_OF_CHANNELS = {
+    "_service_next_request": ["self"],
+    "_report_response": ["self", "result"],
+    "_accept_data": ["self", "data", "datatype"],
+    "process_packet": ["self", "pkttype", "pktid", "packet"],
+    "abort": ["self"],
+}
+_CHANNEL_ATTRIBUTES = (
+    "_recv_state",
+    "_recv_window",
+    "_init_recv_window",
+    "_request_waiters",
+    "_read_datatypes",
 )
 
 
@@ -46,6 +71,23 @@ _ATTRIBUTES = (
 def test_the_connection_has_the_method(name: str) -> None:
     method = getattr(asyncssh.SSHServerConnection, name)
     assert list(inspect.signature(method).parameters) == _METHODS[name]
+
+
+@pytest.mark.parametrize("name", _OF_CHANNELS)
+def test_a_channel_has_the_method(name: str) -> None:
+    assert list(inspect.signature(getattr(SSHChannel, name)).parameters) == _OF_CHANNELS[name]
+
+
+def test_a_channel_has_the_attributes() -> None:
+    names = SSHChannel.__init__.__code__.co_names
+    assert [name for name in _CHANNEL_ATTRIBUTES if name not in names and not hasattr(SSHChannel, name)] == []
+
+
+@pytest.mark.parametrize("reason", tolerance._TO_OTHERS)
+def test_asyncssh_gives_a_packet_to_no_handler_for_the_reason(reason: str) -> None:
+    source = inspect.getsource(asyncssh.connection.SSHConnection._recv_packet)
+    assert f"skip_reason = '{reason}'" in source
+    assert source.index("log_received_packet") < source.index("raise ProtocolError(exc_reason)")
 
 
 async def test_the_connection_has_the_attributes() -> None:
