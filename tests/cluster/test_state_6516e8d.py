@@ -164,7 +164,7 @@ class FormerCluster(Cluster):
 async def restored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Restored]:
     database = request.getfixturevalue("cluster") if request.param == "postgresql" else None
     url = restore_database(request.param, tmp_path / "fairlead.db", database)
-    users = await SqlDirectory.open(url, query_timeout_s=DEADLINE_S)
+    users = await SqlDirectory.open(url, query_timeout_s=DEADLINE_S, upgrade=True)
     kube = FormerCluster(tmp_path)
     # The namespace stands in the objects, and two runs may be under way.
     former = cluster_state()["namespace"]
