@@ -420,10 +420,12 @@ class ClientConnection(LoginGuard):
         return self.principal
 
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
-        """Open a session. Raises: ProtocolError after `no-more-sessions`, at which `sshd` hangs up too."""
+        """Open a session. Raises: DisconnectError after `no-more-sessions`, at which `sshd` hangs up too."""
         if self.conn.no_more_sessions:
             self.log.warning("session after the client gave up sessions")
-            raise asyncssh.ProtocolError("a session after no-more-sessions@openssh.com")
+            raise asyncssh.DisconnectError(
+                asyncssh.DISC_PROTOCOL_ERROR, "a session after no-more-sessions@openssh.com"
+            )
         principal = self._principal_for_channel()
         session = ProgramSession(self, principal)
         return SessionChannel.of(self.conn, session, self.shared.settings.relay), session

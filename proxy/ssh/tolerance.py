@@ -103,8 +103,8 @@ class TolerantConnection(asyncssh.SSHServerConnection):
             return super()._recv_packet()
         except ProtocolError as exc:
             number, sequence, reason = self._skipped
-            if reason not in _TO_OTHERS or not self._recv_encryption:
-                raise
+            if reason not in _TO_OTHERS or not self._auth_complete:
+                raise  # before the login, a client that sends what nobody asked for has nothing to lose
             self.tolerate(number, exc.reason)
             if _TO_OTHERS[reason]:
                 self.send_packet(MSG_UNIMPLEMENTED, UInt32(sequence))

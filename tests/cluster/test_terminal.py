@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,7 +29,8 @@ SENTENCES = {
 }
 
 
-def proxy(kube: Cluster, directory: Path) -> Fairlead:
+def proxy(kube: Cluster, directory: Path, *, replica_of: Fairlead | None = None) -> Fairlead:
+    """Start a proxy; a replica has the users and the key of the other one."""
     settings = {
         "KUBECONFIG": os.environ["KUBECONFIG"],
         "FAIRLEAD_WORKSPACE__BACKEND": "kubernetes",
@@ -40,7 +42,15 @@ def proxy(kube: Cluster, directory: Path) -> Fairlead:
         "FAIRLEAD_KUBERNETES__PATIENCE_S": "1",
     }
     server = Fairlead(directory, extra_env=settings)
-    server.prepare(BLUEPRINTS)
+    if replica_of is None:
+        server.prepare(BLUEPRINTS)
+    else:
+        shutil.copytree(replica_of.home / "blueprints", server.home / "blueprints")
+        server.extra_env["FAIRLEAD_IDENTITY__DATABASE_URL"] = (
+            f"sqlite+aiosqlite:///{replica_of.home}/fairlead.db"
+        )
+        shutil.copy(replica_of.key, server.key)
+        server.configure_client()
     server.start()
     return server
 
@@ -85,7 +95,7 @@ async def test_twenty_clients_of_two_proxies_meet_in_one_workspace(
     server: Fairlead, kube: Cluster, tmp_path: Path
 ) -> None:
     await kube.add_volume()
-    other = await asyncio.to_thread(proxy, kube, tmp_path / "two")
+    other = await asyncio.to_thread(proxy, kube, tmp_path / "two", replica_of=server)
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(20) as threads:
         done = await asyncio.gather(

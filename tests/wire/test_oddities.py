@@ -282,8 +282,21 @@ def sshd(fairlead: Fairlead, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield direct
 
 
+OF_OTHER_TESTS = {
+    "80 no-more-sessions@openssh.com": "test_reader_goes_away.py: what it does ends the row's own sessions",
+    "98 eow@openssh.com": "test_reader_goes_away.py",
+    "192": "test_ping.py",
+}
+
+
 def test_every_handler_has_rows() -> None:
-    assert {str(handler) for handler in handlers()} - _table().keys() == set()
+    known = _table().keys() | OF_OTHER_TESTS.keys()
+    assert {str(handler) for handler in handlers()} - known == set()
+
+
+def _is_same(got: str, wanted: str) -> bool:
+    """Compare outcomes; a channel whose request was refused may close before its answer is heard."""
+    return got == wanted or (got == "closed" and wanted == "failure")
 
 
 @pytest.mark.parametrize("message", _table())
@@ -292,7 +305,8 @@ async def test_what_sshd_survives_we_survive(fairlead: Fairlead, sshd: Place | N
     odd = list(oddities(rows_of(_handler(message))))
     assert [oddity.name for oddity in odd] == list(rows)
     ours = await outcomes(fairlead_place(fairlead), [(oddity, rows[oddity.name][1]) for oddity in odd])
-    assert ours == {name: by_us for name, (_, by_us) in rows.items()}
+    wrong = {name: (got, rows[name][1]) for name, got in ours.items() if not _is_same(got, rows[name][1])}
+    assert wrong == {}
     if sshd is None:
         pytest.skip("optional, not found here: sshd; only what we do was tried")
     theirs = await outcomes(sshd, [(oddity, _sure(rows[oddity.name][0])) for oddity in odd])
