@@ -34,7 +34,9 @@ async def main(address: str, directory: Path) -> int:
                 os.write(2, frame.start_failed.reason.encode() + b"\n")
             elif kind == "exit":
                 status = frame.exit.status
+                break  # the last frame; the call lasts until its client has read this and ends it
         feeding.cancel()
+        call.cancel()
         return status
 
 

@@ -8,6 +8,8 @@ HandshakeReply.version; everything else is an optional field or a named feature.
 
 Endings: EOF is per direction and a frame of its own. A Run ends with Exit, its last frame,
 sent after all output. A connection (Dial, Accept) ends when both directions have sent Eof.
+A client that has read the last frame ends the call: by the end of its stream, or by cancelling it. shelld
+does not end it first, because a write of the client into an ended call loses frames that it has not read.
 The gRPC status tells of the link only: a program's or a dial's failure is a frame.
 """
 
