@@ -294,9 +294,9 @@ def test_every_handler_has_rows() -> None:
     assert {str(handler) for handler in handlers()} - known == set()
 
 
-def _is_same(got: str, wanted: str) -> bool:
-    """Compare outcomes; a channel whose request was refused may close before its answer is heard."""
-    return got == wanted or (got == "closed" and wanted == "failure")
+def _is_same(message: str, got: str, wanted: str) -> bool:
+    """Compare exactly, but for `exec`: its channel sometimes closes unanswered; why is not known."""
+    return got == wanted or (message == "98 exec" and (got, wanted) == ("closed", "failure"))
 
 
 @pytest.mark.parametrize("message", _table())
@@ -305,7 +305,9 @@ async def test_what_sshd_survives_we_survive(fairlead: Fairlead, sshd: Place | N
     odd = list(oddities(rows_of(_handler(message))))
     assert [oddity.name for oddity in odd] == list(rows)
     ours = await outcomes(fairlead_place(fairlead), [(oddity, rows[oddity.name][1]) for oddity in odd])
-    wrong = {name: (got, rows[name][1]) for name, got in ours.items() if not _is_same(got, rows[name][1])}
+    wrong = {
+        name: (got, rows[name][1]) for name, got in ours.items() if not _is_same(message, got, rows[name][1])
+    }
     assert wrong == {}
     if sshd is None:
         pytest.skip("optional, not found here: sshd; only what we do was tried")
