@@ -7,9 +7,10 @@ transaction checks first that the database is still that of the installation it 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from proxy.errors.stores import DatabaseMissing, StoreError
 from proxy.storage import migrate
+from proxy.storage.files import create_private
 from proxy.storage.installation import read_id
 
 _SORRY = "users cannot be looked up at the moment"
@@ -176,12 +178,26 @@ def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
 
 
 def _make_private(file: Path) -> None:
-    """Make the file ourselves, since SQLite would make it as readable as the umask allows."""
+    """Make a missing file ourselves, readable by its owner only, with its journal mode already set.
+
+    SQLite would make it as readable as the umask allows. And of two connections that change the journal
+    mode of a new file at once, SQLite fails one without waiting for `timeout` (sqlite.org/wal.html, 2.2).
+    """
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-    except OSError as exc:
-        raise StoreError(f"the database {file} cannot be made: {exc.strerror}") from exc
+        if not file.exists():
+            create_private(file, _empty_database())
+    except (OSError, sqlite3.Error) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise StoreError(f"the database {file} cannot be made: {reason}") from exc
+
+
+def _empty_database() -> bytes:
+    """Return the content of an SQLite database without tables, with a write-ahead log."""
+    with TemporaryDirectory(prefix="fairlead-") as scratch:
+        file = Path(scratch, "empty.db")
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        return file.read_bytes()
 
 
 def _keep_to(file: Path, engine: AsyncEngine) -> None:
