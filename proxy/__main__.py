@@ -5,13 +5,13 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from proxy import cli
+from proxy.cli import main as commands
 
 
 def main() -> NoReturn:
     """Run one command and end the process with its exit status."""
     try:
-        cli.main()
+        commands.main()
     except SystemExit as exc:
         if isinstance(exc.code, int):
             _leave(exc.code)

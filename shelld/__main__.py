@@ -7,8 +7,10 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
-from shelld import bundle, etc, fds, log, memory, settings
+from shelld import bundle, log, memory, settings
+from shelld.bootstrap import container_etc
 from shelld.errors import SettingsError
+from shelld.launch import fds
 
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
@@ -30,14 +32,14 @@ def main() -> None:
     log.configure(chosen.log_level)
     if bundle.find() is not None:
         bundle.keep_to_files()
-    chosen = etc.prepare(chosen)
+    chosen = container_etc.prepare(chosen)
 
     # The launcher must be forked while this process has one thread; gRPC's import changes that.
-    from shelld.launch import fork_launcher
+    from shelld.launch.launch import fork_launcher
 
     forked = fork_launcher()
     from shelld.app import serve
-    from shelld.door import Taken
+    from shelld.unix_socket import Taken
 
     try:
         _run(serve(chosen, forked))

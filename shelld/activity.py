@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from shelld import proc
-from shelld.registry import Registry
+from shelld.launch import proc
+from shelld.programs.registry import Registry
 
 BUSY_SHARE = 0.02
 """Of one processor: above a shell's prompt, a multiplexer's clock; below any work."""

@@ -7,25 +7,25 @@ import signal
 import socket
 from collections.abc import Callable
 
-from shelld import aio, goodbye
-from shelld.account import Accounts
+from shelld import aio, stop_notice
 from shelld.activity import Activity
-from shelld.auth import TokenAuthenticator, trust_socket
-from shelld.bootstrap import Bootstrap
-from shelld.dial import Dialer
-from shelld.door import UnixDoor
-from shelld.farewell import Farewell
+from shelld.bootstrap.bootstrap import Bootstrap
+from shelld.forwards.dial import Dialer
+from shelld.forwards.listen import Listeners
 from shelld.idle import stop_when_idle
-from shelld.launch import Launcher
-from shelld.listen import Listeners
+from shelld.launch.account import Accounts
+from shelld.launch.launch import Launcher
+from shelld.launch.reaper import Reaper
 from shelld.log import Log
-from shelld.places import PrivateDirectories
-from shelld.reaper import Reaper
-from shelld.registry import Registry
-from shelld.service import Server, Service
+from shelld.programs.command import Starter
+from shelld.programs.hangup import Farewell
+from shelld.programs.registry import Registry
+from shelld.programs.sftpserver import SftpServers
+from shelld.rpc.auth import TokenAuthenticator, trust_socket
+from shelld.rpc.service import Server, Service
 from shelld.settings import Settings
-from shelld.sftpserver import SftpServers
-from shelld.start import Starter
+from shelld.temp_dirs import PrivateDirectories
+from shelld.unix_socket import UnixDoor
 
 _log = Log("shelld.app")
 _LAST_FRAMES_S = 2.0
@@ -150,13 +150,13 @@ async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> N
     """Tell people why their programs end, unless a proxy has, and note what nobody else knows."""
     if reason == _IDLE:
         registry.stop()
-        sentence = goodbye.idle(settings.idle_stop_s)
+        sentence = stop_notice.idle(settings.idle_stop_s)
         if settings.stop_note is not None:
-            goodbye.note(settings.stop_note, by=_IDLE, reason=sentence)
+            stop_notice.note(settings.stop_note, by=_IDLE, reason=sentence)
         registry.announce(sentence)
     elif not registry.draining:
         registry.stop()
-        registry.announce(goodbye.STOPPED)
+        registry.announce(stop_notice.STOPPED)
     await registry.announced(_LAST_WORDS_S)
 
 

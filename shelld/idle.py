@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from shelld.activity import Activity
-from shelld.registry import Registry
+from shelld.programs.registry import Registry
 
 _LOOKS_PER_LIMIT = 4
 _LONGEST_NAP_S = 15.0

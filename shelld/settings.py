@@ -16,7 +16,7 @@ from typing import Any
 
 from shelld import __version__
 from shelld.errors import SettingsError
-from shelld.rules import parse_tcp
+from shelld.forwards.rules import parse_tcp
 from shelld.values import Reader, absolute, count, environment, flag, list_of, number, text
 
 MAX_SOCKET_PATH_BYTES = 107

@@ -1,6 +1,6 @@
 """From a user string to the blueprint it means for this person. Pure."""
 
-from proxy import policy
+from proxy.access import policy
 from proxy.blueprints.expressions import Facts
 from proxy.blueprints.reading import BlueprintSet, Definition
 from proxy.blueprints.schema import Blueprint

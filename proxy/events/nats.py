@@ -21,8 +21,8 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.js.api import StorageType, StreamConfig
 
 from proxy.events import subjects
-from proxy.events.natswire import NO_JETSTREAM, STREAM_EXISTS, Wire
 from proxy.events.publisher import Mailbox, Message, Rendered
+from proxy.nats.wire import NO_JETSTREAM, STREAM_EXISTS, Wire
 from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")

@@ -15,10 +15,10 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.events import subjects
 from proxy.events.nats import Link
-from proxy.events.natswire import LinkFailed
 from proxy.events.publisher import Mailbox, Outbox, Subscription, render
-from proxy.events.reconnect import Told, hold_for_ever
 from proxy.events.schema import Event
+from proxy.nats.outages import Told, hold_for_ever
+from proxy.nats.wire import LinkFailed
 from proxy.settings.events import EventsSettings
 
 _log = structlog.get_logger("events")

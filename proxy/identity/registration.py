@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy import policy
+from proxy.access import policy
 from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected, ProviderMisconfigured
 from proxy.errors.stores import IdentityError, StoreError
 from proxy.identity import census

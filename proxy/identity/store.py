@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from proxy.errors.stores import IdentityError, KeyNotFound, StoreError, UserExists, UserNotFound
-from proxy.identity import bulk, census, groups, registration
+from proxy.identity import census, groups, registration, user_import
 from proxy.identity.directory import (
     Account,
     Census,
@@ -267,7 +267,7 @@ class SqlDirectory:
     async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
         with suppress(_Undo):
             async with self._adding() as connection:
-                result = await bulk.import_users(connection, self._uids, entries)
+                result = await user_import.import_users(connection, self._uids, entries)
                 if dry_run or result.problems:
                     raise _Undo
         return result

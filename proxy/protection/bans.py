@@ -13,7 +13,7 @@ import structlog
 from proxy.addresses import source_of
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateError, StateRefused
-from proxy.events.buckets import Bucket, Buckets, BucketSpec, Entry, Watch
+from proxy.shared.buckets import Bucket, Buckets, BucketSpec, Entry, Watch
 
 _log = structlog.get_logger("protection")
 

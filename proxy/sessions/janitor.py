@@ -15,7 +15,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateError, StoreError
 from proxy.events.publisher import Publisher
-from proxy.sessions import tell
+from proxy.sessions import session_events
 from proxy.sessions.store import SessionStore
 from proxy.settings.sessions import SessionSettings
 
@@ -85,7 +85,7 @@ class Janitor:
     async def _close(self, token: str, seen_at: datetime) -> None:
         closed = await self._store.close_lost(token, seen_at)
         for record in closed:
-            self._publisher.publish(tell.closed(record))
+            self._publisher.publish(session_events.closed(record))
         if closed and self._forget is not None:
             with suppress(StateError):  # they go by themselves, later
                 await self._forget([record.id for record in closed])

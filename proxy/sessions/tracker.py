@@ -18,7 +18,7 @@ from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events.publisher import Publisher
 from proxy.model import Principal
-from proxy.sessions import tell
+from proxy.sessions import session_events
 from proxy.sessions.clients import by_version
 from proxy.sessions.live import Controls, LiveConnection, LiveProgram, storable
 from proxy.sessions.records import ConnectionRecord, End, EndReason, ProgramRecord
@@ -114,23 +114,23 @@ class Tracker:
         if connection.is_announced:
             return
         connection.is_announced = True
-        self._publisher.publish(tell.opened(connection.record(datetime.now(UTC))))
+        self._publisher.publish(session_events.opened(connection.record(datetime.now(UTC))))
 
     def program_began(self, connection: LiveConnection, program: LiveProgram) -> None:
         """See LiveConnection.begin."""
-        self._publisher.publish(tell.program_started(connection.user, program.begun))
+        self._publisher.publish(session_events.program_started(connection.user, program.begun))
         self._soon.set()
 
     def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None:
         """See LiveProgram.ended."""
-        self._publisher.publish(tell.program_ended(connection.user, record))
+        self._publisher.publish(session_events.program_ended(connection.user, record))
         self._keep(record)
 
     def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None:
         """See LiveConnection.ended."""
         self.placed(connection)
         del self._live[connection.id]
-        self._publisher.publish(tell.closed(record))
+        self._publisher.publish(session_events.closed(record))
         self._keep(record)
 
     def _keep(self, record: ConnectionRecord | ProgramRecord) -> None:
@@ -214,7 +214,7 @@ class Tracker:
                 and connection.bytes_total != connection.told_total
             ):
                 connection.told_total = connection.bytes_total
-                self._publisher.publish(tell.updated(connection.record(now)))
+                self._publisher.publish(session_events.updated(connection.record(now)))
 
 
 class _Batch:

@@ -15,11 +15,11 @@ import structlog
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateError
-from proxy.events.buckets import Bucket, Buckets, BucketSpec
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import ConnectionRecord
 from proxy.sessions.tracker import Tracker
 from proxy.settings.sessions import SessionSettings
+from proxy.shared.buckets import Bucket, Buckets, BucketSpec
 
 _log = structlog.get_logger("sessions")
 

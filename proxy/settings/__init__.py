@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from proxy.errors import SettingsError
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.settings.events import EventsSettings
-from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.groups import GroupSettings
 from proxy.settings.health import HealthSettings
 from proxy.settings.kubernetes import KubernetesSettings
+from proxy.settings.onboarding import FrontDoorSettings, is_loopback
 from proxy.settings.protection import ProtectionSettings, ProxyProtocolSettings
 from proxy.settings.recording import RecordingSettings
 from proxy.settings.sessions import SessionSettings

@@ -13,14 +13,14 @@ import structlog
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
+from proxy.access.authentication import Logins, Standing
+from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.events.schema import AuthFailed
-from proxy.gateway import Gateway
-from proxy.identity.revocation import Revocations
-from proxy.logins import Logins, Standing
+from proxy.identity.revoked_keys import Revocations
 from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget, User
 from proxy.protection import guard
 from proxy.protection.guard import Guard
@@ -30,14 +30,14 @@ from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.ssh import prompts
+from proxy.ssh.asyncssh_ext.channels import SessionChannel
+from proxy.ssh.asyncssh_ext.connection import LoginGuard, TunedConnection
 from proxy.ssh.attempts import Attempts
-from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forwarding import Dialled, RemoteListener, dial
-from proxy.ssh.login import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
+from proxy.ssh.login_flow import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
 from proxy.ssh.openings import Openings
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
-from proxy.ssh.transport import LoginGuard, TunedConnection
 
 _log = structlog.get_logger("ssh")
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from proxy.access.relay import ChannelTraffic, Inbound, Outbound, relay_connection
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
 from proxy.sessions.live import LiveProgram, NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
-from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_connection
-from proxy.upstream.bulk import Buffer
 from proxy.upstream.client import Link
+from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.frames import Accepted
 from proxy.upstream.streams import Connection
 

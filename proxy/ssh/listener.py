@@ -8,22 +8,22 @@ from copy import copy
 import asyncssh
 from asyncssh.kex import get_kex_algs
 
+from proxy.access.authentication import Logins
+from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
-from proxy.gateway import Gateway
-from proxy.identity.revocation import Revocations
-from proxy.logins import Logins
+from proxy.identity.revoked_keys import Revocations
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings, split_address
+from proxy.ssh.accept import Doorkeeper, Doorstep
+from proxy.ssh.asyncssh_ext.connection import GOODBYE_S, Arrival, TunedConnection
+from proxy.ssh.asyncssh_ext.slices import Slices
 from proxy.ssh.certificates import read_authorities
 from proxy.ssh.connection import ClientConnection, Shared
-from proxy.ssh.doorstep import Doorkeeper, Doorstep
+from proxy.ssh.handshake_scheduler import Turns
 from proxy.ssh.hostkeys import HostKeys
-from proxy.ssh.slices import Slices
-from proxy.ssh.transport import GOODBYE_S, Arrival, TunedConnection
-from proxy.ssh.turns import Turns
 
 # The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
 # looks for: liboqs.

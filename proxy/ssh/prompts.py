@@ -8,8 +8,8 @@ import segno
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
-from proxy.identity.onboarding import Shown
 from proxy.model import Exit, ExitStatus, Progress
+from proxy.onboarding.flow import Shown
 from proxy.settings import ConnectionSettings
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"

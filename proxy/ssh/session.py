@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import asyncssh
 
+from proxy.access.gateway import Running
+from proxy.access.policy import CONTROLS, SUBSYSTEMS
+from proxy.access.recording_tap import RecordedOutbound, heard
+from proxy.access.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
 from proxy.errors import EXIT_LINK, EXIT_REFUSED, FairleadError, exit_status_of
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import UpstreamError
-from proxy.gateway import Running
 from proxy.model import (
     Exec,
     Exit,
@@ -23,18 +26,15 @@ from proxy.model import (
     Subsystem,
     WindowSize,
 )
-from proxy.policy import CONTROLS, SUBSYSTEMS
 from proxy.recording.recorder import Recorder
 from proxy.sessions.kinds import kind_of
 from proxy.sessions.live import LiveProgram
 from proxy.sessions.records import End, EndReason
 from proxy.ssh import prompts
-from proxy.ssh.channel import SessionChannel
+from proxy.ssh.asyncssh_ext.channels import SessionChannel
 from proxy.ssh.forced import Forced, force
-from proxy.ssh.recorded import RecordedOutbound, heard
-from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
-from proxy.ssh.waiting import Cancelled, Waiting
-from proxy.upstream.bulk import Buffer
+from proxy.ssh.progress import Cancelled, Waiting
+from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.streams import Program
 
 if TYPE_CHECKING:

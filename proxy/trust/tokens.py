@@ -1,4 +1,4 @@
-"""Tokens that name user, workspace and account on every call; `shelld.token` verifies them.
+"""Tokens that name user, workspace and account on every call; `shelld.rpc.token` verifies them.
 
 The key of one workspace comes out of a master key and the workspace's name, so that what lies in one
 workspace signs for no other.
@@ -21,7 +21,7 @@ def workspace_key(master: bytes, workspace: str) -> bytes:
 
 
 def key_file(keys: Sequence[bytes]) -> bytes:
-    """Write the keys that a workspace accepts, one a line, as `shelld.token.read_keys` reads them."""
+    """Write the keys that a workspace accepts, one a line, as `shelld.rpc.token.read_keys` reads them."""
     return b"".join(base64.b64encode(key) + b"\n" for key in keys)
 
 

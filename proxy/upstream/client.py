@@ -18,8 +18,8 @@ from proxy.aio import TaskOwner
 from proxy.errors.upstream import Draining, Incompatible, TrustError, UpstreamError
 from proxy.settings import UpstreamSettings
 from proxy.upstream import frames
-from proxy.upstream.bulk import decoder, encode
 from proxy.upstream.credentials import Credentials
+from proxy.upstream.frame_codec import decoder, encode
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Connection, Listener, Program, upstream_error
 

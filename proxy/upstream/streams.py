@@ -14,7 +14,7 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
 from proxy.errors.upstream import Draining, Unreachable, UpstreamError, UpstreamLost
 from proxy.upstream import frames
-from proxy.upstream.bulk import Buffer, encode_bytes_field
+from proxy.upstream.frame_codec import Buffer, encode_bytes_field
 from proxy.upstream.frames import Output
 
 _Out = TypeVar("_Out")

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from proxy import policy
+from proxy.access import policy
 from proxy.errors import FairleadError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Principal
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
-from proxy.workspaces.holding import ago, duration, start_command, who_stopped
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.stop_holds import ago, duration, start_command, who_stopped
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
 """Hears of every workspace that was stopped here."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from proxy import policy
+from proxy.access import policy
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.resolve import find, resolve, resolve_name
 from proxy.blueprints.schema import Blueprint
@@ -16,7 +16,7 @@ from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, Workspace
 from proxy.workspaces.ownership import Title, own_record, owner_unknown, title_to
 from proxy.workspaces.quotas import Quotas
 from proxy.workspaces.repositories import Repositories
-from proxy.workspaces.told import Tell, Told, tell_nobody
+from proxy.workspaces.start_events import Tell, Told, tell_nobody
 
 _MOST_NAMES = 8
 

@@ -7,10 +7,10 @@ has admitted and the backend does not show yet.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from proxy import policy
+from proxy.access import policy
+from proxy.access.policy import Ceiling, Decision, Held
 from proxy.errors.programs import Refused
 from proxy.model import WorkspaceName
-from proxy.policy import Ceiling, Decision, Held
 from proxy.settings.blueprints import PersonRule
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.ownership import title_to

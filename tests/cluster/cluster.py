@@ -27,7 +27,7 @@ from proxy.model import (
 from proxy.settings import UpstreamSettings
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output

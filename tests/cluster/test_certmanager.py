@@ -20,12 +20,12 @@ from proxy.model import Progress
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import CLIENT_NAME, Authority, server_name
 from proxy.trust.certmanager import MountedIdentity
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.manifest import encoded
 from proxy.workspaces.kubernetes.objects import CERTIFICATE, SECRET, STATEFUL_SET, Kind, Object
-from proxy.workspaces.kubernetes.start import decoded
+from proxy.workspaces.kubernetes.startup import decoded
 from tests.cluster.cluster import STOP, Cluster, request, silent, texts
 
 NAME = request().name

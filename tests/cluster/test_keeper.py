@@ -6,16 +6,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.access.policy import Bounds
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
-from proxy.policy import Bounds
 from proxy.settings import UpstreamSettings, WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
-from proxy.workspaces.keeper import WorkspaceKeeper
+from proxy.workspaces.idle_reaper import WorkspaceKeeper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import STATEFUL_SET
-from proxy.workspaces.told import tell_stopped
+from proxy.workspaces.start_events import tell_stopped
 from tests.cluster.cluster import Cluster, principal, request, run, silent
 
 NAME = request().name

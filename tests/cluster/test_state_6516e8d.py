@@ -21,7 +21,7 @@ from proxy.identity.directory import Directory
 from proxy.identity.store import SqlDirectory
 from proxy.model import User, WorkspaceName
 from proxy.settings.trust import TrustSettings
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore
 from proxy.userstring import parse
 from proxy.workspaces.backend import WorkspaceRequest

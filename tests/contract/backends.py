@@ -14,8 +14,8 @@ from proxy.model import Endpoint
 from proxy.settings import UpstreamSettings, WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend
-from proxy.workspaces.local import LocalBackend
-from proxy.workspaces.process import listener_pid
+from proxy.workspaces.local.backend import LocalBackend
+from proxy.workspaces.local.process import listener_pid
 from tests.cluster.cluster import MISSING, STOP, Cluster, run
 
 

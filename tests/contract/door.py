@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from proxy.identity.clock import REAL, Clock
-from proxy.identity.frontdoor import FrontDoor
-from proxy.identity.onboarding import Pending
-from proxy.settings.front_door import (
+from proxy.http.clock import REAL, Clock
+from proxy.onboarding.flow import Pending
+from proxy.onboarding.service import FrontDoor
+from proxy.settings.onboarding import (
     ConfirmSettings,
     DevAccount,
     DevSettings,

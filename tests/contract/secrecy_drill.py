@@ -12,11 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from proxy import log
 from proxy.errors import FairleadError
-from proxy.identity.clock import REAL, Clock
-from proxy.identity.frontdoor import FrontDoor
-from proxy.identity.http import HttpClient, Reply, Request
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import ConfirmSettings, DevSettings, FrontDoorSettings, OnboardingSettings
+from proxy.http.client import HttpClient, Reply, Request
+from proxy.http.clock import REAL, Clock
+from proxy.http.secret import Secret
+from proxy.onboarding.service import FrontDoor
+from proxy.settings.onboarding import ConfirmSettings, DevSettings, FrontDoorSettings, OnboardingSettings
 from tests.fakes.browser import Browser
 from tests.fakes.provider import Registered, new_key
 

@@ -11,22 +11,22 @@ import sqlalchemy as sa
 import structlog.testing
 
 from proxy.errors.login import NameTaken
-from proxy.identity.device_flow import Tokens
+from proxy.http.secret import Secret
 from proxy.identity.directory import Directory
 from proxy.identity.grants import Claim, SqlGrants, Unclaimed
 from proxy.identity.profile import Profile
-from proxy.identity.providers.base import Provider
-from proxy.identity.providers.github import GitHub
-from proxy.identity.providers.gitlab import GitLab
-from proxy.identity.providers.oidc import Oidc
-from proxy.identity.refresher import Refresher, Vouch
 from proxy.identity.schema import grants as grants_table
 from proxy.identity.schema import users
-from proxy.identity.secret import Secret
 from proxy.identity.store import SqlDirectory
-from proxy.identity.vault import Vault
-from proxy.settings.front_door import GitHubSettings, GitLabSettings, OidcSettings
+from proxy.onboarding.device_flow import Tokens
+from proxy.onboarding.providers.base import Provider
+from proxy.onboarding.providers.github import GitHub
+from proxy.onboarding.providers.gitlab import GitLab
+from proxy.onboarding.providers.oidc import Oidc
+from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.vault import Vault
 from proxy.settings.groups import GroupSettings
+from proxy.settings.onboarding import GitHubSettings, GitLabSettings, OidcSettings
 from proxy.storage.database import Database
 from tests.contract.directories import DEADLINE_S, make_key
 from tests.fakes.provider import CUT, HANG, HANG_UP, Leaping, Say, Scripted, fixture, said, tools

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from proxy.identity.clock import REAL, Clock
-from proxy.identity.frontdoor import FrontDoor
+from proxy.http.clock import REAL, Clock
 from proxy.identity.grants import SqlGrants
-from proxy.identity.refresher import Refresher, Vouch
 from proxy.identity.store import SqlDirectory
-from proxy.identity.vault import Vault
-from proxy.settings.front_door import FrontDoorSettings
+from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.vault import Vault
 from proxy.settings.groups import GroupSettings
+from proxy.settings.onboarding import FrontDoorSettings
 from proxy.storage.database import Database
 from tests.contract.directories import DEADLINE_S, sqlite_url
 from tests.contract.independent import SECRET, free_issuer, running, through_the_provider

@@ -13,9 +13,9 @@ from proxy.blueprints.follow import Follower, LastGood, first_catalog
 from proxy.blueprints.git import GitSource
 from proxy.blueprints.sources import MAX_FILE_BYTES
 from proxy.errors.blueprints import BlueprintInvalid, BlueprintSourceFailed
+from proxy.process.assemble.catalog import open_catalog
 from proxy.settings import Settings
 from proxy.settings.blueprints import GitSettings
-from proxy.workspaces.sources import open_catalog
 from tests.wire.harness import needs
 
 pytestmark = needs("git")

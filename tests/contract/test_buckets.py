@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from proxy.errors.stores import StateConflict, StateRefused
-from proxy.events.buckets import MAX_VALUE_BYTES, Bucket, Buckets, BucketSpec, Change, Entry, Watch
-from proxy.events.buckets.file import FileBuckets
-from proxy.events.buckets.memory import MemoryBuckets
-from proxy.events.buckets.nats import NatsBuckets
 from proxy.events.publisher import Gap
 from proxy.settings.events import EventsSettings
+from proxy.shared.buckets import MAX_VALUE_BYTES, Bucket, Buckets, BucketSpec, Change, Entry, Watch
+from proxy.shared.file import FileBuckets
+from proxy.shared.memory import MemoryBuckets
+from proxy.shared.nats import NatsBuckets
 from tests.contract.natsserver import NatsServer
 
 PATIENCE_S = 30

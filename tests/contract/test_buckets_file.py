@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from proxy.errors.stores import StateUnavailable
-from proxy.events.buckets import Bucket, BucketSpec
-from proxy.events.buckets.file import FileBuckets
+from proxy.shared.buckets import Bucket, BucketSpec
+from proxy.shared.file import FileBuckets
 from tests.strictness import unclosed
 
 PATIENCE_S = 30

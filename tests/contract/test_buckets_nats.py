@@ -11,10 +11,10 @@ import pytest
 from nats.js.api import StreamConfig
 
 from proxy.errors.stores import StateConflict, StateError, StateRefused, StateUnavailable
-from proxy.events.buckets import Bucket, BucketSpec, Change, Entry, Watch
-from proxy.events.buckets.nats import NatsBuckets
 from proxy.events.publisher import Gap
 from proxy.settings.events import EventsSettings
+from proxy.shared.buckets import Bucket, BucketSpec, Change, Entry, Watch
+from proxy.shared.nats import NatsBuckets
 from tests.contract.natsserver import NatsServer, free_port
 
 PATIENCE_S = 60

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from proxy.identity.checkup import Checkup
 from proxy.identity.directory import Account
-from proxy.settings.front_door import FrontDoorSettings
+from proxy.onboarding.checkup import Checkup
+from proxy.settings.onboarding import FrontDoorSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, fixture, said
 
 HUB, LAB = fixture("github"), fixture("gitlab")

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from proxy.identity.http import HttpClient, HttpFailed, LocalhostResolver, Request
-from proxy.settings.front_door import HttpSettings
+from proxy.http.client import HttpClient, HttpFailed, LocalhostResolver, Request
+from proxy.settings.onboarding import HttpSettings
 from tests.contract.door import open_house
 from tests.contract.neighbours import Neighbour, open_neighbour
 from tests.fakes.browser import Browser

@@ -20,10 +20,10 @@ from proxy.errors.workspaces import ReadyTimeout, WorkspaceNotFound, WorkspaceSt
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import UserString
-from proxy.workspaces import local
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
-from proxy.workspaces.local import LocalBackend
-from proxy.workspaces.process import Handle, listener_pid
+from proxy.workspaces.local import backend as backend_module
+from proxy.workspaces.local.backend import LocalBackend
+from proxy.workspaces.local.process import Handle, listener_pid
 from tests.contract.shelldproc import Shelld, run
 
 FAKE = Path(__file__).parent.parent / "fakes" / "shelld.py"
@@ -323,7 +323,7 @@ async def test_one_that_never_answers_is_ended_at_its_deadline(proxy: Proxy, tmp
 
 
 async def test_a_stubborn_one_is_killed(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "STOP_GRACE_S", 0.2)
+    monkeypatch.setattr(backend_module, "STOP_GRACE_S", 0.2)
     async with proxy(*COMMANDS["fake"], "--behave", "stubborn") as backend:
         pid = pid_of(await backend.ensure(request(), silent))
         await backend.stop(NAME, STOP)
@@ -359,7 +359,7 @@ async def test_a_process_that_is_not_shelld_is_never_ended(proxy: Proxy, tmp_pat
     async with proxy() as backend:
         endpoint = await backend.ensure(request(), silent)
         await backend.stop(NAME, STOP)
-        note = {"pid": os.getpid(), "started_at": local.started_at(os.getpid())}
+        note = {"pid": os.getpid(), "started_at": backend.started_at(os.getpid())}
         (tmp_path / "workspaces" / NAME / "running.json").write_text(json.dumps(note))
         assert (await backend.ensure(request(), silent)).generation != endpoint.generation
 
@@ -410,7 +410,7 @@ async def test_a_runtime_directory_that_is_not_ours_alone_is_refused(
 async def test_a_log_that_grew_large_is_put_aside(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.workspaces.state.MAX_LOG_BYTES", 10)
+    monkeypatch.setattr("proxy.workspaces.local.state.MAX_LOG_BYTES", 10)
     root = tmp_path / "workspaces" / NAME
     async with proxy() as backend:
         await backend.ensure(request(), silent)

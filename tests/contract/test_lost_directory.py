@@ -15,8 +15,8 @@ from proxy.identity.directory import KeyStanding
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
 from proxy.identity.store import SqlDirectory
+from proxy.process.assemble.database import open_to_serve
 from proxy.storage.database import Database
-from proxy.storage.opening import open_to_serve
 from tests.contract.directories import DEADLINE_S, make_key, sqlite_url
 from tests.contract.postgres import Cluster
 

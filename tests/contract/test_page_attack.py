@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxy.identity import confirm, cookies, web, websessions
-from proxy.identity.onboarding import Approved, Pending
+from proxy.http import cookies, sessions, site
+from proxy.onboarding import confirm
+from proxy.onboarding.flow import Approved, Pending
 from tests.contract.door import MALLORY, House, open_house
 from tests.contract.neighbours import Answer, Edge, Neighbour, ask, open_edge, open_neighbour, value_of
 from tests.contract.test_page_sessions import adopt, at_the_provider, careless_trim
@@ -167,7 +168,7 @@ async def test_with_every_mend_taken_out_the_attack_succeeds(
     """What makes the tests above worth something: the same steps let Mallory's key in for alice's name."""
     monkeypatch.setattr(cookies, "trim", careless_trim)
     monkeypatch.setattr(cookies.CookieNames, "imitation", lambda *_: None)
-    monkeypatch.setattr(websessions.Sessions, "renew", adopt)
+    monkeypatch.setattr(sessions.Sessions, "renew", adopt)
     monkeypatch.setattr(confirm._SignedIn, "is_seen_by", lambda *_: True)
     name, value = await scene.session_of_mallory()
     victim = await chromium.person()
@@ -186,7 +187,7 @@ async def test_with_one_mend_left_the_attack_fails(
     out = {
         "trim": (cookies, "trim", careless_trim),
         "imitation": (cookies.CookieNames, "imitation", lambda *_: None),
-        "renew": (websessions.Sessions, "renew", adopt),
+        "renew": (sessions.Sessions, "renew", adopt),
         "is_seen_by": (confirm._SignedIn, "is_seen_by", lambda *_: True),
     }
     for place, attribute, without in (entry for left, entry in out.items() if left != mend):
@@ -246,7 +247,7 @@ async def test_on_127_0_0_1_it_would_share_our_jar(
     chromium: Chromium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same steps with the host name taken out: cookies ignore ports."""
-    monkeypatch.setattr(web, "PAGE_HOST", "127.0.0.1")
+    monkeypatch.setattr(site, "PAGE_HOST", "127.0.0.1")
     house = await open_house(dev={"approval": "confirm"})
     async with open_neighbour() as forwarded:
         assert await carried_to(chromium, house, forwarded)

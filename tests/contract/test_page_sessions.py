@@ -17,9 +17,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.errors import SettingsError
-from proxy.identity import confirm, cookies, listening, web, websessions
-from proxy.identity.onboarding import Pending
-from proxy.identity.web import Site
+from proxy.http import cookies, listening, sessions, site
+from proxy.http.site import Site
+from proxy.onboarding import confirm
+from proxy.onboarding.flow import Pending
 from tests.contract.door import MALLORY, House, open_house
 from tests.contract.neighbours import Answer, ask, cookie, value_of
 from tests.fakes.browser import Browser
@@ -243,7 +244,7 @@ def adopt(self: Any, value: str, about: Any) -> str:
     """Keep the value from before the sign-in, as long as there is one."""
     if value not in self:
         return self.begin(about)  # type: ignore[no-any-return]
-    self._sessions[websessions.digest(value)] = websessions._Session(about, float("inf"))
+    self._sessions[sessions.digest(value)] = sessions._Session(about, float("inf"))
     return value
 
 
@@ -263,14 +264,14 @@ MENDS: dict[str, tuple[Check, Any, str, Any]] = {
     ),
     "only issued values count": (
         a_value_of_others_is_not_adopted,
-        websessions.Sessions,
+        sessions.Sessions,
         "__contains__",
         lambda *_: True,
     ),
-    "a new value at every sign-in": (a_sign_in_gives_a_new_value, websessions.Sessions, "renew", adopt),
+    "a new value at every sign-in": (a_sign_in_gives_a_new_value, sessions.Sessions, "renew", adopt),
     "a new value at the development provider": (
         a_sign_in_at_the_development_provider_gives_a_new_value,
-        websessions.Sessions,
+        sessions.Sessions,
         "renew",
         adopt,
     ),
@@ -283,7 +284,7 @@ MENDS: dict[str, tuple[Check, Any, str, Any]] = {
         lambda *_: True,
     ),
     "__Host-Http- over https": (over_https_a_name_is_of_this_host_alone, cookies, "HOST_ONLY_PREFIX", ""),
-    "a host name of its own": (a_page_has_a_host_name_of_its_own, web, "PAGE_HOST", "127.0.0.1"),
+    "a host name of its own": (a_page_has_a_host_name_of_its_own, site, "PAGE_HOST", "127.0.0.1"),
     "no other host name": (another_host_name_is_refused, Site, "_is_meant", lambda *_: True),
     "both loopback addresses": (both_addresses_of_the_name_are_ours, listening, "_BESIDE", {}),
 }
@@ -367,7 +368,7 @@ async def test_more_cookies_than_can_be_judged_at_once_are_refused(house: House)
     field = b"; ".join(b"%d=%d" % (number, number) for number in range(500))
     for times, status in ((1, 303), (3, 303), (4, 431)):
         several = b"\r\nCookie: ".join([field] * times)
-        assert (len(field) * times > web.MAX_COOKIE_BYTES) == (status == 431)
+        assert (len(field) * times > site.MAX_COOKIE_BYTES) == (status == 431)
         assert (await ask(pending.shown.verification_uri, several)).status == status
 
 

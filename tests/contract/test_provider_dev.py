@@ -10,14 +10,14 @@ import pytest
 
 from proxy.errors import SettingsError
 from proxy.errors.login import ApprovalDenied, CodeExpired, KeyNotConfirmed, KeyNotListed, OtherAccount
-from proxy.identity.authcode import WebLogin, authorize_url, read_callback, redeem
-from proxy.identity.clock import REAL
-from proxy.identity.devserver.server import DevServer
-from proxy.identity.http import Request
-from proxy.identity.onboarding import Pending
-from proxy.identity.providers.dev import Dev
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import (
+from proxy.http.client import Request
+from proxy.http.clock import REAL
+from proxy.http.secret import Secret
+from proxy.onboarding.authcode import WebLogin, authorize_url, read_callback, redeem
+from proxy.onboarding.devserver.server import DevServer
+from proxy.onboarding.flow import Pending
+from proxy.onboarding.providers.dev import Dev
+from proxy.settings.onboarding import (
     DevSettings,
 )
 from tests.contract.door import ALICE, MALLORY, OTHER, House, open_house
@@ -129,7 +129,7 @@ async def test_an_expired_code(browser: Browser) -> None:
     await server.start()
     kit = tools(leaping.clock)
     provider = Dev(DevSettings(), server, kit)
-    from proxy.identity.providers.base import About
+    from proxy.onboarding.providers.base import About
 
     code = await provider.start_device(About("alice", "192.0.2.1", ALICE.fingerprint), 900)
     with pytest.raises(CodeExpired):

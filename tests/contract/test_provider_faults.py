@@ -11,11 +11,11 @@ from aiohttp import web
 
 from proxy.errors import FairleadError, SettingsError
 from proxy.errors.login import CodeExpired, ProviderUnavailable
-from proxy.identity import device_flow
-from proxy.identity.device_flow import Authorization, DeviceClient
-from proxy.identity.http import HttpClient, HttpFailed, Request
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import HttpSettings
+from proxy.http.client import HttpClient, HttpFailed, Request
+from proxy.http.secret import Secret
+from proxy.onboarding import device_flow
+from proxy.onboarding.device_flow import Authorization, DeviceClient
+from proxy.settings.onboarding import HttpSettings
 from tests.fakes.certificates import Authority
 from tests.fakes.provider import CUT, HANG, HANG_UP, Leaping, Say, Scripted, fixture, said
 

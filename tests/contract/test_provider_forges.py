@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
+from proxy.http.secret import Secret
 from proxy.identity.keys import parse_public_key
-from proxy.identity.providers.base import About, Tools
-from proxy.identity.providers.github import GitHub, api_of
-from proxy.identity.providers.gitlab import GitLab
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import GitHubSettings, GitLabSettings, KeyListSettings
+from proxy.onboarding.providers.base import About, Tools
+from proxy.onboarding.providers.github import GitHub, api_of
+from proxy.onboarding.providers.gitlab import GitLab
+from proxy.settings.onboarding import GitHubSettings, GitLabSettings, KeyListSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, fixture, said, tools
 
 HUB, LAB = fixture("github"), fixture("gitlab")
@@ -105,7 +105,7 @@ async def test_github_from_code_to_keys(world: World) -> None:
 
 async def test_github_teams_and_no_groups(world: World) -> None:
     serve_github(world.server)
-    from proxy.identity.device_flow import Tokens
+    from proxy.onboarding.device_flow import Tokens
 
     teams = await world.github(groups="teams").profile(Tokens(TOKEN))
     assert teams.groups == ("Wonderland", "Wonderland/tea-party")
@@ -117,7 +117,7 @@ async def test_github_teams_and_no_groups(world: World) -> None:
 
 async def test_github_account_without_a_verified_primary_address(world: World) -> None:
     serve_github(world.server)
-    from proxy.identity.device_flow import Tokens
+    from proxy.onboarding.device_flow import Tokens
 
     unverified = [{"email": "a@corp.example", "primary": True, "verified": False, "visibility": None}]
     for answer in (Say(unverified), Say({"message": "Not Found"}, 404), Say([])):
@@ -127,7 +127,7 @@ async def test_github_account_without_a_verified_primary_address(world: World) -
 
 async def test_github_suspended(world: World) -> None:
     serve_github(world.server)
-    from proxy.identity.device_flow import Tokens
+    from proxy.onboarding.device_flow import Tokens
 
     world.server.on("/api/v3/user", Say({**HUB["user"]["body"], "suspended_at": "2026-01-01T00:00:00Z"}))
     assert not (await world.github().profile(Tokens(TOKEN))).active
@@ -302,7 +302,7 @@ async def test_gitlab_from_code_to_keys(world: World) -> None:
 )
 async def test_gitlab_accounts(world: World, change: dict[str, Any], active: bool, email: str) -> None:
     serve_gitlab(world.server)
-    from proxy.identity.device_flow import Tokens
+    from proxy.onboarding.device_flow import Tokens
 
     world.server.on("/api/v4/user", Say({**LAB["user"]["body"], **change}))
     profile = await world.gitlab().profile(Tokens(TOKEN))
@@ -311,7 +311,7 @@ async def test_gitlab_accounts(world: World, change: dict[str, Any], active: boo
 
 async def test_gitlab_userinfo_of_another_account_is_refused(world: World) -> None:
     serve_gitlab(world.server)
-    from proxy.identity.device_flow import Tokens
+    from proxy.onboarding.device_flow import Tokens
 
     world.server.on("/oauth/userinfo", Say({**LAB["userinfo"]["body"], "sub": "43"}))
     with pytest.raises(ProviderMisconfigured):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from proxy.errors.login import ApprovalDenied, KeyNotListed
-from proxy.identity.clock import REAL, Clock
-from proxy.identity.frontdoor import FrontDoor
-from proxy.settings.front_door import FrontDoorSettings
+from proxy.http.clock import REAL, Clock
+from proxy.onboarding.service import FrontDoor
+from proxy.settings.onboarding import FrontDoorSettings
 from tests.contract.independent import SECRET, free_issuer, running, through_the_provider
 from tests.fakes.browser import Browser
 from tests.fakes.provider import Registered, new_key

@@ -10,14 +10,14 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
-from proxy.identity import idtoken
-from proxy.identity.authcode import WebLogin, redeem
-from proxy.identity.device_flow import Tokens
-from proxy.identity.idtoken import Expected, Jwks
-from proxy.identity.providers.base import About
-from proxy.identity.providers.oidc import Endpoints, Oidc
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import MappingSettings, OidcSettings
+from proxy.http.secret import Secret
+from proxy.onboarding import idtoken
+from proxy.onboarding.authcode import WebLogin, redeem
+from proxy.onboarding.device_flow import Tokens
+from proxy.onboarding.idtoken import Expected, Jwks
+from proxy.onboarding.providers.base import About
+from proxy.onboarding.providers.oidc import Endpoints, Oidc
+from proxy.settings.onboarding import MappingSettings, OidcSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, tools
 
 ABOUT = About("alice", "192.0.2.1", "SHA256:x")
@@ -101,7 +101,7 @@ async def test_https_leads_to_https_only() -> None:
     class Http:
         async def send(self, request: Any) -> Any:
             del request
-            from proxy.identity.http import Reply
+            from proxy.http.client import Reply
 
             body = (
                 f'{{"issuer":"{url}","authorization_endpoint":"{url}/a","token_endpoint":"{url}/t",'
@@ -109,8 +109,8 @@ async def test_https_leads_to_https_only() -> None:
             )
             return Reply(200, {}, body.encode())
 
-    from proxy.identity.providers.base import Tools
-    from proxy.settings.front_door import KeyListSettings
+    from proxy.onboarding.providers.base import Tools
+    from proxy.settings.onboarding import KeyListSettings
 
     chosen = OidcSettings(kind="oidc", issuer=url, client_id="me")
     provider = Oidc(chosen, None, Tools(Http(), time_.clock, KeyListSettings()))

@@ -8,9 +8,9 @@ import pytest
 from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected, Waitlisted
 from proxy.errors.stores import IdentityError
 from proxy.identity.directory import Directory, OnboardingStatus
-from proxy.identity.onboarding import Approved, Onboarding
 from proxy.identity.profile import Profile
-from proxy.settings.front_door import OnboardingSettings
+from proxy.onboarding.flow import Approved, Onboarding
+from proxy.settings.onboarding import OnboardingSettings
 from tests.contract.directories import Replica, make_key
 from tests.fakes.provider import Manual, StubProvider, settle
 

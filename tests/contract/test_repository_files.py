@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.blueprints.forges import RepositoryFiles
 from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
-from proxy.identity.http import HttpClient
-from proxy.identity.repositories import RepositoryFiles
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import GitHubSettings, GitLabSettings, HttpSettings, OidcSettings
+from proxy.http.client import HttpClient
+from proxy.http.secret import Secret
+from proxy.settings.onboarding import GitHubSettings, GitLabSettings, HttpSettings, OidcSettings
 from tests.fakes.provider import HANG_UP, Say, Scripted
 
 TOKEN = "token-that-nobody-may-see"

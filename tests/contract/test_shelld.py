@@ -607,7 +607,7 @@ def test_python_sftp_server_serves_openssh(tmp_path: Path) -> None:
     )
     server = tmp_path / "server"
     root = Path(__file__).parents[2]
-    server.write_text(f"#!/bin/sh\nexport PYTHONPATH={root}\nexec {sys.executable} -m shelld.sftp\n")
+    server.write_text(f"#!/bin/sh\nexport PYTHONPATH={root}\nexec {sys.executable} -m shelld.launch.sftp\n")
     server.chmod(0o755)
     done = subprocess.run(
         ["/usr/bin/sftp", "-q", "-b", str(batch), "-D", str(server)],

@@ -28,7 +28,7 @@ from proxy.errors.upstream import TrustError, Unreachable
 from proxy.model import Endpoint, Exec, Principal, ProgramSpec
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import Authority, KeyPair, server_name
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore
 from proxy.trust.tokens import workspace_key
 from proxy.upstream.client import Links

@@ -12,7 +12,7 @@ from cryptography import x509
 from proxy.model import Exec, Principal, ProgramSpec, Shell, TcpTarget
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import KeyPair
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Program

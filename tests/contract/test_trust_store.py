@@ -11,7 +11,7 @@ import pytest
 from proxy.errors.upstream import TrustError
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.trust.store import FileStore, Store
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.objects import SECRET

@@ -16,7 +16,7 @@ from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.model import Endpoint, ExitSignal, ExitStatus, WorkspaceName
 from proxy.settings import UpstreamSettings
 from proxy.trust.authority import KeyPair, server_name
-from proxy.trust.keeper import Keeper
+from proxy.trust.manager import Keeper
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Program

@@ -6,7 +6,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from proxy.identity.http import LocalhostResolver
+from proxy.http.client import LocalhostResolver
 
 
 @dataclass

@@ -14,15 +14,15 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from proxy.identity.authcode import CodeClient
-from proxy.identity.clock import Clock
-from proxy.identity.device_flow import Authorization, Tokens
-from proxy.identity.http import HttpClient
+from proxy.http.client import HttpClient
+from proxy.http.clock import Clock
+from proxy.http.secret import Secret
 from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
-from proxy.identity.providers.base import About, Gate, Tools
-from proxy.identity.secret import Secret
-from proxy.settings.front_door import HttpSettings, KeyListSettings
+from proxy.onboarding.authcode import CodeClient
+from proxy.onboarding.device_flow import Authorization, Tokens
+from proxy.onboarding.providers.base import About, Gate, Tools
+from proxy.settings.onboarding import HttpSettings, KeyListSettings
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 

@@ -19,7 +19,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 import proxy.errors
 from protos.shelld.v1 import shelld_pb2
-from proxy.cli import app
+from proxy.cli.main import app
 from proxy.errors import FairleadError
 from proxy.events import subjects
 from proxy.metrics import REGISTRY

@@ -16,7 +16,7 @@ from typing import Any
 from asyncssh.packet import SSHPacketHandler
 
 from proxy.__main__ import main
-from proxy.ssh.bulk import BulkConnection
+from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
 from proxy.ssh.listener import Listener
 
 

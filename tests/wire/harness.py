@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from proxy import userstring
-from proxy.workspaces.state import State
+from proxy.workspaces.local.state import State
 
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20

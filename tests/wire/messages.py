@@ -14,8 +14,8 @@ from asyncssh import auth, kex
 from asyncssh.packet import Boolean, Byte, NameList, String, UInt32
 
 from proxy.ssh import listener
-from proxy.ssh.channel import SessionChannel
-from proxy.ssh.transport import TunedConnection
+from proxy.ssh.asyncssh_ext.channels import SessionChannel
+from proxy.ssh.asyncssh_ext.connection import TunedConnection
 
 GLOBAL_REQUEST, CHANNEL_OPEN, CHANNEL_REQUEST = 80, 90, 98
 DISCONNECT, CHANNEL_DATA = 1, 94

@@ -14,8 +14,8 @@ import pytest
 from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT, MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
 from asyncssh.packet import Boolean, String, UInt32
 
-from proxy.ssh import channel as channel_module
-from proxy.ssh.slices import LIMITS
+from proxy.ssh.asyncssh_ext import channels as channel_module
+from proxy.ssh.asyncssh_ext.slices import LIMITS
 from tests.wire import flooder
 from tests.wire.clients import asyncssh_login
 from tests.wire.conftest import assert_no_bugs

@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from proxy.workspaces.state import State
+from proxy.workspaces.local.state import State
 from tests.wire.clients import asyncssh_login
 from tests.wire.harness import Fairlead, free_port
 from tests.wire.peers import Peer, echo

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import structlog
 
-from proxy import policy
+from proxy.access import policy
 from proxy.errors.programs import NameReserved, Refused
 from proxy.errors.workspaces import (
     ClusterError,
@@ -32,9 +32,9 @@ from proxy.workspaces.backend import (
     WorkspaceRecord,
     WorkspaceRequest,
 )
-from proxy.workspaces.holding import check_hold
 from proxy.workspaces.kubernetes import labels
 from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, event_order, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
 from proxy.workspaces.kubernetes.manifest import CONTAINER
 from proxy.workspaces.kubernetes.objects import (
@@ -56,13 +56,13 @@ from proxy.workspaces.kubernetes.objects import (
     name_of,
     uid_of,
 )
-from proxy.workspaces.kubernetes.phase import Hope, Situation, event_order, judge
 from proxy.workspaces.kubernetes.renewal import Renewal
-from proxy.workspaces.kubernetes.start import Bringing, Trust, check_owner, record_owner
+from proxy.workspaces.kubernetes.startup import Bringing, Trust, check_owner, record_owner
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
-from proxy.workspaces.starts import Start, Starts
+from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.stop_holds import check_hold
 
 _FIRST_POLL_S = 0.1
 _LAST_POLL_S = 1.0

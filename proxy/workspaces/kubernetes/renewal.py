@@ -13,7 +13,7 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES, workspace_of
 from proxy.workspaces.kubernetes.manifest import encoded
 from proxy.workspaces.kubernetes.objects import SECRET, STATEFUL_SET, name_of
-from proxy.workspaces.kubernetes.start import Trust, decoded
+from proxy.workspaces.kubernetes.startup import Trust, decoded
 
 EVERY_S = 3_600.0
 """Certificates last for months and are renewed a month ahead."""

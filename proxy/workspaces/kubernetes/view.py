@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 from proxy.aio import TaskOwner
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.diagnosis import Situation
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES
 from proxy.workspaces.kubernetes.manifest import claims_of
 from proxy.workspaces.kubernetes.mirror import Bells, Mirror
 from proxy.workspaces.kubernetes.objects import CLAIM, EVENT, POD, STATEFUL_SET, Object, listed, name_of
-from proxy.workspaces.kubernetes.phase import Situation
 
 LINGER_S = 60.0
 """Claims and events are watched this long after the last one who waited."""

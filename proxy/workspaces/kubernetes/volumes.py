@@ -11,7 +11,7 @@ from proxy.blueprints.pod import Storage
 from proxy.blueprints.schema import Blueprint
 from proxy.model import User
 from proxy.settings.kubernetes import KubernetesSettings
-from proxy.trust.keeper import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE, TOKEN_KEY_FILE
+from proxy.trust.manager import CERTIFICATE_FILE, CLIENT_CA_FILE, KEY_FILE, TOKEN_KEY_FILE
 from proxy.workspaces.kubernetes import bundle, labels
 from proxy.workspaces.kubernetes.objects import Object
 

@@ -18,6 +18,7 @@ from proxy.trust.authority import server_name
 from proxy.workspaces.backend import Report, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.kubernetes import inject, labels
 from proxy.workspaces.kubernetes.api import Api, Query
+from proxy.workspaces.kubernetes.diagnosis import Situation, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_container_running
 from proxy.workspaces.kubernetes.manifest import config_of
 from proxy.workspaces.kubernetes.objects import (
@@ -35,10 +36,9 @@ from proxy.workspaces.kubernetes.objects import (
     namespace_of,
     uid_of,
 )
-from proxy.workspaces.kubernetes.phase import Situation, judge
-from proxy.workspaces.kubernetes.start import Trust, decoded, refused
+from proxy.workspaces.kubernetes.startup import Trust, decoded, refused
 from proxy.workspaces.ownership import check_title
-from proxy.workspaces.starts import Start, Starts
+from proxy.workspaces.pending_starts import Start, Starts
 
 _POLL_S = 0.3
 _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 import structlog.testing
 
-from proxy import cli
+from proxy.cli import main
 from proxy.identity.store import SqlDirectory
 
 
@@ -39,7 +39,7 @@ def fairlead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
             # Loggers are kept once used; those of other tests must not write where this command did.
             patch.setattr("proxy.log.configure", lambda *_: None)
             with structlog.testing.capture_logs(), pytest.raises(SystemExit) as ended:
-                cli.main()
+                main.main()
         return Done(int(ended.value.code or 0), *capsys.readouterr())
 
     return run

@@ -9,7 +9,7 @@ import yaml
 
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load
-from proxy.settings.front_door import DevSettings
+from proxy.settings.onboarding import DevSettings
 
 FLAG = "dev_anyone_may_be_any_user"
 DEV = {"kind": "dev"}

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
-from proxy.gateway import Gateway
 from proxy.model import Principal
 from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.settings.kubernetes import InjectRule, KubernetesSettings

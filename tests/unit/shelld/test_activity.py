@@ -5,10 +5,11 @@ import os
 
 import pytest
 
-from shelld import activity, registry
+from shelld import activity
 from shelld.activity import Activity
-from shelld.proc import Process
-from shelld.registry import KEEPALIVE_BYTES, KEEPALIVE_WINDOW_S, Registry, Trickle
+from shelld.launch.proc import Process
+from shelld.programs import registry
+from shelld.programs.registry import KEEPALIVE_BYTES, KEEPALIVE_WINDOW_S, Registry, Trickle
 from shelld.settings import Limits
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.blueprints.narrow import path_within, tcp_within
-from shelld import rules as shelld
+from shelld.forwards import rules as shelld
 
 NETWORKS = ["10.1.2.3", "10.0.0.0/8", "10.1.0.0/16", "127.0.0.1", "[::1]", "[2001:db8::/32]"]
 HOSTS = ["*", "localhost", "db.internal", "*.internal", "DB.internal", "d?", "[ab]*", *NETWORKS]

@@ -9,11 +9,11 @@ import pytest
 from proxy.errors.login import AddressBanned, TooManySessions
 from proxy.errors.stores import StateUnavailable
 from proxy.events import schema
-from proxy.events.buckets.memory import MemoryBuckets
 from proxy.protection import bans as bans_module
 from proxy.protection.bans import Ban, Bans, order
 from proxy.protection.guard import Guard, Visitor
 from proxy.settings.protection import ProtectionSettings
+from proxy.shared.memory import MemoryBuckets
 
 ATTACKER, OTHER, V6, V6_TOO = "203.0.113.9", "203.0.113.10", "2001:db8::1", "2001:db8::ffff:2"
 WRONG = ("key_unknown",)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.events.buckets.memory import MemoryBuckets
 from proxy.protection.bans import Bans, order
 from proxy.protection.hook import Hook
 from proxy.settings.protection import BanSettings
+from proxy.shared.memory import MemoryBuckets
 
 NOTE = "import sys; open(sys.argv[1], 'a').write(' '.join(sys.argv[2:]) + '\\n')"
 

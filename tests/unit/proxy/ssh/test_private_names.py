@@ -11,10 +11,10 @@ from asyncssh.channel import SSHChannel
 from asyncssh.compression import Decompressor
 from asyncssh.constants import MSG_GLOBAL_REQUEST
 
-from proxy.ssh import tolerance
-from proxy.ssh.channel import AgentChannel, SessionChannel, TcpChannel, UnixChannel
-from proxy.ssh.requests import OrderedRequests
-from proxy.ssh.transport import TunedConnection
+from proxy.ssh.asyncssh_ext import tolerance
+from proxy.ssh.asyncssh_ext.channels import AgentChannel, SessionChannel, TcpChannel, UnixChannel
+from proxy.ssh.asyncssh_ext.connection import TunedConnection
+from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 
 _METHODS = {
     "_process_global_request": ["self", "_pkttype", "_pktid", "packet"],

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
-from proxy.identity.onboarding import Shown
 from proxy.model import Phase, Progress
+from proxy.onboarding.flow import Shown
 from proxy.ssh import prompts
 
 SHOWN = Shown(

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.trust.tokens import Minter, key_file, mint, workspace_key
 from shelld.errors import Unauthenticated
-from shelld.token import MAX_LIFETIME_S, Caller, read_keys, verify
+from shelld.rpc.token import MAX_LIFETIME_S, Caller, read_keys, verify
 
 MASTER = bytes(range(32))
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)

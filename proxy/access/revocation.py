@@ -1,0 +1,183 @@
+"""Ends connections that may not go on: of users locked, removed or expired, and of keys removed or revoked.
+
+The directory is the truth. It is asked every `recheck_s`, once for all live connections of this process, and
+at once when an event says that something changed: on every replica within that bound, and with NATS sooner.
+A directory that does not answer ends nobody, and neither does one that lost users or keys for who is missing.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+
+from proxy import metrics
+from proxy.access import policy
+from proxy.aio import TaskOwner
+from proxy.errors.stores import StoreError
+from proxy.events import cloudevents, subjects
+from proxy.events.publisher import Bus, Gap, Message, Subscription
+from proxy.identity.directory import Directory, KeyStanding
+from proxy.identity.revoked_keys import Revocation, Revocations
+from proxy.model import Principal, User
+from proxy.sessions.records import End, EndReason
+
+_log = structlog.get_logger("watch")
+
+_TELLING = frozenset({subjects.USER_LOCKED, subjects.USER_KEY_REMOVED})
+
+_AT_ONCE = 200
+"""Connections that are compared with lists of revoked keys in one turn of the event loop."""
+
+
+class Live(Protocol):
+    """A connection, logged in or not yet."""
+
+    @property
+    def principal(self) -> Principal | None: ...
+
+    def end(self, sentence: str, end: End) -> None:
+        """End it with a sentence for the person; `end` is for the record."""
+
+    def regrouped(self, user: User) -> None:
+        """Go on as a user whose groups are others now; what the old ones gave ends."""
+
+
+Connections = Callable[[], Collection[Live]]
+
+
+class Watch:
+    """One per process; `connections` gives those that are open at the moment."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        bus: Bus,
+        connections: Connections,
+        recheck_s: float,
+        revocations: Revocations,
+    ) -> None:
+        self._directory = directory
+        self._bus = bus
+        self._connections = connections
+        self._recheck_s = recheck_s
+        self._revocations = revocations
+        self._due = asyncio.Event()
+        self._is_blind = False
+        self._tasks = TaskOwner("watch")
+
+    def start(self) -> None:
+        """Begin, with a look at whatever is there."""
+        self._tasks.spawn(self._listen(self._bus.subscribe(subjects.ALL_USER)), name="events")
+        self._tasks.spawn(self._run(), name="recheck")
+
+    async def close(self) -> None:
+        """End watching; connections stay."""
+        await self._tasks.close()
+
+    async def check(self) -> None:
+        """Compare every live connection with the directory now, and end those that may not stay."""
+        live = [(one, one.principal) for one in self._connections() if one.principal is not None]
+        if not live:
+            return
+        live = await self._unrevoked(live)
+        try:
+            standing = await self._directory.standing_of({_pair(principal) for _, principal in live})
+        except StoreError as exc:
+            metrics.RECHECKS.labels("failed").inc()
+            self._note_blindness(str(exc))
+            return
+        lost = sum(not found.is_certain for found in standing.values())
+        self._note_blindness(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
+        metrics.RECHECKS.labels("in_doubt" if lost else "done").inc()
+        now = datetime.now(UTC)
+        still_open = self._connections()
+        for connection, principal in live:
+            found = standing[_pair(principal)]
+            decision = _judge(found, principal, now)
+            if connection not in still_open:
+                continue
+            if not decision:
+                self._end(connection, principal, decision.reason)
+            elif found.user is not None and found.user.groups != principal.user.groups:
+                connection.regrouped(found.user)
+
+    async def _unrevoked(self, live: Sequence[tuple[Live, Principal]]) -> list[tuple[Live, Principal]]:
+        """End connections by the lists of revoked keys, and return the others.
+
+        A list that cannot be read ends none.
+        """
+        lists = await self._revocations.current()
+        staying = []
+        for number, (connection, principal) in enumerate(live, start=1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            if lists.of(principal.credential) is not Revocation.REVOKED:
+                staying.append((connection, principal))
+            elif connection in self._connections():
+                self._end(connection, principal, "the key of this connection was revoked")
+        return staying
+
+    def _end(self, connection: Live, principal: Principal, reason: str) -> None:
+        _log.info(
+            "connection ended",
+            conn=principal.attempt.peer.conn_id,
+            user=principal.user.name,
+            reason=reason,
+        )
+        connection.end(reason, End(EndReason.REVOKED, reason))
+
+    def _note_blindness(self, reason: str) -> None:
+        """Log an outage once, not at every look."""
+        if reason and not self._is_blind:
+            _log.warning("live connections cannot be compared with the directory", reason=reason)
+        elif self._is_blind and not reason:
+            _log.info("live connections are compared with the directory again")
+        self._is_blind = bool(reason)
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._recheck_s):
+                    await self._due.wait()
+            self._due.clear()
+            try:
+                await self.check()
+            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+                _log.exception("watch failed")
+
+    async def _listen(self, subscription: Subscription) -> None:
+        try:
+            async for item in subscription:
+                if isinstance(item, Gap) or self._concerns_us(item):
+                    self._due.set()
+        finally:
+            subscription.close()
+
+    def _concerns_us(self, message: Message) -> bool:
+        if message.subject not in _TELLING:
+            return False
+        event = cloudevents.decode(message.data)
+        user = None if event is None else event.data.get("user")
+        here = (one.principal for one in self._connections())
+        return any(principal is not None and principal.user.name == user for principal in here)
+
+
+def _judge(found: KeyStanding, principal: Principal, now: datetime) -> policy.Decision:
+    """Decide by what is certain: a user whose key alone was lost may still be locked.
+
+    A user of the same name with another id is another user: the one of the connection was removed.
+    """
+    user = found.user
+    if user is not None and user.id != principal.user.id:
+        return policy.may_stay(None, found.has_key, now)
+    if found.is_certain:
+        return policy.may_stay(user, found.has_key, now, ended_at_provider=found.ended_at_provider)
+    return policy.ALLOWED if user is None else policy.may_login(user, now)
+
+
+def _pair(principal: Principal) -> tuple[str, str]:
+    """Name what has to stay for a connection to stay; whoever came by a certificate needs no stored key."""
+    return principal.user.name, "" if principal.certificate else principal.fingerprint

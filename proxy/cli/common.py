@@ -1,0 +1,99 @@
+"""What groups of commands share: words on the command line, the directory, and telling what was changed."""
+
+import asyncio
+import os
+import pwd
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from proxy.cli.output import warn
+from proxy.errors.stores import IdentityError
+
+if TYPE_CHECKING:
+    from proxy.events.schema import Event
+    from proxy.identity.directory import Directory
+    from proxy.settings import Settings
+
+_T = TypeVar("_T")
+Tell = Callable[["Event"], None]
+"""Says what was changed; it leaves when the change is made."""
+
+HELP: dict[str, Any] = {
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+    "no_args_is_help": True,
+}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="User name, as typed before '+' in ssh.", show_default=False)]
+
+
+def with_directory(context: typer.Context, act: Callable[["Directory"], Awaitable[_T]]) -> _T:
+    """Do something with the directory that changes nothing others must know at once."""
+
+    async def only(directory: "Directory", _tell: Tell) -> _T:
+        return await act(directory)
+
+    return administer(context, only)
+
+
+def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaitable[_T]]) -> _T:
+    """Do something with the directory, then tell NATS, when it is configured, what was changed."""
+    from proxy import log
+    from proxy.identity.store import SqlDirectory
+
+    settings: Settings = context.obj.settings()
+    log.configure("error", "text")
+
+    async def main() -> _T:
+        events: list[Event] = []
+        directory = await SqlDirectory.open(
+            settings.database_url,
+            query_timeout_s=settings.identity.query_timeout_s,
+            uids=settings.identity.uids,
+            groups=settings.groups,
+        )
+        try:
+            return await act(directory, events.append)
+        finally:
+            await directory.close()
+            if events and settings.events.urls:
+                await publish(settings, events)
+
+    return asyncio.run(main())
+
+
+def actor() -> str:
+    """Name who runs this command, for events and records."""
+    try:
+        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    except KeyError:
+        return f"cli:{os.getuid()}"
+
+
+def read_text(name: str) -> str:
+    """Read a file, or stdin for `-`. Raises: IdentityError."""
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).expanduser().read_text(encoding="utf-8")
+    except OSError as exc:
+        raise IdentityError(f"{name}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise IdentityError(f"{name}: not a text file") from None
+
+
+async def publish(settings: "Settings", events: "list[Event]") -> None:
+    """Tell NATS what was changed, and the person when it does not take it."""
+    from proxy.events.natsbus import NatsBus
+
+    bus = NatsBus(settings.events, proxy_id=settings.proxy_id)
+    bus.start()
+    for event in events:
+        bus.publish(event)
+    await bus.close(settings.events.close_timeout_s)
+    if bus.counters.published < len(events):
+        warn(
+            "fairlead: the change is made, but NATS did not take word of it; "
+            f"proxies find out by themselves within {settings.identity.recheck_s:g} s"
+        )

@@ -1,0 +1,304 @@
+"""`fairlead session …`: who is connected, what was done, and the end of it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from proxy.cli.common import HELP, Json, actor, publish
+from proxy.cli.output import (
+    count,
+    print_fields,
+    print_json,
+    print_rows,
+    program_row,
+    session_row,
+    table_of,
+    warn,
+)
+from proxy.errors.stores import IdentityError
+
+if TYPE_CHECKING:
+    from proxy.sessions.records import ConnectionRecord, ProgramRecord
+    from proxy.sessions.store import Asked, SessionStore
+    from proxy.settings import Settings
+    from proxy.shared.buckets import Bucket
+
+_T = TypeVar("_T")
+
+session_app = typer.Typer(help="Connections and what runs on them, on every proxy.", **HELP)
+
+_LIVE = (
+    *("id", "user", "workspace", "client_type", "client_address", "doing", "started_at"),
+    *("bytes_from_client", "bytes_to_client"),
+)
+_ALL = (*_LIVE[:-2], "ended_at", "end_reason", *_LIVE[-2:])
+_PROGRAMS = (
+    *("id", "kind", "command", "target", "started_at", "ended_at", "end_reason"),
+    *("exit", "bytes_from_client", "bytes_to_client"),
+)
+
+_VIEW_TIMEOUT_S = 3.0
+
+User = Annotated[str, typer.Option(help="Only those of this user.", show_default=False)]
+Workspace = Annotated[str, typer.Option(help="Only those in this workspace.", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Of a session or one program.", show_default=False)]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Of sessions or single programs.", show_default=False),
+]
+
+
+@session_app.command("list")
+def list_sessions(
+    context: typer.Context,
+    user: User = "",
+    workspace: Workspace = "",
+    all_: Annotated[bool, typer.Option("--all", help="Those that ended, too.")] = False,
+    days: Annotated[float, typer.Option(help="With --all: how far to look back.", min=0)] = 7,
+    limit: Annotated[int, typer.Option(help="At most this many, the newest.", min=1, max=100_000)] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """List who is connected, or was."""
+    from proxy.sessions.store import Asked
+
+    since = datetime.now(UTC) - timedelta(days=days) if all_ else None
+    asked = Asked(user, workspace, live_only=not all_, since=since, limit=limit)
+
+    async def act(store: "SessionStore", settings: "Settings") -> list[dict[str, Any]]:
+        if not all_:
+            async with _open_view(settings) as view:
+                if view is not None:
+                    return _seen(view, asked)
+        return await _rows(store, asked)
+
+    print_rows(_with_store(context, act), as_json, _ALL if all_ else _LIVE)
+
+
+@session_app.command("show")
+def show_session(context: typer.Context, id_: Id, as_json: Json = False) -> None:
+    """Show one session with everything that ran on it, or one program."""
+
+    async def act(store: "SessionStore", _: "Settings") -> dict[str, Any]:
+        for record in await store.find([id_]):
+            if record.id == id_:
+                return await _whole(store, record)
+        raise IdentityError(f"there is no session {id_} on record")
+
+    shown = _with_store(context, act)
+    if as_json:
+        print_json(shown)
+        return
+    print_fields(shown, 18, without=("programs",))
+    if shown.get("programs"):
+        print_rows(shown["programs"], False, _PROGRAMS)
+
+
+@session_app.command("watch")
+def watch_sessions(
+    context: typer.Context,
+    user: User = "",
+    workspace: Workspace = "",
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.2)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a change.")] = False,
+) -> None:
+    """Show who is connected until interrupted."""
+    from proxy.sessions.store import Asked
+
+    asked = Asked(user, workspace)
+
+    async def act(store: "SessionStore", settings: "Settings") -> None:
+        async with _open_view(settings) as view:
+
+            async def look() -> list[dict[str, Any]]:
+                return await _rows(store, asked) if view is None else _seen(view, asked)
+
+            await (_watch_lines(look, every_s) if as_json else _watch_table(look, every_s))
+
+    _with_store(context, act)
+
+
+@session_app.command("kill")
+def kill_sessions(
+    context: typer.Context,
+    ids: Ids = None,
+    user: Annotated[str, typer.Option(help="Every session of this user.", show_default=False)] = "",
+    workspace: Annotated[str, typer.Option(help="Every session in this workspace.", show_default=False)] = "",
+    reason: Annotated[str, typer.Option(help="A sentence that the person reads.")] = "",
+    wait_s: Annotated[float, typer.Option("--wait", help="Seconds to wait for the end.", min=0)] = 15,
+) -> None:
+    """End sessions or single programs, wherever they are, with a sentence to the person."""
+    if not (ids or user or workspace):
+        raise typer.BadParameter("name sessions, a --user or a --workspace")
+
+    async def act(store: "SessionStore", settings: "Settings") -> tuple[int, set[str]]:
+        wanted = await _chosen(store, ids or [], user, workspace)
+        return len(wanted), await _kill(store, settings, wanted, reason, wait_s)
+
+    ordered, left = _with_store(context, act)
+    warn(f"{count(ordered - len(left), 'session')} ended")
+    if left:
+        raise IdentityError(
+            f"not ended within {wait_s:g} s: {', '.join(sorted(left))}; the order stays for an hour, "
+            "and a proxy that is gone is noticed by the others"
+        )
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+async def _rows(store: "SessionStore", asked: "Asked") -> list[dict[str, Any]]:
+    """Give sessions with what is going on in each."""
+    records = await store.select(asked)
+    doing: dict[str, list[str]] = {}
+    for program in await store.programs_of([record.id for record in records]):
+        if program.ended_at is None or not asked.live_only:
+            doing.setdefault(program.connection, []).append(program.kind)
+    return [session_row(record) | {"doing": _summary(doing.get(record.id, []))} for record in records]
+
+
+def _summary(kinds: Sequence[str]) -> str:
+    """Write `shell, 3 forward`."""
+    counted = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
+    return ", ".join(kind if number == 1 else f"{number} {kind}" for kind, number in counted.items())
+
+
+async def _whole(store: "SessionStore", record: "ConnectionRecord | ProgramRecord") -> dict[str, Any]:
+    from proxy.sessions.records import ProgramRecord
+
+    if isinstance(record, ProgramRecord):
+        return program_row(record)
+    programs = [program_row(program) for program in await store.programs_of([record.id])]
+    return session_row(record) | {"programs": programs}
+
+
+def _seen(view: "Bucket", asked: "Asked") -> list[dict[str, Any]]:
+    """Give what the proxies show of themselves now."""
+    from proxy.sessions.view import read_entry
+
+    rows = []
+    for shown in filter(None, (read_entry(entry.value) for entry in view.entries())):
+        record, kinds = shown
+        if asked.user in ("", record.user) and asked.workspace in ("", record.workspace):
+            rows.append(session_row(record) | {"doing": _summary(kinds)})
+    return sorted(rows, key=lambda row: row["started_at"], reverse=True)[: asked.limit]
+
+
+Look = Callable[[], Awaitable[list[dict[str, Any]]]]
+
+
+async def _watch_lines(look: Look, every_s: float) -> None:
+    known: dict[str, dict[str, Any]] = {}
+    while True:
+        now = {row["id"]: row for row in await look()}
+        for id_, row in now.items():
+            if known.get(id_) != row:
+                change = "updated" if id_ in known else "opened"
+                print_json({"change": change, **row}, indent=None, flush=True)
+        for id_ in known.keys() - now.keys():
+            print_json({"change": "closed", **known[id_]}, indent=None, flush=True)
+        known = now
+        await asyncio.sleep(every_s)
+
+
+async def _watch_table(look: Look, every_s: float) -> None:
+    from rich.live import Live
+
+    with Live(auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        while True:
+            live.update(table_of(await look(), _LIVE), refresh=True)
+            await asyncio.sleep(every_s)
+
+
+@asynccontextmanager
+async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
+    """Give what replicas share of who is on; None without NATS, or when it does not answer."""
+    if not settings.events.urls:
+        yield None
+        return
+    from proxy.process.assemble.shared import open_buckets
+    from proxy.sessions.view import open_view
+
+    buckets = open_buckets(settings)
+    view = open_view(buckets, settings.sessions)
+    buckets.start()
+    try:
+        async with asyncio.timeout(_VIEW_TIMEOUT_S):
+            await view.live()
+    except TimeoutError:
+        warn("fairlead: NATS does not answer; this is what the database knows")
+        await buckets.close()
+        yield None
+        return
+    try:
+        yield view
+    finally:
+        await buckets.close()
+
+
+# --------------------------------------------------------------------------------------------- killing
+
+
+async def _chosen(store: "SessionStore", ids: Sequence[str], user: str, workspace: str) -> list[str]:
+    """Give the live ones that are meant. Raises: IdentityError for an id that is not on record."""
+    from proxy.sessions.store import Asked
+
+    found = {record.id: record for record in await store.find(ids)}
+    if missing := [id_ for id_ in ids if id_ not in found]:
+        raise IdentityError(f"there is no session {', '.join(missing)} on record")
+    wanted = [id_ for id_ in ids if found[id_].ended_at is None]
+    if user or workspace:
+        wanted += [record.id for record in await store.select(Asked(user, workspace, limit=100_000))]
+    return list(dict.fromkeys(wanted))
+
+
+async def _kill(
+    store: "SessionStore", settings: "Settings", ids: Sequence[str], reason: str, wait_s: float
+) -> set[str]:
+    """Order the end of sessions and wait for it; gives those that are still there."""
+    from proxy.events.schema import SessionKillOrdered
+
+    if not ids:
+        return set()
+    who = actor()
+    await store.order_kills(ids, who, reason[:256], datetime.now(UTC))
+    if settings.events.urls:
+        # One event makes every proxy look at all orders; the rest is for the audit.
+        await publish(settings, [SessionKillOrdered(session_id=id_, actor=who) for id_ in ids])
+    deadline = time.monotonic() + wait_s
+    while True:
+        left = {record.id for record in await store.find(ids) if record.ended_at is None}
+        if not left or time.monotonic() >= deadline:
+            return left
+        await asyncio.sleep(0.1)
+
+
+def _with_store(context: typer.Context, act: Callable[["SessionStore", "Settings"], Awaitable[_T]]) -> _T:
+    from proxy import log
+
+    settings: Settings = context.obj.settings()
+    log.configure("error", "text")
+
+    async def main() -> _T:
+        async with _open_store(settings) as store:
+            return await act(store, settings)
+
+    return asyncio.run(main())
+
+
+@asynccontextmanager
+async def _open_store(settings: "Settings") -> AsyncIterator["SessionStore"]:
+    from proxy.sessions.store import SessionStore
+    from proxy.storage.database import Database
+
+    timeout_s = settings.identity.query_timeout_s
+    database = await Database.open(settings.database_url, query_timeout_s=timeout_s)
+    try:
+        yield SessionStore(database)
+    finally:
+        await database.close()

@@ -1,0 +1,261 @@
+"""What our web pages have in common: one origin, headers, cookies, who may post, and being served.
+
+Sources: RFC 6265bis §4.1.3 (name prefixes), CSP Level 3, Fetch §3.2 (Origin). Which cookies are ours is
+decided by `cookies`, and what their values stand for by `websessions`.
+
+Over plain http, cookies ignore ports (RFC 6265 §8.5): a program on any port of this machine, or behind
+`ssh -L`, that gets a browser to `login.localhost:<its port>` reads our cookies there, and sets some. A page
+therefore never rests on a cookie alone: what a cookie opens also needs a value that only our own origin was
+given, in an address or in a form.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from proxy.errors import SettingsError
+from proxy.http import listening, pages
+from proxy.http.cookies import CookieNames
+from proxy.http.sessions import LIFE_S
+from proxy.settings.onboarding import PAGE_HOST, is_page_here
+
+_log = structlog.get_logger("web")
+MAX_FORM_BYTES = 16 * 1024
+MAX_COOKIE_BYTES = 16 * 1024
+"""Of all `Cookie` fields of a request: judging their names is work of one turn of the event loop."""
+_UNHEARD = logging.getLogger("proxy.http.site.unheard")
+"""Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
+_UNHEARD.disabled = True
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Site:
+    """One origin that we serve: its cookies, its checks, its socket."""
+
+    def __init__(
+        self, purpose: str, host: str, port: int, public_url: str = "", *, is_for_programs: bool = False
+    ) -> None:
+        """`purpose` names cookies and logs; `public_url` is how browsers come, if not as `login.localhost`.
+
+        With `is_for_programs` this machine's own programs are answered by `local_url` as well.
+
+        Raises: SettingsError when browsers cannot come by `host`, and there is no `public_url`.
+        """
+        if not public_url and not is_page_here(host):
+            raise SettingsError(
+                f"{purpose}: a page that listens on {host} needs a public_url, by which browsers come"
+            )
+        self._purpose = purpose
+        self._host = host
+        self._port = port
+        self._public_url = public_url.rstrip("/")
+        self._is_for_programs = is_for_programs
+        self._key = secrets.token_bytes(32)
+        self._runner: web.AppRunner | None = None
+        self._cookies = CookieNames(purpose, is_secure=self._is_secure)
+        self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_FORM_BYTES)
+
+    # --------------------------------------------------------------------------------- addresses
+
+    @property
+    def port(self) -> int:
+        """The port in use, once started."""
+        return self._port
+
+    @property
+    def public_url(self) -> str:
+        """How browsers come here; without a final slash."""
+        return self._public_url or self.local_url
+
+    @property
+    def local_url(self) -> str:
+        """How programs and browsers of this machine come here; see PAGE_HOST."""
+        return f"http://{PAGE_HOST}:{self._port}"
+
+    @property
+    def _origin(self) -> str:
+        return f"{urlsplit(self.public_url).scheme}://{_authority(self.public_url)}"
+
+    def _is_meant(self, request: web.Request) -> bool:
+        """Tell whether the one Host of a request means us; others are names that were pointed at us."""
+        hosts = [value for name, value in request.raw_headers if name.lower() == b"host"]
+        urls = (self.public_url, self.local_url) if self._is_for_programs else (self.public_url,)
+        ours = {_authority(url).encode() for url in urls}
+        return len(hosts) == 1 and _without_default_port(hosts[0].lower(), self.public_url) in ours
+
+    # ---------------------------------------------------------------------------------- lifetime
+
+    async def start(self) -> None:
+        """Listen. Raises: SettingsError when the address cannot be had."""
+        runner = web.AppRunner(
+            self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
+        )
+        await runner.setup()
+        try:
+            sockets = await listening.open_sockets(self._host, self._port)
+            for listener in sockets:
+                await web.SockSite(runner, listener).start()
+        except OSError as exc:
+            await runner.cleanup()
+            raise SettingsError(f"{self._purpose}: cannot listen on {exc.strerror}") from None
+        self._runner = runner
+        self._port = runner.addresses[0][1]
+
+    async def close(self) -> None:
+        """Stop listening; requests in progress get a moment."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # ------------------------------------------------------------------------------------ checks
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
+        if not self._is_meant(request):
+            return web.Response(status=421, text=f"This page is at {self.public_url} and nowhere else.\n")
+        fields = _cookie_fields(request)
+        if sum(map(len, fields)) > MAX_COOKIE_BYTES:
+            text = "There are too many cookies. Delete those of this site, then open the link again."
+            return self.page("That did not work", pages.paragraph(text), status=431)
+        imitation = self._cookies.imitation(fields)
+        if imitation is not None:
+            _log.warning("a cookie imitates ours", site=self._purpose, name=ascii(imitation)[:100])
+            text = "A cookie imitates one of ours. Delete the cookies of this site, then open the link again."
+            return self.page("That did not work", pages.paragraph(text), status=400)
+        try:
+            return await handler(request)
+        except web.HTTPException as exc:
+            if exc.status >= 400 and exc.content_type == "text/plain":
+                return self.page(
+                    "That did not work", pages.paragraph(exc.text or exc.reason), status=exc.status
+                )
+            raise
+        except Exception:  # noqa: BLE001 - the edge: whatever gets here is a bug
+            _log.exception("request failed", site=self._purpose, method=request.method)
+            return web.Response(status=500, text="Internal error.\n")
+
+    def check_origin(self, request: web.Request) -> None:
+        """Refuse a form that another site sent; browsers put Origin on every POST."""
+        if request.headers.get("Origin", "") != self._origin:
+            raise web.HTTPForbidden(text="This form was not sent from our page.")
+
+    def cookie(self, request: web.Request, slot: str = "") -> str:
+        """Return the value of a cookie of ours; empty when there is none, or more than one.
+
+        Its form is that of our values, and nothing more is known of it: ask `websessions`.
+        """
+        return self._cookies.value(_cookie_fields(request), slot)
+
+    def own_cookies(self, request: web.Request) -> list[tuple[str, str]]:
+        """Return the cookies of a request that have names of ours."""
+        return self._cookies.own(_cookie_fields(request))
+
+    def give_cookie(self, response: web.StreamResponse, value: str, slot: str = "") -> None:
+        """Give a value to a browser. Lax: the way back from a provider is a cross-site link."""
+        self._set_cookie(response, slot, value, LIFE_S)
+
+    def end_cookie(self, response: web.StreamResponse, slot: str = "") -> None:
+        """Take a value back from a browser."""
+        self._set_cookie(response, slot, "", 0)
+
+    def end_oldest_cookies(
+        self, request: web.Request, response: web.StreamResponse, kind: str, at_most: int
+    ) -> None:
+        """Take back cookies whose slot begins with `kind`, until `at_most` are left.
+
+        Browsers send those first that they have had for longest (RFC 6265 §5.4).
+        """
+        slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
+        for slot in slots[: max(0, len(slots) - at_most)]:
+            self.end_cookie(response, slot)
+
+    def _set_cookie(self, response: web.StreamResponse, slot: str, value: str, max_age_s: int) -> None:
+        response.set_cookie(
+            self._cookies.name(slot),
+            value,
+            path="/",
+            httponly=True,
+            samesite="Lax",
+            secure=self._is_secure,
+            max_age=max_age_s,
+        )
+
+    def csrf(self, session: str, about: str) -> str:
+        """Make a token that only a form of ours for this browser and this matter can hold."""
+        return hmac.new(self._key, f"{session}\0{about}".encode(), hashlib.sha256).hexdigest()
+
+    def check_csrf(self, session: str, about: str, token: str) -> None:
+        """Refuse a form that was not made by `csrf` for the same browser and matter."""
+        if not session or not hmac.compare_digest(self.csrf(session, about).encode(), token.encode()):
+            raise web.HTTPForbidden(text="This form is not yours, or too old. Open the link again.")
+
+    @property
+    def _is_secure(self) -> bool:
+        return self.public_url.startswith("https:")
+
+    # ----------------------------------------------------------------------------------- answers
+
+    def page(
+        self, title: str, body: str, *, status: int = 200, form_targets: Sequence[str] = ()
+    ) -> web.Response:
+        """Answer with a page; `form_targets` are other origins that a form may end up at."""
+        nonce = secrets.token_urlsafe(16)
+        targets = " ".join(["'self'", *form_targets])
+        policy = (
+            f"default-src 'none'; style-src 'nonce-{nonce}'; form-action {targets}; "
+            "frame-ancestors 'none'; base-uri 'none'"
+        )
+        headers = {
+            "Content-Security-Policy": policy,
+            "X-Frame-Options": "DENY",
+            "X-Content-Type-Options": "nosniff",
+            # Not no-referrer: browsers would then send `Origin: null` with our own forms.
+            "Referrer-Policy": "same-origin",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+        if self._is_secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        html = pages.document(title, body, nonce)
+        return web.Response(status=status, text=html, content_type="text/html", headers=headers)
+
+
+def _cookie_fields(request: web.Request) -> list[bytes]:
+    return [value for name, value in request.raw_headers if name.lower() == b"cookie"]
+
+
+def _authority(url: str) -> str:
+    """Return host and port of a URL as browsers write them into Host and Origin (RFC 6454 §6.2)."""
+    return _without_default_port(urlsplit(url).netloc.lower().encode(), url).decode()
+
+
+def _without_default_port(authority: bytes, url: str) -> bytes:
+    return authority.removesuffix(_DEFAULT_PORTS[urlsplit(url).scheme].encode())
+
+
+def redirect(location: str) -> web.Response:
+    """Send the browser on with GET, keeping the address bar's history out of referrers and caches."""
+    headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return web.Response(status=303, headers=headers)
+
+
+async def read_form(request: web.Request) -> dict[str, str]:
+    """Read a form; a field that comes twice is refused, so that nobody sees another value than we do."""
+    posted = await request.post()
+    if len(set(posted)) != len(posted) or any(not isinstance(value, str) for value in posted.values()):
+        raise web.HTTPBadRequest(text="A field of the form came twice, or is a file.")
+    return {name: str(value) for name, value in posted.items()}
+
+
+def read_query(request: web.Request) -> dict[str, str]:
+    """Read the query; a parameter that comes twice is refused (RFC 6749 §3.1)."""
+    if len(set(request.query)) != len(request.query):
+        raise web.HTTPBadRequest(text="A parameter of the address came twice.")
+    return dict(request.query)

@@ -1,0 +1,1 @@
+"""The NATS connection, which events and shared state use."""

@@ -1,0 +1,1 @@
+"""Onboarding of new users: device flow, providers, confirm page, and what providers say of users later."""

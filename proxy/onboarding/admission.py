@@ -1,0 +1,96 @@
+"""The decision at the end of an onboarding: whose account, whose key, by which rule; pure.
+
+Approving a code lets nobody's key in by itself. The key must have been proved (its signature verified) by
+the connection that asks, and be the account's own: listed by the provider, or, where the provider lists
+none, confirmed by the person on a page that showed this very key. A list, where there is one, is the only
+authority: a person can be talked into confirming a stranger's key, a list cannot.
+"""
+
+from dataclasses import dataclass
+
+from proxy.errors.login import (
+    AccountInactive,
+    KeyNotConfirmed,
+    KeyNotListed,
+    KeyNotProved,
+    OnboardingError,
+    OnboardingRefused,
+    OtherAccount,
+    Waitlisted,
+)
+from proxy.identity.keys import fingerprint
+from proxy.identity.profile import KeyList, Profile
+from proxy.onboarding.rules import Facts, Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Who asks to come in as whom; `key_blob` is None unless its signature was verified."""
+
+    name: str
+    key_blob: bytes | None
+
+
+def decide(
+    request: Request,
+    profile: Profile,
+    listed: KeyList | None,
+    confirmed: frozenset[str],
+    rules: Rules,
+) -> OnboardingError | None:
+    """Give the reason to refuse, or None to let in.
+
+    `listed` is None when the provider keeps no key lists; an empty list lets no key in. `confirmed` holds
+    fingerprints, as ssh-keygen prints them. The account is judged before the key, and the key before the
+    rules, so that a stranger learns nothing of rules and lists.
+    """
+    if request.key_blob is None:
+        return KeyNotProved("no key was proved", user_message="a key has to be proved first")
+    if profile.name != request.name:
+        return OtherAccount(
+            f"approved by {profile.provider} account {profile.login!r}, asked for {request.name!r}",
+            user_message=f"approved by another {profile.provider} account than {request.name}",
+        )
+    return _judge_key(request.key_blob, profile, listed, confirmed) or _judge_account(profile, rules)
+
+
+def _judge_key(
+    blob: bytes, profile: Profile, listed: KeyList | None, confirmed: frozenset[str]
+) -> OnboardingError | None:
+    shown = fingerprint(blob)
+    if listed is not None and blob not in listed.blobs:
+        return KeyNotListed(
+            f"{profile.provider} lists {len(listed.blobs)} keys for {profile.login!r}, not {shown}",
+            user_message=f"your key {shown} is not among the keys of that {profile.provider} account",
+        )
+    if listed is None and shown not in confirmed:
+        return KeyNotConfirmed(
+            f"approved by {profile.login!r}, but nobody confirmed {shown}",
+            user_message=f"your key {shown} was not confirmed in the browser",
+        )
+    return None
+
+
+def inactive(profile: Profile) -> OnboardingError:
+    """Give the error of an account that its provider blocked."""
+    return AccountInactive(
+        f"{profile.provider} account {profile.login!r} is blocked",
+        user_message=f"this account is blocked at {profile.provider}",
+    )
+
+
+def _judge_account(profile: Profile, rules: Rules) -> OnboardingError | None:
+    if not profile.active:
+        return inactive(profile)
+    verdict = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
+    which = f"rule {verdict.rule!r}" if verdict.rule else "no rule lets it in"
+    if verdict.action == "waitlist":
+        return Waitlisted(
+            f"{profile.login!r} waits for an operator: {which}",
+            user_message="your request is on the waiting list; an operator has to approve it",
+        )
+    if verdict.action == "refuse":
+        return OnboardingRefused(
+            f"{profile.login!r} refused: {which}", user_message="this account may not log in here"
+        )
+    return None

@@ -1,0 +1,186 @@
+"""ID tokens: signature by the provider's published keys, then every claim that OpenID Connect asks to check.
+
+Sources: OpenID Connect Core 1.0 §3.1.3.7, RFC 7517 (key sets), RFC 8725 (what to distrust in a JWT). Keys
+come from the provider's `jwks_uri` alone; what a token says about its own keys (`jku`, `jwk`, `x5u`) is not
+read. The only module that reads tokens of others.
+"""
+
+import asyncio
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from joserfc import jwt
+from joserfc.errors import InvalidKeyIdError, JoseError, SecurityWarning
+from joserfc.jwk import KeySet
+
+from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
+from proxy.http.client import Http, HttpFailed, Request
+from proxy.http.clock import REAL, Clock
+from proxy.http.secret import Secret
+
+FRESH_S = 600.0
+COOLDOWN_S = 30.0
+LEEWAY_S = 60
+MAX_TOKEN_CHARACTERS = 64 * 1024
+_KINDS = ("RSA", "EC", "OKP")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a token must say to be meant for us."""
+
+    provider: str
+    issuers: tuple[str, ...]
+    audience: str
+    algorithms: tuple[str, ...]
+
+
+class Jwks:
+    """The signing keys of one provider, fetched when needed.
+
+    A key that is not known makes it ask again, at most once in COOLDOWN_S; while the provider is down,
+    the last known keys stay in use.
+    """
+
+    def __init__(self, provider: str, url: str, http: Http, *, clock: Clock = REAL) -> None:
+        self._provider = provider
+        self.url = url
+        self._http = http
+        self._clock = clock
+        self._keys: KeySet | None = None
+        self._fetched_at = 0.0
+        self._tried_at = float("-inf")
+        self._problem = ""
+        self._lock = asyncio.Lock()
+
+    async def keys(self, *, unknown_in: KeySet | None = None) -> KeySet:
+        """Give the keys; `unknown_in` is a set that lacked one, and asks for a newer.
+
+        Raises: ProviderUnavailable when there are none and none can be had.
+        """
+        async with self._lock:
+            now = self._clock.now()
+            is_old = self._keys is None or now - self._fetched_at > FRESH_S
+            is_lacking = unknown_in is not None and unknown_in is self._keys
+            if (is_old or is_lacking) and now - self._tried_at >= COOLDOWN_S:
+                await self._fetch(now)
+        if self._keys is None:
+            raise ProviderUnavailable(
+                f"{self._provider}: no keys to check its tokens: {self._problem}",
+                user_message=f"{self._provider} does not answer at the moment",
+            )
+        return self._keys
+
+    async def _fetch(self, now: float) -> None:
+        self._tried_at = now
+        try:
+            reply = await self._http.send(Request(self.url))
+            if reply.status != 200:
+                raise ValueError(f"status {reply.status}")  # noqa: TRY301 - one way out for all that is wrong
+            self._keys = _key_set(reply.json())
+        except (HttpFailed, ValueError) as exc:
+            self._problem = str(exc)
+        else:
+            self._fetched_at = now
+
+
+async def verify(
+    token: Secret, keys: Jwks, expected: Expected, *, nonce: Secret | None = None
+) -> Mapping[str, Any]:
+    """Give the claims of a token that the provider made for us, now, and for this very request.
+
+    `nonce` is the one that was sent, None where the grant has none (RFC 8628).
+
+    Raises: ProviderMisconfigured for every token that fails a check; ProviderUnavailable without keys.
+    """
+    key_set = await keys.keys()
+    try:
+        decoded = _decode(token, key_set, expected)
+    except InvalidKeyIdError:
+        decoded = _decode_again(token, await keys.keys(unknown_in=key_set), expected)
+    if str(decoded.header.get("typ", "JWT")).lower() not in ("jwt", "application/jwt"):
+        raise _refuse(expected, "it is a token of another type")
+    _check(decoded.claims, expected, datetime.now(UTC).timestamp(), nonce)
+    return decoded.claims
+
+
+def _decode_again(token: Secret, key_set: KeySet, expected: Expected) -> jwt.Token:
+    try:
+        return _decode(token, key_set, expected)
+    except InvalidKeyIdError:
+        raise _refuse(expected, "it is signed by a key that the provider does not publish") from None
+
+
+def _decode(token: Secret, key_set: KeySet, expected: Expected) -> jwt.Token:
+    text = token.reveal()
+    if len(text) > MAX_TOKEN_CHARACTERS:
+        raise _refuse(expected, "it is too long")
+    try:
+        with warnings.catch_warnings():
+            # "EdDSA" is deprecated in favour of "Ed25519" (RFC 9864), and most providers still say it.
+            warnings.simplefilter("ignore", SecurityWarning)
+            return jwt.decode(text, key_set, algorithms=list(expected.algorithms))
+    except InvalidKeyIdError:
+        raise
+    except JoseError as exc:
+        raise _refuse(expected, exc.error.replace("_", " ")) from None
+    except (ValueError, TypeError) as exc:
+        raise _refuse(expected, type(exc).__name__) from None
+
+
+def _check(claims: Mapping[str, Any], expected: Expected, now: float, nonce: Secret | None) -> None:
+    """Check claims by OpenID Connect Core §3.1.3.7; raises what `verify` raises."""
+    audience = claims.get("aud")
+    audiences: Collection[Any] = audience if isinstance(audience, list) else [audience]
+    subject, expires, issued = claims.get("sub"), _time(claims.get("exp")), _time(claims.get("iat"))
+    problem = ""
+    if claims.get("iss") not in expected.issuers:
+        problem = "it is by another issuer"
+    elif expected.audience not in audiences:
+        problem = "it is for another client"
+    elif len(audiences) > 1 and claims.get("azp") != expected.audience:
+        problem = "it was given to another client"
+    elif expires is None or expires + LEEWAY_S <= now:
+        problem = "it has expired (or one of the clocks is wrong)"
+    elif issued is None or issued - LEEWAY_S > now:
+        problem = "it is not valid yet (or one of the clocks is wrong)"
+    elif not isinstance(subject, str) or not 0 < len(subject) <= 255:
+        problem = "it has no subject"
+    elif nonce is not None and Secret(str(claims.get("nonce", ""))) != nonce:
+        problem = "it belongs to another login"
+    if problem:
+        raise _refuse(expected, problem)
+
+
+def _time(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _refuse(expected: Expected, reason: str) -> ProviderMisconfigured:
+    return ProviderMisconfigured(
+        f"{expected.provider}: its ID token is refused: {reason}",
+        user_message=f"login by {expected.provider} does not work; its settings need an operator",
+    )
+
+
+def _key_set(document: object) -> KeySet:
+    """Read the public signature keys of a set, leaving out kinds that are not known.
+
+    Raises: ValueError.
+    """
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("the reply is no key set")  # noqa: TRY004 - a document of the wrong shape
+    keys = []
+    for entry in entries[:100]:
+        if isinstance(entry, dict) and entry.get("kty") in _KINDS and entry.get("use", "sig") == "sig":
+            try:
+                keys.extend(KeySet.import_key_set({"keys": [entry]}).keys)
+            except (JoseError, ValueError, TypeError, KeyError):
+                continue
+    if not keys:
+        raise ValueError("the key set holds no usable key")
+    return KeySet(keys)

@@ -1,0 +1,171 @@
+"""Puts the way in together: HTTP client, providers, confirm page, onboarding. Opened and closed by `app`."""
+
+from pathlib import Path
+from typing import Self
+
+from proxy.errors import SettingsError
+from proxy.http.client import HttpClient
+from proxy.http.clock import REAL, Clock
+from proxy.http.handover import ALONE, Peers
+from proxy.http.secret import Secret
+from proxy.identity.profile import KeyList
+from proxy.onboarding.confirm import ConfirmPages
+from proxy.onboarding.devserver.server import DevServer
+from proxy.onboarding.flow import Keep, Onboarding, Registrar, keep_nothing
+from proxy.onboarding.providers.base import Provider, Tools
+from proxy.onboarding.providers.dev import Dev
+from proxy.onboarding.providers.github import GitHub
+from proxy.onboarding.providers.gitlab import GitLab
+from proxy.onboarding.providers.oidc import Oidc
+from proxy.settings.onboarding import (
+    DevSettings,
+    FrontDoorSettings,
+    GitHubSettings,
+    GitLabSettings,
+    OidcSettings,
+    ProviderSettings,
+)
+
+MAX_SECRET_BYTES = 16 * 1024
+
+
+class FrontDoor:
+    """One per process; `onboarding` for strangers, `keys` for those who are known."""
+
+    def __init__(
+        self,
+        settings: FrontDoorSettings,
+        *,
+        clock: Clock = REAL,
+        peers: Peers = ALONE,
+        keeps_grants: bool = False,
+    ) -> None:
+        """`settings` as `in_effect` gave them; `keeps_grants`: refresh tokens are asked for."""
+        self._settings = settings
+        self._peers = peers
+        self._http = HttpClient(settings.http)
+        self._tools = Tools(self._http, clock, settings.keys, keeps_grants)
+        self._servers: list[DevServer] = []
+        self._confirm: ConfirmPages | None = None
+        self.providers: dict[str, Provider] = {}
+        self.onboarding: Onboarding
+
+    @classmethod
+    async def open(
+        cls,
+        settings: FrontDoorSettings,
+        registrar: Registrar,
+        *,
+        clock: Clock = REAL,
+        peers: Peers = ALONE,
+        keep: Keep | None = None,
+    ) -> Self:
+        """Start what has to listen; no provider is called yet.
+
+        `keep` takes what an approval gives to read an account again; without it nothing is asked for.
+
+        Raises: SettingsError listing what cannot be used.
+        """
+        door = cls(settings, clock=clock, peers=peers, keeps_grants=keep is not None)
+        try:
+            await door._build()
+        except BaseException:
+            await door.close()
+            raise
+        providers = list(door.providers.values())
+        door.onboarding = Onboarding(
+            providers,
+            registrar,
+            settings.onboarding,
+            door._confirm,
+            clock=clock,
+            keep=keep or keep_nothing,
+        )
+        return door
+
+    async def close(self) -> None:
+        """End every flow, then stop listening and let go of connections."""
+        if hasattr(self, "onboarding"):
+            await self.onboarding.close()
+        if self._confirm is not None:
+            await self._confirm.close_site()
+        for server in self._servers:
+            await server.close()
+        await self._http.close()
+
+    @property
+    def page_urls(self) -> tuple[str, ...]:
+        """Addresses of pages of ours that people may be sent to; for the quick start."""
+        urls = [server.page_url for server in self._servers]
+        return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
+
+    @property
+    def ports(self) -> set[int]:
+        """Ports of this machine on which pages of ours are served."""
+        ports = {server.port for server in self._servers}
+        return ports if self._confirm is None else ports | {self._confirm.port}
+
+    @property
+    def issuers(self) -> dict[str, str]:
+        """Say by provider whose subjects it knows, as profiles name them."""
+        return {settings.title: _issuer(settings) for settings in self._settings.providers}
+
+    async def keys(self, provider: str, subject: str, login: str) -> KeyList | None:
+        """Give the keys that a provider lists for a known account; None when it lists none, or is no more.
+
+        Quick as a rule, since lists are cached, and bounded by `keys.lookup_timeout_s`.
+        Raises: ProviderUnavailable and ProviderMisconfigured when nothing recent enough is known: whoever
+        asks goes on with the keys of the directory.
+        """
+        known = self.providers.get(provider)
+        return None if known is None else await known.keys(subject, login)
+
+    async def _build(self) -> None:
+        if self._settings.has_page:
+            host, port = _split(self._settings.confirm.listen)
+            confirm = ConfirmPages(self._settings.confirm, host, port, self._http, self._peers)
+            await confirm.start()
+            self._confirm = confirm
+        for settings in self._settings.providers:
+            self.providers[settings.title] = await self._provider(settings)
+
+    async def _provider(self, settings: ProviderSettings) -> Provider:
+        if isinstance(settings, DevSettings):
+            server = DevServer(settings, clock=self._tools.clock)
+            if self._confirm is not None:
+                server.redirect_uris.add(self._confirm.redirect_uri)
+            await server.start()
+            self._servers.append(server)
+            return Dev(settings, server, self._tools)
+        secret = read_secret(settings.client_secret_file)
+        if isinstance(settings, GitHubSettings):
+            return GitHub(settings, secret, self._tools)
+        if isinstance(settings, GitLabSettings):
+            return GitLab(settings, secret, self._tools)
+        return Oidc(settings, secret, self._tools)
+
+
+def _issuer(settings: ProviderSettings) -> str:
+    if isinstance(settings, DevSettings):
+        return "dev"
+    return settings.issuer if isinstance(settings, OidcSettings) else settings.url
+
+
+def read_secret(file: Path | None) -> Secret | None:
+    """Read the secret of a client, if it has one. Raises: SettingsError."""
+    if file is None:
+        return None
+    try:
+        text = file.read_bytes()[: MAX_SECRET_BYTES + 1].decode()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"client_secret_file: {file}: {exc}") from None
+    if not text.strip() or len(text) > MAX_SECRET_BYTES:
+        raise SettingsError(f"client_secret_file: {file} is empty or too large")
+    return Secret(text.strip())
+
+
+def _split(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"confirm.listen: {listen!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)

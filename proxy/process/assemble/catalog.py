@@ -1,0 +1,69 @@
+"""Where the blueprints of this installation are kept: opens the source that the settings name."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from proxy.blueprints.catalog import Catalog, DirectoryCatalog
+from proxy.blueprints.follow import Follower, LastGood, first_catalog
+from proxy.blueprints.forges import RepositoryFiles
+from proxy.blueprints.git import GitSource
+from proxy.blueprints.sources import Source
+from proxy.http.client import HttpClient
+from proxy.onboarding.service import read_secret
+from proxy.settings import Settings
+from proxy.workspaces.repositories import Repositories
+
+
+@asynccontextmanager
+async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIterator[Catalog]:
+    """Read the blueprints for the first time, and with `follow` again whenever they change.
+
+    Raises: BlueprintInvalid, BlueprintSourceFailed, SettingsError.
+    """
+    wanted = settings.blueprint
+    if wanted.source == "directory":
+        yield DirectoryCatalog(settings.blueprint_dir, wanted.metadata)
+        return
+    async with AsyncExitStack() as stack:
+        source = await _open_source(settings, stack)
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        last_good = LastGood(settings.state_dir / "blueprints.last-good.json")
+        catalog = await first_catalog(source, last_good, wanted.metadata)
+        if follow:
+            follower = Follower(source, catalog, last_good, wanted.refresh_s)
+            follower.start()
+            stack.push_async_callback(follower.close)
+        yield catalog
+
+
+@asynccontextmanager
+async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
+    """Hold what reads the files of repositories; nobody is asked before somebody wants one.
+
+    Raises: SettingsError for a token that cannot be read.
+    """
+    door = settings.front_door_in_effect
+    wanted = settings.blueprint.repository
+    tokens = {
+        provider: secret
+        for provider, file in wanted.token_files.items()
+        if (secret := read_secret(file)) is not None
+    }
+    http = HttpClient(door.http)
+    repositories = Repositories(wanted, RepositoryFiles(door.providers, http, tokens))
+    try:
+        yield repositories
+    finally:
+        await repositories.close()
+        await http.close()
+
+
+async def _open_source(settings: Settings, stack: AsyncExitStack) -> Source:
+    if settings.blueprint.source == "git":
+        return GitSource(settings.blueprint.git)
+    from proxy.workspaces.kubernetes.api import Api  # slow to import, and most laptops have no cluster
+    from proxy.workspaces.kubernetes.configmap import ConfigMapSource
+
+    api = Api(settings.kubernetes)
+    stack.push_async_callback(api.close)
+    return ConfigMapSource(api, settings.blueprint.config_map, settings.kubernetes.namespace)

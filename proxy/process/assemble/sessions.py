@@ -1,0 +1,53 @@
+"""Puts the parts of sessions together for one process."""
+
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Protocol
+
+from proxy.events.publisher import Bus
+from proxy.sessions.janitor import Janitor
+from proxy.sessions.kills import Kills
+from proxy.sessions.store import ProxyProcess, SessionStore
+from proxy.sessions.tracker import Tracker
+from proxy.sessions.view import View, open_view
+from proxy.settings.sessions import SessionSettings
+from proxy.shared.buckets import Buckets
+from proxy.storage.database import Database
+
+
+@asynccontextmanager
+async def open_sessions(
+    database: Database, bus: Bus, buckets: Buckets | None, settings: SessionSettings, proxy_id: str
+) -> AsyncIterator[Tracker]:
+    """Keep records, carry out orders and look after lost proxies while inside; waits for nothing.
+
+    `buckets` are those that replicas share; None where there is but one.
+    """
+    store = SessionStore(database)
+    # A process id comes again after a restart, and in every container; this does not.
+    token = secrets.token_hex(16)
+    proxy = ProxyProcess(token, proxy_id, os.getpid(), socket.gethostname(), datetime.now(UTC))
+    tracker = Tracker(store, bus, settings, proxy)
+    view = View(open_view(buckets, settings), tracker, settings) if buckets is not None else None
+    parts: list[_Part] = [tracker, Kills(store, bus, tracker, settings.kill_poll_s)]
+    parts += [view] if view is not None else []
+    parts += [Janitor(store, bus, settings, token, view.forget if view is not None else None)]
+    for part in parts:
+        part.start()
+    try:
+        yield tracker
+    finally:
+        for part in reversed(parts):
+            await part.close()
+
+
+class _Part(Protocol):
+    """Something that runs beside the connections."""
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,43 @@
+"""Chooses where trust is kept and who signs, as the settings say, for the proxy and for commands alike."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from proxy.settings import Settings
+from proxy.trust.certmanager import MountedIdentity
+from proxy.trust.manager import Keeper
+from proxy.trust.store import FileStore, Store
+
+
+@asynccontextmanager
+async def open_trust(settings: Settings) -> AsyncIterator[Keeper]:
+    """Hold the trust of this installation, not yet read. See `Keeper.open`."""
+    identity = MountedIdentity.of(settings.trust) if settings.trust.mode == "cert-manager" else None
+    async with _store(settings) as store:
+        keeper = Keeper(store, settings.trust, identity=identity)
+        try:
+            yield keeper
+        finally:
+            await keeper.close()
+
+
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[Store]:
+    if not uses_tcp(settings):
+        yield FileStore(settings.trust_file)
+        return
+    # Slow to import, and most laptops have no cluster.
+    from proxy.workspaces.kubernetes.api import Api
+    from proxy.workspaces.kubernetes.secrets import SecretStore
+
+    api = Api(settings.kubernetes)
+    namespace = settings.trust.secret_namespace or settings.kubernetes.namespace
+    try:
+        yield SecretStore(api, namespace, settings.trust.secret_name)
+    finally:
+        await api.close()
+
+
+def uses_tcp(settings: Settings) -> bool:
+    """Whether workspaces are reached over TCP, which is what trust is for."""
+    return settings.workspace.backend != "local"

@@ -1,0 +1,1 @@
+"""State that replicas share: buckets of keys and values, in NATS or in a file."""

@@ -1,0 +1,228 @@
+"""What a process knows of a bucket, wherever it is kept: its entries, their ends, and who watches."""
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Self
+
+from proxy.events.publisher import Gap
+from proxy.shared.buckets import BucketSpec, Change, Entry, Watch
+
+
+class Watching:
+    """Changed keys waiting for one reader; a Watch."""
+
+    def __init__(
+        self,
+        prefix: str,
+        size: int,
+        get: Callable[[str], Entry | None],
+        on_close: Callable[["Watching"], None],
+    ) -> None:
+        self.prefix = prefix
+        self._size = size
+        self._get = get
+        self._on_close = on_close
+        self._changed: dict[str, None] = {}
+        self._gap = False
+        self._closed = False
+        self._wake = asyncio.Event()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change | Gap:
+        while not self._closed:
+            if self._gap:
+                self._gap = False
+                return Gap(None)
+            if self._changed:
+                key = next(iter(self._changed))
+                del self._changed[key]
+                return Change(key, self._get(key))
+            self._wake.clear()
+            await self._wake.wait()
+        raise StopAsyncIteration
+
+    def note(self, key: str) -> None:
+        """Remember that `key` changed."""
+        if not key.startswith(self.prefix) or self._closed:
+            return
+        self._changed[key] = None
+        if len(self._changed) > self._size:
+            self.note_gap()
+        self._wake.set()
+
+    def note_gap(self) -> None:
+        """Let the reader look at everything; single changes are part of that."""
+        self._changed.clear()
+        self._gap = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """See Watch."""
+        if not self._closed:
+            self._closed = True
+            self._changed.clear()
+            self._wake.set()
+            self._on_close(self)
+
+
+class Mirror:
+    """The entries of a bucket as this process knows them, their ends, and who watches.
+
+    Changes are told to it by one teller, in the order in which they were made.
+    """
+
+    def __init__(self, spec: BucketSpec, on_expiry: Callable[[Entry], None] | None = None) -> None:
+        self._spec = spec
+        self._on_expiry = on_expiry
+        self._entries: dict[str, Entry] = {}
+        self._deadlines: dict[str, float] = {}
+        self._queue: list[tuple[float, str]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._snapshot: set[str] | None = None
+        self._watches: list[Watching] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: str) -> Entry | None:
+        """See Bucket."""
+        return self._entries.get(key)
+
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """See Bucket."""
+        return [entry for key, entry in self._entries.items() if key.startswith(prefix)]
+
+    def watch(self, prefix: str) -> Watching:
+        """Give a watch, which says nothing yet: see `note_gap`."""
+        watch = Watching(prefix, self._spec.watch_size, self.get, self._watches.remove)
+        self._watches.append(watch)
+        return watch
+
+    def note_gap(self) -> None:
+        """Let every watch look at everything."""
+        for watch in self._watches:
+            watch.note_gap()
+
+    def has_room_for(self, key: str) -> bool:
+        """Whether `key` is there already, or may come."""
+        return key in self._entries or len(self._entries) < self._spec.max_entries
+
+    def set(self, entry: Entry, ttl_s: float | None) -> bool:
+        """Take an entry that ends after `ttl_s` seconds; False when there is no room for it."""
+        if not self.has_room_for(entry.key):
+            return False
+        if self._snapshot is not None:
+            self._snapshot.add(entry.key)
+        self._entries[entry.key] = entry
+        self._deadlines.pop(entry.key, None)
+        if ttl_s is not None:
+            deadline = asyncio.get_running_loop().time() + ttl_s
+            self._deadlines[entry.key] = deadline
+            heapq.heappush(self._queue, (deadline, entry.key))
+            self._tidy()
+            self._arm()
+        self._told(entry.key)
+        return True
+
+    def remove(self, key: str) -> None:
+        """Forget `key`, which somebody deleted."""
+        self._deadlines.pop(key, None)
+        if self._entries.pop(key, None) is not None:
+            self._told(key)
+
+    def begin_snapshot(self) -> None:
+        """Expect everything anew; what does not come until `end_snapshot` is no more."""
+        self._snapshot = set()
+
+    def end_snapshot(self) -> None:
+        """Forget what did not come, and let every watch look."""
+        for key in self._entries.keys() - (self._snapshot or set()):
+            del self._entries[key]
+            self._deadlines.pop(key, None)
+        self._snapshot = None
+        self.note_gap()
+
+    def close(self) -> None:
+        """End every watch."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for watch in tuple(self._watches):
+            watch.close()
+
+    def _told(self, key: str) -> None:
+        for watch in self._watches:
+            watch.note(key)
+
+    # ----------------------------------------------------------------------------------- the end
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._queue:
+            self._timer = asyncio.get_running_loop().call_at(self._queue[0][0], self._expire)
+
+    def _expire(self) -> None:
+        now = asyncio.get_running_loop().time()
+        while self._queue and self._queue[0][0] <= now:
+            deadline, key = heapq.heappop(self._queue)
+            if self._deadlines.get(key) != deadline:
+                continue  # written again since
+            del self._deadlines[key]
+            entry = self._entries.pop(key)
+            self._told(key)
+            if self._on_expiry is not None:
+                self._on_expiry(entry)
+        self._timer = None
+        self._arm()
+
+    def _tidy(self) -> None:
+        """Drop ends that writing again has moved, once they are the most of the queue."""
+        if len(self._queue) > 2 * len(self._deadlines) + 64:
+            self._queue = [(deadline, key) for key, deadline in self._deadlines.items()]
+            heapq.heapify(self._queue)
+
+
+class MirroredBucket:
+    """The reading half of every Bucket; who derives from it keeps the mirror up to date, and writes."""
+
+    def __init__(self, spec: BucketSpec, on_expiry: Callable[[Entry], None] | None = None) -> None:
+        self._spec = spec
+        self._mirror = Mirror(spec, on_expiry)
+        self._live = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        """See Bucket."""
+        return self._spec.name
+
+    @property
+    def is_live(self) -> bool:
+        """See Bucket."""
+        return self._live.is_set()
+
+    async def live(self) -> None:
+        """See Bucket."""
+        await self._live.wait()
+
+    def get(self, key: str) -> Entry | None:
+        """See Bucket."""
+        return self._mirror.get(key)
+
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """See Bucket."""
+        return self._mirror.entries(prefix)
+
+    def watch(self, prefix: str = "") -> Watch:
+        """See Bucket."""
+        watch = self._mirror.watch(prefix)
+        if self.is_live:
+            watch.note_gap()
+        return watch
+
+    def close(self) -> None:
+        """End every watch."""
+        self._mirror.close()

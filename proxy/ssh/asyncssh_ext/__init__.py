@@ -1,0 +1,1 @@
+"""Extensions of asyncssh; the only place that uses its private names."""

@@ -1,0 +1,150 @@
+"""Ends workspaces that do nothing or are old, and keeps up what they need; one per proxy.
+
+Several proxies do the same at the same time, and that is harmless: shelld lets the first one drain it, a
+stopped workspace is left as it is, and a warning is said once. A workspace that cannot be asked is left
+alone: it may be busy for all anybody knows.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from proxy.access.policy import Bounds, Due
+from proxy.aio import TaskOwner
+from proxy.errors import FairleadError
+from proxy.model import WorkspaceName
+from proxy.settings import WorkspaceSettings
+from proxy.upstream.client import Link, Links
+from proxy.upstream.frames import Status
+from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord
+from proxy.workspaces.stop_holds import duration
+
+_log = structlog.get_logger("workspaces")
+
+_LONGEST_S = 900.0
+"""Until a blueprint that was changed is noticed."""
+
+BoundsOf = Callable[[WorkspaceRecord], Awaitable[Bounds]]
+"""Gives what its blueprint allows a workspace. Raises: FairleadError when nobody knows."""
+
+Stopped = Callable[[WorkspaceRecord, Stop], None]
+"""Hears of every workspace that was stopped here."""
+
+
+class WorkspaceKeeper:
+    """Looks after the workspaces of one backend, as far as nobody else does."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        links: Links,
+        bounds_of: BoundsOf,
+        settings: WorkspaceSettings,
+        stopped: Stopped,
+    ) -> None:
+        self._backend = backend
+        self._links = links
+        self._bounds_of = bounds_of
+        self._settings = settings
+        self._stopped = stopped
+        self._tasks = TaskOwner("keeper")
+        self._look_at: dict[WorkspaceName, float] = {}
+        """When something may be due next, by the loop's clock: nobody is asked without need."""
+
+    def start(self) -> None:
+        """Begin to look, until `close`."""
+        self._tasks.spawn(self._keep(), name="rounds")
+
+    async def close(self) -> None:
+        """Look no more; a workspace that is drained then is stopped by another proxy, or goes on."""
+        await self._tasks.close()
+
+    async def _keep(self) -> None:
+        while True:
+            # Proxies that were started together need not ask together.
+            await asyncio.sleep(self._settings.keeper_interval_s * random.uniform(0.8, 1.2))  # noqa: S311
+            await self.round()
+
+    async def round(self) -> None:
+        """Look once at everything that may be due; what fails is logged and tried again."""
+        try:
+            await self._backend.upkeep()
+        except FairleadError as exc:
+            _log.warning("upkeep failed", why=str(exc))
+        try:
+            records = await self._backend.list()
+        except FairleadError as exc:
+            _log.warning("workspaces not listed", why=str(exc))
+            return
+        running = {one.name: one for one in records if one.phase is WorkspacePhase.RUNNING}
+        self._look_at = {name: at for name, at in self._look_at.items() if name in running}
+        gate = asyncio.Semaphore(self._settings.keeper_parallel)
+
+        async def look(record: WorkspaceRecord) -> None:
+            async with gate:
+                await self._look(record)
+
+        now = asyncio.get_running_loop().time()
+        due = [record for name, record in running.items() if self._look_at.get(name, 0) <= now]
+        await asyncio.gather(*(look(record) for record in due))
+
+    async def _look(self, record: WorkspaceRecord) -> None:
+        """Ask one workspace, and do what is due; never on missing data."""
+        try:
+            bounds = await self._bounds(record)
+            next_s = bounds.next_due_s(0, 0)
+            if next_s is not None:
+                next_s = await self._ask(record, bounds)
+        except FairleadError as exc:
+            _log.info("workspace not looked after", workspace=record.name, code=exc.code, why=str(exc))
+            return
+        if next_s is not None:
+            self._look_at[record.name] = asyncio.get_running_loop().time() + min(next_s, _LONGEST_S)
+
+    async def _bounds(self, record: WorkspaceRecord) -> Bounds:
+        bounds = await self._bounds_of(record)
+        return replace(bounds, idle_stop_s=0) if self._backend.features.stops_idle else bounds
+
+    async def _ask(self, record: WorkspaceRecord, bounds: Bounds) -> float | None:
+        """Give the seconds until something may be due; None for not before the next round."""
+        if (endpoint := await self._backend.locate(record.name)) is None:
+            return None
+        async with self._links.use(endpoint) as link:
+            status = await link.status()
+            if status.draining:
+                return None  # another proxy is at it
+            return await self._act(record, bounds, status, link)
+
+    async def _act(self, record: WorkspaceRecord, bounds: Bounds, status: Status, link: Link) -> float | None:
+        match bounds.due(status.idle_s, status.uptime_s):
+            case Due.STOP_IDLE:
+                what = f"workspace {record.name} did nothing for {_words(bounds.idle_stop_s)}"
+                await self._stop(record, link, Stop("idle", datetime.now(UTC), what), bounds.idle_stop_s)
+                return None
+            case Due.STOP_OLD:
+                what = f"workspace {record.name} reached the {_words(bounds.lifetime_s)} that it may run"
+                await self._stop(record, link, Stop("lifetime", datetime.now(UTC), what), 0)
+                return None
+            case Due.WARN:
+                left_s = bounds.lifetime_s - status.uptime_s
+                may = _words(bounds.lifetime_s)
+                text = f"workspace {record.name} stops in {_words(left_s)}: it may run {may}"
+                await link.announce(text, once=f"lifetime {link.endpoint.generation}")
+        return bounds.next_due_s(status.idle_s, status.uptime_s)
+
+    async def _stop(self, record: WorkspaceRecord, link: Link, stop: Stop, if_idle_s: float) -> None:
+        """Stop a workspace that has nothing to do at this very moment either."""
+        reason = f"{stop.reason} and stops now; the next connection starts it"
+        if not await link.drain(if_idle_s=if_idle_s, reason=reason, for_s=self._settings.drain_s):
+            return
+        await self._backend.stop(record.name, stop)
+        _log.info("workspace stopped", workspace=record.name, by=stop.by)
+        self._stopped(record, stop)
+
+
+def _words(seconds: float) -> str:
+    return duration(timedelta(seconds=seconds))

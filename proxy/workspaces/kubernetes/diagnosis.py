@@ -1,0 +1,370 @@
+"""Where a workspace is on its way, and what hinders it: a pure function of what Kubernetes tells.
+
+What holds a pod up is told by its own status, by events about it, and, when there is no pod at all, by
+events about its StatefulSet. The rules stand in the order in which a pod passes them; the first that
+applies is told.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from proxy.workspaces.backend import WorkspacePhase
+from proxy.workspaces.kubernetes import explanations
+from proxy.workspaces.kubernetes.labels import LAST_START
+from proxy.workspaces.kubernetes.objects import (
+    Object,
+    annotations_of,
+    condition,
+    container_statuses,
+    is_going,
+    moment,
+    name_of,
+    uid_of,
+)
+
+LOST_AFTER_S = 30
+"""A pod that should be gone for this long is held by a node that does not answer."""
+
+_CLOCKS_DIFFER_S = 2
+_IMAGE_REASONS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+}
+
+_IMAGE_EVENTS = {
+    "Failed": "ErrImagePull",
+    "InspectFailed": "InvalidImageName",
+    "ErrImageNeverPull": "ErrImageNeverPull",
+}
+
+
+class Stage(Enum):
+    """The steps of a start, and what is none."""
+
+    ABSENT = "absent"
+    DELETING = "deleting"
+    STOPPED = "stopped"
+    CREATING = "creating"
+    ENDING = "ending"
+    SCHEDULING = "scheduling"
+    PULLING = "pulling"
+    PREPARING = "preparing"
+    STARTED = "started"
+    """The container runs; whether shelld answers, Kubernetes does not know yet."""
+    READY = "ready"
+
+
+class Hope(Enum):
+    """Whether waiting is of any use."""
+
+    FINE = "fine"
+    """Nothing is wrong."""
+    UNTIL_DEADLINE = "until deadline"
+    """It may pass by itself, as a node that restarts does."""
+    BRIEF = "brief"
+    """Somebody would have to make room; that happens, but rarely."""
+    NONE = "none"
+    """It stays as it is until somebody changes something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that is known of one workspace."""
+
+    stateful_set: Object | None
+    pod: Object | None = None
+    claims: Mapping[str, Object | None] = field(default_factory=dict)
+    """Every claim that the pod mounts, by name; None for one that does not exist."""
+    events: Sequence[Object] = ()
+    """About any of these, in any order."""
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where it is, and the sentence that the person reads."""
+
+    stage: Stage
+    sentence: str
+    hope: Hope = Hope.FINE
+    detail: str = ""
+    """What Kubernetes said, for the operator."""
+
+    @property
+    def is_final(self) -> bool:
+        return self.hope is Hope.NONE
+
+    @property
+    def phase(self) -> WorkspacePhase:
+        """Say the same in the words of every backend."""
+        if self.hope in {Hope.NONE, Hope.BRIEF}:
+            return WorkspacePhase.FAILED
+        return _PHASES.get(self.stage, WorkspacePhase.STARTING)
+
+
+_PHASES = {
+    Stage.ABSENT: WorkspacePhase.STOPPED,
+    Stage.STOPPED: WorkspacePhase.STOPPED,
+    Stage.DELETING: WorkspacePhase.STOPPING,
+    Stage.ENDING: WorkspacePhase.STOPPING,
+    Stage.READY: WorkspacePhase.RUNNING,
+}
+
+
+def judge(situation: Situation) -> Verdict:
+    """Tell where a workspace is."""
+    stateful_set, pod = situation.stateful_set, situation.pod
+    if stateful_set is None:
+        return Verdict(Stage.ABSENT, "there is no workspace")
+    if is_going(stateful_set):
+        return Verdict(Stage.DELETING, "the workspace is being deleted")
+    if pod is not None:
+        return _pod(situation, pod)
+    if stateful_set["spec"].get("replicas") == 0:
+        return Verdict(Stage.STOPPED, "the workspace is stopped")
+    return _refused(situation, stateful_set) or Verdict(Stage.CREATING, "waiting for the cluster")
+
+
+def _refused(situation: Situation, stateful_set: Object) -> Verdict | None:
+    """No pod: the StatefulSet's controller says why it may not make one, and tries again later and later."""
+    since = moment(annotations_of(stateful_set).get(LAST_START))
+    oldest = since - timedelta(seconds=_CLOCKS_DIFFER_S) if since else None
+    event = _latest(situation.events, "FailedCreate", about=uid_of(stateful_set))
+    if event is None or (oldest and _at(event) < oldest):
+        return None
+    message = event.get("message") or ""
+    return Verdict(Stage.CREATING, explanations.creation_problem(message), Hope.NONE, message)
+
+
+def _pod(situation: Situation, pod: Object) -> Verdict:
+    rules: tuple[Callable[[Situation, Object], Verdict | None], ...] = (
+        _ending,
+        _failed,
+        _unscheduled,
+        _troubled_container,
+        _node_silent,
+        _unmounted,
+        _running,
+        _pulling,
+        _starting,
+    )
+    return next(verdict for rule in rules if (verdict := rule(situation, pod)))
+
+
+def _ending(situation: Situation, pod: Object) -> Verdict | None:
+    if not is_going(pod):
+        return None
+    due = moment(pod["metadata"]["deletionTimestamp"])  # it includes the grace period
+    if due and situation.now - due > timedelta(seconds=LOST_AFTER_S):
+        return Verdict(
+            Stage.ENDING,
+            f"its pod cannot end because node {_node(pod)} does not answer: an operator must repair or "
+            "remove the node; the home is safe",
+            Hope.UNTIL_DEADLINE,
+            f"pod {name_of(pod)} should be gone since {due.isoformat()}",
+        )
+    why = ""
+    if _latest(situation.events, "Preempted", about=uid_of(pod)):
+        why = ": it made way for something more important"
+    elif _latest(situation.events, "TaintManagerEviction", about=uid_of(pod)):
+        why = f": node {_node(pod)} does not answer, or is being emptied"
+    return Verdict(Stage.ENDING, f"waiting for the previous pod to end{why}")
+
+
+def _failed(_situation: Situation, pod: Object) -> Verdict | None:
+    """A pod that failed as a whole is replaced by its StatefulSet."""
+    status = pod.get("status") or {}
+    if status.get("reason") == "NodeLost":
+        return _silent_node(pod, status.get("message", ""))
+    if status.get("phase") != "Failed":
+        return None
+    reason, message = status.get("reason") or "Failed", status.get("message") or ""
+    what = "was evicted" if reason == "Evicted" else f"failed ({reason})"
+    sentence = f"its pod {what} and is made anew: {explanations.brief(message) or 'the node gave no reason'}"
+    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, f"{reason}: {message}")
+
+
+def _unscheduled(situation: Situation, pod: Object) -> Verdict | None:
+    if pod["spec"].get("nodeName"):
+        return None
+    if troubled := _unclaimed(situation):
+        return troubled
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("reason") != "Unschedulable":
+        return Verdict(Stage.SCHEDULING, "looking for a node")
+    message = scheduled.get("message") or ""
+    if _latest(situation.events, "TriggeredScaleUp", about=uid_of(pod)):
+        return Verdict(Stage.SCHEDULING, "a node is being added for it", Hope.UNTIL_DEADLINE, message)
+    if "unbound" in message and any(_is_on_its_way(situation, claim) for claim in situation.claims.values()):
+        return Verdict(Stage.SCHEDULING, "its volume is being made", Hope.UNTIL_DEADLINE, message)
+    return Verdict(Stage.SCHEDULING, explanations.scheduling_problem(message), Hope.BRIEF, message)
+
+
+def _unclaimed(situation: Situation) -> Verdict | None:
+    """A claim that keeps the pod from being placed."""
+    for name, claim in situation.claims.items():
+        if claim is None:
+            sentence = f"the volume claim {name} does not exist: ask an operator to create it"
+            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} not found")
+        phase = (claim.get("status") or {}).get("phase")
+        if phase == "Lost":
+            sentence = f"the volume behind {name} is gone: an operator must restore it"
+            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} is lost")
+        event = _latest(situation.events, "ProvisioningFailed", "FailedBinding", about=uid_of(claim))
+        if phase == "Pending" and event is not None:
+            message = event.get("message") or ""
+            return Verdict(Stage.SCHEDULING, explanations.claim_problem(name, message), Hope.BRIEF, message)
+    return None
+
+
+def _is_on_its_way(situation: Situation, claim: Object | None) -> bool:
+    """Whether somebody said that they are making the volume."""
+    return claim is not None and bool(
+        _latest(situation.events, "ExternalProvisioning", "Provisioning", about=uid_of(claim))
+    )
+
+
+def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
+    for role, status in container_statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason, message = waiting.get("reason") or "", waiting.get("message") or ""
+        detail = f"{status['name']}: {reason}: {message}"
+        if reason in _IMAGE_REASONS:
+            return _image(status["image"], reason, message or _last_words(situation, pod), detail)
+        if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+            passing = "deadline exceeded" in message or "already in use" in message
+            hope = Hope.UNTIL_DEADLINE if passing else Hope.NONE
+            return Verdict(Stage.PREPARING, explanations.config_problem(message), hope, detail)
+        if ended := _ended(role, status):
+            return ended
+    return None
+
+
+def _image(image: str, reason: str, message: str, detail: str) -> Verdict:
+    sentence, is_final = explanations.image_problem(image, reason, message)
+    # The node says first that a pull failed, and then that it waits before another: the second is enough.
+    hope = Hope.NONE if is_final or reason == "ImagePullBackOff" else Hope.UNTIL_DEADLINE
+    return Verdict(Stage.PULLING, sentence, hope, detail)
+
+
+def _last_words(situation: Situation, pod: Object) -> str:
+    """Why the last pull failed: while the node waits before another, its status no longer says."""
+    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(told, "Failed", about=uid_of(pod))
+    return (event or {}).get("message") or ""
+
+
+def _ended(role: str, status: Object) -> Verdict | None:
+    """A container that ended; the first time may have been bad luck, the second is told as a failure."""
+    state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
+    now = state.get("terminated")
+    if state.get("running") or (now and now.get("exitCode") == 0 and role == "init"):
+        return None
+    ended = now or last
+    if not ended:
+        return None
+    code, reason = ended.get("exitCode", 0), ended.get("reason") or ""
+    who = "the workspace" if role == "main" else f"its init container {status['name']}"
+    how = explanations.ending(code, ended.get("signal") or 0, reason)
+    said = explanations.last_line(ended.get("message") or "")
+    again = (status.get("restartCount") or 0) > 0 and (now is not None or bool(state.get("waiting")))
+    hope = Hope.NONE if again else Hope.UNTIL_DEADLINE
+    sentence = f"{who} {how} while it was starting" + (f" and said: {said}" if said else "")
+    return Verdict(
+        Stage.PREPARING, sentence, hope, f"{status['name']}: {reason} {code}: {ended.get('message')}"
+    )
+
+
+def _node_silent(situation: Situation, pod: Object) -> Verdict | None:
+    event = _latest(situation.events, "NodeNotReady", about=uid_of(pod))
+    if event is None or condition(pod, "Ready").get("status") == "True":
+        return None
+    return _silent_node(pod, event.get("message") or "")
+
+
+def _silent_node(pod: Object, message: str) -> Verdict:
+    sentence = f"node {_node(pod)} does not answer: an operator must repair or remove it; the home is safe"
+    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, message)
+
+
+def _unmounted(situation: Situation, pod: Object) -> Verdict | None:
+    if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
+        return None
+    reasons = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
+    event = _latest(situation.events, *reasons, about=uid_of(pod))
+    if event is None:
+        return None
+    message = event.get("message") or ""
+    hope = Hope.BRIEF if "not found" in message else Hope.UNTIL_DEADLINE
+    return Verdict(Stage.PREPARING, explanations.mount_problem(message), hope, message)
+
+
+def _running(_situation: Situation, pod: Object) -> Verdict | None:
+    main = [status for role, status in container_statuses(pod) if role == "main"]
+    if not main or not all((status.get("state") or {}).get("running") for status in main):
+        return None
+    if condition(pod, "Ready").get("status") == "True":
+        return Verdict(Stage.READY, "the workspace is ready")
+    return Verdict(Stage.STARTED, "waiting for the workspace to answer")
+
+
+def _pulling(situation: Situation, pod: Object) -> Verdict | None:
+    """Nodes tell of images by events, some seconds before the pod's own status does."""
+    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(told, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
+    if event is None or event["reason"] == "Pulled":
+        return None
+    message = event.get("message") or ""
+    image = message.partition('"')[2].partition('"')[0]
+    if event["reason"] == "Pulling":
+        return Verdict(Stage.PULLING, f"pulling image {image}".rstrip(), Hope.FINE, message)
+    if event["reason"] == "Failed" and not message.startswith("Failed to pull image"):
+        return None
+    return _image(image, _IMAGE_EVENTS[event["reason"]], message.partition('": ')[2] or message, message)
+
+
+def _starting(_situation: Situation, pod: Object) -> Verdict:
+    init = [status.get("state") or {} for role, status in container_statuses(pod) if role == "init"]
+    if init and all("terminated" in state for state in init):
+        return Verdict(Stage.PREPARING, "starting the workspace's container")
+    if any("running" in state for state in init):
+        return Verdict(Stage.PREPARING, "preparing the workspace's container")
+    return Verdict(Stage.PREPARING, f"starting on node {_node(pod)}")
+
+
+# ------------------------------------------------------------------------------------------ events
+
+
+def _latest(events: Iterable[Object], *reasons: str, about: str) -> Object | None:
+    """Find the newest event of these reasons about the object with that uid."""
+    found = [
+        event
+        for event in events
+        if event.get("reason") in reasons and event["involvedObject"].get("uid") == about
+    ]
+    return max(found, key=event_order, default=None)
+
+
+def event_order(event: Object) -> tuple[datetime, int]:
+    """Order events: their times are whole seconds, so that versions decide between those of one second."""
+    version = str(event["metadata"].get("resourceVersion") or "")
+    return _at(event), int(version) if version.isdecimal() else 0
+
+
+def _at(event: Object) -> datetime:
+    """When it happened last; newer reporters leave the older fields empty."""
+    series = event.get("series") or {}
+    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if at := moment(text):
+            return at
+    return moment(event["metadata"].get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
+
+
+def _node(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName") or "unknown")

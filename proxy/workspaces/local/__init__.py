@@ -1,0 +1,1 @@
+"""The local backend: each workspace is a shelld process of this machine."""

@@ -1,0 +1,359 @@
+"""Workspaces on this machine: each is a shelld process with a home of its own.
+
+It runs as the account that runs the proxy, set apart by namespaces where the kernel lets us. That
+keeps workspaces out of each other's way; it is no security boundary against hostile users.
+
+A shelld outlives the proxy that started it. Whether one is there is asked of the kernel (who listens
+on the socket?), never of a file, so that several proxies, and one that was killed, agree.
+"""
+
+import asyncio
+import errno
+import os
+import pwd
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.model import Endpoint, Phase, User, WorkspaceName
+from proxy.settings import WorkspaceSettings
+from proxy.userstring import format_user_string
+from proxy.workspaces.backend import (
+    Features,
+    Report,
+    Stop,
+    WorkspaceEvent,
+    WorkspacePhase,
+    WorkspaceRecord,
+    WorkspaceRequest,
+)
+from proxy.workspaces.local import namespaces
+from proxy.workspaces.local.logtail import lines_of
+from proxy.workspaces.local.namespaces import Separation
+from proxy.workspaces.local.process import (
+    Child,
+    Handle,
+    has_argument,
+    listener_pid,
+    spawn_detached,
+    started_at,
+)
+from proxy.workspaces.local.state import (
+    Places,
+    State,
+    last_words,
+    open_log,
+    read_json,
+    try_lock,
+    write_json,
+)
+from proxy.workspaces.ownership import Title, check_title
+from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.shelldconfig import shelld_config
+from proxy.workspaces.stop_holds import check_hold
+
+STOP_GRACE_S = 10.0
+"""From TERM to KILL: shelld gives its programs about half of it."""
+
+_POLL_S = 0.01  # a start takes a few hundred of these milliseconds; the kernel offers nothing to wait on
+_LOCK_POLL_S = 0.05
+_PYTHON = (sys.executable, "-P", "-m", "shelld")  # -P: whatever lies in `/` is not ours to import
+
+_log = structlog.get_logger("workspaces")
+
+
+class LocalBackend:
+    """The Backend of one machine."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: WorkspaceSettings,
+        *,
+        command: Sequence[str] = _PYTHON,
+        runtime_parent: Path | None = None,
+    ) -> None:
+        """`command` starts a shelld; `runtime_parent` is where the directory of sockets is made."""
+        self._state = State(state_dir, runtime_parent)
+        self._settings = settings
+        self._command = tuple(command)
+        self._starts = Starts(settings.start_timeout_s)
+        self._children: set[Child] = set()
+        self._separation: Separation | None = None
+        self._choosing = asyncio.Lock()
+        own = _own_account()["name"] or ""
+        self.features = Features(repositories=True, account=own, stops_idle=True)
+
+    async def find(self, name: str) -> WorkspaceRecord | None:
+        record = self._state.record(name)
+        return None if record is None else self._running(record)
+
+    async def holder(self, name: str) -> WorkspaceRecord | None:
+        return self._state.holder(name)
+
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        return [self._running(record) for record in self._state.records()]
+
+    async def kept(self) -> Sequence[WorkspaceRecord]:
+        return list(self._state.kept())
+
+    async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        record = self._state.record(name)
+        return None if record is None else _answering(name, self._state.places(name), record.user)
+
+    async def upkeep(self) -> None:
+        """Nothing is due: private sockets need no certificates."""
+
+    def check_access(self, request: WorkspaceRequest) -> None:
+        """Let everybody in whom a blueprint does: there are no rules besides."""
+
+    async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        places = self._state.places(request.name)
+        title = self._check_owner(request)
+        if endpoint := _answering(request.name, places):
+            if title is Title.UNRECORDED:
+                await self._record_owner(request, places)
+            return endpoint
+        check_hold(self._state.stop_of(places), request)
+        return await self._starts.join(request, report, lambda start: self._start(start, request, places))
+
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        async with _locked(self._places_of(name)) as places:
+            if _answering(name, places) is not None:
+                self._state.note_stop(places, stop)
+            await _end(_pids(places), places)
+            self._state.remove_runtime(places)
+
+    async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        async with _locked(self._places_of(name, kept=True)) as places:
+            if _answering(name, places) is not None:
+                self._state.note_stop(places, stop)
+            await _end(_pids(places), places)
+            self._state.remove_runtime(places)
+            self._state.give(places, user)
+
+    async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        async with _locked(self._places_of(name, kept=purge)) as places:
+            await _end(_pids(places), places)
+            self._state.remove_runtime(places)
+            self._state.forget(places, purge=purge)
+
+    async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        async for line in lines_of(self._places_of(name).log, follow=follow, tail=tail):
+            yield line
+
+    async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        """Nothing notes any: shelld's log tells what happened."""
+        self._places_of(name)
+        return []
+
+    async def close(self) -> None:
+        await self._starts.close()
+        for child in tuple(self._children):
+            child.release()
+
+    def _places_of(self, name: WorkspaceName, *, kept: bool = False) -> Places:
+        """Return the paths of a workspace, with `kept` also of a home without. Raises: WorkspaceNotFound."""
+        if (self._state.holder(name) if kept else self._state.record(name)) is None:
+            raise WorkspaceNotFound(f"there is no workspace {name!r}")
+        return self._state.places(name)
+
+    def _running(self, record: WorkspaceRecord) -> WorkspaceRecord:
+        """Add what only the kernel and the files beside the record know."""
+        places = self._state.places(record.name)
+        running = listener_pid(places.socket) is not None
+        return replace(
+            record,
+            phase=WorkspacePhase.RUNNING if running else WorkspacePhase.STOPPED,
+            stop=None if running else self._state.stop_of(places),
+            location=str(places.root),
+        )
+
+    def _check_owner(self, request: WorkspaceRequest) -> Title:
+        """Let through what is this user's, and what is not there where it may be made.
+
+        Raises: WorkspaceNotFound, OwnerUnknown.
+        """
+        record = self._state.record(request.name)
+        if record is None and request.may_create:
+            record = self._state.holder(request.name)
+            if record is None:
+                return Title.RECORDED
+        return check_title(record, request.name, request.user)
+
+    async def _record_owner(self, request: WorkspaceRequest, places: Places) -> None:
+        """Record the owner of a workspace that an older release started; a failure keeps no user out."""
+        try:
+            async with _locked(places):
+                if self._check_owner(request) is Title.UNRECORDED:
+                    self._state.give(places, request.user)
+        except OSError as exc:
+            _log.warning("owner not recorded", workspace=request.name, why=str(exc))
+
+    async def _start(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+        try:
+            return await self._prepare(start, request, places)
+        except OSError as exc:
+            raise _failed_by_system(request.name, exc) from exc
+
+    async def _prepare(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+        start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
+        places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with _locked(places):
+            if endpoint := _answering(request.name, places):
+                return endpoint  # another proxy was faster
+            # One that listens no more may still be on its way out, and would share the home.
+            await _end(_pids(places), places)
+            separation = await self._choose()
+            title = self._check_owner(request)
+            self._state.make(places, record_of(request))
+            if title is Title.UNRECORDED:
+                self._state.give(places, request.user)
+            self._state.make_runtime(places)
+            write_json(places.config, local_config(request, places, separation, self._settings))
+            self._state.forget_stop(places)
+            if separation.kind == "none":
+                start.tell(
+                    Phase.STARTING, "workspaces are plain processes here, not set apart from each other"
+                )
+            start.tell(Phase.STARTING, f"starting workspace {request.name}")
+            return await self._launch(request.name, places, separation)
+
+    async def _choose(self) -> Separation:
+        async with self._choosing:
+            if self._separation is None:
+                self._separation = await namespaces.choose(self._settings.namespaces)
+            return self._separation
+
+    async def _launch(self, name: WorkspaceName, places: Places, separation: Separation) -> Endpoint:
+        program = [*self._command, "--listen", f"unix://{places.socket}", "--config", str(places.config)]
+        argv = separation.wrap(program, hostname=name, uid=os.geteuid(), gid=os.getegid())
+        env = {"PATH": namespaces.SEARCH_PATH, "LANG": "C.UTF-8", "HOME": str(places.home)}
+        log_fd = open_log(places.log)
+        try:
+            log_from = os.fstat(log_fd).st_size
+            child = spawn_detached(argv, env, log_fd)
+        finally:
+            os.close(log_fd)
+        self._children.add(child)
+        child.exited.add_done_callback(lambda _: self._children.discard(child))
+        try:
+            endpoint = await _wait_until_answering(name, places, child, log_from)
+        except BaseException:
+            child.kill()
+            raise
+        if pid := listener_pid(places.socket):
+            write_json(places.running, {"pid": pid, "started_at": started_at(pid)})
+        _log.info("workspace started", workspace=name, by=separation.kind)
+        return endpoint
+
+
+def local_config(
+    request: WorkspaceRequest, places: Places, separation: Separation, settings: WorkspaceSettings
+) -> dict[str, Any]:
+    """Say to shelld what a workspace of this machine is; it stops by itself when idle."""
+    own_idle_s = request.blueprint.idle_stop_s
+    told = shelld_config(
+        request,
+        account={**_own_account(), "home": str(places.home)},
+        runtime_dir=str(places.runtime),
+        hostname=None if separation.kind == "none" else request.name,
+        idle_stop_s=settings.idle_stop_s if own_idle_s is None else own_idle_s,
+    )
+    return told | {"stop_note": str(places.stopped)}
+
+
+def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
+    """Describe a workspace that is made now."""
+    return WorkspaceRecord(
+        request.name,
+        request.user.name,
+        request.blueprint.name,
+        datetime.now(UTC),
+        user_string=format_user_string(replace(request.origin, account="")),
+        owner=request.user.id,
+    )
+
+
+def _own_account() -> dict[str, Any]:
+    """Describe the account that this process runs as; a uid without passwd entry has no name or shell."""
+    account: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "name": None, "shell": None}
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return account
+    return {**account, "name": entry.pw_name, "shell": entry.pw_shell or None}
+
+
+def _answering(name: WorkspaceName, places: Places, user: str = "") -> Endpoint | None:
+    """Ask the kernel whether somebody listens; a few system calls and no more."""
+    if (pid := listener_pid(places.socket)) is None:
+        return None
+    try:
+        made_ns = places.socket.stat().st_mtime_ns
+    except OSError:  # it unlinked its socket this very moment: it is going
+        return None
+    return Endpoint(name, f"unix://{places.socket}", generation=f"{pid}-{made_ns}", user=user)
+
+
+async def _wait_until_answering(name: WorkspaceName, places: Places, child: Child, log_from: int) -> Endpoint:
+    while True:
+        if endpoint := _answering(name, places):
+            return endpoint
+        if child.exited.done():
+            status = child.exited.result()
+            said = last_words(places.log, log_from) or "it said nothing"
+            raise WorkspaceStartFailed(
+                f"shelld of {name} ended with status {status} before it answered: {said}",
+                user_message="the workspace ended while it was starting; its operator can see why in the log",
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+def _failed_by_system(name: WorkspaceName, exc: OSError) -> WorkspaceStartFailed:
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    return WorkspaceStartFailed(
+        f"workspace {name} could not be started: {exc}",
+        user_message="the workspace could not be started: "
+        + ("its disk is full" if full else (exc.strerror or "the machine refused").lower()),
+    )
+
+
+def _pids(places: Places) -> set[int]:
+    """Find every process that is, or was when it last answered, this workspace's shelld."""
+    noted = read_json(places.running)
+    pid, begun = noted.get("pid"), noted.get("started_at")
+    found = {listener_pid(places.socket) or 0}
+    if isinstance(pid, int) and begun is not None and started_at(pid) == begun:
+        found.add(pid)
+    return found - {0}
+
+
+async def _end(pids: Iterable[int], places: Places) -> None:
+    for pid in pids:
+        try:
+            with Handle(pid) as handle:
+                # Read after the handle was opened, so it is this process's command line and no other's.
+                if has_argument(pid, str(places.config)):
+                    await handle.end(grace_s=STOP_GRACE_S)
+        except ProcessLookupError:
+            continue
+    places.running.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _locked(places: Places) -> AsyncIterator[Places]:
+    """Be the only one, of all proxies, that starts or stops this workspace."""
+    while True:
+        with try_lock(places.lock) as held:
+            if held:
+                yield places
+                return
+        await asyncio.sleep(_LOCK_POLL_S)

@@ -1,0 +1,1 @@
+"""The start of a workspace: accounts of the container, take-over of the home, init scripts."""

@@ -1,0 +1,167 @@
+"""Preparing the workspace before its first program: home, runtime directory, host name, init scripts.
+
+Serving starts at once. A program waits for the init scripts up to `init_wait_s`, then starts beside
+them: a shell without the last package beats no shell. No failure here stops anything; each is logged.
+Output of a script is kept in the home, beside the mark that it succeeded: `~/.local/state/fairlead/init/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from shelld.errors import StartError
+from shelld.launch.account import FALLBACK_SHELL, Account, choose_shell
+from shelld.launch.launch import Command, Launcher
+from shelld.launch.reaper import End
+from shelld.launch.takeover import take_home
+from shelld.log import Log
+from shelld.programs import environ
+from shelld.programs.command import read_host
+from shelld.programs.hangup import Farewell
+from shelld.settings import InitScript, Settings
+from shelld.temp_dirs import temporary
+
+_log = Log("shelld.bootstrap.bootstrap")
+_STATE = ".local/state/fairlead/init"
+_HOME_MODE = 0o700
+_SKELETON = "/etc/skel"
+_OF_A_NEW_VOLUME = {"lost+found"}
+
+
+@dataclass(slots=True)
+class Bootstrap:
+    """Prepares one workspace, once per start of shelld."""
+
+    settings: Settings
+    account: Account
+    launcher: Launcher
+    farewell: Farewell
+    _done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def prepare(self) -> None:
+        """Do what takes no time: before serving."""
+        if self._make_home() and self.settings.create_account:
+            await self._furnish_home()
+        with contextlib.suppress(OSError):
+            os.makedirs(self.settings.runtime_dir, exist_ok=True)
+        if self.settings.hostname:
+            try:
+                socket.sethostname(self.settings.hostname)
+            except OSError as error:
+                _log.info("host name not set", reason=error.strerror)
+
+    def _make_home(self) -> bool:
+        """Make the home if it is missing and give it to the account; say whether it is a new one."""
+        home = self.account.home
+        try:
+            os.makedirs(home, mode=_HOME_MODE, exist_ok=True)
+            if self.settings.take_home:
+                take_home(self.account)
+            if os.geteuid() == 0 and os.stat(home).st_uid == 0 != self.account.uid:
+                # A new volume belongs to root, and everybody may look or even write into it. Only the
+                # directory itself: what is inside may be huge.
+                os.chown(home, self.account.uid, self.account.gid)
+                os.chmod(home, _HOME_MODE)
+            return not set(os.listdir(home)) - _OF_A_NEW_VOLUME
+        except OSError as error:
+            _log.warning("home not prepared", home=home, reason=error.strerror)
+            return False
+
+    async def _furnish_home(self) -> None:
+        try:
+            await self.launcher.copy(_SKELETON, self.account.home, self.account.ids)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # an image may have no /etc/skel
+                _log.info("skeleton not copied", home=self.account.home, reason=str(error))
+
+    async def run_scripts(self) -> None:
+        """Run the init scripts in order, each with its deadline; `ready` returns afterwards.
+
+        Cancelled: the script that runs is hung up.
+        """
+        try:
+            for script in self.settings.init:
+                try:
+                    await self._run_one(script)
+                except (OSError, StartError) as error:
+                    _log.warning("init script not run", script=script.name, reason=str(error))
+        finally:
+            self._done.set()
+
+    async def ready(self) -> None:
+        """Wait until the init scripts have ended, `init_wait_s` at most."""
+        if self._done.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.init_wait_s):
+                await self._done.wait()
+
+    async def _run_one(self, script: InitScript) -> None:
+        mark = Path(self.account.home, _STATE, script.name)
+        if _already_done(script, mark):
+            return
+        _log.info("init script starts", script=script.name)
+        with tempfile.TemporaryDirectory(prefix="shelld-init-", dir=temporary(self.account)) as directory:
+            end = await self._execute(script, directory, mark)
+        _log.info("init script ended", script=script.name, ok=end == 0, status=end)
+
+    async def _execute(self, script: InitScript, directory: str, mark: Path) -> int | None:
+        """Run one script to its end; return its status, None for a signal or a missed deadline."""
+        pid, end = await self._start(script, self._write(script, directory), mark)
+        try:
+            async with asyncio.timeout(self.settings.init_timeout_s):
+                ended = await asyncio.shield(end)
+        except BaseException as error:
+            self.farewell.hang_up(pid)
+            if isinstance(error, TimeoutError):
+                _log.warning("init script took too long", script=script.name)
+                return None
+            raise
+        return ended.si_status if ended.si_code == os.CLD_EXITED else None
+
+    def _write(self, script: InitScript, directory: str) -> str:
+        path = os.path.join(directory, script.name)
+        with open(path, "w", encoding="utf-8", opener=_executable) as file:
+            file.write(script.script)
+        if self.account.ids is not None:
+            for owned in (path, directory):
+                os.chown(owned, self.account.uid, self.account.gid)
+        return path
+
+    async def _start(self, script: InitScript, path: str, mark: Path) -> tuple[int, asyncio.Future[End]]:
+        """Start the script below a shell that keeps its output and the mark of success, as the account."""
+        shell = choose_shell(replace(self.account, shell=FALLBACK_SHELL))
+        login = environ.Login(self.account, choose_shell(self.account))
+        env = environ.build(
+            login, read_host(self.settings), client={}, accept=(), blueprint=self.settings.env
+        )
+        line = (
+            f"mkdir -p {_quoted(str(mark.parent))} && "
+            f"{'' if script.script.startswith('#!') else _quoted(login.shell)} {_quoted(path)} "
+            f"> {_quoted(f'{mark}.log')} 2>&1 && : > {_quoted(str(mark))}"
+        )
+        command = Command(shell, [os.path.basename(shell), "-c", line], env, self.account.home)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return await self.launcher.start(command, self.account.ids, (null, null, null), tty=False)
+        finally:
+            os.close(null)
+
+
+def _already_done(script: InitScript, mark: Path) -> bool:
+    return script.when == "once" and mark.exists()
+
+
+def _executable(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o700)
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "'\\''") + "'"

@@ -1,0 +1,1 @@
+"""Connections from and to the workspace: dial, listen, and the rules for both."""

@@ -1,0 +1,1 @@
+"""Starting processes: the launcher, accounts, descriptors, and reaping."""

@@ -1,0 +1,1 @@
+"""Programs of the workspace: what they are started with, their terminals, streams and ends."""

@@ -1,0 +1,394 @@
+"""The eight calls: decode a request, hand it to who knows, encode what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+
+from protos.shelld.v1 import shelld_pb2 as pb
+from shelld import __version__
+from shelld.activity import Activity
+from shelld.errors import (
+    CallGone,
+    Mismatch,
+    OpenCode,
+    OpenError,
+    ProtocolError,
+    SettingsError,
+    StartError,
+    Unauthenticated,
+    Unavailable,
+)
+from shelld.forwards.dial import Dialer
+from shelld.forwards.listen import Listener, Listeners
+from shelld.forwards.relay import address_text, relay
+from shelld.launch.account import Account, Accounts
+from shelld.launch.fds import MAX_FRAME_BYTES
+from shelld.log import Log
+from shelld.programs.command import Starter
+from shelld.programs.program import Program
+from shelld.programs.registry import Registry
+from shelld.programs.stdio import STDIN_WINDOW_BYTES
+from shelld.rpc import wire
+from shelld.rpc.auth import Authenticate
+from shelld.rpc.token import Caller
+from shelld.settings import Settings, Tls
+from shelld.unix_socket import private_files
+
+_log = Log("shelld.rpc.service")
+_Item = TypeVar("_Item")
+Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
+
+VERSION = pb.Version(major=1, minor=3)
+FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain", "stdout-close")
+MAX_ANNOUNCEMENT = 1000
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The behaviours of the service, without transport or authentication."""
+
+    settings: Settings
+    accounts: Accounts
+    registry: Registry
+    starter: Starter
+    dialer: Dialer
+    listeners: Listeners
+    activity: Activity
+
+    def behaviours(self) -> dict[str, Behaviour]:
+        """Return one coroutine a method, by the method's name."""
+        return {
+            "Handshake": self.handshake,
+            "Run": self.run,
+            "Dial": self.dial,
+            "Listen": self.listen,
+            "Accept": self.accept,
+            "Status": self.status,
+            "Announce": self.announce,
+            "Drain": self.drain,
+        }
+
+    async def handshake(
+        self, request: pb.HandshakeRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.HandshakeReply:
+        """Compare versions and names, tell limits."""
+        request = wire.well_formed(request)
+        theirs, ours = request.version.major, VERSION.major
+        if theirs != ours:
+            raise Mismatch(f"shelld speaks version {ours} of the protocol, the caller version {theirs}")
+        if request.workspace and request.workspace != self.settings.workspace:
+            raise Mismatch(f"this is workspace {self.settings.workspace}, not {request.workspace[:64]}")
+        return pb.HandshakeReply(
+            version=VERSION,
+            workspace=self.settings.workspace,
+            features=FEATURES,
+            max_frame_bytes=MAX_FRAME_BYTES,
+            build=f"shelld {__version__}",
+        )
+
+    async def run(self, _request: None, context: wire.Context, caller: Caller) -> None:
+        """Run one program."""
+        self._refuse_when_draining()
+        frames = wire.Frames(context)
+        try:
+            with self.registry.program():
+                await self._run(context, caller, frames)
+        except StartError as error:
+            await frames.send(wire.start_failed(error))
+            await wire.linger(context)
+
+    async def _run(self, context: wire.Context, caller: Caller, frames: wire.Frames) -> None:
+        spec = wire.program_spec(await wire.read(context))
+        self._check_account(caller, spec.account)
+        program = await self.starter.start(spec)
+        try:
+            output = wire.RunFrames(frames, self.registry.touch)
+            # Before the client can know of it, so that whatever is announced from then on reaches it;
+            # behind the first frame all the same, since frames take turns.
+            self.registry.enter(program, output.notice)
+            await frames.send(pb.RunOutput(started=_started(program)))
+            await program.converse(self._receiver(context, wire.run_input, self._touch), output)
+        finally:
+            self.registry.leave(program)
+            program.close()
+
+    async def dial(self, _request: None, context: wire.Context, caller: Caller) -> None:
+        """Connect to a target and carry the connection."""
+        first = await wire.read(context)
+
+        async def connect() -> socket.socket:
+            target = wire.target(first)
+            account = self._account(caller, target.account)
+            if target.path:
+                return await self.dialer.unix(target.path, account, target.reserved)
+            return await self.dialer.tcp(target.host, target.port, target.reserved)
+
+        await self._carry(context, connect)
+
+    async def accept(self, _request: None, context: wire.Context, caller: Caller) -> None:
+        """Claim a connection that a Listen for the same account announced, and carry it."""
+        first = await wire.read(context)
+
+        async def claim() -> socket.socket:
+            connection_id = wire.connection_id(first)
+            self._check_account(caller, self.listeners.account_of(connection_id))
+            return self.listeners.claim(connection_id)
+
+        await self._carry(context, claim)
+
+    async def _carry(self, context: wire.Context, open_: Callable[[], Awaitable[socket.socket]]) -> None:
+        self._refuse_when_draining()
+        frames = wire.Frames(context)
+        try:
+            with self.registry.connection() as trickle, await open_() as connection:
+                connected = pb.Connected(local_address=address_text(connection))
+                await frames.send(pb.ConnectionOutput(connected=connected))
+                receive = self._receiver(context, wire.connection_input, trickle.carried)
+                await relay(connection, receive, wire.ConnectionFrames(frames, trickle.carried))
+        except OpenError as error:
+            await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
+            await wire.linger(context)
+
+    async def listen(
+        self, request: pb.ListenRequest | wire.Malformed, context: wire.Context, caller: Caller
+    ) -> None:
+        """Listen on one address for as long as the call lasts."""
+        self._refuse_when_draining()
+        frames = wire.Frames(context)
+        try:
+            with self.registry.listener():
+                async with self._listener(wire.well_formed(request), caller) as listener:
+                    bound = pb.Bound(address=listener.address, port=listener.port)
+                    await frames.send(pb.ListenOutput(bound=bound))
+                    while True:
+                        await frames.send(wire.accepted(await listener.arrivals.get()))
+        except OpenError as error:
+            await frames.send(pb.ListenOutput(failed=wire.open_failed(error)))
+
+    def _listener(self, request: pb.ListenRequest, caller: Caller) -> AbstractAsyncContextManager[Listener]:
+        """Raises: OpenError."""
+        account = self._account(caller, request.account)
+        match request.WhichOneof("bind"):
+            case "tcp":
+                return self.listeners.tcp(request.listener_id, request.tcp.host, request.tcp.port, account)
+            case "unix_path":
+                reserved = wire.reserved(request.reserved)
+                return self.listeners.unix(request.listener_id, request.unix_path, account, reserved)
+            case "ssh_agent":
+                return self.listeners.ssh_agent(request.listener_id, request.ssh_agent, account)
+        raise OpenError(OpenCode.INVALID, "the request names nothing to listen on")
+
+    async def status(
+        self, _request: pb.StatusRequest, _context: wire.Context, _caller: Caller
+    ) -> pb.StatusReply:
+        """Tell what is alive and what it uses."""
+        usage = self.activity.look()
+        registry = self.registry
+        return pb.StatusReply(
+            programs=registry.programs,
+            connections=registry.connections,
+            listeners=registry.listeners,
+            idle_ms=int(registry.idle_s * 1000),
+            uptime_ms=int(registry.uptime_s * 1000),
+            load_1m=usage.load_1m,
+            memory_bytes=usage.memory_bytes,
+            disk_free_bytes=usage.disk_free_bytes,
+            draining=registry.draining,
+        )
+
+    async def announce(
+        self, request: pb.AnnounceRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.AnnounceReply:
+        """Tell everybody who has a program here something."""
+        request = wire.well_formed(request)
+        return pb.AnnounceReply(programs=self.registry.announce(request.text[:MAX_ANNOUNCEMENT], request.id))
+
+    async def drain(
+        self, request: pb.DrainRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.DrainReply:
+        """Look once more, and take no new work when nothing moves; no step in between yields."""
+        request = wire.well_formed(request)
+        self.activity.look()
+        again = self.registry.draining
+        draining = self.registry.drain(request.if_idle_ms / 1000, request.for_ms / 1000)
+        if draining and not again and request.reason:
+            self.registry.announce(request.reason[:MAX_ANNOUNCEMENT])
+        _log.info("drain asked for", draining=draining, idle_s=round(self.registry.idle_s, 1))
+        return pb.DrainReply(draining=draining, idle_ms=int(self.registry.idle_s * 1000))
+
+    # ------------------------------------------------------------------------------- helpers
+
+    def _touch(self, _count: int) -> None:
+        """Note a frame for a program: whatever it is, a person or a program's peer is there."""
+        self.registry.touch()
+
+    def _receiver(
+        self, context: wire.Context, decode: Callable[[object], _Item], carried: Callable[[int], None]
+    ) -> Callable[[], Awaitable[_Item | None]]:
+        async def receive() -> _Item | None:
+            frame = await wire.read(context)
+            if frame is None:
+                return None
+            carried(len(frame) if isinstance(frame, memoryview) else 0)
+            return decode(frame)
+
+        return receive
+
+    def _check_account(self, caller: Caller, account: str) -> None:
+        """Raises: Unauthenticated when the token is good for another account only."""
+        used = account or self.accounts.own.name
+        if caller.account and caller.account != used:
+            raise Unauthenticated("token for another account")
+
+    def _account(self, caller: Caller, name: str) -> Account:
+        """Raises: Unauthenticated; OpenError PROHIBITED."""
+        self._check_account(caller, name)
+        try:
+            return self.accounts.find(name)
+        except StartError as error:
+            raise OpenError(OpenCode.PROHIBITED, error.reason) from error
+
+    def _refuse_when_draining(self) -> None:
+        """Raises: Unavailable."""
+        if self.registry.draining:
+            raise Unavailable("draining: this workspace is being stopped")
+
+
+def _started(program: Program) -> pb.Started:
+    return pb.Started(pid=program.pid, tty=program.tty, stdin_window=STDIN_WINDOW_BYTES)
+
+
+# --------------------------------------------------------------------------------------- guard
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["Shelld"]
+_STATUS: dict[type[BaseException], grpc.StatusCode] = {
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
+}
+_CLIENT_STREAMING = {method.name for method in _SERVICE.methods if method.client_streaming}
+_KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+class Server:
+    """The gRPC server, with every method of the service behind the guard."""
+
+    def __init__(self, behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> None:
+        """Take coroutines by method name: they get the request, the context and the caller.
+
+        Replies are messages, or bytes already encoded. The list of methods comes from the service's
+        descriptor: one without a behaviour is an error here, at start, and one without the guard
+        cannot exist.
+        """
+        self._authenticate = authenticate
+        self._calls: dict[asyncio.Task[Any], str] = {}
+        self._stopping = False
+        table: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in _SERVICE.methods:
+            kind = _KINDS[method.client_streaming, method.server_streaming]
+            table[method.name] = kind(
+                self._guarded(method.name, behaviours[method.name]),
+                request_deserializer=wire.decoder(getattr(pb, method.input_type.name)),
+                response_serializer=wire.encode,
+            )
+        self._server = grpc.aio.server(options=wire.SERVER_OPTIONS)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(_SERVICE.full_name, table),)
+        )
+
+    def _guarded(self, name: str, behaviour: Behaviour) -> Callable[[Any, wire.Context], Awaitable[Any]]:
+        async def call(request: Any, context: wire.Context) -> Any:
+            task = asyncio.current_task()
+            assert task is not None, "gRPC runs each call as a task"
+            self._calls[task] = name
+            try:
+                caller = self._authenticate(context.invocation_metadata() or (), context.auth_context())
+                return await behaviour(request, context, caller)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the edge of one call
+                await self._conclude(name, context, error)
+            finally:
+                del self._calls[task]
+
+        return call
+
+    async def _conclude(self, name: str, context: wire.Context, error: BaseException) -> NoReturn:
+        """End one call that did not end by itself; nobody else is hurt."""
+        code, words = grpc.StatusCode.INTERNAL, "internal error of shelld"
+        if isinstance(error, asyncio.CancelledError) and self._stopping:
+            code, words = grpc.StatusCode.UNAVAILABLE, "this workspace is being stopped"
+        elif isinstance(error, asyncio.CancelledError | grpc.aio.AbortError):
+            raise error
+        elif isinstance(error, CallGone):
+            raise asyncio.CancelledError from error
+        elif type(error) in _STATUS:
+            code, words = _STATUS[type(error)], str(error)
+            _log.info("call refused", method=name, reason=words, peer=context.peer())
+            if name in _CLIENT_STREAMING:
+                await wire.linger(context)
+        else:
+            _log.bug("call failed", error, method=name)
+        await context.abort(code, words)
+
+    async def start(self, address: str, tls: Tls | None) -> None:
+        """Bind and serve `host:port`, or a Unix path whose socket has mode 0600 from its first moment.
+
+        Raises: SettingsError when the address cannot be bound or the certificates cannot be read.
+        """
+        try:
+            with private_files():
+                if tls is None:
+                    self._server.add_insecure_port(f"unix:{address}")
+                else:
+                    self._server.add_secure_port(address, _credentials(tls))
+        except (RuntimeError, OSError) as error:
+            raise SettingsError([f"--listen: {address} cannot be served: {error}"]) from error
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls; end connections and listeners now, programs when their Exit is out.
+
+        A call that lasts longer than `grace_s` is ended too.
+        """
+        self._stopping = True
+        for task, name in self._calls.items():
+            if name != "Run":
+                task.cancel()
+        if self._calls:
+            await asyncio.wait(list(self._calls), timeout=grace_s)
+        for task in self._calls:
+            task.cancel()
+        await self._server.stop(grace_s)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Read certificates now and again for each connection: they are renewed while shelld runs."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        pair = (tls.key.read_bytes(), tls.cert.read_bytes())
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.client_ca.read_bytes())
+
+    latest = read()
+
+    def read_again() -> grpc.ServerCertificateConfiguration:
+        nonlocal latest
+        try:
+            latest = read()
+        except OSError as error:
+            _log.warning("certificates not read again", reason=error.strerror)
+        return latest
+
+    return grpc.dynamic_ssl_server_credentials(latest, read_again, require_client_authentication=True)

@@ -1,0 +1,43 @@
+"""What is said and noted when a workspace ends by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+
+from shelld.log import Log
+
+_log = Log("shelld.stop_notice")
+
+STOPPED = "this workspace is being stopped"
+
+
+def idle(limit_s: float) -> str:
+    """Say why a workspace that did nothing for `limit_s` ends."""
+    return f"this workspace did nothing for {duration(limit_s)} and stops now; the next connection starts it"
+
+
+def duration(seconds: float) -> str:
+    """Say a time in its largest whole unit: 8 hours, 90 minutes, 1 second."""
+    for unit, length_s in (("hour", 3600), ("minute", 60)):
+        if seconds >= length_s and seconds % length_s == 0:
+            return _counted(int(seconds // length_s), unit)
+    return _counted(round(seconds), "second")
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count} {unit}{'' if count == 1 else 's'}"
+
+
+def note(path: str, *, by: str, reason: str) -> None:
+    """Write why shelld ends by itself, whole or not at all; that it cannot be written keeps nobody."""
+    content = {"by": by, "at": datetime.now(UTC).isoformat(), "reason": reason}
+    fresh = path + ".new"
+    try:
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(content, stream)
+        os.replace(fresh, path)
+    except OSError as error:
+        _log.warning("end not noted", path=path, reason=error.strerror)

@@ -1,0 +1,605 @@
+"""One row per thing that may hold a workspace up: what the cluster says, and what the person reads."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proxy.workspaces.backend import WorkspacePhase
+from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, Stage, Verdict, judge
+from proxy.workspaces.kubernetes.labels import LAST_START
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+PULL = "rpc error: code = Unknown desc = Error response from daemon: "
+UNBOUND = "0/1 nodes are available: 1 pod has unbound immediate PersistentVolumeClaims."
+FORBIDDEN = 'create Pod ws-0 in StatefulSet ws failed error: pods "ws-0" is forbidden: '
+
+
+def at(seconds: float) -> str:
+    return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def stateful_set(**changed: Any) -> dict[str, Any]:
+    spec = {"replicas": changed.pop("replicas", 1)}
+    metadata = {"name": "ws", "uid": "set", "annotations": {LAST_START: at(-10)}, **changed}
+    return {"metadata": metadata, "spec": spec}
+
+
+def pod(*, node: str | None = "node1", **changed: Any) -> dict[str, Any]:
+    metadata = {"name": "ws-0", "uid": "pod", **changed.pop("metadata", {})}
+    return {"metadata": metadata, "spec": {"nodeName": node}, "status": {"phase": "Pending", **changed}}
+
+
+def claim(phase: str = "Pending") -> dict[str, Any]:
+    return {"metadata": {"name": "ws-home", "uid": "claim"}, "status": {"phase": phase}}
+
+
+def event(reason: str, message: str = "", about: str = "pod", seconds: float = 0) -> dict[str, Any]:
+    return {
+        "metadata": {"name": f"{reason}-{seconds}", "resourceVersion": "1"},
+        "involvedObject": {"uid": about},
+        "reason": reason,
+        "message": message,
+        "lastTimestamp": at(seconds),
+    }
+
+
+def container(name: str = "workspace", restarts: int = 0, last: Any = None, **state: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": "registry/dev:1",
+        "restartCount": restarts,
+        "state": state,
+        "lastState": {"terminated": last} if last else {},
+    }
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    return {"containerStatuses": [container(waiting={"reason": reason, "message": message}, **more)]}
+
+
+def unschedulable(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return pod(node=None, conditions=[condition])
+
+
+RUNNING = {"running": {"startedAt": at(-5)}}
+CRASH = {"exitCode": 1, "reason": "Error", "message": "one\n/etc/x cannot be read\n\n"}
+OOM = {"exitCode": 137, "reason": "OOMKilled"}
+DONE = container("fairlead-bundle", terminated={"exitCode": 0, "reason": "Completed"})
+READY = [{"type": "Ready", "status": "True"}]
+NO_NODE = "no node has enough"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A situation, and what is made of it."""
+
+    stage: Stage
+    sentence: str
+    """Stands in the sentence."""
+    pod: dict[str, Any] | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    hope: Hope = Hope.FINE
+    claims: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    stateful_set: dict[str, Any] | None = field(default_factory=stateful_set)
+
+
+ROWS = {
+    "no workspace": Row(Stage.ABSENT, "no workspace", stateful_set=None),
+    "deleted": Row(Stage.DELETING, "being deleted", stateful_set=stateful_set(deletionTimestamp=at(0))),
+    "stopped": Row(Stage.STOPPED, "is stopped", stateful_set=stateful_set(replicas=0)),
+    "stopping": Row(
+        Stage.ENDING,
+        "previous pod to end",
+        pod(metadata={"deletionTimestamp": at(10)}),
+        stateful_set=stateful_set(replicas=0),
+    ),
+    "just made": Row(Stage.CREATING, "waiting for the cluster"),
+    # ------------------------------------------------------------------ no pod may be made
+    "quota": Row(
+        Stage.CREATING,
+        "the quota is used up (q, requested: pods=1, used: pods=1, limited: pods=1): stop another workspace",
+        events=[
+            event(
+                "FailedCreate",
+                FORBIDDEN + "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
+    "quota that wants limits": Row(
+        Stage.CREATING,
+        "wants limits that the blueprint does not give (q: must specify limits.memory): add resources",
+        events=[event("FailedCreate", FORBIDDEN + "failed quota: q: must specify limits.memory", "set")],
+        hope=Hope.NONE,
+    ),
+    "admission": Row(
+        Stage.CREATING,
+        "a rule of the cluster refuses it: only images of ours",
+        events=[
+            event(
+                "FailedCreate",
+                "create Pod ws-0 in StatefulSet ws failed error: "
+                'admission webhook "images.example.com" denied the request: only images of ours',
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
+    "admission that does not answer": Row(
+        Stage.CREATING,
+        "a service that must approve of it does not answer",
+        events=[event("FailedCreate", "Internal error occurred: failed calling webhook x: no route", "set")],
+        hope=Hope.NONE,
+    ),
+    "pod security": Row(
+        Stage.CREATING,
+        'security rules refuse it (violates PodSecurity "restricted:latest": runAsNonRoot != true)',
+        events=[
+            event(
+                "FailedCreate",
+                FORBIDDEN + 'violates PodSecurity "restricted:latest": runAsNonRoot != true',
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
+    "no service account": Row(
+        Stage.CREATING,
+        'serviceaccount "builder" not found: ask an operator to create it',
+        events=[
+            event(
+                "FailedCreate",
+                FORBIDDEN + 'error looking up service account ns/builder: serviceaccount "builder" not found',
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
+    "a refusal of an earlier start": Row(
+        Stage.CREATING,
+        "waiting for the cluster",
+        events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "set", seconds=-60)],
+    ),
+    "a refusal of another workspace": Row(
+        Stage.CREATING,
+        "waiting for the cluster",
+        events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "another")],
+    ),
+    # ------------------------------------------------------------------ no node takes it
+    "not placed yet": Row(Stage.SCHEDULING, "looking for a node", pod(node=None)),
+    "no cpu": Row(
+        Stage.SCHEDULING,
+        "no node has enough cpu left: stop another workspace, or ask for less in the blueprint",
+        unschedulable("0/1 nodes are available: 1 Insufficient cpu."),
+        hope=Hope.BRIEF,
+    ),
+    "no memory and no gpu": Row(
+        Stage.SCHEDULING,
+        "no node has enough memory and nvidia.com/gpu left",
+        unschedulable("0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu."),
+        hope=Hope.BRIEF,
+    ),
+    "no room, and a node comes": Row(
+        Stage.SCHEDULING,
+        "a node is being added for it",
+        unschedulable("0/1 nodes are available: 1 Insufficient cpu."),
+        [event("TriggeredScaleUp", "pod triggered scale-up")],
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "selector of 1.20": Row(
+        Stage.SCHEDULING,
+        "no node matches what the blueprint selects",
+        unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity."),
+        hope=Hope.BRIEF,
+    ),
+    "selector of 1.33": Row(
+        Stage.SCHEDULING,
+        "no node matches what the blueprint selects",
+        unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
+        hope=Hope.BRIEF,
+    ),
+    "taint": Row(
+        Stage.SCHEDULING,
+        "every node keeps workspaces away by a taint",
+        unschedulable("0/1 nodes are available: 1 node(s) had taint {a: b}, that the pod didn't tolerate."),
+        hope=Hope.BRIEF,
+    ),
+    "volume of another zone": Row(
+        Stage.SCHEDULING,
+        "no node can use its volume",
+        unschedulable("0/1 nodes are available: 1 node(s) had volume node conflict."),
+        hope=Hope.BRIEF,
+    ),
+    # ------------------------------------------------------------------ no volume
+    "claim that does not exist": Row(
+        Stage.SCHEDULING,
+        "the volume claim models does not exist: ask an operator to create it",
+        pod(node=None),
+        claims={"models": None},
+        hope=Hope.NONE,
+    ),
+    "claim that the scheduler does not find": Row(
+        Stage.SCHEDULING,
+        "the volume claim models does not exist",
+        unschedulable('0/1 nodes are available: 1 persistentvolumeclaim "models" not found.'),
+        hope=Hope.BRIEF,
+    ),
+    "no volume for the claim": Row(
+        Stage.SCHEDULING,
+        "no volume is left for ws-home, and the cluster makes none by itself",
+        unschedulable(UNBOUND),
+        [
+            event(
+                "FailedBinding",
+                "no persistent volumes available for this claim and no storage class is set",
+                "claim",
+            )
+        ],
+        claims={"ws-home": claim()},
+        hope=Hope.BRIEF,
+    ),
+    "no storage class": Row(
+        Stage.SCHEDULING,
+        "storage class fast does not exist: correct the storage of the blueprint",
+        unschedulable(UNBOUND),
+        [event("ProvisioningFailed", 'storageclass.storage.k8s.io "fast" not found', "claim")],
+        claims={"ws-home": claim()},
+        hope=Hope.BRIEF,
+    ),
+    "volume that cannot be made": Row(
+        Stage.SCHEDULING,
+        "its volume ws-home cannot be made: out of space",
+        unschedulable(UNBOUND),
+        [event("ProvisioningFailed", "out of space", "claim")],
+        claims={"ws-home": claim()},
+        hope=Hope.BRIEF,
+    ),
+    "volume on its way": Row(
+        Stage.SCHEDULING,
+        "its volume is being made",
+        unschedulable(UNBOUND),
+        [event("ExternalProvisioning", "waiting for a volume to be created", "claim")],
+        claims={"ws-home": claim()},
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "claim without a word": Row(
+        Stage.SCHEDULING,
+        "its volume is not there yet",
+        unschedulable(UNBOUND),
+        claims={"ws-home": claim()},
+        hope=Hope.BRIEF,
+    ),
+    "claim that was troubled and is bound": Row(
+        Stage.SCHEDULING,
+        "looking for a node",
+        pod(node=None),
+        [event("ProvisioningFailed", "out of space", "claim")],
+        claims={"ws-home": claim("Bound")},
+    ),
+    "volume that is gone": Row(
+        Stage.SCHEDULING,
+        "the volume behind ws-home is gone",
+        pod(node=None),
+        claims={"ws-home": claim("Lost")},
+        hope=Hope.NONE,
+    ),
+    # ------------------------------------------------------------------ images
+    "pulling": Row(
+        Stage.PULLING,
+        "pulling image registry/dev:1",
+        pod(**waiting("ContainerCreating")),
+        [event("Pulling", 'Pulling image "registry/dev:1"')],
+    ),
+    "pulled": Row(
+        Stage.PREPARING,
+        "starting on node node1",
+        pod(**waiting("ContainerCreating")),
+        [event("Pulling", 'Pulling image "x"', seconds=-2), event("Pulled", seconds=-1)],
+    ),
+    "bad name": Row(
+        Stage.PULLING,
+        "'registry/dev:1' is no valid name of an image",
+        pod(**waiting("InvalidImageName", "couldn't parse image reference")),
+        hope=Hope.NONE,
+    ),
+    "no such image": Row(
+        Stage.PULLING,
+        "image registry/dev:1 does not exist: correct the image of the blueprint",
+        pod(**waiting("ErrImagePull", PULL + "manifest for registry/dev:1 not found: manifest unknown")),
+        hope=Hope.NONE,
+    ),
+    "no such image, as Docker Hub says it": Row(
+        Stage.PULLING,
+        "does not exist, or the cluster may not pull it",
+        pod(**waiting("ErrImagePull", PULL + "pull access denied for x, repository does not exist")),
+        hope=Hope.NONE,
+    ),
+    "no access": Row(
+        Stage.PULLING,
+        "the cluster may not pull image registry/dev:1: ask an operator for a pull secret",
+        pod(**waiting("ErrImagePull", PULL + "unauthorized: authentication required")),
+        hope=Hope.NONE,
+    ),
+    "no registry, once": Row(
+        Stage.PULLING,
+        "the registry of image registry/dev:1 does not answer",
+        pod(**waiting("ErrImagePull", PULL + "Get https://registry/v2/: dial tcp: lookup: no such host")),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "no registry, again": Row(
+        Stage.PULLING,
+        "the registry of image registry/dev:1 does not answer",
+        pod(**waiting("ImagePullBackOff", "")),
+        [event("Failed", PULL + "dial tcp: connection refused")],
+        hope=Hope.NONE,
+    ),
+    "no such image, told by an event before the status": Row(
+        Stage.PULLING,
+        "image registry/dev:2 does not exist",
+        pod(**waiting("PodInitializing")),
+        [
+            event("Pulling", 'Pulling image "registry/dev:2"', seconds=-3),
+            event("Failed", f'Failed to pull image "registry/dev:2": {PULL}manifest unknown', seconds=-2),
+            event("Failed", "Error: ErrImagePull", seconds=-1),
+        ],
+        hope=Hope.NONE,
+    ),
+    "bad name, told by an event before the status": Row(
+        Stage.PULLING,
+        "'UPPER:1' is no valid name of an image",
+        pod(**waiting("PodInitializing")),
+        [event("InspectFailed", 'Failed to apply default image tag "UPPER:1": invalid reference format')],
+        hope=Hope.NONE,
+    ),
+    "an event of another failure": Row(
+        Stage.PREPARING,
+        "starting on node node1",
+        pod(**waiting("ContainerCreating")),
+        [event("Failed", "Failed to create pod sandbox: timeout")],
+    ),
+    "not on the node": Row(
+        Stage.PULLING,
+        "is not on the node, and may not be pulled",
+        pod(**waiting("ErrImageNeverPull", "not present with pull policy of Never")),
+        hope=Hope.NONE,
+    ),
+    "another trouble with the image": Row(
+        Stage.PULLING,
+        "image registry/dev:1 cannot be pulled: disk is full",
+        pod(**waiting("ErrImagePull", PULL + "disk is full")),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    # ------------------------------------------------------------------ containers
+    "no secret": Row(
+        Stage.PREPARING,
+        "the secret db that it needs does not exist: ask an operator to create it",
+        pod(**waiting("CreateContainerConfigError", 'secret "db" not found')),
+        hope=Hope.NONE,
+    ),
+    "no configmap": Row(
+        Stage.PREPARING,
+        "the configmap tools that it needs does not exist",
+        pod(**waiting("CreateContainerConfigError", 'configmap "tools" not found')),
+        hope=Hope.NONE,
+    ),
+    "no key": Row(
+        Stage.PREPARING,
+        "the secret ns/db has no key password",
+        pod(**waiting("CreateContainerConfigError", "couldn't find key password in Secret ns/db")),
+        hope=Hope.NONE,
+    ),
+    "root where there must be none": Row(
+        Stage.PREPARING,
+        "its image runs as root, which this cluster forbids",
+        pod(**waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
+        hope=Hope.NONE,
+    ),
+    "no such device": Row(
+        Stage.PREPARING,
+        "its container cannot be made: no such device",
+        pod(**waiting("CreateContainerError", PULL + "no such device.")),
+        hope=Hope.NONE,
+    ),
+    "a slow runtime": Row(
+        Stage.PREPARING,
+        "context deadline exceeded",
+        pod(**waiting("CreateContainerError", "context deadline exceeded")),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "bundle is copied": Row(
+        Stage.PREPARING,
+        "preparing the workspace's container",
+        pod(initContainerStatuses=[container("fairlead-bundle", **RUNNING)], **waiting("PodInitializing")),
+    ),
+    "bundle was copied": Row(
+        Stage.PREPARING,
+        "starting the workspace's container",
+        pod(initContainerStatuses=[DONE], **waiting("PodInitializing")),
+    ),
+    "bundle was not copied, once": Row(
+        Stage.PREPARING,
+        "init container fairlead-bundle ended with status 1 while it was starting and said: /etc/x cannot",
+        pod(initContainerStatuses=[container("fairlead-bundle", terminated=CRASH)]),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "bundle ran out of memory, again": Row(
+        Stage.PREPARING,
+        "init container fairlead-bundle ran out of memory: raise resources.limits.memory",
+        pod(
+            initContainerStatuses=[
+                container("fairlead-bundle", 1, OOM, waiting={"reason": "CrashLoopBackOff"})
+            ]
+        ),
+        hope=Hope.NONE,
+    ),
+    "crash, once": Row(
+        Stage.PREPARING,
+        "the workspace ended with status 1",
+        pod(containerStatuses=[container(terminated=CRASH)]),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "crash, and it is tried again": Row(
+        Stage.STARTED,
+        "waiting for the workspace to answer",
+        pod(containerStatuses=[container(restarts=1, last=CRASH, **RUNNING)]),
+    ),
+    "crash loop": Row(
+        Stage.PREPARING,
+        "the workspace ended with status 1 while it was starting and said: /etc/x cannot be read",
+        pod(**waiting("CrashLoopBackOff", "back-off 10s", restarts=1, last=CRASH)),
+        hope=Hope.NONE,
+    ),
+    "crash loop by signal": Row(
+        Stage.PREPARING,
+        "the workspace was ended by signal 11",
+        pod(**waiting("CrashLoopBackOff", restarts=1, last={"exitCode": 139, "reason": "Error"})),
+        hope=Hope.NONE,
+    ),
+    "command that is not there": Row(
+        Stage.PREPARING,
+        "the workspace cannot be run (status 127)",
+        pod(
+            **waiting("CrashLoopBackOff", restarts=1, last={"exitCode": 127, "reason": "ContainerCannotRun"})
+        ),
+        hope=Hope.NONE,
+    ),
+    "out of memory": Row(
+        Stage.PREPARING,
+        "the workspace ran out of memory: raise resources.limits.memory in the blueprint",
+        pod(containerStatuses=[container(restarts=1, terminated=OOM)]),
+        hope=Hope.NONE,
+    ),
+    # ------------------------------------------------------------------ mounts
+    "mount without secret": Row(
+        Stage.PREPARING,
+        "the secret ws that it needs does not exist",
+        pod(**waiting("ContainerCreating")),
+        [event("FailedMount", 'MountVolume.SetUp failed for volume "trust" : secret "ws" not found')],
+        hope=Hope.BRIEF,
+    ),
+    "mount that fails": Row(
+        Stage.PREPARING,
+        "volume pvc-1 cannot be mounted: mount failed: exit status 32",
+        pod(**waiting("PodInitializing")),
+        [event("FailedMount", 'MountVolume.SetUp failed for volume "pvc-1" : mount failed: exit status 32')],
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "volume on another node": Row(
+        Stage.PREPARING,
+        "its volume is still attached to another node",
+        pod(**waiting("ContainerCreating")),
+        [event("FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used')],
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "mount that failed and went well": Row(
+        Stage.STARTED,
+        "waiting for the workspace to answer",
+        pod(containerStatuses=[container(**RUNNING)]),
+        [event("FailedMount", "timed out")],
+    ),
+    # ------------------------------------------------------------------ nodes
+    "node that is silent": Row(
+        Stage.ENDING,
+        "node node1 does not answer: an operator must repair or remove it; the home is safe",
+        pod(conditions=[{"type": "Ready", "status": "False"}], containerStatuses=[container(**RUNNING)]),
+        [event("NodeNotReady", "Node is not ready")],
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "node that was silent": Row(
+        Stage.READY,
+        "is ready",
+        pod(conditions=READY, containerStatuses=[container(**RUNNING)]),
+        [event("NodeNotReady", "Node is not ready")],
+    ),
+    "node that was given up": Row(
+        Stage.ENDING,
+        "node node1 does not answer",
+        pod(reason="NodeLost", message="Node which was running pod is unresponsive"),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "pod that cannot end": Row(
+        Stage.ENDING,
+        "its pod cannot end because node node1 does not answer: an operator must repair or remove the node",
+        pod(metadata={"deletionTimestamp": at(-31)}),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "evicted": Row(
+        Stage.ENDING,
+        "its pod was evicted and is made anew: The node was low on resource: memory",
+        pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "refused by its node": Row(
+        Stage.ENDING,
+        "its pod failed (OutOfcpu) and is made anew",
+        pod(phase="Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu"),
+        hope=Hope.UNTIL_DEADLINE,
+    ),
+    "pre-empted": Row(
+        Stage.ENDING,
+        "it made way for something more important",
+        pod(metadata={"deletionTimestamp": at(5)}),
+        [event("Preempted", "by ns/other on node node1")],
+    ),
+    "driven out": Row(
+        Stage.ENDING,
+        "node node1 does not answer, or is being emptied",
+        pod(metadata={"deletionTimestamp": at(5)}),
+        [event("TaintManagerEviction", "Marking for deletion")],
+    ),
+    # ------------------------------------------------------------------ well
+    "started": Row(
+        Stage.STARTED, "waiting for the workspace to answer", pod(containerStatuses=[container(**RUNNING)])
+    ),
+    "ready": Row(
+        Stage.READY,
+        "is ready",
+        pod(conditions=READY, initContainerStatuses=[DONE], containerStatuses=[container(**RUNNING)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_the_cluster_says_becomes_a_sentence(name: str) -> None:
+    row = ROWS[name]
+    verdict = judge(Situation(row.stateful_set, row.pod, row.claims, row.events, NOW))
+    assert (verdict.stage, verdict.hope) == (row.stage, row.hope), verdict
+    assert row.sentence in verdict.sentence
+    assert verdict.is_final == (row.hope is Hope.NONE)
+    if row.hope is not Hope.FINE:
+        assert verdict.detail, "the operator wants Kubernetes' own words"
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.hope is Hope.NONE])
+def test_a_sentence_is_one_line_of_bounded_length(name: str) -> None:
+    row = ROWS[name]
+    noise = "x" * 5_000 + "\n" * 3
+    events = [{**one, "message": one["message"] + noise} for one in row.events]
+    sentence = judge(Situation(row.stateful_set, row.pod, row.claims, events, NOW)).sentence
+    assert "\n" not in sentence
+    assert len(sentence) < 600
+
+
+@pytest.mark.parametrize(
+    ("verdict", "phase"),
+    [
+        (Verdict(Stage.STOPPED, ""), WorkspacePhase.STOPPED),
+        (Verdict(Stage.ENDING, ""), WorkspacePhase.STOPPING),
+        (Verdict(Stage.PULLING, ""), WorkspacePhase.STARTING),
+        (Verdict(Stage.PULLING, "", Hope.NONE), WorkspacePhase.FAILED),
+        (Verdict(Stage.SCHEDULING, "", Hope.BRIEF), WorkspacePhase.FAILED),
+        (Verdict(Stage.READY, ""), WorkspacePhase.RUNNING),
+    ],
+)
+def test_the_same_in_the_words_of_every_backend(verdict: Verdict, phase: WorkspacePhase) -> None:
+    assert verdict.phase is phase
+
+
+def test_the_newest_of_several_events_counts() -> None:
+    events = [event("Pulled", seconds=-3), event("Pulling", 'Pulling image "b"', seconds=-1)]
+    events.append(event("Pulled", seconds=-2))
+    assert judge(Situation(stateful_set(), pod(), {}, events, NOW)).sentence == "pulling image b"

@@ -1,0 +1,211 @@
+"""When a workspace is ended, and above all when it is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import pytest
+
+from proxy.access.policy import Bounds, Due
+from proxy.errors.stores import UserNotFound
+from proxy.errors.upstream import Unreachable
+from proxy.errors.workspaces import ClusterUnavailable
+from proxy.model import Endpoint, WorkspaceName
+from proxy.settings import WorkspaceSettings
+from proxy.upstream.frames import Status
+from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
+from proxy.workspaces.idle_reaper import WorkspaceKeeper
+
+HOUR = 3600.0
+NAME = WorkspaceName("alice-0123456789")
+RECORD = WorkspaceRecord(
+    NAME, "alice", "dev", datetime(2027, 1, 1, tzinfo=UTC), "alice+dev", phase=WorkspacePhase.RUNNING
+)
+ENDPOINT = Endpoint(NAME, "unix:///s", "g1")
+PLAIN = Features()
+BOUNDS = Bounds(HOUR, 10 * HOUR, HOUR / 4)
+
+
+# ------------------------------------------------------------------------------------ what is due
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "age_s", "due"),
+    [
+        (0, 0, Due.NOTHING),
+        (HOUR - 1, HOUR, Due.NOTHING),
+        (HOUR, HOUR, Due.STOP_IDLE),
+        (0, 9 * HOUR, Due.NOTHING),
+        (0, 9.75 * HOUR, Due.WARN),
+        (HOUR, 9.75 * HOUR, Due.STOP_IDLE),
+        (0, 10 * HOUR, Due.STOP_OLD),
+        (HOUR, 10 * HOUR, Due.STOP_OLD),
+    ],
+)
+def test_bounds(idle_s: float, age_s: float, due: Due) -> None:
+    assert Bounds(HOUR, 10 * HOUR, HOUR / 4).due(idle_s, age_s) is due
+
+
+def test_no_bounds_are_for_ever() -> None:
+    assert Bounds().due(1e9, 1e9) is Due.NOTHING
+    assert Bounds().next_due_s(0, 0) is None
+
+
+@pytest.mark.parametrize(("idle_s", "age_s"), [(0, 0), (HOUR / 2, HOUR), (0, 9.5 * HOUR), (0, 9.8 * HOUR)])
+def test_nothing_is_due_before_it_is_said_to_be(idle_s: float, age_s: float) -> None:
+    bounds = Bounds(HOUR, 10 * HOUR, HOUR / 4)
+    now, next_s = bounds.due(idle_s, age_s), bounds.next_due_s(idle_s, age_s)
+    assert next_s is not None
+    assert bounds.due(idle_s + next_s - 1, age_s + next_s - 1) is now
+    assert bounds.due(idle_s + next_s, age_s + next_s) is not now
+
+
+# --------------------------------------------------------------------------------------- the rounds
+
+
+@dataclass
+class FakeLink:
+    """A workspace that says what a test wants."""
+
+    status_: Status
+    drains: bool = True
+    log: list[tuple[object, ...]] = field(default_factory=list)
+    endpoint: Endpoint = ENDPOINT
+
+    async def status(self) -> Status:
+        self.log.append(("status",))
+        return self.status_
+
+    async def drain(self, *, if_idle_s: float, reason: str, for_s: float) -> bool:
+        self.log.append(("drain", if_idle_s, reason))
+        return self.drains
+
+    async def announce(self, text: str, once: str = "") -> None:
+        self.log.append(("announce", text, once))
+
+
+@dataclass
+class World:
+    """A backend and its links."""
+
+    link: FakeLink
+    features: Features = PLAIN
+    record: WorkspaceRecord = RECORD
+    broken: Exception | None = None
+    kept_up: int = 0
+
+    async def upkeep(self) -> None:
+        self.kept_up += 1
+
+    async def list(self) -> Sequence[WorkspaceRecord]:
+        return [self.record]
+
+    async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        return self.link.endpoint
+
+    async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        self.link.log.append(("stop", stop.by))
+
+    @asynccontextmanager
+    async def use(self, endpoint: Endpoint) -> AsyncIterator[FakeLink]:
+        if self.broken:
+            raise self.broken
+        yield self.link
+
+    @property
+    def did(self) -> Sequence[object]:
+        return [entry[0] for entry in self.link.log]
+
+
+def world(idle_s: float, age_s: float = HOUR, *, draining: bool = False, **fields: object) -> World:
+    return World(FakeLink(Status(0, 0, idle_s, age_s, draining)), **fields)  # type: ignore[arg-type]
+
+
+def keeper(of: World, bounds: Bounds | Exception = BOUNDS) -> WorkspaceKeeper:
+    async def bounds_of(record: WorkspaceRecord) -> Bounds:
+        if isinstance(bounds, Exception):
+            raise bounds
+        return bounds
+
+    return WorkspaceKeeper(
+        of,  # type: ignore[arg-type]
+        of,  # type: ignore[arg-type]
+        bounds_of,
+        WorkspaceSettings(),
+        lambda record, stop: of.link.log.append(("told", stop.by)),
+    )
+
+
+async def test_an_idle_workspace_is_drained_then_stopped() -> None:
+    found = world(HOUR)
+    await keeper(found).round()
+    assert found.did == ["status", "drain", "stop", "told"]
+    assert found.link.log[1][1] == HOUR, "looked at again in the moment of stopping"
+    assert "1 hour" in str(found.link.log[1][2]) or "60 minutes" in str(found.link.log[1][2])
+    assert found.link.log[2] == ("stop", "idle")
+
+
+async def test_somebody_who_came_in_between_keeps_it_alive() -> None:
+    found = world(HOUR)
+    found.link.drains = False
+    await keeper(found).round()
+    assert found.did == ["status", "drain"]
+
+
+async def test_an_old_workspace_is_stopped_whatever_it_does() -> None:
+    found = world(0, 10 * HOUR)
+    await keeper(found).round()
+    assert found.did == ["status", "drain", "stop", "told"]
+    assert found.link.log[1][1] == 0
+    assert found.link.log[2] == ("stop", "lifetime")
+
+
+async def test_people_are_warned_once_by_however_many_proxies() -> None:
+    found = world(0, 9.9 * HOUR)
+    await asyncio.gather(*(keeper(found).round() for _ in range(3)))
+    told = {entry for entry in found.link.log if entry[0] == "announce"}
+    assert len(told) == 1, "one text, and one id by which shelld knows it again"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {"broken": Unreachable("silent")},
+        {"draining": True},
+        {"record": WorkspaceRecord(NAME, "alice", "dev", datetime(2027, 1, 1, tzinfo=UTC))},
+        {"features": Features(stops_idle=True)},
+    ],
+    ids=["silent", "drained by another", "stopped", "stops by itself"],
+)
+async def test_what_is_left_alone(case: dict[str, object]) -> None:
+    found = world(100 * HOUR, **case)  # type: ignore[arg-type]
+    await keeper(found).round()
+    assert "stop" not in found.did
+    assert "drain" not in found.did
+
+
+async def test_a_workspace_whose_bounds_nobody_knows_is_left_alone() -> None:
+    found = world(100 * HOUR)
+    await keeper(found, UserNotFound("gone")).round()
+    assert found.did == []
+
+
+async def test_nobody_is_asked_before_anything_can_be_due() -> None:
+    found = world(HOUR / 2)
+    kept = keeper(found)
+    for _ in range(5):
+        await kept.round()
+    assert found.did == ["status"]
+    assert found.kept_up == 5
+
+
+async def test_one_failure_does_not_end_the_rounds() -> None:
+    class Down(World):
+        async def upkeep(self) -> None:
+            raise ClusterUnavailable("down")
+
+    found = Down(world(HOUR).link)
+    await keeper(found).round()
+    assert found.did == ["status", "drain", "stop", "told"]
