@@ -1,13 +1,15 @@
 """Values that travel between modules: frozen, without behaviour that needs a library.
 
 The stages of a login are types, so that a signature says how far the user has come:
-Peer → LoginAttempt → Principal → (workspace) Endpoint.
+Peer → LoginAttempt → Principal → Visit → (workspace) Endpoint.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from hashlib import sha256
 from typing import NewType
 
 from proxy.userstring import UserString
@@ -74,29 +76,116 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """A public key, with what a certificate says of it: all that a list of revoked keys can name."""
+class KeyProof:
+    """A public key whose signature was verified, not merely offered."""
 
-    key: bytes = field(default=b"", repr=False)
+    key: bytes = field(repr=False)
     """The plain public key as the wire carries it (RFC 4253 §6.6)."""
-    authority: bytes = field(default=b"", repr=False)
-    """Public key that signed the certificate; empty for a plain key, as are the following."""
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…`, as ssh-keygen prints it."""
+        return _fingerprint(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateProof:
+    """A proved key that a trusted authority certified."""
+
+    key: bytes = field(repr=False)
+    """The plain public key that the certificate certifies (RFC 4253 §6.6)."""
+    authority: bytes = field(repr=False)
+    """Public key that signed the certificate."""
     serial: int = 0
     key_id: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…` of the certified key, as ssh-keygen prints it."""
+        return _fingerprint(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class WebSession:
+    """A browser session that the user signed in to."""
+
+    id: str
+    """Ours, random, no secret: the cookie holds another value."""
+    proof: KeyProof | CertificateProof | None = None
+    """What signed the browser in where that was an SSH key; None for a provider."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the SSH key that signed the browser in; empty for a provider."""
+        return "" if self.proof is None else self.proof.fingerprint
+
+
+Credential = KeyProof | CertificateProof | WebSession
+
+
+def _fingerprint(key: bytes) -> str:
+    return "SHA256:" + b64encode(sha256(key).digest()).decode().rstrip("=")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A user whose key was proved: the signature was verified, not merely the key offered."""
+    """The user who asks, and what proved who that is."""
 
-    attempt: LoginAttempt
+    client: Peer
     user: User
-    fingerprint: str
-    """`SHA256:…` of the proved key, as ssh-keygen prints it."""
-    certificate: str = ""
-    """Key id of the user certificate that certified the key; empty for a key of the directory."""
-    credential: Credential = Credential()
-    """What was proved, for lists of revoked keys."""
+    credential: Credential
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…` of the proved key; empty where none was."""
+        return self.credential.fingerprint
+
+    @property
+    def certificate(self) -> str:
+        """Key id of the user certificate that certified the key; empty for a key of the directory."""
+        if not isinstance(self.credential, CertificateProof):
+            return ""
+        return self.credential.key_id or "unnamed"
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A principal at a workspace: who asks, and whose workspace it is, are two values.
+
+    Over SSH the owner is the user who asks. Policy, tokens and records take each from its own field.
+    """
+
+    principal: Principal
+    owner: User
+    """Whom the workspace belongs to."""
+    address: UserString
+    """Which of the owner's workspaces: the user string that was typed, or what another address means."""
+
+    @property
+    def actor(self) -> User:
+        """The user who asks."""
+        return self.principal.user
+
+    @property
+    def account(self) -> str:
+        """The OS account that is asked for; empty for the workspace's own."""
+        return self.address.account
+
+
+# -------------------------------------------------------------------------------------- policy
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer of a policy: allowed when `reason` is empty, else a sentence for the log and the user."""
+
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return not self.reason
+
+
+ALLOWED = Decision()
 
 
 # ------------------------------------------------------------------------------ what is asked for

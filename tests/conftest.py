@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
-from proxy.userstring import parse
+from proxy.model import ConnId, Peer, Visit
+from tests.fakes.visits import visit_of
 from tests.strictness import report_unclosed_databases
 
 # Shared machines stall; a stall is no failure of the code under test.
@@ -28,14 +28,9 @@ def peer() -> Peer:
 
 
 @pytest.fixture
-def principal(peer: Peer) -> Callable[[str], Principal]:
-    """Makes somebody who logged in with a user string."""
-
-    def make(text: str) -> Principal:
-        value = parse(text)
-        return Principal(LoginAttempt(peer, value), User(value.user), "SHA256:none")
-
-    return make
+def visit(peer: Peer) -> Callable[[str], Visit]:
+    """Makes visits of users who logged in with a user string."""
+    return lambda text: visit_of(text, peer=peer)
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The road of a login, a program and a forward, whatever protocol the client speaks, and the policy that is asked."""
+"""The road of a login, a program and a forward, for any protocol, and the policy that is asked."""

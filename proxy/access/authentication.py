@@ -20,7 +20,7 @@ from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.keys import fingerprint
-from proxy.model import Credential, LoginAttempt, Principal, User
+from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User
 from proxy.onboarding.flow import Approved, Onboarding, Pending
 from proxy.onboarding.keysource import KeyChange, KeySource
 from proxy.onboarding.refresher import Refresher, Vouch
@@ -129,11 +129,9 @@ class Logins:
         self._check(user)
         _check_account(name, standing)
         self._tasks.spawn(self._directory.touch_key(key.id), name="touch key")
-        return Principal(attempt, user, key.key.fingerprint, credential=Credential(key_blob))
+        return Principal(attempt.peer, user, KeyProof(key_blob))
 
-    async def admit_certified(
-        self, attempt: LoginAttempt, shown: str, key_id: str, credential: Credential
-    ) -> Principal | None:
+    async def admit_certified(self, attempt: LoginAttempt, proof: CertificateProof) -> Principal | None:
         """Turn a proved key that a trusted authority certified into a principal; None for an unknown user.
 
         Raises: StoreError, LoginRefused.
@@ -142,7 +140,7 @@ class Logins:
         if user is None:
             return None
         self._check(user)
-        return Principal(attempt, user, shown, certificate=key_id, credential=credential)
+        return Principal(attempt.peer, user, proof)
 
     def _check(self, user: User) -> None:
         if not (decision := policy.may_login(user, datetime.now(UTC))):
@@ -186,7 +184,7 @@ class Logins:
             raise
         self._publisher.publish(
             schema.OnboardingStarted(
-                **_connection(attempt, client_version),
+                **_connection(attempt.peer, attempt.user_string.user, client_version),
                 provider=pending.shown.provider,
                 fingerprint=fingerprint(key_blob),
             )
@@ -197,7 +195,7 @@ class Logins:
         """Tell that somebody is new here."""
         self._publisher.publish(
             schema.Onboarded(
-                **_connection(attempt, client_version),
+                **_connection(attempt.peer, attempt.user_string.user, client_version),
                 provider=approved.profile.provider,
                 account=approved.profile.login,
                 fingerprint=approved.key.fingerprint,
@@ -215,7 +213,7 @@ class Logins:
         """Tell that an onboarding ended without a user; `provider` is empty when it showed no code."""
         account = exc.account if isinstance(exc, OnboardingError) else ""
         refused = schema.OnboardingRefused(
-            **_connection(attempt, client_version),
+            **_connection(attempt.peer, attempt.user_string.user, client_version),
             provider=provider,
             account=account,
             fingerprint=fingerprint(key_blob),
@@ -239,7 +237,7 @@ class Logins:
         metrics.LOGINS.labels("succeeded", "").inc()
         self._publisher.publish(
             schema.AuthSucceeded(
-                **_connection(principal.attempt, client_version),
+                **_connection(principal.client, principal.user.name, client_version),
                 methods=methods,
                 fingerprint=principal.fingerprint,
                 certificate=principal.certificate,
@@ -266,10 +264,9 @@ def key_event(change: KeyChange) -> schema.Event:
     )
 
 
-def _connection(attempt: LoginAttempt, client_version: str) -> _Connection:
-    peer = attempt.peer
+def _connection(peer: Peer, user: str, client_version: str) -> _Connection:
     return {
-        "user": attempt.user_string.user,
+        "user": user,
         "client_address": peer.host,
         "client_port": peer.port,
         "client_version": client_version,

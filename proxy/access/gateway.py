@@ -9,16 +9,26 @@ import structlog
 
 from proxy import metrics
 from proxy.access import policy
-from proxy.access.policy import Decision
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import Draining, Unreachable
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.model import Bind, Phase, Principal, ProgramSpec, Progress, Reserved, Target
-from proxy.recording.recorder import Recorder, Traffic
+from proxy.model import (
+    ALLOWED,
+    Bind,
+    Decision,
+    Phase,
+    ProgramSpec,
+    Progress,
+    Reserved,
+    Target,
+    Visit,
+)
+from proxy.recording.recorder import Recorder
 from proxy.recording.service import Recordings
+from proxy.sessions.live import LiveProgram
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report, WorkspaceRequest
@@ -86,22 +96,23 @@ class Gateway:
         """Let no forward lead to what is the proxy's own, from now on."""
         self._reserved = reserved
 
-    async def control(self, principal: Principal, what: str, report: Report) -> str:
+    async def control(self, visit: Visit, what: str, report: Report) -> str:
         """Do one of policy.CONTROLS, which enter no workspace; gives what the person is told.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
-        return await self._control.run(principal, what, report)
+        _require(policy.may_control(visit, what))
+        return await self._control.run(visit, what, report)
 
-    async def place(self, principal: Principal) -> tuple[str, str]:
+    async def place(self, visit: Visit) -> tuple[str, str]:
         """Say where a connection leads: workspace and blueprint, whether or not that runs.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
-        request = await self._workspaces.request_of(principal)
+        request = await self._workspaces.request_of(visit)
         return request.name, request.blueprint.name
 
-    async def may_remain(self, was: Principal, now: Principal) -> Decision:
+    async def may_remain(self, was: Visit, now: Visit) -> Decision:
         """Say whether a connection made as `was` may go on when its user's groups are those of `now`.
 
         What was not within reach by the groups of before, they did not give; that goes on.
@@ -111,18 +122,18 @@ class Gateway:
         try:
             blueprint = await self._workspaces.entrance_of(was)
         except _DENIALS:
-            return policy.ALLOWED
+            return ALLOWED
         except FairleadError:  # what the old groups gave is not known; what the new ones give is asked below
             blueprint = ""
         try:
             await self._workspaces.entrance_of(now, blueprint)
         except _DENIALS:
             return policy.GROUPS_ENDED
-        return policy.ALLOWED
+        return ALLOWED
 
     @asynccontextmanager
     async def program(
-        self, principal: Principal, spec: Callable[[], ProgramSpec], program_id: str, report: Report
+        self, visit: Visit, spec: Callable[[], ProgramSpec], program_id: str, report: Report
     ) -> AsyncIterator[Running]:
         """Start the workspace where needed, then the program; it is ended on leaving.
 
@@ -135,20 +146,19 @@ class Gateway:
         async with AsyncExitStack() as stack:
             asked = spec()
             with _counted(asked):
-                if not (decision := policy.may_start(principal, asked.kind)):
-                    raise Refused(decision.reason)
-                request = await self._workspaces.request_of(principal)
-                recording = await self._recordings.program(principal, asked, request.blueprint, program_id)
+                _require(policy.may_run(visit, asked.kind))
+                request = await self._workspaces.request_of(visit)
+                recording = await self._recordings.program(visit, asked, request.blueprint, program_id)
                 recorder = None if recording is None else await stack.enter_async_context(recording)
                 program, link = await self._on_link(
-                    stack, request, report, lambda link: link.run(spec(), principal, program_id)
+                    stack, request, report, lambda link: link.run(spec(), visit, program_id)
                 )
             async with program:
                 yield Running(program, link, recorder, request.blueprint.splash)
 
     @asynccontextmanager
     async def dial(
-        self, principal: Principal, target: Target, forward_id: str, traffic: Traffic
+        self, visit: Visit, target: Target, record: LiveProgram
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect from inside the workspace; broken off on leaving unless both directions ended.
 
@@ -156,30 +166,33 @@ class Gateway:
             RecordingUnavailable and, while inside or on leaving, RecordingLost when the connection may not
             be carried unrecorded.
         """
-        account = principal.attempt.user_string.account
+        _require(policy.may_dial(visit, target))
         async with AsyncExitStack() as stack:
-            request = await self._workspaces.request_of(principal)
-            recording = self._recorded(principal, request.blueprint, str(target), forward_id, traffic)
+            request = await self._workspaces.request_of(visit)
+            recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
             connection, link = await self._on_link(
-                stack, request, _silent, lambda link: link.dial(target, account, self._reserved)
+                stack, request, _silent, lambda link: link.dial(target, visit.account, self._reserved)
             )
             async with connection:
                 yield connection, link
 
     @asynccontextmanager
     async def listen(
-        self, principal: Principal, bind: Bind, listener_id: str, report: Report = _silent
+        self, visit: Visit, bind: Bind, listener_id: str, report: Report = _silent
     ) -> AsyncIterator[tuple[Listener, Link]]:
         """Listen inside the workspace until left.
 
         Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
         """
-        account = principal.attempt.user_string.account
+        _require(policy.may_listen(visit, bind))
         async with AsyncExitStack() as stack:
-            request = await self._workspaces.request_of(principal)
+            request = await self._workspaces.request_of(visit)
             listener, link = await self._on_link(
-                stack, request, report, lambda link: link.listen(bind, listener_id, account, self._reserved)
+                stack,
+                request,
+                report,
+                lambda link: link.listen(bind, listener_id, visit.account, self._reserved),
             )
             try:
                 yield listener, link
@@ -187,32 +200,37 @@ class Gateway:
                 listener.close()
 
     @asynccontextmanager
-    async def accept(self, principal: Principal, link: Link, connection_id: str) -> AsyncIterator[Connection]:
-        """Claim a connection that a listener of `principal` announced on `link`, which stays while it lasts.
+    async def accept(
+        self, visit: Visit, link: Link, connection_id: str
+    ) -> AsyncIterator[tuple[Connection, Link]]:
+        """Claim a connection that a listener of this visit announced on `link`, which stays while it lasts.
 
-        Raises: OpenFailed, UpstreamError.
+        Raises: Refused, OpenFailed, UpstreamError.
         """
-        account = principal.attempt.user_string.account
-        async with self._links.hold(link), await link.accept(connection_id, account) as connection:
-            yield connection
+        _require(policy.may_accept(visit))
+        async with self._links.hold(link), await link.accept(connection_id, visit.account) as connection:
+            yield connection, link
 
     @asynccontextmanager
-    async def recorded(
-        self, principal: Principal, target: str, forward_id: str, traffic: Traffic
-    ) -> AsyncIterator[None]:
-        """Record a connection from a listener while inside, when a rule says so; `dial` does it by itself.
+    async def accept_recorded(
+        self, visit: Visit, link: Link, connection_id: str, target: str, record: LiveProgram
+    ) -> AsyncIterator[tuple[Connection, Link]]:
+        """Claim a connection, and record it when a rule says so; `target` is what was listened at.
 
-        Raises: BlueprintError, WorkspaceError, RecordingUnavailable, RecordingLost.
+        Raises: as `accept`; BlueprintError, WorkspaceError, RecordingUnavailable, RecordingLost.
         """
-        blueprint = (await self._workspaces.request_of(principal)).blueprint
-        async with self._recorded(principal, blueprint, target, forward_id, traffic):
-            yield
+        blueprint = (await self._workspaces.request_of(visit)).blueprint
+        async with (
+            self._recorded(visit, blueprint, target, record),
+            self.accept(visit, link, connection_id) as accepted,
+        ):
+            yield accepted
 
     @asynccontextmanager
     async def _recorded(
-        self, principal: Principal, blueprint: Blueprint, target: str, forward_id: str, traffic: Traffic
+        self, visit: Visit, blueprint: Blueprint, target: str, record: LiveProgram
     ) -> AsyncIterator[None]:
-        recorder = await self._recordings.forward(principal, target, blueprint, forward_id, traffic)
+        recorder = await self._recordings.forward(visit, target, blueprint, record.id, record.traffic)
         async with nullcontext() if recorder is None else recorder:
             yield
 
@@ -260,3 +278,9 @@ class Gateway:
     async def _reach(self, stack: AsyncExitStack, request: WorkspaceRequest, report: Report) -> Link:
         endpoint = await self._workspaces.ensure(request, report)
         return await stack.enter_async_context(self._links.use(endpoint))
+
+
+def _require(decision: Decision) -> None:
+    """Raises: Refused with the sentence of a policy that does not allow it."""
+    if not decision:
+        raise Refused(decision.reason)

@@ -21,7 +21,7 @@ from proxy.events import cloudevents, subjects
 from proxy.events.publisher import Bus, Gap, Message, Subscription
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
-from proxy.model import Principal, User
+from proxy.model import ALLOWED, Decision, Principal, User
 from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
@@ -123,7 +123,7 @@ class Watch:
     def _end(self, connection: Live, principal: Principal, reason: str) -> None:
         _log.info(
             "connection ended",
-            conn=principal.attempt.peer.conn_id,
+            conn=principal.client.conn_id,
             user=principal.user.name,
             reason=reason,
         )
@@ -165,7 +165,7 @@ class Watch:
         return any(principal is not None and principal.user.name == user for principal in here)
 
 
-def _judge(found: KeyStanding, principal: Principal, now: datetime) -> policy.Decision:
+def _judge(found: KeyStanding, principal: Principal, now: datetime) -> Decision:
     """Decide by what is certain: a user whose key alone was lost may still be locked.
 
     A user of the same name with another id is another user: the one of the connection was removed.
@@ -175,7 +175,7 @@ def _judge(found: KeyStanding, principal: Principal, now: datetime) -> policy.De
         return policy.may_stay(None, found.has_key, now)
     if found.is_certain:
         return policy.may_stay(user, found.has_key, now, ended_at_provider=found.ended_at_provider)
-    return policy.ALLOWED if user is None else policy.may_login(user, now)
+    return ALLOWED if user is None else policy.may_login(user, now)
 
 
 def _pair(principal: Principal) -> tuple[str, str]:

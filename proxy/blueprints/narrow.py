@@ -1,7 +1,7 @@
 """Whether one forward rule permits nothing that another does not. Pure, and on the safe side.
 
-The meaning of rules is shelld's (`shelld.forwards.rules`): a name rule judges the name that was asked for, a network
-rule the address that it has; so neither ever stands for the other.
+The meaning of rules is shelld's (`shelld.forwards.rules`): a name rule judges the name that was asked for,
+a network rule the address that it has; so neither ever stands for the other.
 """
 
 import ipaddress

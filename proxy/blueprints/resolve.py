@@ -1,12 +1,15 @@
 """From a user string to the blueprint it means for this person. Pure."""
 
-from proxy.access import policy
+from collections.abc import Sequence
+
+from proxy.blueprints.audience import may_use
 from proxy.blueprints.expressions import Facts
 from proxy.blueprints.reading import BlueprintSet, Definition
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import User
+from proxy.settings.blueprints import PersonRule
 from proxy.userstring import Form, UserString, workspace_name
 
 
@@ -28,6 +31,16 @@ def resolve_name(
     if value.form is Form.NAMED:
         return ""
     return value.blueprint or default
+
+
+def default_blueprint(user: User, rules: Sequence[PersonRule], otherwise: str) -> str:
+    """Name the blueprint of a user string that names none: the first rule for this user that gives one."""
+    chosen = (
+        rule.default
+        for rule in rules
+        if rule.default is not None and may_use(user, users=rule.users, groups=rule.groups)
+    )
+    return next(chosen, otherwise)
 
 
 def find(blueprints: BlueprintSet, name: str, user: User, *, abstract_too: bool = False) -> Definition:
@@ -72,4 +85,4 @@ def resolve(
 
 def _may_use(definition: Definition, user: User) -> bool:
     access = definition.sample.access
-    return bool(policy.may_use(user, users=access.users, groups=access.groups))
+    return bool(may_use(user, users=access.users, groups=access.groups))

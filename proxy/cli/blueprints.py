@@ -131,8 +131,7 @@ def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[
 
 
 async def _request(settings: "Settings", user_string: str, groups: list[str]) -> "WorkspaceRequest":
-    from proxy.access import policy
-    from proxy.blueprints.resolve import resolve, resolve_name
+    from proxy.blueprints.resolve import default_blueprint, resolve, resolve_name
     from proxy.errors.login import UserStringInvalid
     from proxy.process.assemble.catalog import open_catalog, open_repositories
     from proxy.userstring import parse
@@ -140,7 +139,7 @@ async def _request(settings: "Settings", user_string: str, groups: list[str]) ->
 
     value = parse(user_string)
     user = await _user(settings, value.user, groups)
-    default = policy.default_blueprint(user, settings.blueprint.rules, settings.blueprint.default)
+    default = default_blueprint(user, settings.blueprint.rules, settings.blueprint.default)
     async with open_catalog(settings) as catalog, open_repositories(settings) as repositories:
         name = resolve_name(value, default=default, repositories=repositories.are_served, workloads=True)
         if not name:

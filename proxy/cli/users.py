@@ -217,9 +217,9 @@ def _tell_of_import(result: "ImportResult", tell: Tell) -> None:
 
 def _reserved(settings: "Settings", name: str) -> str:
     """Say why no user may have a name where workspaces are pods, in which it would be an account."""
-    from proxy.access import policy
+    from proxy.identity import reserved_names
 
-    return policy.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""
+    return reserved_names.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""
 
 
 def _moment(text: str) -> datetime | None:

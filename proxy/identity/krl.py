@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from proxy.identity.keys import KEY_FIELDS
 from proxy.identity.sshwire import WireInvalid, WireReader
-from proxy.model import Credential
+from proxy.model import CertificateProof, KeyProof
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
 """Two million serial numbers."""
@@ -84,16 +84,16 @@ class RevokedKeys:
     certificates: "dict[bytes, tuple[_Serials, frozenset[bytes]]]" = field(default_factory=dict)
     """Serial numbers and key ids by the authority's public key; the empty one is any authority."""
 
-    def revokes(self, credential: Credential) -> bool:
+    def revokes(self, proof: KeyProof | CertificateProof) -> bool:
         """Return whether the key, its certificate or the certificate's authority is revoked."""
-        if self._revokes_key(credential.key):
+        if self._revokes_key(proof.key):
             return True
-        if not credential.authority:
+        if isinstance(proof, KeyProof):
             return False
         return (
-            self._revokes_key(credential.authority)
-            or self._revokes_certificate(credential, credential.authority)
-            or self._revokes_certificate(credential, _ANY_AUTHORITY)
+            self._revokes_key(proof.authority)
+            or self._revokes_certificate(proof, proof.authority)
+            or self._revokes_certificate(proof, _ANY_AUTHORITY)
         )
 
     def _revokes_key(self, key: bytes) -> bool:
@@ -103,14 +103,14 @@ class RevokedKeys:
             or (bool(self.sha256) and hashlib.sha256(key).digest() in self.sha256)
         )
 
-    def _revokes_certificate(self, credential: Credential, authority: bytes) -> bool:
+    def _revokes_certificate(self, proof: CertificateProof, authority: bytes) -> bool:
         if (found := self.certificates.get(authority)) is None:
             return False
         serials, key_ids = found
-        if credential.key_id.encode() in key_ids:
+        if proof.key_id.encode() in key_ids:
             return True
         # Zero is what an authority writes that numbers nothing.
-        return credential.serial != 0 and credential.serial in serials
+        return proof.serial != 0 and proof.serial in serials
 
 
 def parse(data: bytes) -> RevokedKeys:

@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from proxy.access import policy
 from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected, ProviderMisconfigured
 from proxy.errors.stores import IdentityError, StoreError
-from proxy.identity import census
+from proxy.identity import census, reserved_names
 from proxy.identity.directory import Account, OnboardingRecord, OnboardingStatus, check_name
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
@@ -194,7 +193,7 @@ async def _let_in(
 ) -> None:
     facts = _facts(profile, read_at or _now())
     is_bound = await _is_bound(connection, profile, name)
-    if not is_bound and not (decision := policy.may_be_account(name)):
+    if not is_bound and not (decision := reserved_names.may_be_account(name)):
         raise OnboardingRefused(decision.reason)
     if is_bound:
         await connection.execute(sa.update(users).where(users.c.name == name).values(facts))

@@ -19,7 +19,7 @@ import structlog
 from proxy.errors import SettingsError
 from proxy.identity import krl
 from proxy.identity.sshwire import WireInvalid
-from proxy.model import Credential
+from proxy.model import Credential, WebSession
 
 _log = structlog.get_logger("keys")
 
@@ -115,8 +115,11 @@ class RevocationLists:
     lists: tuple[krl.RevokedKeys | None, ...] = ()
 
     def of(self, credential: Credential) -> Revocation:
-        """Say what the lists make of a credential."""
-        if any(one is not None and one.revokes(credential) for one in self.lists):
+        """Return what the lists say of a credential; of a browser session, what they say of its SSH key."""
+        proof = credential.proof if isinstance(credential, WebSession) else credential
+        if proof is None:
+            return Revocation.GOOD
+        if any(one is not None and one.revokes(proof) for one in self.lists):
             return Revocation.REVOKED
         return Revocation.UNKNOWN if None in self.lists else Revocation.GOOD
 

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
 from proxy.errors.login import (
@@ -31,6 +30,7 @@ from proxy.errors.login import (
 from proxy.errors.stores import KeyInvalid, StoreError
 from proxy.http.clock import REAL, Clock
 from proxy.http.secret import Secret
+from proxy.identity import reserved_names
 from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding import admission
@@ -206,7 +206,7 @@ class Onboarding:
         """
         if key_blob is None:
             raise KeyNotProved("no key was proved", user_message="a key has to be proved first")
-        if not (decision := policy.may_be_account(name)):
+        if not (decision := reserved_names.may_be_account(name)):
             raise OnboardingRefused(decision.reason)
         if not self._providers:
             raise OnboardingRefused(

@@ -41,7 +41,8 @@ from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
 from proxy.shared.page_registry import Replicas
 from proxy.ssh import hostkeys
-from proxy.ssh.listener import Listener
+from proxy.ssh.connection import ConnectionSections
+from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
 from proxy.trust.manager import Keeper
 from proxy.upstream.client import Links
@@ -126,7 +127,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
     revocations = await Revocations(settings.identity.revoked_keys).open()
-    listener = Listener(settings, gateway, logins, tracker, guard, keys, revocations)
+    listener = Listener(_listener_settings(settings), gateway, logins, tracker, guard, keys, revocations)
     bounds = BlueprintBounds(workspaces, directory, settings.workspace)
     keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
     keeper.start()
@@ -144,6 +145,25 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(health.close)
     await health.open()
     return listener, keys, health
+
+
+def _listener_settings(settings: Settings) -> ListenerSettings:
+    connection = ConnectionSections(
+        settings.proxy_id,
+        settings.login,
+        settings.connection,
+        settings.relay,
+        settings.sessions,
+        settings.identity.recheck_s,
+    )
+    return ListenerSettings(
+        settings.listen,
+        settings.ssh,
+        settings.proxy_protocol,
+        settings.protection.strangers_share,
+        settings.identity.trusted_user_ca_keys,
+        connection,
+    )
 
 
 def _health(

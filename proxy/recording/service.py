@@ -7,7 +7,7 @@ import structlog
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import RecordingUnavailable
-from proxy.model import Exec, Principal, ProgramSpec, Subsystem
+from proxy.model import Exec, ProgramSpec, Subsystem, Visit
 from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
 from proxy.recording.recorder import (
@@ -61,7 +61,7 @@ class Recordings:
 
     async def program(
         self,
-        principal: Principal,
+        visit: Visit,
         spec: ProgramSpec,
         blueprint: Blueprint,
         program_id: str,
@@ -71,13 +71,13 @@ class Recordings:
         Raises: RecordingUnavailable when it may not run unrecorded and cannot be recorded.
         """
         kinds = kinds_of(spec)
-        terms = terms_for(self._settings, principal.user, blueprint, kinds)
+        terms = terms_for(self._settings, visit.actor, blueprint, kinds)
         if terms is None:
             return None
         command = spec.kind.command if isinstance(spec.kind, Exec) else ""
         is_sftp = isinstance(spec.kind, Subsystem)
         manifest = self._manifest(
-            principal,
+            visit,
             terms,
             kinds[0],
             id=program_id,
@@ -86,7 +86,7 @@ class Recordings:
             has_terminal=spec.pty is not None,
             command=command,
         )
-        about = {"id": program_id, "user": principal.user.name, "kind": kinds[0]}
+        about = {"id": program_id, "user": visit.actor.name, "kind": kinds[0]}
         title = f"{manifest.user_string}: {command or kinds[0]}"
         timestamp = int(manifest.started_at.timestamp())
         job = Job(self._common, self._key, manifest, terms, self._tell)
@@ -104,7 +104,7 @@ class Recordings:
 
     async def forward(
         self,
-        principal: Principal,
+        visit: Visit,
         target: str,
         blueprint: Blueprint,
         forward_id: str,
@@ -114,11 +114,11 @@ class Recordings:
 
         Raises: RecordingUnavailable, as above.
         """
-        terms = terms_for(self._settings, principal.user, blueprint, ("forward",))
+        terms = terms_for(self._settings, visit.actor, blueprint, ("forward",))
         if terms is None:
             return None
         manifest = self._manifest(
-            principal, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
+            visit, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
         )
         job = Job(self._common, self._key, manifest, terms, self._tell)
         recorder = ForwardRecorder(job, traffic=traffic)
@@ -148,7 +148,7 @@ class Recordings:
 
     def _manifest(
         self,
-        principal: Principal,
+        visit: Visit,
         terms: Terms,
         kind: RecordKind,
         *,
@@ -157,17 +157,16 @@ class Recordings:
         **more: Any,
     ) -> Manifest:
         now = datetime.now(UTC)
-        attempt = principal.attempt
         days = terms.retention_days
         return Manifest(
             id=id,
             kind=kind,
             format=format,
-            user=principal.user.name,
-            user_string=format_user_string(attempt.user_string),
-            connection=attempt.peer.conn_id,
-            client_address=attempt.peer.host,
-            fingerprint=principal.fingerprint,
+            user=visit.actor.name,
+            user_string=format_user_string(visit.address),
+            connection=visit.principal.client.conn_id,
+            client_address=visit.principal.client.host,
+            fingerprint=visit.principal.fingerprint,
             proxy_id=self._proxy_id,
             started_at=now,
             # One that never ends in order is kept a day longer than it might have run.

@@ -17,7 +17,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events.publisher import Publisher
-from proxy.model import Principal
+from proxy.model import Visit
 from proxy.sessions import session_events
 from proxy.sessions.clients import by_version
 from proxy.sessions.live import Controls, LiveConnection, LiveProgram, storable
@@ -80,12 +80,12 @@ class Tracker:
         with suppress(StoreError):
             await self._store.leave(self._proxy)
 
-    def open(self, principal: Principal, client_version: str, controls: Controls) -> LiveConnection:
+    def open(self, visit: Visit, client_version: str, controls: Controls) -> LiveConnection:
         """Begin the record of somebody who logged in just now."""
-        attempt = principal.attempt
+        principal, client = visit.principal, visit.principal.client
         now = datetime.now(UTC)
         record = ConnectionRecord(
-            id=attempt.peer.conn_id,
+            id=client.conn_id,
             started_at=now,
             updated_at=now,
             proxy=self._proxy.token,
@@ -94,9 +94,9 @@ class Tracker:
             user=principal.user.name,
             workspace="",
             blueprint="",
-            account=storable(attempt.user_string.account),
-            client_address=attempt.peer.host,
-            client_port=attempt.peer.port,
+            account=storable(visit.account),
+            client_address=client.host,
+            client_port=client.port,
             client_version=storable(client_version[:256]),
             client_type=by_version(client_version),
             fingerprint=principal.fingerprint,

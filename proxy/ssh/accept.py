@@ -1,7 +1,7 @@
 """A TCP connection before SSH is spoken on it: whose it is, whether it is heard, and when.
 
     accept ── trusted source? ─▶ PROXY header ─┐
-                 └── no ───────────────────────┴─▶ Guard ─▶ turn ─▶ TunedConnection
+                 └── no ───────────────────────┴─▶ Guard ─▶ turn ─▶ ServerConnection
 
 Everything here is cheap, because all of it is there for strangers. We speak first in SSH, but not before the
 header was read: nothing of ours goes to whoever is refused but one line.
@@ -17,7 +17,7 @@ import structlog
 from proxy.addresses import Network, is_in
 from proxy.protection.guard import Guard, Visitor
 from proxy.settings.protection import ProxyProtocolSettings
-from proxy.ssh.asyncssh_ext.connection import Arrival, TunedConnection
+from proxy.ssh.asyncssh_ext.connection import Arrival, ServerConnection
 from proxy.ssh.handshake_scheduler import Turn, Turns
 from proxy.ssh.proxyprotocol import Addresses, HeaderInvalid, may_be_header, parse
 
@@ -41,7 +41,7 @@ class Doorkeeper:
     turns: Turns
     header: ProxyProtocolSettings
     trusted: tuple[Network, ...]
-    speak: Callable[[Arrival], TunedConnection]
+    speak: Callable[[Arrival], ServerConnection]
     """Makes what speaks SSH."""
 
 

@@ -10,7 +10,6 @@ from typing import cast
 
 import asyncssh
 import structlog
-from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy import userstring
 from proxy.access.authentication import Logins, Standing
@@ -21,21 +20,23 @@ from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.events.schema import AuthFailed
 from proxy.identity.revoked_keys import Revocations
-from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget, User
+from proxy.model import ConnId, LoginAttempt, Peer, Principal, TcpTarget, UnixTarget, User, Visit
 from proxy.protection import guard
 from proxy.protection.guard import Guard
 from proxy.sessions.limits import Leash
-from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
-from proxy.settings import Settings
+from proxy.settings import ConnectionSettings, LoginSettings, RelaySettings
+from proxy.settings.sessions import SessionSettings
 from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
-from proxy.ssh.asyncssh_ext.connection import LoginGuard, TunedConnection
+from proxy.ssh.asyncssh_ext.connection import ServerConnection
+from proxy.ssh.asyncssh_ext.hooks import Certificate, LoginGuard, Verdict
 from proxy.ssh.attempts import Attempts
-from proxy.ssh.forwarding import Dialled, RemoteListener, dial
-from proxy.ssh.login_flow import KEYBOARD_INTERACTIVE, PUBLICKEY, Login, Verdict
+from proxy.ssh.forwarding import ForwardSession, RemoteListener, dial
+from proxy.ssh.login_flow import KEYBOARD_INTERACTIVE, PUBLICKEY, Login
 from proxy.ssh.openings import Openings
+from proxy.ssh.served import Served
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 
@@ -52,10 +53,23 @@ _APPROVAL_SLACK_S = 5.0  # the flow ends by itself at its expiry; this only catc
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionSections:
+    """The sections of the settings that a connection needs."""
+
+    proxy_id: str
+    login: LoginSettings
+    connection: ConnectionSettings
+    relay: RelaySettings
+    sessions: SessionSettings
+    recheck_s: float
+    """Seconds between two comparisons of a connection with the directory, when the first came to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shared:
     """What every connection of this process has in common."""
 
-    settings: Settings
+    settings: ConnectionSections
     gateway: Gateway
     logins: Logins
     tracker: Tracker
@@ -74,34 +88,29 @@ class ClientConnection(LoginGuard):
         self.conn_id = ConnId(secrets.token_hex(8))
         self.log = _log.bind(conn=self.conn_id)
         self.tasks = TaskOwner(self.conn_id)
-        self.principal: Principal | None = None
-        self.openings = Openings(shared.settings.connection)
-        self.ssh_agent = SshAgent(self)
-        self._conn: TunedConnection | None = None
+        self._served: Served | None = None
+        self._ssh_agent: SshAgent | None = None
+        self._conn: ServerConnection | None = None
         self._login: Login | None = None
         self._attempts = Attempts(0, 0)
         self._is_shown = False
         self._is_late = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._live: LiveConnection | None = None
         self._leash: Leash | None = None
-        self._judged: Principal | None = None
+        self._judged: Visit | None = None
         self._ordered: End | None = None
-        self._has_told_of_limit = False
         self._listeners = 0
 
     @property
-    def conn(self) -> TunedConnection:
+    def conn(self) -> ServerConnection:
         if self._conn is None:
             raise RuntimeError("the connection is not made yet")
         return self._conn
 
     @property
-    def live(self) -> LiveConnection:
-        """The record; there from login on."""
-        if self._live is None:
-            raise RuntimeError("nobody is logged in yet")
-        return self._live
+    def principal(self) -> Principal | None:
+        """The user who is logged in; None before."""
+        return None if self._served is None else self._served.visit.principal
 
     @property
     def client_version(self) -> str:
@@ -111,7 +120,7 @@ class ClientConnection(LoginGuard):
     # ------------------------------------------------------------------------ coming and going
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._conn = cast(TunedConnection, conn)
+        self._conn = cast(ServerConnection, conn)
         self.shared.connections.add(self)
         login = self.shared.settings.login
         is_banned = self.conn.arrival.visitor.ban is not None
@@ -124,11 +133,11 @@ class ClientConnection(LoginGuard):
         self._cancel_deadline()
         if self._leash is not None:
             self._leash.release()
-        if self._live is not None:
-            self._live.ended(self._ordered or _end_of(exc))
+        if self._served is not None:
+            self._served.live.ended(self._ordered or _end_of(exc))
         self.tasks.cancel()
-        if self.principal is not None:
-            self.log.info("disconnected", user=self.principal.user.name, reason=str(exc) if exc else "")
+        if self._served is not None:
+            self.log.info("disconnected", user=self._served.visit.actor.name, reason=str(exc) if exc else "")
             return
         self.log.info("gone before login", reason=str(exc) if exc else "")
         if self._login is not None:
@@ -138,8 +147,9 @@ class ClientConnection(LoginGuard):
 
     def warn(self, sentence: str) -> None:
         """Tell the person wherever a program of theirs has a place for it."""
-        for program in tuple(self.live.programs.values()):
-            program.controls.warn(sentence)
+        if self._served is not None:
+            for program in tuple(self._served.live.programs.values()):
+                program.controls.warn(sentence)
 
     def end(self, sentence: str, end: End) -> None:
         """End the connection with a sentence for the person; `end` is for the record."""
@@ -213,7 +223,7 @@ class ClientConnection(LoginGuard):
             self.conn.send_auth_banner(prompts.notice(refusal))
         return refusal is None
 
-    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
+    async def certificate_offered(self, certificate: Certificate) -> bool:
         """Tell whether a certificate is worth a signature; a person whose own is not, hears why."""
         assert self._login is not None
         refusal = await self._login.certificate_offered(certificate)
@@ -299,27 +309,45 @@ class ClientConnection(LoginGuard):
         self.shared.guard.succeeded(visitor)
         if visitor.ban is not None:
             self.conn.send_auth_banner(prompts.notice(f"{guard.told(visitor.ban)}; your key let you in"))
-        self.principal = login.principal
-        self.log = self.log.bind(user=self.principal.user.name)
+        principal = login.principal
+        self.log = self.log.bind(user=principal.user.name)
         self.log.info(
             "logged in",
-            client=self.principal.attempt.peer.host,
+            client=principal.client.host,
             version=self.client_version,
-            key=self.principal.fingerprint,
-            certificate=self.principal.certificate,
+            key=principal.fingerprint,
+            certificate=principal.certificate,
         )
-        self._live = self.shared.tracker.open(self.principal, self.client_version, self)
-        self._judged = self.principal
-        self._leash = Leash(self._live)
-        self.tasks.spawn(self._place(self.principal, self._live, self._leash), name="place")
+        served = self._serve(Visit(principal, principal.user, login.attempt.user_string))
+        self._served = served
+        self._ssh_agent = SshAgent(served)
+        self._judged = served.visit
+        self._leash = Leash(served.live)
+        self.tasks.spawn(self._place(served, self._leash), name="place")
 
-    async def _place(self, principal: Principal, live: LiveConnection, leash: Leash) -> None:
+    def _serve(self, visit: Visit) -> Served:
+        settings = self.shared.settings
+        return Served(
+            self.conn_id,
+            settings.proxy_id,
+            self.conn,
+            self.tasks,
+            self.log,
+            visit,
+            self.shared.tracker.open(visit, self.client_version, self),
+            self.shared.gateway,
+            settings.connection,
+            settings.relay,
+            Openings(settings.connection),
+        )
+
+    async def _place(self, served: Served, leash: Leash) -> None:
         """Find out where the connection leads, for the record and for limits; no login waits for it."""
         workspace = blueprint = ""
-        with suppress(FairleadError):  # whoever opens a channel is told
-            workspace, blueprint = await self.shared.gateway.place(principal)
-        live.placed(workspace, blueprint)
-        self._hold(principal.user, leash, blueprint)
+        with suppress(FairleadError):  # the user who opens a channel is told
+            workspace, blueprint = await served.gateway.place(served.visit)
+        served.live.placed(workspace, blueprint)
+        self._hold(served.visit.actor, leash, blueprint)
 
     def _hold(self, user: User, leash: Leash, blueprint: str) -> None:
         limits = self.shared.settings.sessions
@@ -327,22 +355,23 @@ class ClientConnection(LoginGuard):
 
     def regrouped(self, user: User) -> None:
         """Go on with the groups that the user has now; what only the old ones gave ends."""
-        assert self.principal is not None
-        is_judging = self.principal is not self._judged
-        self.principal = replace(self.principal, user=user)
+        assert self._served is not None
+        visit = self._served.visit
+        is_judging = visit is not self._judged
+        self._served.visit = replace(visit, principal=replace(visit.principal, user=user), owner=user)
         self.log.info("groups changed", groups=user.groups)
         if not is_judging:
-            self.tasks.spawn(self._judge(), name="groups")
+            self.tasks.spawn(self._judge(self._served), name="groups")
 
-    async def _judge(self) -> None:
+    async def _judge(self, served: Served) -> None:
         """Compare where the connection leads with where it may lead, until that is known."""
-        while (now := self.principal) is not self._judged:
-            assert now is not None and self._judged is not None  # noqa: PT018 - both are set at login
+        while (now := served.visit) is not self._judged:
+            assert self._judged is not None
             try:
-                decision = await self.shared.gateway.may_remain(self._judged, now)
+                decision = await served.gateway.may_remain(self._judged, now)
             except FairleadError as exc:
                 self.log.warning("groups not judged yet", code=exc.code, reason=str(exc))
-                await asyncio.sleep(self.shared.settings.identity.recheck_s)
+                await asyncio.sleep(self.shared.settings.recheck_s)
                 continue
             if not decision:
                 self.log.info("connection ended", reason=decision.reason)
@@ -393,31 +422,21 @@ class ClientConnection(LoginGuard):
 
     # -------------------------------------------------------------------------------- channels
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more channel may be there, counted from its request to its last close."""
-        return self.conn.channels_held < self.shared.settings.connection.max_channels
-
-    def log_no_room(self, target: str) -> None:
-        """Log the first channel of a connection that is one too many; more would be a line each."""
-        if not self._has_told_of_limit:
-            self._has_told_of_limit = True
-            self.log.warning("too many channels", channels=self.conn.channels_held, target=target)
-
-    def _principal_for_channel(self, target: str = "session") -> Principal:
-        if self.principal is None:
+    def _for_channel(self, target: str = "session") -> Served:
+        """Return what a channel needs. Raises: asyncssh.ChannelOpenError where none may be opened."""
+        if self._served is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")
         if len(target) > _TARGET_CHARS:
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_CONNECT_FAILED, f"a target has at most {_TARGET_CHARS} characters"
             )
-        if not self.has_room:
-            self.log_no_room(target)
+        if not self._served.has_room:
+            self._served.log_no_room(target)
             raise asyncssh.ChannelOpenError(
                 asyncssh.OPEN_RESOURCE_SHORTAGE,
                 f"more than {self.conn.channels_held} channels on one connection",
             )
-        return self.principal
+        return self._served
 
     def session_requested(self) -> tuple[SessionChannel, ProgramSession]:
         """Open a session. Raises: DisconnectError after `no-more-sessions`, at which `sshd` hangs up too."""
@@ -426,18 +445,19 @@ class ClientConnection(LoginGuard):
             raise asyncssh.DisconnectError(
                 asyncssh.DISC_PROTOCOL_ERROR, "a session after no-more-sessions@openssh.com"
             )
-        principal = self._principal_for_channel()
-        session = ProgramSession(self, principal)
-        return SessionChannel.of(self.conn, session, self.shared.settings.relay), session
+        served = self._for_channel()
+        assert self._ssh_agent is not None
+        session = ProgramSession(served, self._ssh_agent)
+        return SessionChannel.of(self.conn, session, served.relay), session
 
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
-    ) -> Awaitable[Dialled]:
+    ) -> Awaitable[ForwardSession]:
         del orig_host, orig_port
-        return dial(self, self._principal_for_channel(dest_host), TcpTarget(dest_host, dest_port))
+        return dial(self._for_channel(dest_host), TcpTarget(dest_host, dest_port))
 
-    def unix_connection_requested(self, dest_path: str) -> Awaitable[Dialled]:
-        return dial(self, self._principal_for_channel(dest_path), UnixTarget(dest_path))
+    def unix_connection_requested(self, dest_path: str) -> Awaitable[ForwardSession]:
+        return dial(self._for_channel(dest_path), UnixTarget(dest_path))
 
     async def server_requested(self, listen_host: str, listen_port: int) -> RemoteListener | bool:
         bind = TcpTarget(listen_host.lower(), listen_port)
@@ -448,10 +468,10 @@ class ClientConnection(LoginGuard):
         return len(listen_path) <= _TARGET_CHARS and await self._listen(bind, listen_path)
 
     async def _listen(self, bind: TcpTarget | UnixTarget, spelling: str) -> RemoteListener | bool:
-        if self.principal is None or self._listeners >= self.shared.settings.connection.max_listeners:
+        if self._served is None or self._listeners >= self._served.limits.max_listeners:
             return False
         self._listeners += 1
-        listener = await RemoteListener.open(self, self.principal, bind, spelling, self._listener_closed)
+        listener = await RemoteListener.open(self._served, bind, spelling, self._listener_closed)
         return listener or False
 
     def _listener_closed(self) -> None:

@@ -1,57 +1,48 @@
 """Channels that carry one connection: `direct-tcpip`, `direct-streamlocal`, `-R` and their kin."""
 
 import asyncio
-import itertools
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
 
 import asyncssh
 
-from proxy.access.relay import ChannelTraffic, Inbound, Outbound, relay_connection
+from proxy.access import forward
+from proxy.access.forward import ClientRefused, Opening
+from proxy.access.relay import ChannelTraffic, Inbound, Outbound
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
-from proxy.model import Principal, Target, TcpTarget, UnixTarget
+from proxy.model import Target, TcpTarget, UnixTarget, Visit
 from proxy.sessions.live import LiveProgram, NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
+from proxy.ssh.served import Served
 from proxy.upstream.client import Link
 from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.frames import Accepted
-from proxy.upstream.streams import Connection
-
-if TYPE_CHECKING:
-    from proxy.ssh.connection import ClientConnection
-
-_listener_ids = itertools.count(1)
 
 
-def new_listener_id(owner: "ClientConnection") -> str:
-    """Name a listener uniquely within its workspace, whichever proxy asks."""
-    return f"{owner.shared.settings.proxy_id}-{owner.conn_id}-{next(_listener_ids)}"
-
-
-class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
+class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
     """The SSH end of one carried connection, whichever side opened the channel."""
 
-    def __init__(self, owner: "ClientConnection", kind: Kind, target: str = "") -> None:
-        self._owner = owner
-        self._inbound = Inbound(owner.shared.settings.relay.buffer_bytes)
-        self._outbound = Outbound(owner.conn.writable)
+    def __init__(self, served: Served, kind: Kind, target: str = "") -> None:
+        self._served = served
+        self._inbound = Inbound(served.relay.buffer_bytes)
+        self._outbound = Outbound(served.conn.writable)
         self._chan: Any = None
         self._started = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._kind = kind
         self._target = target
-        self._traffic = ChannelTraffic(self._inbound, self._outbound)
         self._record: LiveProgram | None = None
 
     def warn(self, sentence: str) -> None:
-        """There is no place for words on a connection that carries somebody else's bytes."""
+        """Do nothing: the bytes of this connection are not the user's terminal."""
 
     def end(self, sentence: str, end: End) -> None:
         """Close both sides."""
-        self._owner.log.info("forward ended from outside", reason=sentence)
-        self._ended(end)
+        self._served.log.info("forward ended from outside", reason=sentence)
+        if self._record is not None:
+            self._record.ended(end)
         if self._chan is not None:
             self._chan.abort()
         if self._task is not None:
@@ -85,86 +76,63 @@ class Dialled(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
         self._started.set()
         self._inbound.leave()
 
-    def carry(self, principal: Principal, target: Target) -> "asyncio.Future[None]":
-        """Open the upstream connection in its turn, and carry bytes once the channel stands.
+    def begin(self) -> LiveProgram:
+        """Open the record; from then on an order from outside can end the forward."""
+        traffic = ChannelTraffic(self._inbound, self._outbound)
+        self._record = self._served.live.begin(self._kind, traffic, self, target=self._target)
+        return self._record
+
+    async def carry(self, record: LiveProgram, opening: Opening, meet: Callable[[], Awaitable[None]]) -> None:
+        """Carry one connection from its opening to the close of the channel. Raises: as `forward.carry`."""
+        try:
+            await forward.carry(opening, meet, record=record, inbound=self._inbound, outbound=self._outbound)
+        finally:
+            if self._chan is not None:
+                self._chan.close()
+
+    def dial(self, visit: Visit, target: Target) -> "asyncio.Future[None]":
+        """Open the workspace's end in its turn, and carry bytes once the channel stands.
 
         The future is done when the connection is open, or has its FairleadError; it is cancelled when an
         order from outside, or the end of the client, came first.
         """
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = self._owner.tasks.spawn(self._carry(principal, target, opened), name="forward")
+        self._task = self._served.tasks.spawn(self._dial(visit, target, opened), name="forward")
         return opened
 
-    async def _carry(self, principal: Principal, target: Target, opened: "asyncio.Future[None]") -> None:
-        gateway = self._owner.shared.gateway
-        try:
-            async with AsyncExitStack() as stack:
-                async with self._owner.openings.dial():
-                    dialling = gateway.dial(principal, target, self.begin().id, self._traffic)
-                    connection, link = await stack.enter_async_context(dialling)
+    async def _dial(self, visit: Visit, target: Target, opened: "asyncio.Future[None]") -> None:
+        async with AsyncExitStack() as turn:
+
+            async def meet() -> None:
+                await turn.aclose()
                 if not opened.done():
                     opened.set_result(None)
                 await self._started.wait()
-                await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
-                self._ended(End(EndReason.CLOSED))
-        except FairleadError as exc:
-            self.failed(exc)
-            if not opened.done():
-                opened.set_exception(exc)
-            else:
-                self._owner.log.debug("forward ended", code=exc.code, reason=str(exc))
-        finally:
-            self._ended(End(EndReason.LEFT))
-            opened.cancel()
-            if self._chan is not None:
-                self._chan.close()
 
-    def begin(self) -> LiveProgram:
-        """Open the record, which can be ended by an order from then on."""
-        self._record = self._owner.live.begin(self._kind, self._traffic, self, target=self._target)
-        return self._record
-
-    def _ended(self, end: End) -> None:
-        if self._record is not None:
-            self._record.ended(end)
-
-    def recorded(self, principal: Principal) -> AbstractAsyncContextManager[None]:
-        """Record what is carried inside, when a rule says so; raises what `Gateway.recorded` does."""
-        assert self._record is not None
-        gateway = self._owner.shared.gateway
-        return gateway.recorded(principal, self._target, self._record.id, self._traffic)
-
-    async def carry_open(self, connection: Connection, link: Link) -> None:
-        """Carry bytes of a connection that stands, until both directions have ended.
-
-        Raises: UpstreamError when the peer or the link breaks it.
-        """
-        try:
-            await relay_connection(connection, self._inbound, self._outbound, link.max_frame_bytes)
-            self._ended(End(EndReason.CLOSED))
-        finally:
-            self._chan.close()
-
-    def failed(self, exc: FairleadError | asyncssh.ChannelOpenError) -> None:
-        """Note that the connection could not be had, or broke."""
-        if isinstance(exc, FairleadError):
-            reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
-            self._ended(End(reason, f"{exc.code}: {exc}"))
-        else:
-            self._ended(End(EndReason.FAILED, f"the client refused it: {exc.reason}"))
+            try:
+                await turn.enter_async_context(self._served.openings.dial())
+                record = self.begin()
+                await self.carry(record, self._served.gateway.dial(visit, target, record), meet)
+            except FairleadError as exc:
+                if not opened.done():
+                    opened.set_exception(exc)
+                else:
+                    self._served.log.debug("forward ended", code=exc.code, reason=str(exc))
+            finally:
+                opened.cancel()
 
 
-async def dial(owner: "ClientConnection", principal: Principal, target: Target) -> Dialled:
+async def dial(served: Served, target: Target) -> ForwardSession:
     """Connect from inside the workspace; the channel is confirmed only when that stands.
 
     Raises: asyncssh.ChannelOpenError with what the workspace reported.
     """
-    session = Dialled(owner, Kind.FORWARD, str(target))
+    session = ForwardSession(served, Kind.FORWARD, str(target))
     try:
-        await session.carry(principal, target)
+        await session.dial(served.visit, target)
     except FairleadError as exc:
-        owner.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
-        raise channel_open_error(exc, owner.conn_id) from exc
+        served.log.info("forward refused", target=str(target), code=exc.code, reason=str(exc))
+        raise channel_open_error(exc, served.conn_id) from exc
     except asyncio.CancelledError:
         if (me := asyncio.current_task()) is not None and me.cancelling():
             raise
@@ -191,9 +159,9 @@ def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOp
 class RemoteListener(asyncssh.SSHListener):
     """A `-R` listener in the workspace; each connection to it becomes a channel to the client."""
 
-    def __init__(self, owner: "ClientConnection", bind: TcpTarget | UnixTarget, spelling: str) -> None:
+    def __init__(self, served: Served, bind: TcpTarget | UnixTarget, spelling: str) -> None:
         super().__init__()
-        self._owner = owner
+        self._served = served
         self._bind = bind
         self._spelling = spelling
         self._port = 0
@@ -203,8 +171,7 @@ class RemoteListener(asyncssh.SSHListener):
     @classmethod
     async def open(
         cls,
-        owner: "ClientConnection",
-        principal: Principal,
+        served: Served,
         bind: TcpTarget | UnixTarget,
         spelling: str,
         closed: Callable[[], None],
@@ -214,14 +181,14 @@ class RemoteListener(asyncssh.SSHListener):
         `spelling` is the host or path as the client wrote it, by which it finds its forward again.
         RFC 4254 §7.1 has no words for a refused global request.
         """
-        listener = cls(owner, bind, spelling)
+        listener = cls(served, bind, spelling)
         bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        listener._task = owner.tasks.spawn(listener._serve(principal, bound), name=f"listen {bind}")
+        listener._task = served.tasks.spawn(listener._serve(served.visit, bound), name=f"listen {bind}")
         listener._task.add_done_callback(lambda _: closed())
         try:
             listener._port = await bound
         except FairleadError as exc:
-            owner.log.info("listener refused", bind=str(bind), code=exc.code, reason=str(exc))
+            served.log.info("listener refused", bind=str(bind), code=exc.code, reason=str(exc))
             return None
         return listener
 
@@ -234,11 +201,11 @@ class RemoteListener(asyncssh.SSHListener):
             self._task.cancel()
 
     def warn(self, sentence: str) -> None:
-        """There is no place for words on a listener."""
+        """Do nothing: a listener has no terminal."""
 
     def end(self, sentence: str, end: End) -> None:
         """Unbind by an order from outside."""
-        self._owner.log.info("listener ended from outside", bind=str(self._bind), reason=sentence)
+        self._served.log.info("listener ended from outside", bind=str(self._bind), reason=sentence)
         self._ordered = end
         self.close()
 
@@ -246,53 +213,62 @@ class RemoteListener(asyncssh.SSHListener):
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    async def _serve(self, principal: Principal, bound: "asyncio.Future[int]") -> None:
-        gateway = self._owner.shared.gateway
-        await self._owner.openings.begin()
-        record = self._owner.live.begin(Kind.LISTEN, NoTraffic(), self, target=str(self._bind))
+    async def _serve(self, visit: Visit, bound: "asyncio.Future[int]") -> None:
+        served = self._served
+        await served.openings.begin()
+        record = served.live.begin(Kind.LISTEN, NoTraffic(), self, target=str(self._bind))
         try:
-            listening = gateway.listen(principal, self._bind, new_listener_id(self._owner))
+            listening = served.gateway.listen(visit, self._bind, served.new_listener_id())
             async with listening as (listener, link):
                 if not bound.done():
                     bound.set_result(listener.port)
                 async for accepted in listener.accepted():
-                    self._owner.tasks.spawn(self._forward(principal, link, accepted), name="forwarded")
+                    served.tasks.spawn(self._forward(visit, link, accepted), name="forwarded")
         except FairleadError as exc:
             record.ended(End(EndReason.FAILED, f"{exc.code}: {exc}"))
             if not bound.done():
                 bound.set_exception(exc)
             else:
-                self._owner.log.info("listener lost", bind=str(self._bind), reason=str(exc))
+                served.log.info("listener lost", bind=str(self._bind), reason=str(exc))
         finally:
             record.ended(self._ordered or End(EndReason.CLOSED))
             bound.cancel()
 
-    async def _forward(self, principal: Principal, link: Link, accepted: Accepted) -> None:
-        conn = self._owner.conn
-        await self._owner.openings.begin()
-        if not self._owner.has_room:
-            self._owner.log_no_room(str(self._bind))
+    async def _forward(self, visit: Visit, link: Link, accepted: Accepted) -> None:
+        served, bind = self._served, str(self._bind)
+        await served.openings.begin()
+        if not served.has_room:
+            served.log_no_room(bind)
             return  # it is not claimed, and the workspace closes it
-        session = Dialled(self._owner, Kind.FORWARDED, str(self._bind))
-        session.begin()
+        session = ForwardSession(served, Kind.FORWARDED, bind)
+        record = session.begin()
+        opening = served.gateway.accept_recorded(visit, link, accepted.connection_id, bind, record)
         try:
-            accepting = self._owner.shared.gateway.accept(principal, link, accepted.connection_id)
-            async with session.recorded(principal), accepting as connection:
-                if isinstance(self._bind, TcpTarget):
-                    port = self._bind.port or self._port
-                    tcp = conn.create_tcp_channel()
-                    await tcp.accept(
-                        lambda: session, self._spelling, port, accepted.peer_host, accepted.peer_port
-                    )
-                else:
-                    unix = conn.create_unix_channel()
-                    await unix.accept(lambda: session, self._spelling)
-                await session.carry_open(connection, link)
-        except asyncssh.ChannelOpenError as exc:
-            session.failed(exc)
-            self._owner.log.info(
-                "client refused a forwarded connection", bind=str(self._bind), reason=exc.reason
-            )
+            await session.carry(record, opening, lambda: self._open_channel(session, accepted))
+        except ClientRefused as exc:
+            served.log.info("client refused a forwarded connection", bind=bind, reason=str(exc))
         except FairleadError as exc:
-            session.failed(exc)
-            self._owner.log.info("forwarded connection lost", bind=str(self._bind), reason=str(exc))
+            served.log.info("forwarded connection lost", bind=bind, reason=str(exc))
+
+    async def _open_channel(self, session: ForwardSession, accepted: Accepted) -> None:
+        """Offer the connection to the client. Raises: ClientRefused."""
+        conn = self._served.conn
+        with client_refusals():
+            if isinstance(self._bind, TcpTarget):
+                tcp = conn.create_tcp_channel()
+                port = self._bind.port or self._port
+                await tcp.accept(
+                    lambda: session, self._spelling, port, accepted.peer_host, accepted.peer_port
+                )
+            else:
+                unix = conn.create_unix_channel()
+                await unix.accept(lambda: session, self._spelling)
+
+
+@contextmanager
+def client_refusals() -> Iterator[None]:
+    """Turn a client's refusal of a channel into ClientRefused."""
+    try:
+        yield
+    except asyncssh.ChannelOpenError as exc:
+        raise ClientRefused(exc.reason) from exc

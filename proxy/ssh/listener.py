@@ -3,10 +3,12 @@
 import asyncio
 import socket
 from collections import OrderedDict
+from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
 
 import asyncssh
-from asyncssh.kex import get_kex_algs
 
 from proxy.access.authentication import Logins
 from proxy.access.gateway import Gateway
@@ -16,12 +18,14 @@ from proxy.identity.revoked_keys import Revocations
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
-from proxy.settings import Settings, split_address
+from proxy.settings import ListenSettings, split_address
+from proxy.settings.protection import ProxyProtocolSettings
 from proxy.ssh.accept import Doorkeeper, Doorstep
-from proxy.ssh.asyncssh_ext.connection import GOODBYE_S, Arrival, TunedConnection
+from proxy.ssh.asyncssh_ext.certificates import read_authorities
+from proxy.ssh.asyncssh_ext.connection import GOODBYE_S, Arrival, ServerConnection
+from proxy.ssh.asyncssh_ext.kex import supported_key_exchanges
 from proxy.ssh.asyncssh_ext.slices import Slices
-from proxy.ssh.certificates import read_authorities
-from proxy.ssh.connection import ClientConnection, Shared
+from proxy.ssh.connection import ClientConnection, ConnectionSections, Shared
 from proxy.ssh.handshake_scheduler import Turns
 from proxy.ssh.hostkeys import HostKeys
 
@@ -55,12 +59,27 @@ _SIGNATURES = (
 _COMPRESSION = ("none", "zlib@openssh.com")  # the one that starts after login: strangers inflate nothing
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerSettings:
+    """The sections of the settings that the listener needs."""
+
+    listen: str
+    """`host:port`."""
+    ssh: ListenSettings
+    proxy_protocol: ProxyProtocolSettings
+    strangers_share: float
+    """Share of the processor for handshakes of clients that are not logged in, 0 to 1."""
+    trusted_user_ca_keys: Sequence[Path]
+    sections: ConnectionSections
+    """For each connection."""
+
+
 class Listener:
     """Accepts SSH connections until closed."""
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ListenerSettings,
         gateway: Gateway,
         logins: Logins,
         tracker: Tracker,
@@ -71,16 +90,16 @@ class Listener:
         self._settings = settings
         self._host_keys = host_keys
         self._shared = Shared(
-            settings,
+            settings.sections,
             gateway,
             logins,
             tracker,
-            read_authorities(settings.identity.trusted_user_ca_keys),
+            read_authorities(settings.trusted_user_ca_keys),
             revocations,
             set(),
             guard,
         )
-        self._turns = Turns(settings.protection.strangers_share)
+        self._turns = Turns(settings.strangers_share)
         self._slices = Slices()
         self._server: asyncio.Server | None = None
 
@@ -116,12 +135,12 @@ class Listener:
         loop = asyncio.get_running_loop()
         host, port = split_address(settings.listen)
 
-        def speak(arrival: Arrival) -> TunedConnection:
+        def speak(arrival: Arrival) -> ServerConnection:
             prefer_aes_gcm = settings.ssh.prefer_aes_gcm
-            return TunedConnection(
+            return ServerConnection(
                 loop,
                 options,
-                settings.relay,
+                settings.sections.relay,
                 prefer_aes_gcm=prefer_aes_gcm,
                 arrival=arrival,
                 slices=self._slices,
@@ -163,13 +182,13 @@ class Listener:
             "send_server_host_keys": True,
             "server_version": settings.ssh.version,
             "encryption_algs": settings.ssh.ciphers,
-            "kex_algs": [name for name in _KEY_EXCHANGES if name.encode() in get_kex_algs()],
+            "kex_algs": supported_key_exchanges(_KEY_EXCHANGES),
             "signature_algs": _SIGNATURES,
             "mac_algs": settings.ssh.macs,
             "compression_algs": _COMPRESSION,
             "login_timeout": 0,  # three budgets of our own replace it
-            "keepalive_interval": settings.connection.keepalive_interval_s,
-            "keepalive_count_max": settings.connection.keepalive_count_max,
+            "keepalive_interval": settings.sections.connection.keepalive_interval_s,
+            "keepalive_count_max": settings.sections.connection.keepalive_count_max,
             "password_auth": False,
             "kbdint_auth": True,
             "host_based_auth": False,
@@ -178,6 +197,6 @@ class Listener:
             "line_editor": False,
             "agent_forwarding": True,
             "encoding": None,
-            "window": settings.relay.window_bytes,
-            "max_pktsize": settings.relay.packet_bytes,
+            "window": settings.sections.relay.window_bytes,
+            "max_pktsize": settings.sections.relay.packet_bytes,
         }

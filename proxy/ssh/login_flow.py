@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from enum import Enum
 
 import structlog
-from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.authentication import Logins, Standing
 from proxy.errors import FairleadError
@@ -30,10 +29,11 @@ from proxy.errors.stores import KeyInvalid
 from proxy.events.schema import AuthFailed
 from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.revoked_keys import Revocation, Revocations
-from proxy.model import Credential, LoginAttempt, Principal
+from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal
 from proxy.onboarding.flow import Pending, Shown
 from proxy.onboarding.refresher import Vouch
-from proxy.ssh.certificates import Judgement, credential_of, decode, judge, key_id
+from proxy.ssh.asyncssh_ext.certificates import Judgement, decode, judge, proof_of
+from proxy.ssh.asyncssh_ext.hooks import Certificate, Verdict
 
 _MAX_REMEMBERED = 64
 
@@ -48,14 +48,6 @@ class Stage(Enum):
     APPROVAL = KEYBOARD_INTERACTIVE
     OTHER_KEY = f"another {PUBLICKEY}"
     IN = "in"
-
-
-class Verdict(Enum):
-    """What the client is told after a method has done its part."""
-
-    ENTER = "success"
-    MORE = "partial success"
-    REFUSE = "failure"
 
 
 class Login:
@@ -120,7 +112,7 @@ class Login:
             judgement = judgement if recognised else Judgement("key_unknown")
         return self._refusal(judgement)
 
-    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> str | None:
+    async def certificate_offered(self, certificate: Certificate) -> str | None:
         """Judge whether a certificate is worth a signature: None, or why not, in words if there are any."""
         self._note(PUBLICKEY, certificate.key.get_fingerprint())
         return self._refusal(await self._judge(certificate))
@@ -131,26 +123,26 @@ class Login:
         self.fault(judgement.reason)
         return judgement.sentence
 
-    async def _judge(self, certificate: SSHOpenSSHCertificate) -> Judgement:
+    async def _judge(self, certificate: Certificate) -> Judgement:
         name, address = self.attempt.user_string.user, self.attempt.peer.host
         judgement = judge(certificate, self._authorities, name, address, datetime.now(UTC))
-        return await self._revocation(credential_of(certificate)) if judgement else judgement
+        return await self._revocation(proof_of(certificate)) if judgement else judgement
 
     async def _judge_key(self, key_blob: bytes) -> Judgement:
         try:
             check_offered(key_blob)
         except KeyInvalid as exc:
             return Judgement("key_weak", f"this key is not accepted: {exc}")
-        return await self._revocation(Credential(key_blob))
+        return await self._revocation(KeyProof(key_blob))
 
-    async def _revocation(self, credential: Credential) -> Judgement:
+    async def _revocation(self, proof: KeyProof | CertificateProof) -> Judgement:
         """Judge by the lists of revoked keys; of them only a certificate's owner is told anything."""
-        match (await self._revocations.current()).of(credential):
+        match (await self._revocations.current()).of(proof):
             case Revocation.GOOD:
                 return Judgement()
             case Revocation.UNKNOWN:
                 return Judgement("revocation_unknown")
-            case Revocation.REVOKED if credential.authority:
+            case Revocation.REVOKED if isinstance(proof, CertificateProof):
                 return Judgement("certificate_revoked", "your certificate was revoked")
             case Revocation.REVOKED:
                 return Judgement("key_revoked")
@@ -220,18 +212,12 @@ class Login:
         """Name of the provider at which a known user has to approve again; empty when there is no need."""
         return self._pending.shown.provider if self._renews and self._pending is not None else ""
 
-    async def _certified(self, certificate: SSHOpenSSHCertificate) -> Verdict:
+    async def _certified(self, certificate: Certificate) -> Verdict:
         if self._stage is Stage.APPROVAL:
             return Verdict.REFUSE
         if not await self._judge(certificate):  # it may have expired meanwhile
             return Verdict.REFUSE
-        admission = self._logins.admit_certified(
-            self.attempt,
-            certificate.key.get_fingerprint(),
-            key_id(certificate),
-            credential_of(certificate),
-        )
-        return await self._let_in(admission)
+        return await self._let_in(self._logins.admit_certified(self.attempt, proof_of(certificate)))
 
     async def _enter(self, key_blob: bytes) -> Verdict:
         if self._refusal(await self._judge_key(key_blob)) is not None:  # an approval takes minutes

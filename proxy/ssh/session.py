@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 import asyncssh
 
@@ -19,7 +19,6 @@ from proxy.model import (
     Exit,
     ExitSignal,
     ExitStatus,
-    Principal,
     ProgramSpec,
     Pty,
     Shell,
@@ -34,11 +33,10 @@ from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
 from proxy.ssh.forced import Forced, force
 from proxy.ssh.progress import Cancelled, Waiting
+from proxy.ssh.served import Served
+from proxy.ssh.sshagent import SshAgent
 from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.streams import Program
-
-if TYPE_CHECKING:
-    from proxy.ssh.connection import ClientConnection
 
 _T = TypeVar("_T")
 _ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT", "KILL"})
@@ -54,12 +52,13 @@ _LAST_WORDS_S = 2.0
 class ProgramSession(asyncssh.SSHServerSession[bytes]):
     """State of one session channel; the connection holds none of it."""
 
-    def __init__(self, owner: "ClientConnection", principal: Principal) -> None:
-        self._owner = owner
-        self._principal = principal
-        settings = owner.shared.settings
-        self._inbound = Inbound(settings.relay.buffer_bytes)
-        self._outbound = Outbound(owner.conn.writable)
+    def __init__(self, served: Served, ssh_agent: SshAgent) -> None:
+        """`ssh_agent` is that of the connection."""
+        self._served = served
+        self._ssh_agent = ssh_agent
+        self._visit = served.visit
+        self._inbound = Inbound(served.relay.buffer_bytes)
+        self._outbound = Outbound(served.conn.writable)
         self._chan: SessionChannel | None = None
         self._kind: Shell | Exec | Subsystem | None = None
         self._forced: Forced | None = None
@@ -68,7 +67,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._left_out = 0
         self._untold = 0
         self._has_reader = True
-        self._limits = settings.connection
+        self._limits = served.limits
         self._pty: Pty | None = None
         self._wants_ssh_agent = False
         self._waiting: Waiting | None = None
@@ -136,7 +135,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def session_started(self) -> None:
-        self._task = self._owner.tasks.spawn(self._live(), name="program")
+        self._task = self._served.tasks.spawn(self._live(), name="program")
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
         if self._pty is None:
@@ -196,13 +195,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._outbound.gate.open()
-        if self._record is not None and not self._owner.conn.is_over:
+        if self._record is not None and not self._served.conn.is_over:
             self._record.ended(End(EndReason.LEFT))
         if self._task is not None:
             self._task.cancel()
 
     def _tell(self, call: Awaitable[None], what: str) -> "asyncio.Task[None]":
-        return self._owner.tasks.spawn(_ignore_lost(call), name=what)
+        return self._served.tasks.spawn(_ignore_lost(call), name=what)
 
     def _tell_if_few(self, call: Callable[[_T], Awaitable[None]], value: _T) -> bool:
         """Pass on a signal or a break, unless so many wait for the workspace that this one means nothing."""
@@ -224,8 +223,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         """
         assert self._kind is not None
         kind = self._kind
-        await self._owner.openings.begin()
-        self._record = self._owner.live.begin(
+        await self._served.openings.begin()
+        self._record = self._served.live.begin(
             kind_of(kind),
             ChannelTraffic(self._inbound, self._outbound),
             self,
@@ -256,13 +255,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             await self._say(prompts.cancelled(pty=pty))
             return ExitStatus(_CANCELLED_STATUS), End(EndReason.CANCELLED)
         except FairleadError as exc:
-            self._owner.log.info("program failed", code=exc.code, reason=str(exc))
-            await self._say(prompts.failure(exc, self._owner.conn_id, pty=pty, ran=self._ran))
+            self._served.log.info("program failed", code=exc.code, reason=str(exc))
+            await self._say(prompts.failure(exc, self._served.conn_id, pty=pty, ran=self._ran))
             reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
             return ExitStatus(exit_status_of(exc)), End(reason, exc.code)
         except Exception as exc:
-            self._owner.log.exception("program failed by a bug")
-            await self._say(prompts.failure(exc, self._owner.conn_id, pty=pty, ran=self._ran))
+            self._served.log.exception("program failed by a bug")
+            await self._say(prompts.failure(exc, self._served.conn_id, pty=pty, ran=self._ran))
             return ExitStatus(EXIT_LINK), End(EndReason.BUG)
         if isinstance(exit_, ExitSignal):
             return exit_, End(EndReason.EXITED, exit_signal=exit_.name)
@@ -274,7 +273,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         """Tell the person on the terminal or on stderr; file transfers have no place for it."""
         if self._ran and not isinstance(self._kind, Subsystem):
             text = prompts.announcement(sentence, pty=self._pty is not None)
-            self._owner.tasks.spawn(self._say(text), name="warning")
+            self._served.tasks.spawn(self._say(text), name="warning")
 
     def end(self, sentence: str, end: End) -> None:
         """End the program with a sentence; the others of this connection go on."""
@@ -341,7 +340,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _manage(self, what: str) -> Exit:
         """Do what is about the workspace and not in it; the answer is the program's stdout."""
         async with Waiting(self._inbound, self._outbound, self._pty, Exec(what)) as waiting:
-            told = await self._owner.shared.gateway.control(self._principal, what, waiting.report)
+            told = await self._served.gateway.control(self._visit, what, waiting.report)
         await self._outbound.write("".join(f"{line}\n" for line in told.splitlines()).encode())
         return ExitStatus(0)
 
@@ -350,13 +349,13 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     ) -> Running:
         ssh_agent = ""
         if self._wants_ssh_agent:
-            using = self._owner.ssh_agent.use(self._principal, waiting.report)
+            using = self._ssh_agent.use(self._visit, waiting.report)
             ssh_agent = await stack.enter_async_context(using)
         assert self._record is not None
         user_rc = self._chan is not None and self._chan.permits_user_rc
         original = "" if self._forced is None else self._forced.original_command
-        starting = self._owner.shared.gateway.program(
-            self._principal,
+        starting = self._served.gateway.program(
+            self._visit,
             lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent, original, user_rc),
             self._record.id,
             waiting.report,

@@ -89,12 +89,12 @@ class Link:
         self.max_frame_bytes = reply.max_frame_bytes
         self.features = frozenset(reply.features)
 
-    async def run(self, spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> Program:
+    async def run(self, spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
-        call = self._run(metadata=self._signed(principal.attempt.user_string.account))
+        call = self._run(metadata=self._signed(visit.account))
         program = Program(call, self.features)
         with self._marking(program):
-            await program.start(frames.start(spec, principal, program_id), self._settings.program_timeout_s)
+            await program.start(frames.start(spec, visit, program_id), self._settings.program_timeout_s)
         return program
 
     async def dial(

@@ -83,13 +83,12 @@ class Accepted:
     peer_port: int
 
 
-def start(spec: model.ProgramSpec, principal: model.Principal, program_id: str) -> pb.RunInput:
+def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.RunInput:
     """Say what to run; the first frame of a Run."""
-    attempt = principal.attempt
-    peer = attempt.peer
+    peer = visit.principal.client
     message = pb.Start(
         env=dict(spec.env),
-        account=attempt.user_string.account,
+        account=visit.account,
         ssh_agent=spec.ssh_agent,
         original_command=spec.original_command,
         user_rc=spec.user_rc,

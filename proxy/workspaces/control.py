@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from proxy.access import policy
 from proxy.errors import FairleadError
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.model import Principal
+from proxy.model import Visit
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.stop_holds import ago, duration, start_command, who_stopped
+from proxy.workspaces.stop_holds import ago, duration, held_for, start_command, who_stopped
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
 """Hears of every workspace that was stopped here."""
@@ -35,15 +34,15 @@ class Control:
         self._settings = settings
         self._stopped = stopped
 
-    async def run(self, principal: Principal, what: str, report: Report) -> str:
-        """Do one of policy.CONTROLS; gives what the person is told, lines without a final line break.
+    async def run(self, visit: Visit, what: str, report: Report) -> str:
+        """Do one of the controls; gives what the person is told, lines without a final line break.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
-        request = await self._workspaces.request(principal.user, principal.attempt.user_string)
+        request = await self._workspaces.request(visit.owner, visit.address)
         match what:
             case "workspace-start":
-                await self._workspaces.start(principal.user, principal.attempt.user_string, report)
+                await self._workspaces.start(visit.owner, visit.address, report)
                 return f"workspace {request.name} is running"
             case "workspace-stop":
                 return await self._stop(request)
@@ -65,7 +64,7 @@ class Control:
         held = timedelta()
         if stop is not None:
             hold_s = self._workspaces.hold_s(request.blueprint)
-            held = policy.held_for(stop.by, stop.at, datetime.now(UTC), hold_s)
+            held = held_for(stop.by, stop.at, datetime.now(UTC), hold_s)
         if not held:
             return "starts     with the next connection"
         command = start_command(request.origin)

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from proxy.access.policy import Bounds, Due
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
 from proxy.model import WorkspaceName
@@ -21,6 +20,7 @@ from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord
+from proxy.workspaces.lifetimes import Bounds, Due
 from proxy.workspaces.stop_holds import duration
 
 _log = structlog.get_logger("workspaces")

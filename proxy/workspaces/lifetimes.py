@@ -1,8 +1,8 @@
 """How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from proxy.access.policy import Bounds
 from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.settings import WorkspaceSettings
@@ -10,6 +10,44 @@ from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRecord
 from proxy.workspaces.ownership import title_to
 from proxy.workspaces.provisioner import Workspaces
+
+
+class Due(Enum):
+    """What is to be done with a workspace that runs."""
+
+    NOTHING = "nothing"
+    WARN = "warn"
+    """Of the end of its life."""
+    STOP_IDLE = "stop, idle"
+    STOP_OLD = "stop, old"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How long a workspace may do nothing, and live, in seconds; 0 for ever."""
+
+    idle_stop_s: float = 0
+    lifetime_s: float = 0
+    lifetime_warn_s: float = 0
+
+    def due(self, idle_s: float, age_s: float) -> Due:
+        """Say what is to be done with a workspace that has done nothing and has run for so long."""
+        if self.lifetime_s and age_s >= self.lifetime_s:
+            return Due.STOP_OLD
+        if self.idle_stop_s and idle_s >= self.idle_stop_s:
+            return Due.STOP_IDLE
+        if self.lifetime_s and age_s >= self.lifetime_s - self.lifetime_warn_s:
+            return Due.WARN
+        return Due.NOTHING
+
+    def next_due_s(self, idle_s: float, age_s: float) -> float | None:
+        """Give the seconds until anything can be due; None for never."""
+        moments = [self.idle_stop_s - idle_s] if self.idle_stop_s else []
+        if self.lifetime_s:
+            to_end_s = self.lifetime_s - age_s
+            to_warning_s = to_end_s - self.lifetime_warn_s
+            moments.append(to_warning_s if to_warning_s > 0 else to_end_s)
+        return max(0.0, min(moments)) if moments else None
 
 
 class BlueprintBounds:

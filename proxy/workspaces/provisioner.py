@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from proxy.access import policy
 from proxy.blueprints.catalog import Catalog
-from proxy.blueprints.resolve import find, resolve, resolve_name
+from proxy.blueprints.resolve import default_blueprint, find, resolve, resolve_name
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.programs import Refused
-from proxy.model import Endpoint, Phase, Principal, Progress, User, WorkspaceName
+from proxy.model import Endpoint, Phase, Progress, User, Visit, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.userstring import UserString, parse, workspace_name
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
@@ -72,21 +71,21 @@ class Workspaces:
             report(Progress(Phase.STARTING, f"waiting for workspace {request.name} and its init scripts"))
         return endpoint
 
-    async def request_of(self, principal: Principal) -> WorkspaceRequest:
-        """Decide what a connection's user string means now. Raises: as `request`."""
-        return await self.request(principal.user, principal.attempt.user_string)
+    async def request_of(self, visit: Visit) -> WorkspaceRequest:
+        """Decide which workspace a visit means now. Raises: as `request`."""
+        return await self.request(visit.owner, visit.address)
 
-    async def entrance_of(self, principal: Principal, default: str = "") -> str:
+    async def entrance_of(self, visit: Visit, default: str = "") -> str:
         """Name the blueprint that a connection leads to, when its user may enter now.
 
         `default` stands in where the user string names none: another may be the user's default by now.
 
         Raises: as `request`.
         """
-        value = principal.attempt.user_string
+        value = visit.address
         if default and not value.blueprint and not value.repo and not value.pod:
             value = replace(value, blueprint=default)
-        request = await self.request(principal.user, value)
+        request = await self.request(visit.owner, value)
         self._backend.check_access(request)
         return request.blueprint.name
 
@@ -98,7 +97,7 @@ class Workspaces:
         features = self._backend.features
         name = resolve_name(
             value,
-            default=policy.default_blueprint(user, self._settings.rules, self._settings.default),
+            default=default_blueprint(user, self._settings.rules, self._settings.default),
             repositories=features.repositories and self._repositories is not None,
             workloads=features.workloads,
         )

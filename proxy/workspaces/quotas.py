@@ -6,17 +6,35 @@ has admitted and the backend does not show yet.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-from proxy.access import policy
-from proxy.access.policy import Ceiling, Decision, Held
+from proxy.blueprints.audience import may_use
 from proxy.errors.programs import Refused
-from proxy.model import WorkspaceName
+from proxy.model import ALLOWED, Decision, User, WorkspaceName
 from proxy.settings.blueprints import PersonRule
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.ownership import title_to
 
 _RUNNING = frozenset({WorkspacePhase.STARTING, WorkspacePhase.RUNNING, WorkspacePhase.FAILED})
 """What takes up room; one that is stopping gives its room up, and its person should not have to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """How many workspaces there may be; None for any number."""
+
+    total: int | None = None
+    """Existing, running or not."""
+    running: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A workspace that counts, by what a person calls it."""
+
+    name: str
+    blueprint: str
+    running: bool
 
 
 class Quotas:
@@ -34,7 +52,7 @@ class Quotas:
 
         Raises: Refused with a sentence.
         """
-        own = policy.ceiling_of(request.user, self._rules)
+        own = ceiling_of(request.user, self._rules)
         quota = request.blueprint.quota
         shared = Ceiling(quota.total, quota.running)
         if (own, shared) == (Ceiling(), Ceiling()):
@@ -65,7 +83,7 @@ class Quotas:
         exists: bool,
     ) -> Decision:
         if request.name in self._admitted:
-            return policy.ALLOWED
+            return ALLOWED
         others = [
             (
                 bool(title_to(record, request.user)),
@@ -79,8 +97,60 @@ class Quotas:
             for name, (admitted, _) in self._admitted.items()
         ]
         mine = [held for is_mine, held in others if is_mine]
-        if not (decision := policy.may_own(own, mine, exists=exists)):
+        if not (decision := may_own(own, mine, exists=exists)):
             return decision
         blueprint = request.blueprint.name
         same = [held for _, held in others if held.blueprint == blueprint]
-        return policy.may_fill(blueprint, shared, same, exists=exists)
+        return may_fill(blueprint, shared, same, exists=exists)
+
+
+def ceiling_of(user: User, rules: Sequence[PersonRule]) -> Ceiling:
+    """Give how many workspaces a user may have, each number by the first rule that gives it."""
+    own = [rule for rule in rules if _holds(rule, user)]
+    return Ceiling(
+        total=next((rule.max_workspaces for rule in own if rule.max_workspaces is not None), None),
+        running=next((rule.max_running for rule in own if rule.max_running is not None), None),
+    )
+
+
+def _holds(rule: PersonRule, user: User) -> bool:
+    return bool(may_use(user, users=rule.users, groups=rule.groups))
+
+
+def may_own(ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
+    """Whether a person may start one more workspace beside those `held`; `exists`: it need not be made."""
+    if not exists and ceiling.total is not None and len(held) >= ceiling.total:
+        return Decision(
+            f"you may have {_count(ceiling.total)} and have {_listed(held)}; "
+            "delete one, or ask an operator for more"
+        )
+    running = [one for one in held if one.running]
+    if ceiling.running is not None and len(running) >= ceiling.running:
+        return Decision(
+            f"you may have {_count(ceiling.running)} running and have {_listed(running)}; "
+            "stop one, or ask an operator for more"
+        )
+    return ALLOWED
+
+
+def may_fill(blueprint: str, ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
+    """Whether a blueprint has room for one workspace more beside everybody's of it, which are `held`."""
+    if not exists and ceiling.total is not None and len(held) >= ceiling.total:
+        return Decision(
+            f"blueprint {blueprint} has room for {_count(ceiling.total)} of all users together, and those "
+            "exist; try another blueprint, or ask an operator"
+        )
+    if ceiling.running is not None and sum(one.running for one in held) >= ceiling.running:
+        return Decision(
+            f"blueprint {blueprint} has room for {_count(ceiling.running)} running of all users together, "
+            "and those run; try again when one has stopped, or ask an operator"
+        )
+    return ALLOWED
+
+
+def _count(number: int) -> str:
+    return "no workspace" if number == 0 else f"{number} workspace{'' if number == 1 else 's'}"
+
+
+def _listed(held: Sequence[Held]) -> str:
+    return ", ".join(f"{one.name} ({one.blueprint})" for one in held[:10]) or "none"

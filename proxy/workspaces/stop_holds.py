@@ -3,7 +3,6 @@
 import math
 from datetime import UTC, datetime, timedelta
 
-from proxy.access import policy
 from proxy.errors.programs import WorkspaceHeld
 from proxy.userstring import UserString, format_user_string
 from proxy.workspaces.backend import Stop, WorkspaceRequest
@@ -17,13 +16,24 @@ def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:
     if stop is None:
         return
     now = datetime.now(UTC)
-    left = policy.held_for(stop.by, stop.at, now, request.hold_s)
+    left = held_for(stop.by, stop.at, now, request.hold_s)
     if left:
         who = who_stopped(stop, request.user.name)
         raise WorkspaceHeld(
             f"workspace {request.name} was stopped by {who} {ago(now - stop.at)} and stays stopped for "
             f"{duration(left)}; to start it now: {start_command(request.origin)}"
         )
+
+
+NOT_ASKED_FOR = frozenset({"idle", "lifetime"})
+"""Who stops workspaces without anybody having asked: the next connection starts them again."""
+
+
+def held_for(stopped_by: str, stopped_at: datetime, now: datetime, hold_s: float) -> timedelta:
+    """Give how much longer a stop is not undone by a connection; zero for not at all."""
+    if stopped_by in NOT_ASKED_FOR:
+        return timedelta()
+    return max(timedelta(), stopped_at + timedelta(seconds=hold_s) - now)
 
 
 def who_stopped(stop: Stop, user: str) -> str:

@@ -16,12 +16,11 @@ from proxy.model import (
     Exec,
     ExitSignal,
     ExitStatus,
-    LoginAttempt,
     Peer,
-    Principal,
     ProgramSpec,
     Progress,
     User,
+    Visit,
     WorkspaceName,
 )
 from proxy.settings import UpstreamSettings
@@ -37,6 +36,7 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import POD, Kind, Object, name_of
 from proxy.workspaces.kubernetes.view import pod_name
+from tests.fakes.visits import visit_of
 from tests.images.docker import shelld_image
 from tests.unit.proxy.blueprints.reading import parse as parse_blueprint
 
@@ -154,7 +154,7 @@ async def run(links: Links, endpoint: Endpoint, command: str) -> str:
     """Run a command in a workspace; give its stdout, or fail with its stderr."""
     out, errors = b"", b""
     async with links.use(endpoint) as link:
-        program = await link.run(ProgramSpec(Exec(command)), principal(endpoint.user or "alice"), "program")
+        program = await link.run(ProgramSpec(Exec(command)), visit(endpoint.user or "alice"), "program")
         async with program:
             while not isinstance(frame := await program.read(), ExitStatus | ExitSignal):
                 if isinstance(frame, Output):
@@ -165,9 +165,9 @@ async def run(links: Links, endpoint: Endpoint, command: str) -> str:
     return out.decode()
 
 
-def principal(user: str) -> Principal:
+def visit(user: str) -> Visit:
     peer = Peer(ConnId("conn-1"), "192.0.2.1", 40_000, "192.0.2.2", 22)
-    return Principal(LoginAttempt(peer, parse(user)), user_called(user), "SHA256:none")
+    return visit_of(user, user_called(user), peer)
 
 
 def request(

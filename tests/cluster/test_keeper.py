@@ -16,7 +16,7 @@ from proxy.workspaces.idle_reaper import WorkspaceKeeper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import STATEFUL_SET
 from proxy.workspaces.start_events import tell_stopped
-from tests.cluster.cluster import Cluster, principal, request, run, silent
+from tests.cluster.cluster import Cluster, request, run, silent, visit
 
 NAME = request().name
 IDLE_STOP_S = 3.0
@@ -98,7 +98,7 @@ async def test_a_busy_workspace_goes_on_until_it_is_idle(kube: Cluster) -> None:
     async with kept(kube) as house:
         endpoint = await house.backend.ensure(request(), silent)
         async with house.links.use(endpoint) as link:
-            program = await link.run(ProgramSpec(Exec(BUSY)), principal("alice"), "busy")
+            program = await link.run(ProgramSpec(Exec(BUSY)), visit("alice"), "busy")
             began_s = await house.uptime_s(endpoint)
             async with asyncio.timeout(UNTIL_STOPPED_S):
                 while await house.uptime_s(endpoint) < began_s + 4 * IDLE_STOP_S:

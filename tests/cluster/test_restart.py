@@ -10,7 +10,7 @@ from proxy.model import Exec, ExitStatus, ProgramSpec, Progress
 from proxy.settings import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
-from tests.cluster.cluster import Cluster, principal, request, silent, texts
+from tests.cluster.cluster import Cluster, request, silent, texts, visit
 
 COMMAND = os.environ.get("FAIRLEAD_TEST_RESTART_API", "")
 HOME = "storages: {home: {kind: home, size: 1Gi}}"
@@ -39,7 +39,7 @@ async def test_a_start_and_a_session_survive_a_restart_of_the_api_server(kube: C
         links = Links(UpstreamSettings(), "p1", kube.keeper)
         async with links.use(endpoint) as link:
             slow = ProgramSpec(Exec("echo kept > kept; sleep 8; cat kept"))
-            program = await link.run(slow, principal("alice"), "slow")
+            program = await link.run(slow, visit("alice"), "slow")
             async with program:
                 await restart()
                 said = b""

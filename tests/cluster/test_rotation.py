@@ -11,7 +11,7 @@ from proxy.settings import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from proxy.workspaces.kubernetes.objects import SECRET, Object
-from tests.cluster.cluster import Cluster, principal, request, silent
+from tests.cluster.cluster import Cluster, request, silent, visit
 
 NAME = request().name
 UNTIL_KUBELET_S = 240
@@ -29,7 +29,7 @@ async def test_a_running_workspace_takes_up_a_new_authority_and_drops_nobody(kub
         links = Links(UpstreamSettings(connect_timeout_s=3), "p1", kube.keeper)
         async with links.use(endpoint) as link:
             ticking = "n=0; while :; do n=$((n+1)); echo $n; sleep 0.2; done"
-            program = await link.run(ProgramSpec(Exec(ticking)), principal("alice"), "p1")
+            program = await link.run(ProgramSpec(Exec(ticking)), visit("alice"), "p1")
             await backend.upkeep()
             before = await secret(kube)
             await backend.upkeep()

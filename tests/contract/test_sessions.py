@@ -13,7 +13,7 @@ from proxy.events.cloudevents import decode
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Gap, Message
 from proxy.events.schema import SessionKillOrdered
-from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
+from proxy.model import ConnId, Peer, User, Visit
 from proxy.sessions.janitor import Janitor
 from proxy.sessions.kills import Kills
 from proxy.sessions.live import LiveConnection, NoTraffic
@@ -22,9 +22,9 @@ from proxy.sessions.store import Asked, ProxyProcess, SessionStore
 from proxy.sessions.tracker import Tracker
 from proxy.settings.sessions import SessionSettings
 from proxy.storage.database import Database
-from proxy.userstring import parse
 from tests.contract.directories import DEADLINE_S
 from tests.contract.postgres import Cluster
+from tests.fakes.visits import visit_of
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, 891_000, tzinfo=UTC)
 HUGE = 2**62
@@ -71,9 +71,9 @@ def program_record(id_: str = "c1-1", **changes: object) -> ProgramRecord:
     return replace(record, **changes)  # type: ignore[arg-type]
 
 
-def principal(user: str = "alice") -> Principal:
+def visit(user: str = "alice") -> Visit:
     peer = Peer(ConnId(f"{next(_numbers):016x}"), "192.0.2.7", 50_022, "192.0.2.1", 22)
-    return Principal(LoginAttempt(peer, parse(f"{user}+dev")), User(user), "SHA256:abc")
+    return visit_of(f"{user}+dev", User(user), peer)
 
 
 class Bytes:
@@ -114,7 +114,7 @@ def store(database: Database) -> SessionStore:
 
 def begin(tracker: Tracker, user: str = "alice") -> tuple[LiveConnection, Handle]:
     handle = Handle()
-    handle.live = tracker.open(principal(user), "OpenSSH_9.2p1", handle)
+    handle.live = tracker.open(visit(user), "OpenSSH_9.2p1", handle)
     return handle.live, handle
 
 
@@ -200,7 +200,7 @@ async def test_the_records_of_a_lost_proxy_are_closed_once_at_its_last_sign(stor
 
 async def test_text_that_no_database_takes_is_made_to_fit(store: SessionStore) -> None:
     tracker = Tracker(store, InProcessBus(proxy_id="p1"), SessionSettings(), process())
-    connection = tracker.open(principal(), "Odd\0Client\ud800", Handle())
+    connection = tracker.open(visit(), "Odd\0Client\ud800", Handle())
     connection.begin(Kind.EXEC, NoTraffic(), Handle(), command="echo \0 \udcff", target="\0")
     assert await tracker.write()
     (record,) = await store.select(Asked())

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.errors.upstream import TrustError, Unreachable
-from proxy.model import Endpoint, Exec, Principal, ProgramSpec
+from proxy.model import Endpoint, Exec, ProgramSpec, Visit
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import Authority, KeyPair, server_name
 from proxy.trust.manager import Keeper
@@ -330,7 +330,7 @@ async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(ws1: Worksp
 
 
 async def test_a_workspace_cannot_stand_in_for_another(
-    tmp_path: Path, ws1: Workspace, keeper: Keeper, principal: Callable[[str], Principal]
+    tmp_path: Path, ws1: Workspace, keeper: Keeper, visit: Callable[[str], Visit]
 ) -> None:
     """Somebody bends the address of ws1: the proxy must notice before it says a word."""
     with workspace(tmp_path / "ws2", keeper, "ws2") as other:
@@ -351,7 +351,7 @@ async def test_a_proxy_without_credentials_says_so(ws1: Workspace) -> None:
 
 
 async def test_programs_share_one_connection(
-    ws1: Workspace, links: Links, principal: Callable[[str], Principal]
+    ws1: Workspace, links: Links, visit: Callable[[str], Visit]
 ) -> None:
     """A handshake a workspace, not one a program."""
     made = 0
@@ -368,7 +368,7 @@ async def test_programs_share_one_connection(
 
     async def one(endpoint: Endpoint) -> bytes:
         async with links.use(endpoint) as link:
-            return await said(await link.run(ProgramSpec(Exec("echo hello")), principal("alice"), "p"))
+            return await said(await link.run(ProgramSpec(Exec("echo hello")), visit("alice"), "p"))
 
     async with serving(splice) as port:
         through = Workspace("ws1", ws1.served, port, ws1.files).endpoint

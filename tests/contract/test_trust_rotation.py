@@ -9,7 +9,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from proxy.model import Exec, Principal, ProgramSpec, Shell, TcpTarget
+from proxy.model import Exec, ProgramSpec, Shell, TcpTarget, Visit
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import KeyPair
 from proxy.trust.manager import Keeper
@@ -70,13 +70,13 @@ def phase(keeper: Keeper) -> tuple[int, int]:
 
 
 async def test_programs_and_connections_live_through_two_rotations(
-    ws1: Workspace, make: Callable[[], Keeper], principal: Callable[[str], Principal]
+    ws1: Workspace, make: Callable[[], Keeper], visit: Callable[[str], Visit]
 ) -> None:
     operator, mounting, one, two = (make() for _ in range(4))
     await operator.refresh()
     for keeper in (mounting, one, two):
         await keeper.open()
-    alice = principal("alice")
+    alice = visit("alice")
     old = KeyPair(one.material().certificate, one.material().key)
     old_token = (("authorization", f"Bearer {one.token('ws1', 'alice', '')}"),)
     async with (

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 
 from proxy.identity.krl import parse
 from proxy.identity.sshwire import WireInvalid
-from proxy.model import Credential
+from proxy.model import CertificateProof, KeyProof
 from tests.unit.proxy.identity.test_krl import HEADER, section, string
 
 CREDENTIALS = [
-    Credential(b"key"),
-    Credential(b"key", authority=b"authority", serial=7, key_id="id"),
-    Credential(b"key", authority=b"authority", serial=2**64 - 1),
+    KeyProof(b"key"),
+    CertificateProof(b"key", authority=b"authority", serial=7, key_id="id"),
+    CertificateProof(b"key", authority=b"authority", serial=2**64 - 1),
 ]
 
 numbers = st.integers(0, 2**64 - 1).map(lambda number: number.to_bytes(8, "big"))

@@ -136,7 +136,7 @@ def test_public_names_are_those_that_are_written_down(name: str) -> None:
     file = SURFACE / f"{name}.txt"
     found = [" ".join(line.split()) for line in SURFACES[name]()]
     if name in {"errors", "events"}:
-        found.sort()
+        found = sorted(set(found))
     if os.environ.get("REWRITE_GOLDEN"):
         file.write_text("\n".join(found) + "\n")
     assert found == file.read_text().splitlines()

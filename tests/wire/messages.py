@@ -15,7 +15,7 @@ from asyncssh.packet import Boolean, Byte, NameList, String, UInt32
 
 from proxy.ssh import listener
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
-from proxy.ssh.asyncssh_ext.connection import TunedConnection
+from proxy.ssh.asyncssh_ext.connection import ServerConnection
 
 GLOBAL_REQUEST, CHANNEL_OPEN, CHANNEL_REQUEST = 80, 90, 98
 DISCONNECT, CHANNEL_DATA = 1, 94
@@ -45,12 +45,12 @@ class Row:
 
 def handlers() -> set[Handler]:
     """Enumerate what the server of this project and the asyncssh below it react to."""
-    tables = [TunedConnection._packet_handlers, SessionChannel._packet_handlers]
+    tables = [ServerConnection._packet_handlers, SessionChannel._packet_handlers]
     tables += [kex._kex_handlers[name.encode()][0]._packet_handlers for name in _key_exchanges()]
     tables += [handler._packet_handlers for handler in auth._server_auth_handlers.values()]
     numbers = {Handler(number) for table in tables for number in table}
-    named = {Handler(GLOBAL_REQUEST, name) for name in _names(TunedConnection, "_global_request")}
-    named |= {Handler(CHANNEL_OPEN, name) for name in _names(TunedConnection, "_open") if name != "channel"}
+    named = {Handler(GLOBAL_REQUEST, name) for name in _names(ServerConnection, "_global_request")}
+    named |= {Handler(CHANNEL_OPEN, name) for name in _names(ServerConnection, "_open") if name != "channel"}
     named |= {Handler(CHANNEL_REQUEST, name) for name in _names(SessionChannel, "_request")}
     return numbers | named
 

@@ -1,10 +1,10 @@
 """Channels whose bytes take the short road, and one that knows what it was asked for.
 
 asyncssh copies channel data about eight times on its way out and as often on its way in. These channels
-hand views to TunedConnection, which copies once. Closing, windows and requests stay asyncssh's.
+hand views to the connection, which copies once. Closing, windows and requests stay asyncssh's.
 """
 
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import asyncssh
 from asyncssh.channel import SSHAgentChannel
@@ -12,18 +12,25 @@ from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import SSHPacket
 
 from proxy.settings import RelaySettings
+from proxy.ssh.asyncssh_ext.hooks import ChannelRequests
 from proxy.ssh.asyncssh_ext.tolerance import TolerantChannel, with_ascii_name
 from proxy.upstream.frame_codec import Buffer
-
-if TYPE_CHECKING:
-    from proxy.ssh.asyncssh_ext.connection import TunedConnection
-    from proxy.ssh.session import ProgramSession
-
 
 _SENT_AT_ONCE = 64
 """Packets of one channel in one slice: 2 MiB of them, for a client that takes 32 KiB in each."""
 _SMALL_BYTES = 1_024
 _JOINED_BYTES = 32 * 1024
+
+
+class SendsChannelData(Protocol):
+    """The connection of a channel, as far as the data of channels is concerned."""
+
+    @property
+    def may_send_data(self) -> bool: ...
+    def send_channel_data(
+        self, channel: "BulkChannel", number: int, data: memoryview, datatype: int | None
+    ) -> None: ...
+    def send_later(self, channel: "BulkChannel") -> None: ...
 
 
 class BulkChannel(TolerantChannel):
@@ -59,7 +66,7 @@ class BulkChannel(TolerantChannel):
         """
         if self._conn is None:
             return 0
-        conn = cast("TunedConnection", self._conn)
+        conn = cast("SendsChannelData", self._conn)
         buffer = cast("list[tuple[memoryview, int | None]]", self._send_buf)
         sent = 0
         while buffer and self._send_window and self._send_chan is not None and conn.may_send_data:
@@ -96,7 +103,7 @@ class BulkChannel(TolerantChannel):
         self._send_window += packet.get_uint32()
         packet.check_end()
         if self._send_buf:
-            cast("TunedConnection", self._conn).send_later(self)
+            cast("SendsChannelData", self._conn).send_later(self)
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
         """Join small pieces that nobody reads yet: a window full of single bytes would be 300 times its size,
@@ -144,10 +151,12 @@ class AgentChannel(BulkChannel, SSHAgentChannel):
 class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
     """Tell the session about `env` and `auth-agent-req@openssh.com` requests of this very channel."""
 
-    _program: "ProgramSession"
+    _program: ChannelRequests
 
     @classmethod
-    def of(cls, conn: "TunedConnection", session: "ProgramSession", relay: RelaySettings) -> "SessionChannel":
+    def of(
+        cls, conn: asyncssh.SSHServerConnection, session: ChannelRequests, relay: RelaySettings
+    ) -> "SessionChannel":
         """Make a channel of raw bytes, without the line editor."""
         conn._update_recv_pktlen(relay.packet_bytes)
         channel = cls(

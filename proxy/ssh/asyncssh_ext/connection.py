@@ -33,12 +33,12 @@ from proxy.ssh.asyncssh_ext.channels import AgentChannel, BulkChannel, TcpChanne
 from proxy.ssh.asyncssh_ext.coalescing_transport import JoinedTransport
 from proxy.ssh.asyncssh_ext.decompression import BoundedDecompressor
 from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
+from proxy.ssh.asyncssh_ext.hooks import LoginGuard, Verdict
 from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.handshake_scheduler import Turn, metered
-from proxy.ssh.login_flow import Verdict
 from proxy.ssh.proxyprotocol import Addresses
 
 _log = structlog.get_logger("ssh")
@@ -66,36 +66,7 @@ class Arrival(NamedTuple):
     """Where a stranger's handshake waits; None for whoever need not."""
 
 
-class LoginGuard(asyncssh.SSHServer):
-    """Who is asked before a login succeeds; refuses unless told otherwise, as asyncssh's own hooks do."""
-
-    async def may_enter(self, key_blob: bytes) -> Verdict:
-        """Tell what becomes of the holder of this key, the last one whose signature was verified."""
-        del key_blob
-        return Verdict.REFUSE
-
-    async def certificate_offered(self, certificate: SSHOpenSSHCertificate) -> bool:
-        """Tell whether a certificate is worth a signature."""
-        del certificate
-        return False
-
-    def asked(self, what: str, *, proves: bool = False) -> None:
-        """Hear what a client asks before it is logged in; `proves` is a request with the signature of a key.
-
-        Raises: asyncssh.DisconnectError when it has asked too often.
-        """
-
-    def method_failed(self, method: str) -> None:
-        """Hear that a method led nowhere, before the client does; a banner may say why.
-
-        Raises: asyncssh.DisconnectError when too many did.
-        """
-
-    def method_led_on(self) -> None:
-        """Hear of a partial success (RFC 4252 §5.1)."""
-
-
-class TunedConnection(OrderedRequests, TolerantConnection, BulkConnection):
+class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
@@ -535,13 +506,13 @@ class TunedConnection(OrderedRequests, TolerantConnection, BulkConnection):
 
 
 # asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
-TunedConnection._packet_handlers = {
+ServerConnection._packet_handlers = {
     **asyncssh.SSHServerConnection._packet_handlers,
-    MSG_KEXINIT: TunedConnection._process_kexinit,
-    MSG_NEWKEYS: TunedConnection._process_newkeys,
-    MSG_SERVICE_REQUEST: TunedConnection._process_service_request,
-    MSG_GLOBAL_REQUEST: TunedConnection._process_global_request,
-    _MSG_PING: TunedConnection._process_ping,
+    MSG_KEXINIT: ServerConnection._process_kexinit,
+    MSG_NEWKEYS: ServerConnection._process_newkeys,
+    MSG_SERVICE_REQUEST: ServerConnection._process_service_request,
+    MSG_GLOBAL_REQUEST: ServerConnection._process_global_request,
+    _MSG_PING: ServerConnection._process_ping,
 }
 
 

@@ -3,7 +3,7 @@
 asyncssh keeps what comes behind a request that is not answered yet (a `-R` waits for its workspace) in a
 list without a bound, and serves it by recursion. `sshd` has no queue at all: it reads on when it has
 answered. Here the queue is short. While it is full, the handler of the last request has not ended, and a
-connection whose packet is still handled reads no more than one piece (`TunedConnection.process`).
+connection whose packet is still handled reads no more than one piece (`ServerConnection.process`).
 
 What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
 Source: RFC 4254 §4 (replies come in the order of the requests).

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import structlog
 
-from proxy.access import policy
 from proxy.errors.programs import NameReserved, Refused
 from proxy.errors.workspaces import (
     ClusterError,
@@ -20,6 +19,7 @@ from proxy.errors.workspaces import (
     StopTimeout,
     WorkspaceNotFound,
 )
+from proxy.identity import reserved_names
 from proxy.model import Endpoint, User, WorkspaceName
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.trust.certmanager import certificate_name
@@ -386,7 +386,7 @@ def _kept_record(name: str, claims: Sequence[Object]) -> WorkspaceRecord:
 
 def _check_name(request: WorkspaceRequest) -> None:
     """Refuse a user whose name would be a system account in the pod. Raises: NameReserved."""
-    decision = policy.may_be_account(request.user.name)
+    decision = reserved_names.may_be_account(request.user.name)
     if request.blueprint.account is None and not decision:
         raise NameReserved(f"{decision.reason}; ask an operator for another user name")
 

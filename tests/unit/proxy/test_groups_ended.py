@@ -10,15 +10,16 @@ import pytest
 from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.errors.blueprints import BlueprintNotFound, RepositoryUnreachable
-from proxy.model import Principal
+from proxy.model import Visit
 from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.settings.kubernetes import InjectRule, KubernetesSettings
 from proxy.workspaces.backend import Features, WorkspaceRequest
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.repositories import Repositories
+from tests.fakes.visits import with_user
 
-MakePrincipal = Callable[[str], Principal]
+MakeVisit = Callable[[str], Visit]
 
 RULES = (InjectRule(namespace="shop", groups=("acme",)), InjectRule(namespace="open", groups=("*",)))
 
@@ -79,8 +80,8 @@ def gateway(tmp_path: Path, files: Files) -> Gateway:
     return Gateway(workspaces, nothing, nothing, nothing)
 
 
-def grouped(principal: Principal, *groups: str) -> Principal:
-    return replace(principal, user=replace(principal.user, groups=groups, provider="github"))
+def grouped(visit: Visit, *groups: str) -> Visit:
+    return with_user(visit, replace(visit.owner, groups=groups, provider="github"))
 
 
 @pytest.mark.parametrize(
@@ -97,34 +98,34 @@ def grouped(principal: Principal, *groups: str) -> Principal:
     ],
 )
 async def test_what_only_the_groups_gave_ends_and_the_rest_goes_on(
-    gateway: Gateway, principal: MakePrincipal, text: str, remains: bool
+    gateway: Gateway, visit: MakeVisit, text: str, remains: bool
 ) -> None:
-    who = principal(text)
+    who = visit(text)
     decision = await gateway.may_remain(grouped(who, "acme"), grouped(who))
     assert bool(decision) is remains
     assert ("log in again" in decision.reason) is not remains
     assert await gateway.may_remain(grouped(who, "acme"), grouped(who, "acme", "more"))
 
 
-async def test_groups_that_are_won_end_nothing(gateway: Gateway, principal: MakePrincipal) -> None:
+async def test_groups_that_are_won_end_nothing(gateway: Gateway, visit: MakeVisit) -> None:
     """Another blueprint is the default from now on, and the one of before is there still."""
-    who = principal("alice")
+    who = visit("alice")
     assert await gateway.may_remain(grouped(who), grouped(who, "acme"))
 
 
 async def test_a_forge_that_does_not_answer_decides_nothing_yet(
-    gateway: Gateway, files: Files, principal: MakePrincipal
+    gateway: Gateway, files: Files, visit: MakeVisit
 ) -> None:
-    who = principal("alice+repo=acme/public")
+    who = visit("alice+repo=acme/public")
     files.failure = RepositoryUnreachable("away", user_message="github does not answer")
     with pytest.raises(RepositoryUnreachable):
         await gateway.may_remain(grouped(who, "acme"), grouped(who))
 
 
 async def test_a_private_repository_is_lost_even_when_the_old_groups_cannot_be_judged(
-    gateway: Gateway, files: Files, principal: MakePrincipal
+    gateway: Gateway, files: Files, visit: MakeVisit
 ) -> None:
-    who = principal("alice+repo=acme/secret")
+    who = visit("alice+repo=acme/secret")
     await_denied = grouped(who)
     with pytest.raises(BlueprintNotFound):
         await gateway.place(await_denied)

@@ -5,9 +5,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.access import policy
-from proxy.access.policy import Ceiling, Held
-from proxy.model import User
-from proxy.settings.blueprints import PersonRule
+from proxy.model import (
+    Exec,
+    KeyProof,
+    Principal,
+    Shell,
+    SshAgentBind,
+    Subsystem,
+    TcpTarget,
+    UnixTarget,
+    User,
+    Visit,
+    WebSession,
+)
+from tests.fakes.visits import KEY, PEER, visit_of
 
 NOW = datetime(2026, 5, 6, 7, 8, tzinfo=UTC)
 A_MOMENT = timedelta(microseconds=1)
@@ -51,91 +62,50 @@ def test_who_loses_the_account_that_vouched_for_the_key_is_told_where() -> None:
     assert policy.may_stay(User("alice", locked=True), True, NOW, **gone).reason == "this user is locked"
 
 
-@pytest.mark.parametrize(
-    ("users", "groups", "allowed"),
-    [
-        ((), (), True),
-        (("alice",), (), True),
-        (("al*",), (), True),
-        (("bob",), (), False),
-        ((), ("ACME/dev",), True),
-        ((), ("acme",), False),
-        ((), ("acme/*",), True),
-        (("bob",), ("/acme/dev/",), True),
-    ],
-)
-def test_what_is_for_some_is_for_whoever_one_pattern_matches(
-    users: tuple[str, ...], groups: tuple[str, ...], allowed: bool
-) -> None:
-    assert bool(policy.may_use(User("alice", groups=("acme/Dev",)), users=users, groups=groups)) is allowed
+ALICE, BOB = User("alice", id="1"), User("bob", id="2")
+OWN = visit_of("alice+dev", ALICE)
+OTHERS = Visit(Principal(PEER, BOB, KeyProof(KEY)), ALICE, OWN.address)
+"""bob in a workspace of alice."""
+RECYCLED = Visit(Principal(PEER, User("alice", id="3"), KeyProof(KEY)), ALICE, OWN.address)
+"""A later user of the same name."""
+WITHOUT_IDS = Visit(Principal(PEER, User("bob"), KeyProof(KEY)), User("alice"), OWN.address)
+BROWSER = Visit(Principal(PEER, ALICE, WebSession("session")), ALICE, OWN.address)
+PAIRED = Visit(Principal(PEER, ALICE, WebSession("session", KeyProof(KEY))), ALICE, OWN.address)
+
+TARGET = TcpTarget("localhost", 8080)
+ASKED = {
+    "run a shell": lambda visit: policy.may_run(visit, Shell()),
+    "run a command": lambda visit: policy.may_run(visit, Exec("id")),
+    "run sftp": lambda visit: policy.may_run(visit, Subsystem("sftp")),
+    "stop": lambda visit: policy.may_control(visit, "workspace-stop"),
+    "dial a port": lambda visit: policy.may_dial(visit, TARGET),
+    "dial a socket": lambda visit: policy.may_dial(visit, UnixTarget("/run/x.sock")),
+    "listen at a port": lambda visit: policy.may_listen(visit, TARGET),
+    "listen for an ssh-agent": lambda visit: policy.may_listen(visit, SshAgentBind("a.sock")),
+    "accept": policy.may_accept,
+}
 
 
-def test_the_first_rule_that_gives_a_value_gives_it() -> None:
-    rules = (
-        PersonRule(users=("alice",), max_running=1),
-        PersonRule(groups=("ml",), default="gpu", max_workspaces=5),
-        PersonRule(default="small", max_workspaces=2, max_running=2),
+@pytest.mark.parametrize("asked", ASKED)
+def test_a_workspace_is_its_owner_s(asked: str) -> None:
+    assert ASKED[asked](OWN)
+    assert ASKED[asked](PAIRED)
+    for other in (OTHERS, RECYCLED, WITHOUT_IDS):
+        assert ASKED[asked](other).reason == "this workspace belongs to another user"
+
+
+def test_a_browser_has_no_ssh_agent() -> None:
+    assert policy.may_listen(BROWSER, SshAgentBind("a.sock")).reason == (
+        "an ssh-agent is forwarded by SSH clients only"
     )
-    alice, bob, carol = User("alice"), User("bob", groups=("ml",)), User("carol")
-    assert [policy.default_blueprint(user, rules, "dev") for user in (alice, bob)] == ["small", "gpu"]
-    assert policy.default_blueprint(alice, rules[:2], "dev") == "dev"
-    assert policy.ceiling_of(alice, rules) == Ceiling(2, 1)
-    assert policy.ceiling_of(bob, rules) == Ceiling(5, 2)
-    assert policy.ceiling_of(carol, rules[:2]) == Ceiling(None, None)
+    assert policy.may_listen(BROWSER, TARGET)
+    assert policy.may_run(BROWSER, Shell())
 
 
-HELD = (Held("a-1", "dev", running=True), Held("a-2", "gpu", running=False))
-
-
-@pytest.mark.parametrize(
-    ("ceiling", "exists", "reason"),
-    [
-        (Ceiling(), False, ""),
-        (Ceiling(3, 2), False, ""),
-        (
-            Ceiling(total=2),
-            False,
-            "you may have 2 workspaces and have a-1 (dev), a-2 (gpu); delete one, "
-            "or ask an operator for more",
-        ),
-        (Ceiling(total=2), True, ""),
-        (
-            Ceiling(running=1),
-            True,
-            "you may have 1 workspace running and have a-1 (dev); stop one, or ask an operator for more",
-        ),
-    ],
-)
-def test_a_ceiling_of_a_person_says_what_is_in_the_way(ceiling: Ceiling, exists: bool, reason: str) -> None:
-    assert policy.may_own(ceiling, HELD, exists=exists).reason == reason
-
-
-@pytest.mark.parametrize(
-    ("ceiling", "exists", "reason"),
-    [
-        (Ceiling(3, 2), False, ""),
-        (Ceiling(total=2), False, "room for 2 workspaces of all users together"),
-        (Ceiling(total=2), True, ""),
-        (Ceiling(running=1), True, "room for 1 workspace running"),
-        (Ceiling(running=0), True, "room for no workspace running"),
-    ],
-)
-def test_a_ceiling_of_a_blueprint_names_nobody_s_workspaces(
-    ceiling: Ceiling, exists: bool, reason: str
-) -> None:
-    said = policy.may_fill("gpu", ceiling, HELD, exists=exists).reason
-    assert reason in said
-    assert bool(said) is bool(reason)
-    assert "a-1" not in said
-
-
-@pytest.mark.parametrize(
-    "name", ["root", "daemon", "nobody", "www-data", "postgres", "_apt", "systemd-network"]
-)
-def test_names_of_system_accounts_are_reserved(name: str) -> None:
-    assert policy.may_be_account(name).reason == f"the user name {name} is reserved: it is a system account's"
-
-
-@pytest.mark.parametrize("name", ["alice", "rooty", "a_b", "roots", "dev", "ci-bot"])
-def test_names_of_people_are_not_reserved(name: str) -> None:
-    assert policy.may_be_account(name)
+def test_what_is_not_there_is_refused_with_what_is() -> None:
+    assert policy.may_run(OWN, Subsystem("netconf")).reason == (
+        "no subsystem 'netconf'; there is sftp, workspace-start, workspace-status, workspace-stop"
+    )
+    assert policy.may_control(OWN, "workspace-burn").reason == (
+        "no command 'workspace-burn'; there is workspace-start, workspace-status, workspace-stop"
+    )

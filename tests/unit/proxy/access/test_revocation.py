@@ -17,9 +17,11 @@ from proxy.events import schema
 from proxy.events.inprocess import InProcessBus
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocations
-from proxy.model import Credential, Principal, User
+from proxy.model import CertificateProof, KeyProof, Principal, User, Visit
+from tests.fakes.visits import KEY
 
-MakePrincipal = Callable[[str], Principal]
+FINGERPRINT = KeyProof(KEY).fingerprint
+MakeVisit = Callable[[str], Visit]
 NEVER_S = 3_600.0
 
 
@@ -59,16 +61,16 @@ class FakeDirectory:
 
 
 class Scene:
-    def __init__(self, principal: MakePrincipal) -> None:
+    def __init__(self, visit: MakeVisit) -> None:
         self.directory = FakeDirectory()
         self.bus = InProcessBus(proxy_id="test", subscription_queue_size=2)
         self.connections: set[Connection] = set()
         self.revoked_keys: list[Path] = []
-        self._principal = principal
+        self._visit = visit
         self._watches: list[Watch] = []
 
     def connect(self, name: str, **facts: Any) -> Connection:
-        made = Connection(replace(self._principal(name), **facts))
+        made = Connection(replace(self._visit(name).principal, **facts))
         self.connections.add(made)
         return made
 
@@ -89,8 +91,8 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(principal: MakePrincipal) -> AsyncIterator[Scene]:
-    made = Scene(principal)
+async def scene(visit: MakeVisit) -> AsyncIterator[Scene]:
+    made = Scene(visit)
     yield made
     await made.close()
 
@@ -118,7 +120,7 @@ async def test_whoever_may_not_stay_is_told_why(
     await scene.watch().check()
     assert alice.ended == second.ended == ([reason] if reason else [])
     assert bob.ended == []
-    assert scene.directory.asked == [{("alice", "SHA256:none"), ("bob", "SHA256:none")}]
+    assert scene.directory.asked == [{("alice", FINGERPRINT), ("bob", FINGERPRINT)}]
 
 
 async def test_a_connection_goes_on_with_the_groups_that_count_now(scene: Scene) -> None:
@@ -149,7 +151,7 @@ async def test_nobody_there_nothing_asked(scene: Scene) -> None:
 
 
 async def test_a_certificate_needs_no_stored_key(scene: Scene) -> None:
-    scene.connect("alice", certificate="alice@laptop")
+    scene.connect("alice", credential=CertificateProof(KEY, b"authority", key_id="alice@laptop"))
     await scene.watch().check()
     assert scene.directory.asked == [{("alice", "")}]
 
@@ -169,9 +171,9 @@ async def test_a_directory_that_does_not_answer_ends_nobody(scene: Scene) -> Non
 async def test_a_key_that_was_revoked_ends_its_connection_alone(scene: Scene, tmp_path: Path) -> None:
     blobs = [b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32 for number in range(2)]
     alice, bob = (
-        scene.connect(name, credential=Credential(blob)) for name, blob in zip("ab", blobs, strict=True)
+        scene.connect(name, credential=KeyProof(blob)) for name, blob in zip("ab", blobs, strict=True)
     )
-    certified = scene.connect("c", certificate="c", credential=Credential(blobs[1], authority=blobs[0]))
+    certified = scene.connect("c", credential=CertificateProof(blobs[1], authority=blobs[0], key_id="c"))
     scene.revoked_keys.append(tmp_path / "revoked")
     watch = scene.watch()
     await watch.check()  # a list that is not there ends nobody
@@ -223,7 +225,8 @@ async def test_it_looks_by_itself(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [schema.UserLocked(user="alice"), schema.KeyRemoved(user="alice", fingerprint="SHA256:none")]
+    "event",
+    [schema.UserLocked(user="alice"), schema.KeyRemoved(user="alice", fingerprint=FINGERPRINT)],
 )
 async def test_an_event_is_acted_on_at_once(scene: Scene, event: schema.Event) -> None:
     alice = scene.connect("alice")

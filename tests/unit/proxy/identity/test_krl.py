@@ -12,8 +12,8 @@ import pytest
 
 from proxy.identity.krl import MAX_LIST_BYTES, parse, plain_key
 from proxy.identity.sshwire import WireInvalid
-from proxy.model import Credential
-from proxy.ssh.certificates import credential_of, decode
+from proxy.model import CertificateProof, KeyProof
+from proxy.ssh.asyncssh_ext.certificates import decode, proof_of
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not found here: ssh-keygen")
 
@@ -42,10 +42,10 @@ class Keys:
     files: tuple[Path, ...]
     """Public keys and certificates."""
 
-    def credential(self, file: Path) -> Credential:
+    def credential(self, file: Path) -> KeyProof | CertificateProof:
         blob = base64.b64decode(file.read_text().split()[1])
         certificate = decode(blob)
-        return Credential(blob) if certificate is None else credential_of(certificate)
+        return KeyProof(blob) if certificate is None else proof_of(certificate)
 
 
 @pytest.fixture(scope="module")
@@ -161,15 +161,15 @@ def test_one_bit_of_a_bitmap_revokes_one_serial_number(tmp_path: Path) -> None:
     (tmp_path / "spec").write_text("".join(f"serial: {number}\n" for number in revoked))
     run("ssh-keygen", "-q", "-k", "-f", tmp_path / "krl", "-s", "none", tmp_path / "spec")
     found = parse((tmp_path / "krl").read_bytes())
-    said = {n for n in range(1, 40_100) if found.revokes(Credential(b"k", authority=b"a", serial=n))}
+    said = {n for n in range(1, 40_100) if found.revokes(CertificateProof(b"k", authority=b"a", serial=n))}
     assert said == revoked
 
 
 def test_a_serial_number_of_zero_is_none(tmp_path: Path) -> None:
     found = parse(serials(section(0x21, (1).to_bytes(8, "big"), b"\xff" * 8)))
-    assert found.revokes(Credential(b"k", authority=b"a", serial=1))
-    assert not found.revokes(Credential(b"k", authority=b"a", serial=0))
-    assert not found.revokes(Credential(b"k"))  # no certificate
+    assert found.revokes(CertificateProof(b"k", authority=b"a", serial=1))
+    assert not found.revokes(CertificateProof(b"k", authority=b"a", serial=0))
+    assert not found.revokes(KeyProof(b"k"))  # no certificate
 
 
 def test_extensions_that_are_not_critical_and_signatures_are_skipped() -> None:
@@ -178,7 +178,7 @@ def test_extensions_that_are_not_critical_and_signatures_are_skipped() -> None:
     signed = section(4, b"a key") + string(b"a signature")
     one = section(0x20, (5).to_bytes(8, "big"))
     data = HEADER + extension + section(1, string(b""), string(b""), inner, one) + signed
-    assert parse(data).revokes(Credential(b"k", authority=b"a", serial=5))
+    assert parse(data).revokes(CertificateProof(b"k", authority=b"a", serial=5))
 
 
 NUMBER = (7).to_bytes(8, "big")

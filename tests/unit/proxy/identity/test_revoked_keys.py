@@ -11,12 +11,12 @@ import pytest
 from proxy.errors import SettingsError
 from proxy.identity import krl, revoked_keys
 from proxy.identity.revoked_keys import Revocation, Revocations
-from proxy.model import Credential
+from proxy.model import KeyProof
 
-KEYS = [Credential(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32) for number in range(3)]
+KEYS = [KeyProof(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes([number]) * 32) for number in range(3)]
 
 
-def lines(*credentials: Credential) -> str:
+def lines(*credentials: KeyProof) -> str:
     return "".join(f"ssh-ed25519 {base64.b64encode(one.key).decode()}\n" for one in credentials)
 
 

@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 
-from proxy import userstring
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.stores import RecordingLost, RecordingUnavailable
 from proxy.model import (
     ConnId,
     Exec,
-    LoginAttempt,
     Peer,
-    Principal,
     ProgramSpec,
     Pty,
     Shell,
     Subsystem,
-    User,
     WindowSize,
 )
 from proxy.recording.archive import Archive, Verdict
@@ -32,13 +28,10 @@ from proxy.recording.service import Recordings
 from proxy.recording.signing import Keyring, SigningKey, load_or_create
 from proxy.settings.recording import RecordingRule, RecordingSettings
 from tests.fakes.recordings import FakeStore
+from tests.fakes.visits import visit_of
 
 SHELL = ProgramSpec(Shell(), pty=Pty("xterm", WindowSize(100, 30)))
-ALICE = Principal(
-    LoginAttempt(Peer(ConnId("c1"), "192.0.2.7", 50_022, "192.0.2.1", 22), userstring.parse("alice+dev")),
-    User("alice"),
-    "SHA256:x",
-)
+ALICE = visit_of("alice+dev", peer=Peer(ConnId("c1"), "192.0.2.7", 50_022, "192.0.2.1", 22))
 DEV = Blueprint(name="dev")
 BLOCK = 4_096
 FAST: dict[str, Any] = {

@@ -8,14 +8,14 @@ import pytest
 
 from proxy.errors import SettingsError
 from proxy.events.inprocess import InProcessBus
-from proxy.model import ConnId, LoginAttempt, Peer, Principal, User
+from proxy.model import ConnId, Peer
 from proxy.sessions.limits import Leash, spoken
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, Kind
 from proxy.sessions.tracker import Tracker
 from proxy.settings import load
 from proxy.settings.sessions import LimitRule, SessionSettings
-from proxy.userstring import parse
+from tests.fakes.visits import visit_of
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,7 @@ def connected() -> tuple[LiveConnection, Person]:
     process: Any = type("Process", (), {"token": "t", "proxy_id": "p", "pid": 1})
     tracker = Tracker(store, InProcessBus(proxy_id="p"), SessionSettings(), process)
     peer = Peer(ConnId("c1"), "192.0.2.7", 1, "192.0.2.1", 22)
-    principal = Principal(LoginAttempt(peer, parse("alice+dev")), User("alice"), "SHA256:x")
-    person.live = tracker.open(principal, "OpenSSH_9.2", person)
+    person.live = tracker.open(visit_of("alice+dev", peer=peer), "OpenSSH_9.2", person)
     return person.live, person
 
 

@@ -13,7 +13,7 @@ from asyncssh.constants import MSG_GLOBAL_REQUEST
 
 from proxy.ssh.asyncssh_ext import tolerance
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, SessionChannel, TcpChannel, UnixChannel
-from proxy.ssh.asyncssh_ext.connection import TunedConnection
+from proxy.ssh.asyncssh_ext.connection import ServerConnection
 from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 
 _METHODS = {
@@ -101,7 +101,7 @@ async def test_the_connection_has_the_attributes() -> None:
 
 
 def test_the_table_of_packets_leads_to_the_bounded_queue() -> None:
-    assert TunedConnection._packet_handlers[MSG_GLOBAL_REQUEST] is OrderedRequests._process_global_request
+    assert ServerConnection._packet_handlers[MSG_GLOBAL_REQUEST] is OrderedRequests._process_global_request
 
 
 def test_a_report_goes_on_with_the_next_request_by_the_method_that_is_overridden() -> None:

@@ -7,20 +7,19 @@ from proxy import model
 from proxy.errors.programs import OpenFailedKind, ProgramNotStartedKind
 from proxy.errors.upstream import UpstreamLost
 from proxy.upstream import frames
-from proxy.userstring import parse
+from tests.fakes.visits import visit_of
 
 
 @pytest.fixture
-def principal() -> model.Principal:
+def visit() -> model.Visit:
     peer = model.Peer(model.ConnId("c"), "192.0.2.7", 4711, "192.0.2.1", 22)
-    attempt = model.LoginAttempt(peer, parse("alice+dev+user=postgres"))
-    return model.Principal(attempt, model.User("alice"), "SHA256:x")
+    return visit_of("alice+dev+user=postgres", peer=peer)
 
 
-def test_a_program_is_asked_for_with_all_that_the_channel_said(principal: model.Principal) -> None:
+def test_a_program_is_asked_for_with_all_that_the_channel_said(visit: model.Visit) -> None:
     pty = model.Pty("xterm", model.WindowSize(80, 24, 640, 480), {53: 1})
     spec = model.ProgramSpec(model.Exec("id"), {"LANG": "C"}, pty, "agent-1", user_rc=True)
-    assert frames.start(spec, principal, "p1") == pb.RunInput(
+    assert frames.start(spec, visit, "p1") == pb.RunInput(
         start=pb.Start(
             exec="id",
             env={"LANG": "C"},
@@ -38,8 +37,8 @@ def test_a_program_is_asked_for_with_all_that_the_channel_said(principal: model.
     )
 
 
-def test_a_shell_without_anything_is_still_a_shell(principal: model.Principal) -> None:
-    message = frames.start(model.ProgramSpec(model.Shell()), principal, "p").start
+def test_a_shell_without_anything_is_still_a_shell(visit: model.Visit) -> None:
+    message = frames.start(model.ProgramSpec(model.Shell()), visit, "p").start
     assert message.WhichOneof("kind") == "shell"
     assert not message.HasField("pty")
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from proxy.access.policy import Bounds, Due
 from proxy.errors.stores import UserNotFound
 from proxy.errors.upstream import Unreachable
 from proxy.errors.workspaces import ClusterUnavailable
@@ -17,6 +16,7 @@ from proxy.settings import WorkspaceSettings
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import WorkspaceKeeper
+from proxy.workspaces.lifetimes import Bounds, Due
 
 HOUR = 3600.0
 NAME = WorkspaceName("alice-0123456789")

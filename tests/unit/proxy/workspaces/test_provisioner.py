@@ -10,7 +10,7 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.model import Endpoint, Principal, User, WorkspaceName
+from proxy.model import Endpoint, User, Visit, WorkspaceName
 from proxy.settings.blueprints import BlueprintSettings, PersonRule, RepositorySettings
 from proxy.userstring import parse, workspace_name
 from proxy.workspaces.backend import (
@@ -24,8 +24,9 @@ from proxy.workspaces.backend import (
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces, check_account
 from proxy.workspaces.repositories import Repositories
+from tests.fakes.visits import with_user
 
-MakePrincipal = Callable[[str], Principal]
+MakeVisit = Callable[[str], Visit]
 
 
 class RecordingBackend:
@@ -66,12 +67,12 @@ class RecordingBackend:
 
 
 @pytest.fixture
-def principal(principal: MakePrincipal) -> MakePrincipal:
+def visit(visit: MakeVisit) -> MakeVisit:
     """Makes a user as the directory knows one."""
 
-    def make(text: str) -> Principal:
-        who = principal(text)
-        return replace(who, user=replace(who.user, id=f"id-of-{who.user.name}"))
+    def make(text: str) -> Visit:
+        who = visit(text)
+        return with_user(who, replace(who.owner, id=f"id-of-{who.owner.name}"))
 
     return make
 
@@ -97,7 +98,7 @@ def workspaces(tmp_path: Path, backend: RecordingBackend) -> Workspaces:
     return Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings())
 
 
-async def ensured(workspaces: Workspaces, who: Principal) -> Endpoint:
+async def ensured(workspaces: Workspaces, who: Visit) -> Endpoint:
     return await workspaces.ensure(await workspaces.request_of(who), print)
 
 
@@ -116,13 +117,13 @@ async def ensured(workspaces: Workspaces, who: Principal) -> Endpoint:
 async def test_a_user_string_means_one_workspace(
     workspaces: Workspaces,
     backend: RecordingBackend,
-    principal: MakePrincipal,
+    visit: MakeVisit,
     text: str,
     name: str,
     blueprint: str,
     may_create: bool,
 ) -> None:
-    endpoint = await ensured(workspaces, principal(text))
+    endpoint = await ensured(workspaces, visit(text))
     assert endpoint.workspace == name
     (asked,) = backend.asked
     assert (asked.name, asked.user.name, asked.blueprint.name, asked.may_create) == (
@@ -158,13 +159,13 @@ async def test_a_user_string_means_one_workspace(
 async def test_a_refusal_says_what_there_is(
     workspaces: Workspaces,
     backend: RecordingBackend,
-    principal: MakePrincipal,
+    visit: MakeVisit,
     text: str,
     error: type[Exception],
     sentence: str,
 ) -> None:
     with pytest.raises(error) as caught:
-        await ensured(workspaces, principal(text))
+        await ensured(workspaces, visit(text))
     assert sentence in str(caught.value)
     assert backend.asked == []
 
@@ -185,10 +186,8 @@ def test_a_backend_without_account_offers_none() -> None:
     check_account("", Blueprint(name="dev"), own="")
 
 
-async def test_the_blueprint_in_effect_can_be_asked_for(
-    workspaces: Workspaces, principal: MakePrincipal
-) -> None:
-    assert (await workspaces.request_of(principal("alice+data"))).blueprint.accounts == ("postgres",)
+async def test_the_blueprint_in_effect_can_be_asked_for(workspaces: Workspaces, visit: MakeVisit) -> None:
+    assert (await workspaces.request_of(visit("alice+data"))).blueprint.accounts == ("postgres",)
 
 
 class RepositoryFiles:
@@ -204,14 +203,14 @@ class RepositoryFiles:
 
 
 async def test_a_repository_s_workspace_is_found_again_by_its_name(
-    tmp_path: Path, backend: RecordingBackend, principal: MakePrincipal
+    tmp_path: Path, backend: RecordingBackend, visit: MakeVisit
 ) -> None:
     (tmp_path / "base.yaml").write_text("abstract: true\n")
     settings = BlueprintSettings(repository=RepositorySettings(base="base", provider="github"))
     repositories = Repositories(settings.repository, RepositoryFiles())
     backend.features = Features(repositories=True)
     these = Workspaces(DirectoryCatalog(tmp_path), backend, settings, repositories=repositories)
-    await ensured(these, principal("alice+repo=o/p+ref=v1"))
+    await ensured(these, visit("alice+repo=o/p+ref=v1"))
     (asked,) = backend.asked
     assert asked.name == workspace_name(parse("alice+repo=o/p+ref=v1"), "base")
     assert asked.blueprint.description == "o/p at v1"
@@ -223,7 +222,7 @@ async def test_a_repository_s_workspace_is_found_again_by_its_name(
         user_string="alice+repo=o/p+ref=v1",
         owner="id-of-alice",
     )
-    await ensured(these, principal("alice+pod=ws"))
+    await ensured(these, visit("alice+pod=ws"))
     named = backend.asked[-1]
     assert (named.name, named.may_create) == ("ws", False)
     assert named.blueprint == asked.blueprint
@@ -232,15 +231,15 @@ async def test_a_repository_s_workspace_is_found_again_by_its_name(
 
 
 async def test_the_default_is_that_of_the_first_rule(
-    tmp_path: Path, backend: RecordingBackend, principal: MakePrincipal
+    tmp_path: Path, backend: RecordingBackend, visit: MakeVisit
 ) -> None:
     (tmp_path / "gpu.yaml").write_text("")
     rules = (PersonRule(users=("bob",), default="dev"), PersonRule(default="gpu", max_workspaces=3))
     these = Workspaces(DirectoryCatalog(tmp_path), backend, BlueprintSettings(rules=rules))
-    await ensured(these, principal("alice"))
+    await ensured(these, visit("alice"))
     assert backend.asked[0].blueprint.name == "gpu"
     backend.records["more"] = WorkspaceRecord(
         WorkspaceName("more"), "alice", "gpu", datetime.now(UTC), owner="id-of-alice"
     )
     with pytest.raises(Refused, match="you may have 3 workspaces and have mine"):
-        await ensured(these, principal("alice"))
+        await ensured(these, visit("alice"))

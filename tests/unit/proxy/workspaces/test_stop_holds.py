@@ -4,14 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from proxy.access.policy import held_for
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import EXIT_REFUSED, exit_status_of
 from proxy.errors.programs import WorkspaceHeld
 from proxy.model import User, WorkspaceName
 from proxy.userstring import parse
 from proxy.workspaces.backend import Stop, WorkspaceRequest
-from proxy.workspaces.stop_holds import ago, check_hold, duration
+from proxy.workspaces.stop_holds import ago, check_hold, duration, held_for
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 

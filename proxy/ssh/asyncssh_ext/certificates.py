@@ -21,7 +21,7 @@ from proxy.errors import SettingsError
 from proxy.errors.stores import KeyInvalid
 from proxy.identity.keys import KEY_FIELDS, check_offered
 from proxy.identity.sshwire import WireReader
-from proxy.model import Credential
+from proxy.model import CertificateProof
 
 _USER_CERTIFICATE = 1
 _AUTHORITY_SIGNATURES = frozenset(
@@ -83,14 +83,9 @@ def decode(blob: bytes) -> SSHOpenSSHCertificate | None:
     return None if certificate.is_x509_chain else cast(SSHOpenSSHCertificate, certificate)
 
 
-def key_id(certificate: SSHOpenSSHCertificate) -> str:
-    """Give what the authority wrote about the certificate, for logs and events."""
-    return certificate._key_id or "unnamed"  # never empty: that means a plain key
-
-
-def credential_of(certificate: SSHOpenSSHCertificate) -> Credential:
-    """Return what a list of revoked keys can name of a certificate."""
-    return Credential(
+def proof_of(certificate: SSHOpenSSHCertificate) -> CertificateProof:
+    """Return what is recorded of a certificate, and compared with lists of revoked keys."""
+    return CertificateProof(
         certificate.key.public_data,
         certificate.signing_key.public_data,
         certificate._serial,

@@ -4,7 +4,7 @@ import asyncssh
 import pytest
 
 from proxy.errors import SettingsError
-from proxy.ssh.certificates import read_authorities
+from proxy.ssh.asyncssh_ext.certificates import read_authorities
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""The road of a forward: its record, the workspace's end, the client's end, and the bytes between them.
+
+Knows neither SSH nor gRPC: the side that began a forward gives two functions, one for each end.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+
+from proxy.access.relay import Inbound, Outbound, relay_connection
+from proxy.errors import FairleadError
+from proxy.errors.programs import Refused
+from proxy.sessions.live import LiveProgram
+from proxy.sessions.records import End, EndReason
+from proxy.upstream.client import Link
+from proxy.upstream.streams import Connection
+
+Opening = AbstractAsyncContextManager[tuple[Connection, Link]]
+"""The workspace's end of a forward, while inside; see `Gateway.dial` and `Gateway.accept`."""
+
+
+class ClientRefused(Exception):
+    """A connection that the client did not take; the message is the client's reason."""
+
+
+async def carry(
+    opening: Opening,
+    meet: Callable[[], Awaitable[None]],
+    *,
+    record: LiveProgram,
+    inbound: Inbound,
+    outbound: Outbound,
+) -> None:
+    """Open the workspace's end, then the client's, and carry bytes until both directions have ended.
+
+    `meet` returns when the client's end stands. The record ends with the forward, with the reason.
+
+    Raises: FairleadError when the workspace's end cannot be had, or breaks; ClientRefused from `meet`.
+    """
+    try:
+        async with opening as (connection, link):
+            await meet()
+            await relay_connection(connection, inbound, outbound, link.max_frame_bytes)
+            record.ended(End(EndReason.CLOSED))
+    except FairleadError as exc:
+        reason = EndReason.REFUSED if isinstance(exc, Refused) else EndReason.FAILED
+        record.ended(End(reason, f"{exc.code}: {exc}"))
+        raise
+    except ClientRefused as exc:
+        record.ended(End(EndReason.FAILED, f"the client refused it: {exc}"))
+        raise
+    finally:
+        record.ended(End(EndReason.LEFT))  # cancelled; every other end is on record already

@@ -1,0 +1,55 @@
+"""A connection whose user is logged in, as its channels see it."""
+
+import itertools
+from dataclasses import dataclass, field
+
+from structlog.stdlib import BoundLogger
+
+from proxy.access.gateway import Gateway
+from proxy.aio import TaskOwner
+from proxy.model import ConnId, Visit
+from proxy.sessions.live import LiveConnection
+from proxy.settings import ConnectionSettings, RelaySettings
+from proxy.ssh.asyncssh_ext.connection import ServerConnection
+from proxy.ssh.openings import Openings
+
+_listener_ids = itertools.count(1)
+
+
+@dataclass(slots=True)
+class Served:
+    """All that a channel needs of its connection; made at login, once a connection.
+
+    Only `visit` changes: it is replaced when the groups of the user do. A channel that is open keeps the one
+    that it was opened with.
+    """
+
+    conn_id: ConnId
+    proxy_id: str
+    conn: ServerConnection
+    tasks: TaskOwner
+    """Of the connection: they end with it."""
+    log: BoundLogger
+    visit: Visit
+    live: LiveConnection
+    """The record of the connection."""
+    gateway: Gateway
+    limits: ConnectionSettings
+    relay: RelaySettings
+    openings: Openings
+    _has_logged_limit: bool = field(default=False, init=False)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more channel may be there, counted from its request to its last close."""
+        return self.conn.channels_held < self.limits.max_channels
+
+    def log_no_room(self, target: str) -> None:
+        """Log the first channel of a connection that is one too many; more would be a line each."""
+        if not self._has_logged_limit:
+            self._has_logged_limit = True
+            self.log.warning("too many channels", channels=self.conn.channels_held, target=target)
+
+    def new_listener_id(self) -> str:
+        """Return an id for a listener that is unique within its workspace, for every proxy."""
+        return f"{self.proxy_id}-{self.conn_id}-{next(_listener_ids)}"
