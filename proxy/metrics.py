@@ -67,3 +67,10 @@ RECORDING_LOST_BYTES = Counter(
     "Bytes that recordings left out while storage was down.",
     registry=REGISTRY,
 )
+
+WEB_REQUESTS = Counter(
+    "fairlead_web_requests",
+    "Requests of the web half by the class of their answer; upgraded ones are WebSockets.",
+    ("outcome",),
+    registry=REGISTRY,
+)

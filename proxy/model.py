@@ -120,7 +120,17 @@ class WebSession:
         return "" if self.proof is None else self.proof.fingerprint
 
 
-Credential = KeyProof | CertificateProof | WebSession
+@dataclass(frozen=True, slots=True)
+class Anonymous:
+    """No credential: a visitor of a public app."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Empty."""
+        return ""
+
+
+Credential = KeyProof | CertificateProof | WebSession | Anonymous
 
 
 def _fingerprint(key: bytes) -> str:
@@ -146,6 +156,10 @@ class Principal:
         if not isinstance(self.credential, CertificateProof):
             return ""
         return self.credential.key_id or "unnamed"
+
+
+VISITOR = User("")
+"""The user of a principal whose credential is Anonymous."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
 
@@ -28,7 +28,7 @@ from proxy.model import (
 )
 from proxy.recording.recorder import Recorder
 from proxy.recording.service import Recordings
-from proxy.sessions.live import LiveProgram
+from proxy.sessions.live import Traffic
 from proxy.upstream.client import Link, Links
 from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report, WorkspaceRequest
@@ -70,6 +70,15 @@ class Running(NamedTuple):
     """Of what the person sees and types; None: it is not recorded."""
     splash: str
     """What the blueprint wants shown before the first prompt."""
+
+
+class ForwardRecord(Protocol):
+    """The record of a forward, as far as its recording needs it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def traffic(self) -> Traffic: ...
 
 
 class Gateway:
@@ -158,7 +167,7 @@ class Gateway:
 
     @asynccontextmanager
     async def dial(
-        self, visit: Visit, target: Target, record: LiveProgram
+        self, visit: Visit, target: Target, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect from inside the workspace; broken off on leaving unless both directions ended.
 
@@ -167,6 +176,25 @@ class Gateway:
             be carried unrecorded.
         """
         _require(policy.may_dial(visit, target))
+        async with self._dial(visit, target, record) as dialled:
+            yield dialled
+
+    @asynccontextmanager
+    async def open_app(
+        self, visit: Visit, target: Target, share: str, record: ForwardRecord
+    ) -> AsyncIterator[tuple[Connection, Link]]:
+        """Connect to an app that the blueprint declares at `target` and shares as `share` says.
+
+        Raises: as `dial`.
+        """
+        _require(policy.may_open(visit, share))
+        async with self._dial(visit, target, record) as dialled:
+            yield dialled
+
+    @asynccontextmanager
+    async def _dial(
+        self, visit: Visit, target: Target, record: ForwardRecord
+    ) -> AsyncIterator[tuple[Connection, Link]]:
         async with AsyncExitStack() as stack:
             request = await self._workspaces.request_of(visit)
             recording = self._recorded(visit, request.blueprint, str(target), record)
@@ -213,7 +241,7 @@ class Gateway:
 
     @asynccontextmanager
     async def accept_recorded(
-        self, visit: Visit, link: Link, connection_id: str, target: str, record: LiveProgram
+        self, visit: Visit, link: Link, connection_id: str, target: str, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Claim a connection, and record it when a rule says so; `target` is what was listened at.
 
@@ -228,7 +256,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _recorded(
-        self, visit: Visit, blueprint: Blueprint, target: str, record: LiveProgram
+        self, visit: Visit, blueprint: Blueprint, target: str, record: ForwardRecord
     ) -> AsyncIterator[None]:
         recorder = await self._recordings.forward(visit, target, blueprint, record.id, record.traffic)
         async with nullcontext() if recorder is None else recorder:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from proxy.model import (
     ALLOWED,
+    VISITOR,
     Bind,
     Decision,
     Exec,
@@ -78,6 +79,11 @@ def may_dial(visit: Visit, target: Target) -> Decision:
     return _is_owner(visit)
 
 
+def may_open(visit: Visit, share: str) -> Decision:
+    """Decide whether an app may be reached: by its owner, and a `public` one by every visitor."""
+    return ALLOWED if share == "public" else _is_owner(visit)
+
+
 def may_listen(visit: Visit, bind: Bind) -> Decision:
     """Decide whether connections to `bind` in the workspace may be brought to the client: of its owner.
 
@@ -94,5 +100,7 @@ def may_accept(visit: Visit) -> Decision:
 
 
 def _is_owner(visit: Visit) -> Decision:
+    if visit.actor is VISITOR:
+        return NOT_THE_OWNER
     same = (visit.actor.id, visit.actor.name) == (visit.owner.id, visit.owner.name)
     return ALLOWED if same else NOT_THE_OWNER

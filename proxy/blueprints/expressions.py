@@ -40,8 +40,8 @@ _VARIABLES = {
 
 _JSON = frozenset({"STRING", "INT", "UINT", "DOUBLE", "BOOL", "NULL", "NULL_TYPE", "LIST", "MAP", "DYN"})
 
-FIXED = frozenset({"name", "template", "abstract", "access", "quota"})
-"""Decide who may have a blueprint at all; they are the same for everybody."""
+FIXED = frozenset({"name", "template", "abstract", "access", "quota", "apps"})
+"""Decide who may have a blueprint at all, or open an app of it; they are the same for everybody."""
 
 Programs = Mapping[Location, Program]
 

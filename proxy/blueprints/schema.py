@@ -17,6 +17,7 @@
     idle_stop_s: 3600                # 0: never
     limits: {programs: 512, connections: 4096, listeners: 64}
     record: [shell, exec, sftp, forward]                     # besides what the settings want recorded
+    apps: {lab: {title: JupyterLab, listen: {port: 8888}, share: owner}}
     image: registry.example.com/dev:1                        # this and the rest: of a cluster
     resources: {requests: {cpu: 500m}, limits: {memory: 4Gi, nvidia.com/gpu: 1}}
     storages: {home: {kind: home, size: 20Gi}}
@@ -34,6 +35,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from proxy.blueprints.apps import App, Slug
 from proxy.blueprints.pod import Network, Node, Resources, Security, Storage
 from proxy.blueprints.values import (
     AbsolutePath,
@@ -138,6 +140,8 @@ class Blueprint(Part):
     limits: Limits = Limits()
     record: tuple[Literal["shell", "exec", "sftp", "forward"], ...] = ()
     """Recorded besides what the installation's rules say, which no blueprint can take away."""
+    apps: Mapping[Slug, App] = {}
+    """Web apps by slug, each shown on an origin of its own. Never computed: the same for all users."""
 
     image: Image | None = None
     """None takes the backend's default image."""

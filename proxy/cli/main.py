@@ -118,16 +118,22 @@ def _options(
 @app.command()
 def run(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAnyUser = False) -> None:
     """Try it on this machine: authorise your keys, serve, and print the ssh line to type."""
-    settings: Settings = context.obj.to_serve(listen, anyone_any_user)
     from proxy.cli import quickstart
     from proxy.process import serve as application
+
+    settings: Settings = quickstart.with_web(context.obj.to_serve(listen, anyone_any_user))
 
     async def program() -> None:
         prepared = await quickstart.prepare(settings)
         await application.serve(
             settings,
-            on_ready=lambda host, port, keys: quickstart.announce(
-                prepared, host, port, keys.fingerprints, keys.public_lines
+            on_ready=lambda host, port, keys, web: quickstart.announce(
+                prepared,
+                host,
+                port,
+                keys.fingerprints,
+                keys.public_lines,
+                apps=web.apps_of(prepared.user, prepared.blueprint) if web else (),
             ),
         )
 

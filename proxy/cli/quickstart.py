@@ -36,6 +36,9 @@ from proxy.settings import Settings, split_address
 SSH_AGENT_TIMEOUT_S = 5.0
 """An ssh-agent that asks its owner, or one behind a dead connection, must not keep us from starting."""
 
+_WEB_LISTEN = "127.0.0.1:8022"
+"""Where apps are shown, unless it is taken: then any free port."""
+
 _DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")  # ssh_config(5)
 
 _DEV_BLUEPRINT = """\
@@ -43,6 +46,13 @@ _DEV_BLUEPRINT = """\
 # env, accept_env, shell, init, forward, splash, accounts, idle_stop_s, limits.
 name: dev
 description: a shell of this machine
+# Ports of common development servers: what listens there, started over SSH, has an address in the browser.
+# `share: public` beside `listen` opens an app to all who reach the web half.
+apps:
+  node: {title: port 3000, listen: {port: 3000}}
+  vite: {title: port 5173, listen: {port: 5173}}
+  http: {title: port 8000, listen: {port: 8000}}
+  lab: {title: port 8888, listen: {port: 8888}}
 """
 
 
@@ -113,14 +123,38 @@ async def prepare(settings: Settings) -> Prepared:
     )
 
 
+def with_web(settings: Settings) -> Settings:
+    """Serve web apps on loopback where the settings do not say where, and not that they are off."""
+    if "listen" in settings.web.model_fields_set:
+        return settings
+    listen = _WEB_LISTEN
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(split_address(_WEB_LISTEN))
+        except OSError:
+            listen = _WEB_LISTEN.rpartition(":")[0] + ":0"
+    return settings.model_copy(update={"web": settings.web.model_copy(update={"listen": listen})})
+
+
 def announce(
-    prepared: Prepared, host: str, port: int, fingerprints: Sequence[str], host_keys: Sequence[str]
+    prepared: Prepared,
+    host: str,
+    port: int,
+    fingerprints: Sequence[str],
+    host_keys: Sequence[str],
+    apps: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Say on stdout how to connect; `host_keys` are lines as known_hosts wants them."""
+    """Say on stdout how to connect; `host_keys` are lines as known_hosts wants them.
+
+    `apps` are titles and addresses of web apps.
+    """
     known_hosts = _own_known_hosts(prepared.home, host, port, host_keys)
     line = ssh_line(prepared, host, port, known_hosts=known_hosts, near=Path.cwd())
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    width = max((len(url) for _, url in apps), default=0)
     facts = {
+        **({"web": "\n".join(f"{url:{width}}  {title}" for title, url in apps)} if apps else {}),
         "user": f"{prepared.user}, with {prepared.keys}",
         "host keys": "\n".join(fingerprints),
         "state": _near(prepared.home, Path.cwd()),

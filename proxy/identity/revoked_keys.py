@@ -19,7 +19,7 @@ import structlog
 from proxy.errors import SettingsError
 from proxy.identity import krl
 from proxy.identity.sshwire import WireInvalid
-from proxy.model import Credential, WebSession
+from proxy.model import CertificateProof, Credential, KeyProof, WebSession
 
 _log = structlog.get_logger("keys")
 
@@ -115,9 +115,12 @@ class RevocationLists:
     lists: tuple[krl.RevokedKeys | None, ...] = ()
 
     def of(self, credential: Credential) -> Revocation:
-        """Return what the lists say of a credential; of a browser session, what they say of its SSH key."""
+        """Return what the lists say of a credential; of a browser session, what they say of its SSH key.
+
+        A credential without a key is good.
+        """
         proof = credential.proof if isinstance(credential, WebSession) else credential
-        if proof is None:
+        if not isinstance(proof, KeyProof | CertificateProof):
             return Revocation.GOOD
         if any(one is not None and one.revokes(proof) for one in self.lists):
             return Revocation.REVOKED

@@ -12,6 +12,7 @@ from proxy import tuning
 from proxy.access.authentication import Logins, key_event
 from proxy.access.gateway import Gateway
 from proxy.access.revocation import Watch
+from proxy.aio import TaskOwner
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
 from proxy.http.handover import ALONE, Peers
@@ -32,6 +33,7 @@ from proxy.process.assemble.reserved import own_of
 from proxy.process.assemble.sessions import open_sessions
 from proxy.process.assemble.shared import open_buckets
 from proxy.process.assemble.trust import open_trust, uses_tcp
+from proxy.process.assemble.web import Around, Web, open_web
 from proxy.process.health import Health
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
@@ -40,7 +42,7 @@ from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
 from proxy.shared.page_registry import Replicas
-from proxy.ssh import hostkeys
+from proxy.ssh import hostkeys, proxyprotocol
 from proxy.ssh.connection import ConnectionSections
 from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
@@ -54,8 +56,8 @@ from proxy.workspaces.start_events import tell_stopped
 
 _log = structlog.get_logger("app")
 
-Ready = Callable[[str, int, hostkeys.HostKeys], None]
-"""Called once with host, port and host keys when connections are accepted."""
+Ready = Callable[[str, int, hostkeys.HostKeys, Web | None], None]
+"""Called once with host, port, host keys and the web half when connections are accepted."""
 
 
 async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
@@ -69,21 +71,27 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
-        listener, keys, health = await _build(settings, stack)
+        listener, keys, health, web = await _build(settings, stack)
         host, port = listener.address
         health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
         if on_ready is not None:
-            on_ready(host, port, keys)
+            on_ready(host, port, keys, web)
         tuning.settle_heap()
         await stop.wait()
         health.set_ready(False)
         _log.info("shutting down", drain_s=settings.health.drain_s, grace_s=settings.shutdown_grace_s)
         await asyncio.sleep(settings.health.drain_s)
+        closing = TaskOwner("closing")
+        if web is not None:
+            closing.spawn(web.close(settings.shutdown_grace_s), name="web")
         await listener.close(settings.shutdown_grace_s)
+        await closing.close(grace_s=1)
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, hostkeys.HostKeys, Health]:
+async def _build(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[Listener, hostkeys.HostKeys, Health, Web | None]:
     settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = hostkeys.load_or_create(settings.host_key_dir)
     directory, database, auditor = await _open_directory(settings, stack)
@@ -134,8 +142,13 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     stack.push_async_callback(keeper.close)
     accounts.start(door.providers, door.issuers, partial(_connected, listener))
     stack.push_async_callback(_start_watch(settings, directory, bus, listener, revocations).close)
+    web = await open_web(
+        settings.web,
+        Around(gateway, workspaces, backend, directory, catalog, _read_header, guard.is_banned),
+        stack,
+    )
     await listener.open()
-    gateway.reserve(own_of(settings, {listener.address[1], *door.ports}))
+    gateway.reserve(own_of(settings, {listener.address[1], *door.ports, *({web.port} if web else ())}))
     health = _health(settings, listener, links, bus, door, tracker, guard)
     health.add_problem(
         "fairlead_directory_in_doubt",
@@ -144,7 +157,18 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(health.close)
     await health.open()
-    return listener, keys, health
+    return listener, keys, health, web
+
+
+def _read_header(data: bytes, max_bytes: int) -> tuple[int, str] | None:
+    """Read a PROXY protocol header for the web half. Raises: ValueError."""
+    try:
+        header = proxyprotocol.parse(data, max_bytes)
+    except proxyprotocol.HeaderInvalid as exc:
+        raise ValueError(str(exc)) from None
+    if header is None:
+        return None
+    return header.size, "" if header.addresses is None else header.addresses.client[0]
 
 
 def _listener_settings(settings: Settings) -> ListenerSettings:

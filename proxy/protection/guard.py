@@ -109,6 +109,10 @@ class Guard:
         """Count the sources that are banned now."""
         return len(self._bans.all())
 
+    def is_banned(self, address: str) -> bool:
+        """Tell whether an address is banned now, whatever credit it has."""
+        return not is_in(address, self._allowed) and self._bans.find(source_of(address)) is not None
+
     def accept(self, address: str) -> Visitor | str:
         """Hear a connection, or give in a word why not."""
         now, source = _now(), source_of(address)

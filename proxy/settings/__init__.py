@@ -25,6 +25,7 @@ from proxy.settings.protection import ProtectionSettings, ProxyProtocolSettings
 from proxy.settings.recording import RecordingSettings
 from proxy.settings.sessions import SessionSettings
 from proxy.settings.trust import TrustSettings
+from proxy.settings.web import WebSettings
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -278,6 +279,7 @@ class Settings(_Section):
     sessions: SessionSettings = SessionSettings()
     recording: RecordingSettings = RecordingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
     @field_validator("listen")
@@ -290,6 +292,8 @@ class Settings(_Section):
     def _health_has_an_address(self) -> "Settings":
         if self.health.listen:
             split_address(self.health.listen)
+        if self.web.listen:
+            split_address(self.web.listen)
         return self
 
     @model_validator(mode="after")

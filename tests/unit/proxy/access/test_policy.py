@@ -6,6 +6,8 @@ import pytest
 
 from proxy.access import policy
 from proxy.model import (
+    VISITOR,
+    Anonymous,
     Exec,
     KeyProof,
     Principal,
@@ -70,6 +72,8 @@ RECYCLED = Visit(Principal(PEER, User("alice", id="3"), KeyProof(KEY)), ALICE, O
 """A later user of the same name."""
 WITHOUT_IDS = Visit(Principal(PEER, User("bob"), KeyProof(KEY)), User("alice"), OWN.address)
 BROWSER = Visit(Principal(PEER, ALICE, WebSession("session")), ALICE, OWN.address)
+STRANGER = Visit(Principal(PEER, VISITOR, Anonymous()), ALICE, OWN.address)
+STRANGER_OF_NONE = Visit(Principal(PEER, VISITOR, Anonymous()), VISITOR, OWN.address)
 PAIRED = Visit(Principal(PEER, ALICE, WebSession("session", KeyProof(KEY))), ALICE, OWN.address)
 
 TARGET = TcpTarget("localhost", 8080)
@@ -83,6 +87,7 @@ ASKED = {
     "listen at a port": lambda visit: policy.may_listen(visit, TARGET),
     "listen for an ssh-agent": lambda visit: policy.may_listen(visit, SshAgentBind("a.sock")),
     "accept": policy.may_accept,
+    "open an app": lambda visit: policy.may_open(visit, "owner"),
 }
 
 
@@ -90,7 +95,7 @@ ASKED = {
 def test_a_workspace_is_its_owner_s(asked: str) -> None:
     assert ASKED[asked](OWN)
     assert ASKED[asked](PAIRED)
-    for other in (OTHERS, RECYCLED, WITHOUT_IDS):
+    for other in (OTHERS, RECYCLED, WITHOUT_IDS, STRANGER, STRANGER_OF_NONE):
         assert ASKED[asked](other).reason == "this workspace belongs to another user"
 
 
@@ -109,3 +114,8 @@ def test_what_is_not_there_is_refused_with_what_is() -> None:
     assert policy.may_control(OWN, "workspace-burn").reason == (
         "no command 'workspace-burn'; there is workspace-start, workspace-status, workspace-stop"
     )
+
+
+def test_a_public_app_is_everybody_s() -> None:
+    for visit in (OWN, OTHERS, RECYCLED, STRANGER):
+        assert policy.may_open(visit, "public")

@@ -1,0 +1,132 @@
+"""Settings of the web half: where apps of workspaces are shown, and what one client of it may use up."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from proxy.addresses import Network, parse_networks
+
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_Count = Annotated[int, Field(ge=1, le=1_000_000)]
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class WebTlsSettings(_Section):
+    """TLS spoken by Fairlead itself. Without it an edge proxy speaks TLS, or the web half is plain HTTP."""
+
+    cert: Path | None = None
+    """PEM file with the certificate of `*.<apps_domain>` and what it needs to be trusted."""
+    key: Path | None = None
+    """PEM file with its private key."""
+    check_s: _Seconds = 10
+    """How often both files are looked at; changed ones serve the next connection. A pair that cannot be
+    loaded is logged and the last good one stays."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "WebTlsSettings":
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+
+class WebSettings(_Section):
+    """The HTTP front of apps; see docs/web.md."""
+
+    listen: str = ""
+    """`host:port`; empty: no web half. `fairlead run` takes 127.0.0.1:8022, or a free port when that is
+    taken."""
+    apps_domain: Annotated[
+        str,
+        Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$"),
+    ] = "localhost"
+    """Each app has the origin `<label>.<apps_domain>`. Best a registrable domain of its own, so that apps are
+    another site than everything else; browsers take names below `localhost` for this machine."""
+    public_scheme: Literal["http", "https"] | None = None
+    """Of the addresses that browsers use; None: `https` with `tls`, else `http`. Set `https` behind an edge
+    proxy that speaks TLS."""
+    public_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """Of the addresses that browsers use; None: the port of `listen`, or the scheme's own where
+    `public_scheme` is set."""
+    tls: WebTlsSettings = WebTlsSettings()
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and CIDR ranges of edge proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    From all others these fields are dropped."""
+    proxy_protocol: tuple[str, ...] = ()
+    """Addresses and CIDR ranges of load balancers that begin each connection with a PROXY protocol header,
+    versions 1 or 2. Their connections without one are closed."""
+    proxy_header_s: _Seconds = 3
+    """From accept to the end of that header."""
+    backlog: _Count = 1_024
+    max_head_bytes: Annotated[int, Field(ge=1_024, le=1024 * 1024)] = 64 * 1024
+    """Of one request or answer, request line and fields together. Browsers of users with many cookies send
+    more than 8 KiB."""
+    max_fields: Annotated[int, Field(ge=10, le=10_000)] = 200
+    """Header fields of one request or answer."""
+    max_target_bytes: Annotated[int, Field(ge=256, le=1024 * 1024)] = 16 * 1024
+    """Of the path and query of a request."""
+    head_s: _Seconds = 15
+    """From the first byte of a request head to its end; of the first one, and of a TLS handshake, from
+    accept. Bodies have no time limit."""
+    idle_s: _Seconds = 75
+    """A connection without a request is closed after this long."""
+    linger_s: _Seconds = 5
+    """What a client still sends after our last word on a connection is discarded for so long, so that the
+    client can read that word; then the connection is closed. Also the time for the closing handshake of a
+    WebSocket that Fairlead ends."""
+    half_closed_s: _Seconds = 60
+    """An upgraded connection of which one direction has ended is broken off after so long without bytes."""
+    max_connections: _Count = 10_000
+    """Client connections of one process; further ones are closed at once."""
+    max_connections_per_address: _Count = 512
+    """Of one address (an IPv6 /64 is one). Trusted proxies and load balancers are not limited by this."""
+    buffer_bytes: Annotated[int, Field(ge=16 * 1024, le=16 * 1024 * 1024)] = 256 * 1024
+    """Bytes that may wait in one direction of a connection before its sender is stopped."""
+    dial_s: _Seconds = 15
+    """From a request to a connection with its app, when the workspace runs."""
+    pool_size: Annotated[int, Field(ge=0, le=10_000)] = 32
+    """Idle connections kept for one app."""
+    pool_idle_s: _Seconds = 20
+    """For how long."""
+    index_s: _Seconds = 10
+    """How often the index of public apps learns of new users; blueprints are followed at once."""
+
+    @field_validator("trusted_proxies", "proxy_protocol")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_networks(value)
+        return value
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> "WebSettings":
+        if self.max_target_bytes >= self.max_head_bytes:
+            raise ValueError("max_target_bytes must be less than max_head_bytes")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of the addresses that browsers use."""
+        return self.public_scheme or ("http" if self.tls.cert is None else "https")
+
+    @property
+    def scheme_spoken(self) -> str:
+        """What is spoken on our own socket, whatever an edge proxy speaks before it."""
+        return "http" if self.tls.cert is None else "https"
+
+    def port(self, bound: int) -> int:
+        """Return the port of the addresses that browsers use; `bound` is the one that is listened on."""
+        if self.public_port is not None:
+            return self.public_port
+        return bound if self.public_scheme is None else _DEFAULT_PORTS[self.public_scheme]
+
+    @property
+    def trusted_networks(self) -> tuple[Network, ...]:
+        return parse_networks(self.trusted_proxies)
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        return parse_networks(self.proxy_protocol)

@@ -1,0 +1,100 @@
+"""Who may pass: the question that the front asks for every request, and the answer without a login."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.web.heads import Client, Field, Request
+from proxy.web.index import PublicIndex
+from proxy.web.origins import Host
+from proxy.web.road import Address
+
+RESERVED_PATH = b"/.fairlead"
+"""Below it every origin answers for Fairlead itself; no request for it ever reaches an app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, as the gate sees it."""
+
+    request: Request
+    host: Host
+    client: Client
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether the path is one of Fairlead's own."""
+        path = self.request.target.partition(b"?")[0]
+        return path == RESERVED_PATH or path.startswith(RESERVED_PATH + b"/")
+
+    @property
+    def is_navigation(self) -> bool:
+        """Whether a user opens a page: a GET that browsers mark as such, or one that asks for HTML."""
+        request = self.request
+        if request.method not in ("GET", "HEAD") or request.upgrade:
+            return False
+        mode = request.first(b"sec-fetch-mode")
+        if mode:
+            return mode == b"navigate" and request.first(b"sec-fetch-dest") in (b"document", b"")
+        return b"text/html" in request.first(b"accept")
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The request goes to an app."""
+
+    address: Address
+    is_public: bool = False
+    """Without a login: the app's own `Access-Control-*` fields are passed on."""
+    fields: tuple[Field, ...] = ()
+    """Added to the answer."""
+    actor: str = ""
+    """User who asks; empty without a login."""
+    tag: object = None
+    """The gate's own, by which it finds open upgrades again (`Front.upgraded`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The request is answered here."""
+
+    status: int
+    title: str
+    text: str = ""
+    """A sentence; shown escaped."""
+    fields: tuple[Field, ...] = ()
+    html: bytes = b""
+    """A whole page in place of title and text."""
+
+
+Verdict = Pass | Reply
+
+
+class Gate(Protocol):
+    """Decides about every request before anything is asked of a workspace."""
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """Say what becomes of a request. Raises: FairleadError when that cannot be found out now."""
+
+
+NOT_PUBLIC = Reply(
+    401,
+    "Not here without a login",
+    "There is no such app, or it is not public.",
+    ((b"WWW-Authenticate", b'Bearer realm="fairlead"'),),
+)
+"""The same words whether an app is absent, is not public, or nobody can have it."""
+
+
+class PublicGate:
+    """The gate without a login: public apps pass, everything else is refused in the same words."""
+
+    def __init__(self, index: PublicIndex) -> None:
+        self._index = index
+
+    async def decide(self, asked: Asked) -> Verdict:
+        if asked.is_reserved:
+            return Reply(404, "There is nothing here")
+        found = self._index.find(asked.host.label)
+        if found is None:
+            return NOT_PUBLIC
+        return Pass(Address(found.user, found.workspace, found.target, share="public"), is_public=True)

@@ -1,0 +1,290 @@
+"""The road to apps through the gateway: one dial from inside the workspace for each connection with an app.
+
+The only module of the web half that knows the gateway and its Visit.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from typing import Protocol, Self
+
+import structlog
+
+from proxy.access import policy
+from proxy.access.gateway import Gateway
+from proxy.aio import TaskOwner
+from proxy.errors import FairleadError
+from proxy.errors.programs import OpenFailed, OpenFailedKind
+from proxy.errors.upstream import UpstreamError
+from proxy.errors.workspaces import WorkspaceNotFound
+from proxy.identity.directory import Directory
+from proxy.model import VISITOR, Anonymous, ConnId, Peer, Principal, User, Visit, WorkspaceName
+from proxy.userstring import UserString
+from proxy.web.road import Address, Buffer, Receiver, Wire
+from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
+
+_log = structlog.get_logger("web")
+
+
+class Workspaces(Protocol):
+    """What decides which workspace is meant."""
+
+    async def request(self, user: User, value: UserString) -> WorkspaceRequest: ...
+
+
+class Stream(Protocol):
+    """A dialled connection, as the upstream gives it."""
+
+    async def read(self) -> memoryview: ...
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None: ...
+    async def write_eof(self) -> None: ...
+    async def abandon(self) -> None: ...
+    async def delivered(self) -> None: ...
+
+
+class GatewayRoad:
+    """One per process."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        workspaces: Workspaces,
+        backend: Backend,
+        directory: Directory,
+        *,
+        dial_s: float,
+        buffer_bytes: int,
+    ) -> None:
+        self._gateway = gateway
+        self._workspaces = workspaces
+        self._backend = backend
+        self._directory = directory
+        self._dial_s = dial_s
+        self._buffer_bytes = buffer_bytes
+        self._tasks = TaskOwner("web-road")
+
+    def __len__(self) -> int:
+        """Count connections with apps, tasks of each included."""
+        return len(self._tasks)
+
+    async def close(self) -> None:
+        """Break every connection off."""
+        await self._tasks.close()
+
+    async def open(self, address: Address, receiver: Receiver) -> Wire:
+        """Connect to an app of a workspace.
+
+        Raises: FairleadError, WorkspaceNotFound where the workspace does not run and must not be started.
+        """
+        opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
+        task = self._tasks.spawn(self._carry(address, receiver, opened), name=str(address.target))
+        try:
+            async with asyncio.timeout(self._dial_s):
+                return await opened
+        except TimeoutError:
+            task.cancel()
+            raise OpenFailed(OpenFailedKind.TIMED_OUT, "no connection in time") from None
+        except BaseException:
+            task.cancel()
+            raise
+
+    async def _carry(self, address: Address, receiver: Receiver, opened: "asyncio.Future[Wire]") -> None:
+        """Dial, then carry bytes until both directions have ended or the wire is aborted."""
+        wire: StreamWire | None = None
+        failure: Exception | None = None
+        try:
+            visit = await self._visit(address)
+            if not address.starts:
+                await self._require_running(visit)
+            record = _Record(visit.principal.client.conn_id)
+            dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
+                visit, address.target, address.share, record
+            )
+            async with dialling as (stream, link):
+                task = asyncio.current_task()
+                assert task is not None
+                wire = StreamWire(stream, receiver, link.max_frame_bytes, self._buffer_bytes, task.cancel)
+                record.wire = wire
+                if opened.done():
+                    return
+                opened.set_result(wire)
+                await asyncio.sleep(0)  # the opener has the wire before its first byte comes
+                await wire.carry()
+        except FairleadError as exc:
+            failure = exc
+            if not opened.done():
+                opened.set_exception(exc)
+        finally:
+            opened.cancel()
+            if wire is not None:
+                wire.is_over = True
+                receiver.connection_lost(failure)
+
+    async def _visit(self, address: Address) -> Visit:
+        """Say who asks, and whose workspace it is.
+
+        Raises: WorkspaceNotFound for an owner who is not there or may not log in; StoreError.
+        """
+        user = await self._directory.find(address.owner)
+        if user is None or not policy.may_login(user, datetime.now(UTC)):
+            raise WorkspaceNotFound(f"no user {address.owner} who may log in", user_message=_NOT_THERE)
+        peer = Peer(ConnId(f"web-{_number()}"), "", 0, "", 0)
+        principal = address.principal or Principal(peer, VISITOR, Anonymous())
+        return Visit(principal, user, address.workspace)
+
+    async def _require_running(self, visit: Visit) -> None:
+        request = await self._workspaces.request(visit.owner, visit.address)
+        record = await self._backend.find(WorkspaceName(request.name))
+        if record is None or record.phase is not WorkspacePhase.RUNNING:
+            raise WorkspaceNotFound(f"{request.name} does not run", user_message=_NOT_THERE)
+
+
+_NOT_THERE = "There is no such app at the moment"
+_numbers = iter(range(1, 2**62))
+
+
+def _number() -> int:
+    return next(_numbers)
+
+
+class Frames(Protocol):
+    """The link that a connection is on."""
+
+    max_frame_bytes: int
+
+
+class _Record:
+    """The record of one connection: its id, and what it has carried."""
+
+    def __init__(self, id_: str) -> None:
+        self.id = id_
+        self.wire: StreamWire | None = None
+
+    @property
+    def traffic(self) -> Self:
+        return self
+
+    @property
+    def from_client(self) -> int:
+        return self.wire.sent if self.wire is not None else 0
+
+    @property
+    def to_client(self) -> int:
+        return self.wire.received if self.wire is not None else 0
+
+
+class StreamWire:
+    """A stream that is read and written by tasks, as a transport that is called."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        receiver: Receiver,
+        frame_bytes: int,
+        buffer_bytes: int,
+        cancel: Callable[[], object],
+    ) -> None:
+        self._stream = stream
+        self._receiver = receiver
+        self._frame_bytes = frame_bytes
+        self._high, self._low = buffer_bytes, buffer_bytes // 4
+        self._cancel = cancel
+        self._pieces: deque[Buffer] = deque()
+        self._size = 0
+        self._has_eof = False
+        self._is_full = False
+        self._waiting = asyncio.Event()
+        self._reading = asyncio.Event()
+        self._reading.set()
+        self.is_over = False
+        self.sent = 0
+        """Bytes that were handed to the stream."""
+        self.received = 0
+
+    # ------------------------------------------------------------------------- as a transport
+
+    def write(self, data: Buffer) -> None:
+        self.writelines((data,))
+
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
+        if self.is_over or self._has_eof:
+            return
+        for piece in pieces:
+            self._pieces.append(piece)
+            self._size += len(piece)
+        self._waiting.set()
+        if self._size > self._high and not self._is_full:
+            self._is_full = True
+            self._receiver.pause_writing()
+
+    def write_eof(self) -> None:
+        self._has_eof = True
+        self._waiting.set()
+
+    def pause_reading(self) -> None:
+        self._reading.clear()
+
+    def resume_reading(self) -> None:
+        self._reading.set()
+
+    def abort(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._cancel()
+
+    # -------------------------------------------------------------------------------- its tasks
+
+    async def carry(self) -> None:
+        """Move bytes until both directions have ended. Raises: UpstreamError when one breaks."""
+        tasks = TaskOwner("web-wire")
+        up = tasks.spawn(self._send_all(), name="up")
+        try:
+            while len(data := await self._stream.read()):
+                self.received += len(data)
+                self._receiver.data_received(data)
+                if not self._reading.is_set():
+                    await self._reading.wait()
+            self._receiver.eof_received()
+            await asyncio.wait([up])
+            await self._stream.abandon()
+            await self._stream.delivered()
+        finally:
+            tasks.cancel()
+
+    async def _send_all(self) -> None:
+        try:
+            while True:
+                while self._pieces:
+                    pieces, size = self._cut()
+                    await self._stream.write(pieces, size)
+                    self.sent += size
+                    self._relieve()
+                if self._has_eof:
+                    await self._stream.write_eof()
+                    return
+                self._waiting.clear()
+                await self._waiting.wait()
+        except UpstreamError:
+            return  # the reader of the same stream sees the same end, and tells it
+
+    def _cut(self) -> tuple[list[Buffer], int]:
+        """Take what waits, as much as one frame holds."""
+        taken: list[Buffer] = []
+        size = 0
+        while self._pieces and size < self._frame_bytes:
+            piece = self._pieces.popleft()
+            if size + len(piece) > self._frame_bytes:
+                view = memoryview(piece)
+                self._pieces.appendleft(view[self._frame_bytes - size :])
+                piece = view[: self._frame_bytes - size]
+            taken.append(piece)
+            size += len(piece)
+        self._size -= size
+        return taken, size
+
+    def _relieve(self) -> None:
+        if self._is_full and self._size <= self._low:
+            self._is_full = False
+            self._receiver.resume_writing()

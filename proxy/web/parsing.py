@@ -1,0 +1,181 @@
+"""Heads and chunked bodies as httptools reads them; the only module that knows httptools.
+
+A parser is made for every message and sees no byte behind its head but those of a chunked body: httptools
+cannot be told that an answer belongs to a HEAD request, and would take the next answer for its body.
+"""
+
+from typing import Any
+
+import httptools
+from httptools import HttpRequestParser, HttpResponseParser
+
+from proxy.settings.web import WebSettings
+from proxy.web.heads import Answer, Field, HeadInvalid, Request, read_answer, read_request
+from proxy.web.road import Buffer
+
+_END = b"\r\n\r\n"
+
+
+class _Message:
+    """One message: its head, then its body where that is chunked."""
+
+    __slots__ = (
+        "_is_extra",
+        "_parser",
+        "_pieces",
+        "_reason",
+        "_silent_bytes",
+        "_size",
+        "_status",
+        "_tail",
+        "_target",
+        "fields",
+        "has_begun",
+        "is_complete",
+        "is_over",
+        "limits",
+        "trailers",
+    )
+    _broken: int
+    """Status of the answer to a message that cannot be read."""
+
+    def __init__(self, limits: WebSettings) -> None:
+        self.limits = limits
+        self.fields: list[Field] = []
+        self.trailers: list[Field] = []
+        self.has_begun = False
+        self.is_complete = False
+        """The head is complete."""
+        self.is_over = False
+        """A chunked body is complete."""
+        self._parser: Any = self._make_parser()
+        self._size = 0
+        self._tail = b""
+        self._target = b""
+        self._reason = b""
+        self._pieces: list[bytes] = []
+        self._silent_bytes = 0
+        self._is_extra = False
+
+    def _make_parser(self) -> Any:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------- callbacks of httptools
+
+    def on_url(self, part: bytes) -> None:
+        self._target += part
+
+    def on_status(self, part: bytes) -> None:
+        self._reason += part
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        fields = self.trailers if self.is_complete else self.fields
+        fields.append((name, value.strip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.is_complete = True
+
+    def on_message_begin(self) -> None:
+        self._is_extra = self.is_over
+
+    def on_body(self, part: bytes) -> None:
+        if not self._is_extra:
+            self._pieces.append(part)
+
+    def on_message_complete(self) -> None:
+        self.is_over = True
+
+    # ------------------------------------------------------------------------------- the head
+
+    def feed_head(self, data: bytes) -> int:
+        """Read on; gives how many bytes belonged to the head, which is all of them while it is incomplete.
+
+        Raises: HeadInvalid.
+        """
+        at = 0
+        while not self.is_complete and at < len(data):
+            at = self._feed_head(data, at)
+        return at
+
+    def _feed_head(self, data: bytes, at: int) -> int:
+        """Feed up to the end of the head, or to an empty line before it (RFC 9112 §2.2)."""
+        window = self._tail + data[at : at + self.limits.max_head_bytes + 1]
+        end = window.find(_END)
+        stop = (len(window) if end < 0 else end + len(_END)) - len(self._tail) + at
+        self._size += stop - at
+        if self._size > self.limits.max_head_bytes:
+            raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_head_bytes} bytes")
+        try:
+            self._parser.feed_data(data[at:stop])
+        except httptools.HttpParserUpgrade:
+            pass  # the head is complete; what to make of it is decided in `heads`
+        except httptools.HttpParserInvalidMethodError:
+            raise HeadInvalid(501, "this request method is not known here") from None
+        except httptools.HttpParserError as exc:
+            raise HeadInvalid(self._broken, f"this is no HTTP/1: {exc}") from None
+        if len(self.fields) > self.limits.max_fields:
+            raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_fields} fields")
+        self.has_begun = True
+        self._tail = window[max(0, stop - at + len(self._tail) - 3) :][:3] if not self.is_complete else b""
+        return stop
+
+    @property
+    def _too_large(self) -> int:
+        return 431 if self._broken == 400 else self._broken
+
+    def release(self) -> None:
+        """Let the parser go, which knows this message as this knows it: nothing else is read by it."""
+        self._parser = None
+
+    # ----------------------------------------------------------------------- a chunked body
+
+    def feed_chunked(self, data: Buffer) -> tuple[list[bytes], bool]:
+        """Read on in a chunked body; gives its content, and whether bytes follow its end.
+
+        Raises: HeadInvalid when it is none, or has more between two pieces of content than a head may have.
+        """
+        self._pieces = []
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._is_extra = True
+        except httptools.HttpParserError as exc:
+            if not self.is_over:
+                raise HeadInvalid(self._broken, f"the body is not chunked as it should be: {exc}") from None
+            self._is_extra = True
+        self._silent_bytes = 0 if self._pieces else self._silent_bytes + len(data)
+        if self._silent_bytes > self.limits.max_head_bytes or len(self.trailers) > self.limits.max_fields:
+            raise HeadInvalid(self._too_large, "more trailers or chunk extensions than a head may have")
+        return self._pieces, self._is_extra
+
+
+class RequestMessage(_Message):
+    """A request, read from a client."""
+
+    __slots__ = ()
+    _broken = 400
+
+    def _make_parser(self) -> Any:
+        return HttpRequestParser(self)
+
+    def head(self) -> Request:
+        """Return what the head means. Raises: HeadInvalid."""
+        if len(self._target) > self.limits.max_target_bytes:
+            raise HeadInvalid(414, f"a target has at most {self.limits.max_target_bytes} bytes")
+        method = self._parser.get_method().decode()
+        return read_request(method, self._target, self._parser.get_http_version(), self.fields)
+
+
+class AnswerMessage(_Message):
+    """An answer, read from an app."""
+
+    __slots__ = ()
+    _broken = 502
+
+    def _make_parser(self) -> Any:
+        return HttpResponseParser(self)
+
+    def head(self, to: Request) -> Answer:
+        """Return what the head of an answer to a request means. Raises: HeadInvalid."""
+        status = self._parser.get_status_code()
+        return read_answer(status, self._reason, self._parser.get_http_version(), self.fields, to)

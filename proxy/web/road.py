@@ -1,0 +1,80 @@
+"""What the web half needs of the rest: a byte stream to an app. Asks nothing about how it is carried.
+
+Both halves are those of an asyncio transport and its protocol, so that a TCP connection is one as it stands.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.model import Principal, Target
+from proxy.userstring import UserString
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an app listens, and in whose workspace."""
+
+    owner: str
+    """User whom the workspace belongs to."""
+    workspace: UserString
+    target: Target
+    share: str = "owner"
+    """Who may reach the app, as its blueprint says."""
+    principal: Principal | None = None
+    """The user who asks; None for a visitor without a login."""
+    starts: bool = False
+    """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+
+
+class Wire(Protocol):
+    """The sending half of a stream. Every method returns at once and is harmless after the end."""
+
+    def write(self, data: Buffer) -> None:
+        """Send bytes, which must not change afterwards."""
+
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
+        """Send pieces one behind the other."""
+
+    def write_eof(self) -> None:
+        """End this direction behind what was written; the other goes on."""
+
+    def pause_reading(self) -> None:
+        """Have no more bytes delivered; the sender is held up when what is under way is full."""
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+
+    def abort(self) -> None:
+        """Break the stream off; what was not sent yet is lost."""
+
+
+class Receiver(Protocol):
+    """The receiving half."""
+
+    def data_received(self, data: Buffer) -> None:
+        """Take bytes."""
+
+    def eof_received(self) -> bool | None:
+        """Learn that no more bytes come; true keeps the other direction open."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Learn of the end; called once, and last. None: both directions ended, or `abort` was called."""
+
+    def pause_writing(self) -> None:
+        """Write no more for now: too much waits."""
+
+    def resume_writing(self) -> None:
+        """Undo `pause_writing`."""
+
+
+class Road(Protocol):
+    """The way to apps."""
+
+    async def open(self, address: Address, receiver: Receiver) -> Wire:
+        """Connect to an app; `receiver` hears of the stream from then on.
+
+        Raises: FairleadError when the app cannot be reached; `receiver` then hears nothing.
+        """

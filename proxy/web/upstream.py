@@ -1,0 +1,337 @@
+"""Connections with apps: one answer at a time on each, kept for the next request when that is certain.
+
+A connection is used again only when the answer ended where its head said, nothing followed, the request was
+sent whole, and the app did not say that it closes. Bytes that come unasked break it off.
+"""
+
+import asyncio
+from collections import deque
+from enum import Enum
+from typing import Protocol
+
+from proxy.settings.web import WebSettings
+from proxy.web.heads import Answer, Body, Field, HeadInvalid, Request
+from proxy.web.parsing import AnswerMessage
+from proxy.web.road import Address, Buffer, Road, Wire
+
+_SURE_S = 1.0
+"""A connection that was idle for longer may be closed by its app at this moment: it is given to requests that
+can be repeated only."""
+
+
+class Sink(Protocol):
+    """Who waits for the answer."""
+
+    def answer_begun(self, answer: Answer) -> None: ...
+    def answer_body(self, data: Buffer) -> None: ...
+    def answer_over(self, trailers: list[Field]) -> None: ...
+    def answer_failed(self, reason: str) -> None: ...
+    def app_data(self, data: Buffer) -> None: ...
+    def app_eof(self) -> None: ...
+    def app_paused(self) -> None: ...
+    def app_resumed(self) -> None: ...
+
+
+class _State(Enum):
+    IDLE = "idle"
+    HEAD = "head"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+    SPLICED = "spliced"
+    ENDED = "ended"
+    """An answer is over and the connection is not to be used again."""
+    LOST = "lost"
+
+
+class AppConnection:
+    """One connection with an app; made by `Pool`."""
+
+    __slots__ = (
+        "_left",
+        "_limits",
+        "_message",
+        "_request",
+        "_sink",
+        "_state",
+        "_stays",
+        "address",
+        "has_answered",
+        "idle_since",
+        "is_reused",
+        "pool",
+        "wire",
+    )
+
+    def __init__(self, pool: "Pool", address: Address, limits: WebSettings) -> None:
+        self.pool = pool
+        self.address = address
+        self.wire: Wire
+        self.is_reused = False
+        self.has_answered = False
+        """Bytes of the answer to the request under way have come."""
+        self.idle_since = 0.0
+        self._limits = limits
+        self._state = _State.IDLE
+        self._sink: Sink | None = None
+        self._request: Request | None = None
+        self._message: AnswerMessage | None = None
+        self._left = 0
+        self._stays = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be asked here any more."""
+        return self._state in (_State.LOST, _State.ENDED)
+
+    def begin(self, request: Request, head: bytes, sink: Sink) -> None:
+        """Send the head of a request; its body is written to `wire` by the caller."""
+        self._request, self._sink = request, sink
+        self._state = _State.HEAD
+        self.has_answered = False
+        self._message = AnswerMessage(self._limits)
+        self.wire.write(head)
+
+    def end(self, *, reusable: bool) -> None:
+        """Let go of the connection behind an exchange; `reusable`: the request was sent whole."""
+        self._sink = self._request = None
+        if reusable and self._stays and self._state is _State.IDLE:
+            self.pool.give_back(self)
+        else:
+            self.abort()
+
+    def fade(self) -> None:
+        """End our direction behind what was written, and break off what the app has not ended in time."""
+        self._sink = self._request = self._message = None
+        self._state = _State.ENDED
+        self.wire.write_eof()
+        asyncio.get_running_loop().call_later(self._limits.linger_s, self.wire.abort)
+
+    def abort(self) -> None:
+        """Break the connection off."""
+        self._sink = self._request = self._message = None
+        self._state = _State.LOST
+        self.wire.abort()
+
+    # ------------------------------------------------------------------------- from the road
+
+    def data_received(self, data: Buffer) -> None:
+        """Take what the app sends."""
+        while True:
+            match self._state:
+                case _State.LENGTH:
+                    rest = self._take_length(data)
+                case _State.SPLICED if self._sink is not None:
+                    self._sink.app_data(data)
+                    return
+                case _State.CHUNKED:
+                    self._take_chunked(data)
+                    return
+                case _State.CLOSE if self._sink is not None:
+                    self._sink.answer_body(data)
+                    return
+                case _State.HEAD:
+                    rest = self._take_head(bytes(data))
+                case _State.IDLE:
+                    self._unasked()
+                    return
+                case _:
+                    return
+            if not rest:
+                return
+            data = rest
+
+    def eof_received(self) -> bool:
+        """End an answer that ends with the connection; anything else is cut short."""
+        sink = self._sink
+        match self._state:
+            case _State.CLOSE:
+                self._over([])
+            case _State.SPLICED if sink is not None:
+                sink.app_eof()
+                return True
+            case _State.IDLE:
+                self._unasked()
+            case _State.HEAD | _State.LENGTH | _State.CHUNKED:
+                self._fail("the app closed the connection before the end of its answer")
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Be used no more."""
+        state, sink = self._state, self._sink
+        self._state = _State.LOST
+        self._message = None
+        self.pool.forget(self)
+        if sink is not None and state is not _State.LOST:
+            self._sink = None
+            sink.answer_failed(str(exc) if exc else "the app closed the connection")
+
+    def pause_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.app_paused()
+
+    def resume_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.app_resumed()
+
+    # ------------------------------------------------------------------------------- the answer
+
+    def _take_head(self, data: bytes) -> Buffer:
+        message, sink, request = self._message, self._sink, self._request
+        assert message is not None
+        assert sink is not None
+        assert request is not None
+        self.has_answered = True
+        try:
+            at = message.feed_head(data)
+            if not message.is_complete:
+                return b""
+            answer = message.head(request)
+        except HeadInvalid as exc:
+            self._fail(str(exc))
+            return b""
+        self._stays = answer.stays
+        if answer.body is not Body.CHUNKED:
+            message.release()
+            self._message = None
+        if answer.status < 200 and answer.status != 101:
+            self._message = AnswerMessage(self._limits)  # the final answer follows (RFC 9110 §15.2)
+            sink.answer_begun(answer)
+            return data[at:]
+        self._left = answer.length
+        self._state = _state_of(answer)
+        sink.answer_begun(answer)
+        is_whole = self._state is _State.IDLE or (self._state is _State.LENGTH and not self._left)
+        if is_whole:
+            self._over([], clean=len(data) == at)
+        return memoryview(data)[at:] if len(data) > at and not is_whole else b""
+
+    def _take_length(self, data: Buffer) -> Buffer:
+        assert self._sink is not None
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            self._sink.answer_body(data)
+            return b""
+        rest = b"" if size == self._left else memoryview(data)[self._left :]
+        self._sink.answer_body(memoryview(data)[: self._left] if rest else data)
+        self._left = 0
+        if self._state is _State.LENGTH:
+            self._over([], clean=not rest)
+        return b""
+
+    def _take_chunked(self, data: Buffer) -> None:
+        message, sink = self._message, self._sink
+        assert message is not None
+        assert sink is not None
+        try:
+            pieces, is_extra = message.feed_chunked(data)
+        except HeadInvalid as exc:
+            self._fail(str(exc))
+            return
+        if pieces:
+            sink.answer_body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if message.is_over and self._state is _State.CHUNKED:
+            message.release()
+            self._over(message.trailers, clean=not is_extra)
+
+    def _over(self, trailers: list[Field], *, clean: bool = True) -> None:
+        """Tell that the answer is whole; `clean`: nothing came behind it."""
+        sink, self._message = self._sink, None
+        is_kept = self._stays and clean
+        self._state = _State.IDLE if is_kept else _State.ENDED
+        if sink is not None:
+            sink.answer_over(trailers)
+
+    def _fail(self, reason: str) -> None:
+        sink = self._sink
+        self.abort()
+        if sink is not None:
+            sink.answer_failed(reason)
+
+    def _unasked(self) -> None:
+        """Bytes, or an end, while nothing is asked or behind an answer: whose they are cannot be known."""
+        self._stays = False
+        if self._sink is None:
+            self.pool.forget(self)
+            self.abort()
+        else:
+            self._state = _State.ENDED
+
+
+def _state_of(answer: Answer) -> _State:
+    if answer.status == 101:
+        return _State.SPLICED
+    return {
+        Body.NONE: _State.IDLE,
+        Body.LENGTH: _State.LENGTH,
+        Body.CHUNKED: _State.CHUNKED,
+        Body.CLOSE: _State.CLOSE,
+    }[answer.body]
+
+
+class Pool:
+    """Connections with apps that wait for their next request; one per process."""
+
+    def __init__(self, road: Road, settings: WebSettings) -> None:
+        self._road = road
+        self._settings = settings
+        self._idle: dict[Address, deque[AppConnection]] = {}
+
+    def __len__(self) -> int:
+        """Count the idle connections."""
+        return sum(len(waiting) for waiting in self._idle.values())
+
+    async def take(self, address: Address, *, repeatable: bool, fresh: bool = False) -> AppConnection:
+        """Return a connection with an app, made when none waits; `fresh` makes one in any case.
+
+        Raises: FairleadError when the app cannot be reached.
+        """
+        now = asyncio.get_running_loop().time()
+        waiting = self._idle.get(address)
+        while waiting and not fresh:
+            connection = waiting[-1]
+            if not repeatable and now - connection.idle_since > _SURE_S:
+                break
+            waiting.pop()
+            if not waiting:
+                del self._idle[address]
+            connection.is_reused = True
+            return connection
+        connection = AppConnection(self, address, self._settings)
+        connection.wire = await self._road.open(address, connection)
+        return connection
+
+    def give_back(self, connection: AppConnection) -> None:
+        """Keep a connection for the next request, unless enough are kept."""
+        waiting = self._idle.setdefault(connection.address, deque())
+        if len(waiting) >= self._settings.pool_size:
+            connection.abort()
+            if not waiting:
+                del self._idle[connection.address]
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        waiting.append(connection)
+
+    def forget(self, connection: AppConnection) -> None:
+        """Keep a connection no longer; one that is not kept is fine."""
+        waiting = self._idle.get(connection.address)
+        if waiting and connection in waiting:
+            waiting.remove(connection)
+            if not waiting:
+                del self._idle[connection.address]
+
+    def sweep(self, now: float) -> None:
+        """Close what nobody has asked of for too long."""
+        for waiting in tuple(self._idle.values()):
+            while waiting and now - waiting[0].idle_since > self._settings.pool_idle_s:
+                connection = waiting[0]
+                self.forget(connection)
+                connection.abort()
+
+    def close(self) -> None:
+        """Break off all that wait."""
+        for waiting in tuple(self._idle.values()):
+            for connection in tuple(waiting):
+                connection.abort()
+        self._idle.clear()
