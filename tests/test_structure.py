@@ -18,7 +18,7 @@ PROGRAMS = ("proxy", "shelld")
 MOST_LOOSE = 12
 """Modules directly in `proxy/`, which every other may use."""
 
-SEES_ALL_SETTINGS = ("proxy.process", "proxy.cli.main", "proxy.settings")
+SEES_ALL_SETTINGS = ("proxy.process", "proxy.cli", "proxy.settings")
 
 _QUESTIONS = frozenset(
     [
