@@ -11,7 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT, MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
+from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
+    MSG_KEXINIT,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    MSG_UNIMPLEMENTED,
+)
 from asyncssh.packet import Boolean, String, UInt32
 
 from proxy.ssh import channel as channel_module
@@ -178,6 +184,19 @@ async def test_after_login_no_message_costs_the_neighbour_anything(proxy: Counte
 
 
 UNREAD = "does not read the answers"
+
+
+async def test_before_keys_a_client_that_reads_the_answers_is_heard_to_the_end(proxy: Counted) -> None:
+    """No answer waits for the end of the first key exchange: all go out at once."""
+    count, told = 6_000, proxy.log.count(UNREAD)
+    unknown, end = (next(row for row in rows() if row.handler == Handler(number)) for number in (8, 1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(b"SSH-2.0-flood\r\n" + framed(unknown) * count + framed(end))
+    answered = (await reader.read())[-16:]
+    writer.close()
+    assert answered[5:10] == bytes([MSG_UNIMPLEMENTED]) + UInt32(count - 1)
+    assert proxy.log.count(UNREAD) == told
+    await proxy.counts()
 
 
 @pytest.mark.parametrize(
