@@ -62,6 +62,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
     server = Counted(directory, module="tests.wire.counted")
     server.extra_env = {
         "COUNTED_SOCKET": str(directory / "counts"),
+        "FAIRLEAD_LOGIN__KEY_EXCHANGE_TIMEOUT_S": "3600",  # a flood ends by its last packet, not by time
+        "FAIRLEAD_LOGIN__TIMEOUT_S": "3600",
         "FAIRLEAD_PROTECTION__ALLOW": '["127.0.0.0/8"]',
         "FAIRLEAD_RELAY__UNREAD_TIMEOUT_S": "1",
     }
@@ -120,6 +122,8 @@ async def beside(victim: Victim, flood: Any) -> Any:
 
 def faults(row: object, counts: dict[str, int], grown_bytes: int) -> list[str]:
     """Say which bound a row broke."""
+    if not counts:
+        return [f"{row}: nothing was processed"]
     found = []
     if counts["received"] > LIMITS.slice_units:
         found.append(f"{row}: {counts['received']} packets of one connection in a turn")
@@ -325,6 +329,7 @@ class _Crowd:
         self._client: Flooder | None = None
 
     async def one(self) -> Flooder:
+        await self.settle()
         if self._client is None:
             self._context = self._make()
             self._client = await self._context.__aenter__()
