@@ -375,20 +375,35 @@ class Server:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Read certificates now and again for each connection: they are renewed while shelld runs."""
+    """Read certificates now and again for each connection: they are renewed while shelld runs.
 
-    def read() -> grpc.ServerCertificateConfiguration:
-        pair = (tls.key.read_bytes(), tls.cert.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.client_ca.read_bytes())
+    gRPC gets a configuration only when the files changed: it replaces its TLS context without regard to
+    handshakes that begin on other threads, and the process aborts when one of them uses the old context.
+    """
+
+    def read() -> tuple[bytes, bytes, bytes]:
+        return tls.key.read_bytes(), tls.cert.read_bytes(), tls.client_ca.read_bytes()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        key, cert, client_ca = latest
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=client_ca)
 
     latest = read()
 
-    def read_again() -> grpc.ServerCertificateConfiguration:
+    def read_again() -> grpc.ServerCertificateConfiguration | None:
         nonlocal latest
         try:
-            latest = read()
+            found = read()
         except OSError as error:
             _log.warning("certificates not read again", reason=error.strerror)
-        return latest
+            return None
+        if found == latest:
+            return None
+        latest = found
+        return configuration()
 
-    return grpc.dynamic_ssl_server_credentials(latest, read_again, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        read_again,  # type: ignore[arg-type]  # the stubs leave out None, which means no change
+        require_client_authentication=True,
+    )

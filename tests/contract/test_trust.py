@@ -445,5 +445,17 @@ async def test_noise_hurts_nobody(ws1: Workspace, keeper: Keeper) -> None:
         connection.close()
 
 
+async def test_thousands_of_connections_at_once_do_not_end_the_workspace(
+    ws1: Workspace, keeper: Keeper
+) -> None:
+    """Each begins a handshake on one of gRPC's threads, and each reads the certificates again."""
+    for _ in range(50):
+        connections = [socket.create_connection(("127.0.0.1", ws1.port)) for _ in range(100)]
+        for connection in connections:
+            connection.close()
+    async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
+        assert await every_call(stub, good(keeper)) == {grpc.StatusCode.OK}
+
+
 def test_the_list_of_calls_is_whole() -> None:
     assert set(METHODS) >= NAMES_AN_ACCOUNT | {"Handshake", "Accept", "Status"}

@@ -170,13 +170,17 @@ async def not_logged_in(fairlead: Fairlead, address: str = "127.0.0.1") -> Async
         options = {"local_addr": (address, 0), **_options(fairlead)}
         await asyncssh.connect("127.0.0.1", client_factory=lambda: owner, **options)
 
-    login = asyncio.create_task(log_in())
+    login, asked = asyncio.create_task(log_in()), asyncio.create_task(owner.is_asked.wait())
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            await owner.is_asked.wait()
+        await asyncio.wait([login, asked], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if login.done():
+            login.result()  # raises what the server ended it with
+        assert asked.done(), f"no key was asked for within {PATIENCE_S} s"
         yield Flooder.of(owner.connection)
     finally:
-        owner.connection.abort()
+        if hasattr(owner, "connection"):
+            owner.connection.abort()
+        asked.cancel()
         login.cancel()
         with suppress(asyncio.CancelledError, asyncssh.Error, OSError):
             await login

@@ -220,10 +220,11 @@ class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
     def _replies_are_unread(self) -> bool:
         """Whether more replies wait for the client, or for the end of a key exchange, than may.
 
-        Counted from when it stopped reading. Channel data does not count: a client that reads slowly is heard
-        all the same, for it may want to interrupt what sends so much.
+        Counted from when it stopped reading, or from our KEXINIT, during whose exchange UNIMPLEMENTED goes
+        out and most other replies are deferred (RFC 4253 §7.1). Channel data does not count: a client that
+        reads slowly is heard all the same, for it may want to interrupt what sends so much.
         """
-        may_go = self.writable.is_open and self._kex_complete
+        may_go = self.writable.is_open and (self._kex_complete or not self._deferred_packets)
         return self._reply_bytes > self._join_bytes and not may_go
 
     def _expect_reading(self) -> None:

@@ -37,6 +37,7 @@ _METHODS = {
     "create_task": ["self", "coro", "task_logger"],
 }
 _ATTRIBUTES = (
+    "_deferred_packets",
     "_global_request_queue",
     "_local_listeners",
     "_extensions_to_send",
