@@ -11,6 +11,7 @@ from asyncssh.channel import SSHAgentChannel
 from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import SSHPacket
 
+from proxy.octets import text_of
 from proxy.settings import RelaySettings
 from proxy.ssh.tolerance import TolerantChannel, with_ascii_name
 from proxy.upstream.bulk import Buffer
@@ -193,6 +194,12 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
         return super()._process_pty_req_request(with_ascii_name(packet))
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        """Take any bytes for a command, where asyncssh takes UTF-8 only."""
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=text_of(command))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

@@ -11,6 +11,7 @@ import asyncssh
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.model import Principal, Target, TcpTarget, UnixTarget
+from proxy.octets import bytes_of
 from proxy.sessions.live import LiveProgram, NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
 from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, relay_connection
@@ -286,7 +287,7 @@ class RemoteListener(asyncssh.SSHListener):
                     )
                 else:
                     unix = conn.create_unix_channel()
-                    await unix.accept(lambda: session, self._spelling)
+                    await unix.accept(lambda: session, bytes_of(self._spelling))  # type: ignore[arg-type]
                 await session.carry_open(connection, link)
         except asyncssh.ChannelOpenError as exc:
             session.failed(exc)

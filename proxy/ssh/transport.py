@@ -34,6 +34,7 @@ from proxy.ssh.channel import AgentChannel, BulkChannel, TcpChannel, UnixChannel
 from proxy.ssh.decompression import BoundedDecompressor
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
+from proxy.ssh.paths import PathsOfBytes
 from proxy.ssh.proxyprotocol import Addresses
 from proxy.ssh.relay import Gate
 from proxy.ssh.requests import OrderedRequests
@@ -95,7 +96,7 @@ class LoginGuard(asyncssh.SSHServer):
         """Hear of a partial success (RFC 4252 §5.1)."""
 
 
-class TunedConnection(OrderedRequests, TolerantConnection, BulkConnection):
+class TunedConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
