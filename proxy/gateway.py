@@ -61,6 +61,15 @@ class Running(NamedTuple):
     """What the blueprint wants shown before the first prompt."""
 
 
+class Place(NamedTuple):
+    """Where a connection leads."""
+
+    workspace: str
+    blueprint: str
+    accept_env: tuple[str, ...]
+    """Patterns of the names of variables that a client may set there."""
+
+
 class Gateway:
     """One per process; every connection shares it."""
 
@@ -92,13 +101,13 @@ class Gateway:
         """
         return await self._control.run(principal, what, report)
 
-    async def place(self, principal: Principal) -> tuple[str, str]:
-        """Say where a connection leads: workspace and blueprint, whether or not that runs.
+    async def place(self, principal: Principal) -> Place:
+        """Say where a connection leads, whether or not that runs.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
         request = await self._workspaces.request_of(principal)
-        return request.name, request.blueprint.name
+        return Place(request.name, request.blueprint.name, request.blueprint.all_accept_env)
 
     async def may_remain(self, was: Principal, now: Principal) -> Decision:
         """Say whether a connection made as `was` may go on when its user's groups are those of `now`.

@@ -38,6 +38,7 @@ from proxy.ssh.openings import Openings
 from proxy.ssh.session import ProgramSession
 from proxy.ssh.sshagent import SshAgent
 from proxy.ssh.transport import LoginGuard, TunedConnection
+from proxy.ssh.variables import AcceptedNames
 
 _log = structlog.get_logger("ssh")
 
@@ -77,6 +78,7 @@ class ClientConnection(LoginGuard):
         self.principal: Principal | None = None
         self.openings = Openings(shared.settings.connection)
         self.ssh_agent = SshAgent(self)
+        self.accepted_names = AcceptedNames(shared.settings.connection.env_wait_s)
         self._conn: TunedConnection | None = None
         self._login: Login | None = None
         self._attempts = Attempts(0, 0)
@@ -316,8 +318,12 @@ class ClientConnection(LoginGuard):
     async def _place(self, principal: Principal, live: LiveConnection, leash: Leash) -> None:
         """Find out where the connection leads, for the record and for limits; no login waits for it."""
         workspace = blueprint = ""
-        with suppress(FairleadError):  # whoever opens a channel is told
-            workspace, blueprint = await self.shared.gateway.place(principal)
+        accept_env: tuple[str, ...] | None = None
+        try:
+            with suppress(FairleadError):  # whoever opens a channel is told
+                workspace, blueprint, accept_env = await self.shared.gateway.place(principal)
+        finally:
+            self.accepted_names.settle(accept_env)
         live.placed(workspace, blueprint)
         self._hold(principal.user, leash, blueprint)
 

@@ -34,6 +34,7 @@ from proxy.ssh.channel import SessionChannel
 from proxy.ssh.forced import Forced, force
 from proxy.ssh.recorded import RecordedOutbound, heard
 from proxy.ssh.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
+from proxy.ssh.variables import AcceptedNames
 from proxy.ssh.waiting import Cancelled, Waiting
 from proxy.upstream import compat
 from proxy.upstream.bulk import Buffer
@@ -92,7 +93,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._outbound.attach(self._chan)
 
     def env_requested(self, name: bytes, value: bytes) -> bool:
-        """Keep a variable; which ones a program sees is decided in the workspace (RFC 4254 §6.4)."""
+        """Keep a variable whose name the workspace takes, as far as is known (RFC 4254 §6.4)."""
+        if not self._owner.accepted_names.take(name.decode(errors="replace")):
+            return False
         self._env_bytes += len(name) + len(value)
         is_full = len(self._env) >= self._limits.max_env_variables
         if is_full or self._env_bytes > self._limits.max_env_bytes:
@@ -103,6 +106,10 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         except UnicodeDecodeError:  # no program may be given a variable of such a name
             return False
         return True
+
+    @property
+    def accepted_names(self) -> AcceptedNames:
+        return self._owner.accepted_names
 
     def ssh_agent_requested(self) -> bool:
         """Note that this channel's program wants the client's ssh-agent."""
