@@ -130,6 +130,9 @@ class ConnectionSettings(_Section):
     person is told; so it is with `max_env_variables`."""
     max_env_variables: Annotated[int, Field(ge=1, le=10_000)] = 128
     """As many as sshd takes."""
+    env_wait_s: Seconds = 5
+    """An `env` request that wants an answer waits this long at most, right after the login, for the names of
+    variables that the blueprint has. Without them it is answered with success."""
     max_command_bytes: Annotated[int, Field(ge=1_024, le=131_071)] = 131_071
     """Of one `exec` request. Linux takes no longer argument (MAX_ARG_STRLEN), and a command is one."""
 

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
-from shelld import __version__
+from shelld import __version__, octets
 from shelld.activity import Activity
 from shelld.errors import (
     CallGone,
@@ -46,8 +46,11 @@ _log = Log("shelld.rpc.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=3)
-FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain", "stdout-close")
+VERSION = pb.Version(major=1, minor=4)
+FEATURES = (
+    *("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent"),
+    *("announce", "drain", "stdout-close", "bytes"),
+)
 MAX_ANNOUNCEMENT = 1000
 """Characters."""
 
@@ -150,7 +153,7 @@ class Service:
         frames = wire.Frames(context)
         try:
             with self.registry.connection() as trickle, await open_() as connection:
-                connected = pb.Connected(local_address=address_text(connection))
+                connected = pb.Connected(local_address=octets.shown(address_text(connection)))
                 await frames.send(pb.ConnectionOutput(connected=connected))
                 receive = self._receiver(context, wire.connection_input, trickle.carried)
                 await relay(connection, receive, wire.ConnectionFrames(frames, trickle.carried))
@@ -167,7 +170,7 @@ class Service:
         try:
             with self.registry.listener():
                 async with self._listener(wire.well_formed(request), caller) as listener:
-                    bound = pb.Bound(address=listener.address, port=listener.port)
+                    bound = pb.Bound(address=octets.shown(listener.address), port=listener.port)
                     await frames.send(pb.ListenOutput(bound=bound))
                     while True:
                         await frames.send(wire.accepted(await listener.arrivals.get()))
@@ -182,7 +185,8 @@ class Service:
                 return self.listeners.tcp(request.listener_id, request.tcp.host, request.tcp.port, account)
             case "unix_path":
                 reserved = wire.reserved(request.reserved)
-                return self.listeners.unix(request.listener_id, request.unix_path, account, reserved)
+                path = octets.text_of(request.unix_path)
+                return self.listeners.unix(request.listener_id, path, account, reserved)
             case "ssh_agent":
                 return self.listeners.ssh_agent(request.listener_id, request.ssh_agent, account)
         raise OpenError(OpenCode.INVALID, "the request names nothing to listen on")

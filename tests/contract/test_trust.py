@@ -320,7 +320,7 @@ async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(ws1: Worksp
         listening = stub.Listen(request, metadata=good(keeper, "daemon"))
         assert (await listening.read()).WhichOneof("frame") == "bound"
         program = stub.Run(metadata=good(keeper))
-        await program.write(pb.RunInput(start=pb.Start(exec="true", ssh_agent="a1")))
+        await program.write(pb.RunInput(start=pb.Start(exec=b"true", ssh_agent="a1")))
         assert (await program.read()).start_failed.code == pb.StartFailed.INVALID
         await program.done_writing()
         listening.cancel()

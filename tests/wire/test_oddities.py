@@ -218,7 +218,7 @@ TABLE = """
 98 exec | as it is | success | success
 98 exec | cut short | ends | failure
 98 exec | a byte more | ends | failure
-98 exec | not UTF-8 | success | failure
+98 exec | not UTF-8 | success | success
 98 keepalive@openssh.com | as it is | failure | failure
 98 keepalive@openssh.com | cut short | ends | closed
 98 keepalive@openssh.com | a byte more | failure | failure

@@ -34,6 +34,7 @@ from proxy.ssh.asyncssh_ext.coalescing_transport import JoinedTransport
 from proxy.ssh.asyncssh_ext.decompression import BoundedDecompressor
 from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
 from proxy.ssh.asyncssh_ext.hooks import LoginGuard, Verdict
+from proxy.ssh.asyncssh_ext.paths import PathsOfBytes
 from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
@@ -66,7 +67,7 @@ class Arrival(NamedTuple):
     """Where a stranger's handshake waits; None for whoever need not."""
 
 
-class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
+class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
