@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from proxy import tuning
+from proxy.checks.everything import StandingChecks
 from proxy.events.buckets import Buckets
 from proxy.events.buckets.opening import open_buckets
 from proxy.events.inprocess import InProcessBus
@@ -143,6 +144,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> tuple[Listener, h
     )
     stack.push_async_callback(health.close)
     await health.open()
+    _start_checks(settings, health, stack)
     return listener, keys, health
 
 
@@ -189,6 +191,18 @@ def _health(
     )
 
 
+def _start_checks(settings: Settings, health: Health, stack: AsyncExitStack) -> None:
+    """Try everything that the settings name, beside the service."""
+    checks = StandingChecks(settings)
+    stack.push_async_callback(checks.close)
+    checks.start()
+    health.add_problem(
+        "fairlead_checks_failed",
+        "1 while something that the settings name does not work; `fairlead check` says what.",
+        lambda: checks.problem,
+    )
+
+
 async def _open_directory(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[SqlDirectory, Database, Auditor]:
@@ -196,6 +210,7 @@ async def _open_directory(
     database = await open_to_serve(
         settings.database_url,
         query_timeout_s=identity.query_timeout_s,
+        failover_wait_s=identity.failover_wait_s,
         pinned=identity.installation,
         memory=settings.installation_file,
     )

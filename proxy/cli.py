@@ -16,6 +16,7 @@ import typer
 from proxy import __version__
 from proxy.commands.bans import ban_app
 from proxy.commands.blueprints import blueprint_app
+from proxy.commands.check import check
 from proxy.commands.common import HELP, Json
 from proxy.commands.database import database_app
 from proxy.commands.onboarding import onboarding_app
@@ -46,6 +47,7 @@ app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
 app.add_typer(trust_app, name="trust")
 app.add_typer(database_app, name="database")
+app.command("check")(check)
 add_recordings_to(session_app)
 app.add_typer(session_app, name="session")
 

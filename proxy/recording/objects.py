@@ -77,6 +77,10 @@ class ObjectStore:
             await self._do(obstore.delete_async(self._store, blocks))
         await self._do(obstore.delete_async(self._store, self._manifest(place.day, place.id)))
 
+    async def probe(self) -> None:
+        """Write an object called `check`, with the right that recording needs. Raises: StorageError."""
+        await self._do(obstore.put_async(self._store, f"{self._prefix}check", b"", use_multipart=False))
+
     async def close(self) -> None:
         """See Store. Its connections end by themselves."""
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from proxy.errors import SettingsError
 from proxy.settings.blueprints import BlueprintSettings
+from proxy.settings.checks import CheckSettings
 from proxy.settings.events import EventsSettings
 from proxy.settings.front_door import FrontDoorSettings, is_loopback
 from proxy.settings.groups import GroupSettings
@@ -197,6 +198,9 @@ class IdentitySettings(_Section):
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
     query_timeout_s: Seconds = 10
+    failover_wait_s: Annotated[float, Field(ge=0, le=60)] = 5
+    """A login waits this long for a PostgreSQL server that takes no connection, as one that fails over does;
+    0 fails at once. A wait for SQLite is part of `query_timeout_s`."""
     first_uid: Annotated[int, Field(ge=1, lt=2**31)] = 10_000
     last_uid: Annotated[int, Field(ge=1, lt=2**31)] = 59_999
     """Users without a uid of their own get the next of these; none is ever given to a second user."""
@@ -275,6 +279,7 @@ class Settings(_Section):
     proxy_protocol: ProxyProtocolSettings = ProxyProtocolSettings()
     protection: ProtectionSettings = ProtectionSettings()
     health: HealthSettings = HealthSettings()
+    checks: CheckSettings = CheckSettings()
     sessions: SessionSettings = SessionSettings()
     recording: RecordingSettings = RecordingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()

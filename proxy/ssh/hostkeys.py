@@ -50,6 +50,18 @@ def load_or_create(directory: Path) -> HostKeys:
         raise SettingsError(f"host keys in {directory}: {exc}") from exc
 
 
+def read(directory: Path) -> HostKeys:
+    """Read the host keys that are in `directory`, without making any.
+
+    Raises: SettingsError for a key that cannot be read.
+    """
+    paths = (directory / f"ssh_host_{kind}_key" for kind, _, _ in _KINDS)
+    try:
+        return HostKeys(tuple(asyncssh.read_private_key(path) for path in paths if path.exists()))
+    except (OSError, asyncssh.KeyImportError) as exc:
+        raise SettingsError(f"host keys in {directory}: {exc}") from exc
+
+
 def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:
     if not path.exists():
         key = asyncssh.generate_private_key(algorithm, comment="fairlead", **args)
