@@ -26,6 +26,7 @@ from asyncssh.constants import (
 from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from proxy.metrics import UNTRUSTED_HEADERS
 from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
@@ -34,7 +35,7 @@ from proxy.ssh.channel import AgentChannel, BulkChannel, TcpChannel, UnixChannel
 from proxy.ssh.decompression import BoundedDecompressor
 from proxy.ssh.joined import JoinedTransport
 from proxy.ssh.login import Verdict
-from proxy.ssh.proxyprotocol import Addresses
+from proxy.ssh.proxyprotocol import Addresses, is_header
 from proxy.ssh.relay import Gate
 from proxy.ssh.requests import OrderedRequests
 from proxy.ssh.slices import Allowance, Slices
@@ -343,7 +344,18 @@ class TunedConnection(OrderedRequests, TolerantConnection, BulkConnection):
         super().internal_error(exc_info, error_logger)
 
     def _recv_version(self) -> bool:
-        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble."""
+        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble.
+
+        A PROXY header in its place is named: it comes from a load balancer that nobody told us of.
+        """
+        if is_header(self._inpbuf):
+            UNTRUSTED_HEADERS.inc()
+            _log.warning(
+                "PROXY header from an address that is not in proxy_protocol.trusted",
+                source=self.arrival.visitor.address,
+                hint="is this a load balancer? Then add it to proxy_protocol.trusted",
+            )
+            raise asyncssh.ProtocolNotSupported("PROXY header from an untrusted address")
         try:
             return super()._recv_version()
         except UnicodeDecodeError:
