@@ -29,6 +29,7 @@ from proxy.identity.vault import Vault
 from proxy.logins import Logins, key_event
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
+from proxy.protection.homebans import HomeBans
 from proxy.protection.hook import Hook
 from proxy.recording.opening import open_recordings
 from proxy.replicas import Replicas
@@ -301,6 +302,11 @@ def _open_guard(settings: Settings, buckets: Buckets, bus: Bus, stack: AsyncExit
     rules = settings.protection.bans
     bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
     stack.push_async_callback(bans.close)
+    if settings.events.urls:
+        timeout_s = settings.events.ack_timeout_s
+        home = HomeBans(settings.shared_file, bans, bus, timeout_s=timeout_s, max_sources=rules.max_sources)
+        home.start()
+        stack.push_async_callback(home.close)
     hook = Hook(rules, bans)
     hook.start()
     stack.push_async_callback(hook.close)
