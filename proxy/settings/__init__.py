@@ -266,8 +266,8 @@ class Settings(_Section):
     listen: str = "127.0.0.1:2222"
     """`host:port` of the SSH listener; `*:22` for every address; port 0 for any free one."""
     proxy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,252}$")] = "local"
-    """Names this replica in logs and socket names; the name of any pod will do. More than 31 characters, or
-    dots, become the beginning of the name and 10 digits of its SHA-256: paths of sockets are short (unix(7))."""
+    """Names this replica in logs and socket names; the name of any pod will do. Of a name with dots or more
+    than 31 characters the beginning is used, and 10 digits of its SHA-256: unix(7) has short paths."""
     ssh: ListenSettings = ListenSettings()
     login: LoginSettings = LoginSettings()
     connection: ConnectionSettings = ConnectionSettings()

@@ -1,7 +1,7 @@
 """Sentences about settings that cannot be used: where, what was given, and what is wanted. Pure.
 
-pydantic says what a programmer of the model needs. An operator needs the key path as it was written, the unit,
-and words instead of a regular expression.
+pydantic says what a programmer of the model needs. An operator needs the key path as it was written, the
+unit, and words instead of a regular expression.
 """
 
 import re
@@ -57,12 +57,17 @@ _KINDS = {
     "bool": "true or false",
     "string": "text",
     "path": "a path",
-    "tuple": 'a list; in the environment as JSON: ["…"]',
-    "list": 'a list; in the environment as JSON: ["…"]',
-    "dict": 'a mapping; in the environment as JSON: {"…": …}',
-    "mapping": 'a mapping; in the environment as JSON: {"…": …}',
+}
+_LIST = 'a list; in the environment as JSON: ["…"]'
+_MAPPING = 'a mapping; in the environment as JSON: {"…": …}'
+_GROUPS = {
+    "tuple": _LIST,
+    "list": _LIST,
+    "dict": _MAPPING,
+    "mapping": _MAPPING,
     "model": "a section of settings",
 }
+"""What was given in their place is not repeated: it may be an address with a password in it."""
 Loc = tuple[int | str, ...]
 
 
@@ -108,7 +113,10 @@ def _sentence(error: Mapping[str, Any], name: str) -> str:
     unit = next((words for end, words in _UNITS.items() if name.endswith(end)), "")
     if kind in _SENTENCES:
         return _SENTENCES[kind].format(**context, unit=unit, shown=shown)
-    wanted = _KINDS.get(kind.partition("_")[0])
+    sort = kind.partition("_")[0]
+    if sort in _GROUPS:
+        return f"must be {_GROUPS[sort]}"
+    wanted = _KINDS.get(sort)
     of = f" of{unit}" if unit else ""
     return f"must be {wanted}{of}, not {shown}" if wanted else str(error["msg"])
 
