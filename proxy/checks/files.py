@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from proxy.checks import Check, Status, Verdict, error, ok, warning
-from proxy.errors import SettingsError
 from proxy.identity import vault
 from proxy.identity.frontdoor import read_secret
 from proxy.identity.revocation import Revocations
@@ -64,11 +63,7 @@ def _host_keys(directory: Path) -> Verdict:
         made = writable(directory, setting)
         is_possible = made.status is Status.OK
         return ok(f"none in {directory} yet; a proxy that starts makes them") if is_possible else made
-    try:
-        keys = hostkeys.read(directory)
-    except SettingsError as exc:
-        return error(f"{setting}: {exc}")
-    return ok(", ".join(keys.fingerprints))
+    return ok(", ".join(hostkeys.read(directory).fingerprints))
 
 
 def _recording_keys(settings: Settings) -> Verdict:
@@ -109,8 +104,5 @@ async def _revoked(files: tuple[Path, ...]) -> Verdict:
 
 
 def _secret(setting: str, file: Path) -> Verdict:
-    try:
-        read_secret(file)
-    except SettingsError as exc:
-        return error(f"{setting}: {str(exc).removeprefix('client_secret_file: ')}")
+    read_secret(file, setting)
     return ok(f"{file} holds a token")

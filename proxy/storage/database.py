@@ -16,7 +16,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from proxy.errors.stores import DatabaseMissing, StoreError
@@ -187,6 +187,15 @@ class Database:
             yield connection
 
 
+def _unusable(exc: Exception) -> str:
+    """Return why there is no engine for a URL, without the URL: it may hold a password."""
+    if isinstance(exc, ArgumentError):
+        return "is not a URL such as postgresql://user:password@host/database"
+    if isinstance(exc, InvalidRequestError):
+        return "names a driver that is not asynchronous; use postgresql://… or sqlite+aiosqlite:///…"
+    return str(exc)
+
+
 def place_of(url: sa.URL) -> str:
     """Return where a database is, as an operator may read it: host, port and name, or a file."""
     if url.get_backend_name() == "sqlite":
@@ -226,10 +235,11 @@ def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
         engine = create_async_engine(parsed, connect_args=options, hide_parameters=True)
     except ModuleNotFoundError as exc:
         raise StoreError(
-            f"the database cannot be used: {exc.name} is not installed; PostgreSQL needs fairlead[postgres]"
+            f"identity.database_url: its driver needs {exc.name}, which is not installed; PostgreSQL is "
+            "postgresql://… and needs fairlead[postgres]"
         ) from exc
     except (SQLAlchemyError, ImportError) as exc:
-        raise StoreError(f"the database cannot be used: {exc}") from exc
+        raise StoreError(f"identity.database_url: {_unusable(exc)}") from exc
     if parsed.database and parsed.database != ":memory:":
         file = Path(parsed.database)
         if create:

@@ -47,7 +47,7 @@ async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
     tokens = {
         provider: secret
         for provider, file in wanted.token_files.items()
-        if (secret := read_secret(file)) is not None
+        if (secret := read_secret(file, f"blueprint.repository.token_files.{provider}")) is not None
     }
     http = HttpClient(door.http)
     repositories = Repositories(wanted, RepositoryFiles(door.providers, http, tokens))
