@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.blueprints.reading import BlueprintSet, read_set
 from proxy.blueprints.sources import Snapshot, read_directory
 from proxy.checks import Check, Verdict, error, ok, warning
+from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.errors.workspaces import ClusterForbidden, ClusterNotFound
 from proxy.recording.threads import Threads
 from proxy.settings import Settings
@@ -47,8 +48,11 @@ async def _blueprints(settings: Settings, threads: Threads) -> Verdict:
         snapshot: Snapshot = await threads.run(partial(read_directory, directory))
         where = str(directory)
     else:
-        async with open_source(settings) as source:
-            snapshot = await source.fetch()
+        try:
+            async with open_source(settings) as source:
+                snapshot = await source.fetch()
+        except BlueprintSourceFailed as exc:
+            return error(f"blueprint.{wanted.source}: {exc}")
         where = snapshot.revision
     found = read_set(snapshot, wanted.metadata)
     missing = [f"{setting}: {name!r}" for setting, name in _named(settings) if name not in found.definitions]

@@ -84,7 +84,7 @@ def problems(errors: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> I
         if loc in seen and error["type"] not in ("missing", "extra_forbidden"):
             continue  # the other ways to give the same setting
         seen.add(loc)
-        yield loc, _sentence(error, str(loc[-1]) if loc else "")
+        yield loc, sentence(error, str(loc[-1]) if loc else "")
 
 
 def _written(loc: Loc, given: Any, *, is_missing: bool) -> Loc:
@@ -103,7 +103,8 @@ def _written(loc: Loc, given: Any, *, is_missing: bool) -> Loc:
     return tuple(path)
 
 
-def _sentence(error: Mapping[str, Any], name: str) -> str:
+def sentence(error: Mapping[str, Any], name: str) -> str:
+    """Return what is wrong with one value; `name` ends with its unit, as `_s` and `_bytes` do."""
     kind, shown = error["type"], _shown(error.get("input"))
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")

@@ -50,7 +50,9 @@ async def test_a_config_map_that_is_missing_is_named(kube: Cluster, tmp_path: Pa
     blueprint = {"source": "config_map", "config_map": {"name": "blueprints"}}
     findings = await found(tmp_path, kubernetes={"namespace": kube.namespace}, blueprint=blueprint)
     assert findings["blueprints"].status is Status.ERROR
-    assert findings["blueprints"].says.startswith(f"ConfigMap {kube.namespace}/blueprints: ")
+    assert findings["blueprints"].says.startswith(
+        f"blueprint.config_map: ConfigMap {kube.namespace}/blueprints: "
+    )
 
 
 async def test_an_api_server_that_is_away_is_told_within_the_deadline(tmp_path: Path) -> None:
