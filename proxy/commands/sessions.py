@@ -36,6 +36,7 @@ _PROGRAMS = (
 )
 
 _VIEW_TIMEOUT_S = 3.0
+_MAX_WATCHED = 100_000
 _SPANS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _MOMENTS = "2031-12-31T18:00 (UTC unless it says), or 90m, 12h or 7d ago."
@@ -119,7 +120,7 @@ def watch_sessions(
     """Show who is connected until interrupted."""
     from proxy.sessions.store import Asked
 
-    asked = Asked(user, workspace)
+    asked = Asked(user, workspace, limit=_MAX_WATCHED)
     require_user(context, user)
 
     async def act(store: "SessionStore", settings: "Settings") -> None:

@@ -94,10 +94,12 @@ class HomeBans:
         ban = read(entry)
         if ban is not None:
             self._bans.begin(ban)
+            await self._note(entry.key, ban)
             self._publisher.publish(ban_event(ban))
             _log.warning("banned by a command while NATS is away", source=ban.source, actor=ban.actor)
         elif (lift := _Lift.read(entry)) is not None:
             self._bans.lift(lift.source)
+            await self._note(entry.key, None)
             self._publisher.publish(AddressUnbanned(address=lift.source, actor=lift.actor))
             _log.info("let in by a command while NATS is away", source=lift.source, actor=lift.actor)
         try:
@@ -140,6 +142,9 @@ class HomeBans:
             for source, ban in unshared.items():
                 if copied.get(source) != ban:
                     await self._note(key_of(source), ban)
+            for source in copied.keys() - unshared.keys():
+                if self._bans.find(source) is None:  # lifted, not shared
+                    await self._note(key_of(source), None)
             copied = unshared
             await asyncio.sleep(POLL_S)
 

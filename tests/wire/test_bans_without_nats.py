@@ -70,6 +70,7 @@ def test_bans_hold_here_while_nats_is_away_and_are_shared_when_it_is_back(
     assert command(fairlead, "ban", "remove", KNOWN)[0] == 0
     assert command(fairlead, "ban", "remove", STRANGER)[0] == 0
     until(lambda: not is_banned(fairlead, STRANGER), "the address is let in again here")
+    assert banned(fairlead) == []
     assert command(fairlead, "ban", "remove", "192.0.2.77")[0] == 1
     assert command(fairlead, "ban", "add", STRANGER)[0] == 0
     until(lambda: is_banned(fairlead, STRANGER), "the ban holds here")
