@@ -68,7 +68,8 @@
     │  ├─ RecordingLost          (retryable) a program is not left running unrecorded: exit 254
     │  └─ RecordingNotFound
     ├─ StoreError                the identity store cannot answer
-    │  └─ DatabaseMissing        there is none yet
+    │  ├─ DatabaseMissing        there is none yet
+    │  └─ SchemaOutdated         it waits for the start of a proxy of this release
     ├─ StateError                what replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
     │  ├─ StateConflict

@@ -74,6 +74,12 @@ class DatabaseMissing(StoreError):
     code = "store.missing"
 
 
+class SchemaOutdated(StoreError):
+    """The database has the schema of an older release; a proxy that starts brings it up to date."""
+
+    code = "store.schema_outdated"
+
+
 class StateError(FairleadError):
     """What replicas share could not be changed; what is known of it can still be read."""
 

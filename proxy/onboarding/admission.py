@@ -22,6 +22,9 @@ from proxy.identity.keys import fingerprint
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.rules import Facts, Rules
 
+GROUPS_TOLD = 30
+"""Groups that a log line names: providers give hundreds to some accounts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -84,13 +87,22 @@ def _judge_account(profile: Profile, rules: Rules) -> OnboardingError | None:
         return inactive(profile)
     verdict = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
     which = f"rule {verdict.rule!r}" if verdict.rule else "no rule lets it in"
+    came = f"it came with {_told(profile)}"
     if verdict.action == "waitlist":
         return Waitlisted(
-            f"{profile.login!r} waits for an operator: {which}",
+            f"{profile.login!r} waits for an operator: {which}; {came}",
             user_message="your request is on the waiting list; an operator has to approve it",
         )
     if verdict.action == "refuse":
         return OnboardingRefused(
-            f"{profile.login!r} refused: {which}", user_message="this account may not log in here"
+            f"{profile.login!r} refused: {which}; {came}", user_message="this account may not log in here"
         )
     return None
+
+
+def _told(profile: Profile) -> str:
+    """Return what rules looked at, for the log: at most GROUPS_TOLD groups, and the domain of the address."""
+    groups = ", ".join(profile.groups[:GROUPS_TOLD]) or "none"
+    more = f" and {len(profile.groups) - GROUPS_TOLD} more" if len(profile.groups) > GROUPS_TOLD else ""
+    domain = profile.email.rpartition("@")[2] or "none"
+    return f"groups: {groups}{more}; domain of its address: {domain}"

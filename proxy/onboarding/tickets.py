@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.errors import FairleadError
 from proxy.identity.profile import Profile
 from proxy.onboarding.device_flow import Tokens
 from proxy.onboarding.providers.base import About, Provider
@@ -29,6 +30,13 @@ class Ticket:
     about: About
     done: "asyncio.Future[Confirmation]" = field(repr=False)
     """Also ends with ApprovalDenied, or whatever the provider failed with."""
+    outcome: "asyncio.Future[FairleadError | None]" = field(repr=False)
+    """Result of the login after a confirmation, for the page: None for a user who is let in, or why not."""
+
+    def tell(self, outcome: FairleadError | None) -> None:
+        """Set the outcome. Twice is fine; the first counts."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
 
 
 class Confirmer(Protocol):

@@ -47,7 +47,19 @@ def load_or_create(directory: Path) -> HostKeys:
             return HostKeys(tuple(asyncssh.read_private_key(path) for path in there))
         return HostKeys(tuple(_one(path, name, args) for path, name, args in kinds))
     except (OSError, asyncssh.KeyImportError) as exc:
-        raise SettingsError(f"host keys in {directory}: {exc}") from exc
+        raise SettingsError(f"ssh.host_key_dir: host keys in {directory}: {exc}") from exc
+
+
+def read(directory: Path) -> HostKeys:
+    """Read the host keys that are in `directory`, without making any.
+
+    Raises: SettingsError for a key that cannot be read.
+    """
+    paths = (directory / f"ssh_host_{kind}_key" for kind, _, _ in _KINDS)
+    try:
+        return HostKeys(tuple(asyncssh.read_private_key(path) for path in paths if path.exists()))
+    except (OSError, asyncssh.KeyImportError) as exc:
+        raise SettingsError(f"ssh.host_key_dir: host keys in {directory}: {exc}") from exc
 
 
 def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:

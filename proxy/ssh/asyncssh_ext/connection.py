@@ -27,6 +27,7 @@ from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.relay import Gate
+from proxy.metrics import UNTRUSTED_HEADERS
 from proxy.protection.guard import Visitor
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, BulkChannel, TcpChannel, UnixChannel
@@ -40,7 +41,7 @@ from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.handshake_scheduler import Turn, metered
-from proxy.ssh.proxyprotocol import Addresses
+from proxy.ssh.proxyprotocol import Addresses, is_header
 
 _log = structlog.get_logger("ssh")
 
@@ -316,7 +317,18 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         super().internal_error(exc_info, error_logger)
 
     def _recv_version(self) -> bool:
-        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble."""
+        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble.
+
+        A PROXY header in its place is named: it comes from a load balancer that nobody told us of.
+        """
+        if is_header(self._inpbuf):
+            UNTRUSTED_HEADERS.inc()
+            _log.warning(
+                "PROXY header from an address that is not in proxy_protocol.trusted",
+                source=self.arrival.visitor.address,
+                hint="is this a load balancer? Then add it to proxy_protocol.trusted",
+            )
+            raise asyncssh.ProtocolNotSupported("PROXY header from an untrusted address")
         try:
             return super()._recv_version()
         except UnicodeDecodeError:
