@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.cluster import PATIENCE_S, Cluster, ClusterFairlead, until, workspace
 from tests.e2e.conftest import MakeProxy
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]  # images may have to be built first
 
 CLIENTS = 20
 NOWHERE = "name: nowhere\nnode: {selector: {example.com/no-node-has: this}}\n"
