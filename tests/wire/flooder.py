@@ -29,7 +29,7 @@ class Flooder(asyncssh.SSHClientConnection):
     data_bytes: int
     """Of the channels, received so far."""
     packets: int
-    """Received so far: what a workspace answers 20,000 times takes minutes, and each answer is a sign of life."""
+    """Received so far: each is a sign of life while a workspace answers 20,000 requests, which takes minutes."""
     hears: "asyncio.Queue[tuple[int, SSHPacket]]"
 
     @classmethod
