@@ -29,7 +29,7 @@ class Flooder(asyncssh.SSHClientConnection):
     data_bytes: int
     """Of the channels, received so far."""
     packets: int
-    """Received so far: each is a sign of life while a workspace answers 20,000 requests, which takes minutes."""
+    """Received so far, each a sign of life: 20,000 requests that a workspace answers take minutes."""
     hears: "asyncio.Queue[tuple[int, SSHPacket]]"
 
     @classmethod
