@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncssh
 
 from proxy.errors import SettingsError
+from proxy.storage.files import create_once
 
 _KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
     ("ed25519", "ssh-ed25519", {}),
@@ -65,25 +66,9 @@ def read(directory: Path) -> HostKeys:
 def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:
     if not path.exists():
         key = asyncssh.generate_private_key(algorithm, comment="fairlead", **args)
-        _write_new(path, key.export_private_key("openssh"), 0o600)
+        create_once(path, key.export_private_key("openssh"))
     key = asyncssh.read_private_key(path)
     public = path.with_name(path.name + ".pub")
     if not public.exists():
-        _write_new(public, key.export_public_key("openssh"), 0o644)
+        create_once(public, key.export_public_key("openssh"), 0o644)
     return key
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that appears whole or not at all; an existing one stays."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from proxy.errors.stores import DatabaseMissing, StoreError
 from proxy.storage import migrate
-from proxy.storage.files import create_private
+from proxy.storage.files import create_once
 from proxy.storage.installation import read_id
 
 _FAILOVER_PAUSE_S = 0.1
@@ -258,7 +258,7 @@ def _make_private(file: Path) -> None:
     """
     try:
         if not file.exists():
-            create_private(file, _empty_database())
+            create_once(file, _empty_database())
     except (OSError, sqlite3.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise StoreError(f"the database {file} cannot be made: {reason}") from exc

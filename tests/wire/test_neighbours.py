@@ -314,7 +314,11 @@ async def _flood_each(proxy: Counted, flood: Callable[[Row], Any]) -> None:
         await proxy.counts()
         for row in rows():
             before = proxy.resident_bytes()
-            await beside(victim, flood(row))
+            try:
+                await beside(victim, flood(row))
+            except Exception as exc:
+                exc.add_note(f"while {row} was flooded")
+                raise
             counts = await proxy.counts()
             broken += faults(row, counts, proxy.resident_bytes() - before)
         assert broken == []
