@@ -8,6 +8,7 @@ import re
 
 _MOST_CHARACTERS = 300
 
+FAILED_WEBHOOK = "failed calling webhook"
 _NO_SUCH_IMAGE = ("not found", "manifest unknown", "does not exist", "no such image")
 _NO_ACCESS = ("unauthorized", "authentication required", "denied", "forbidden", "no basic auth credentials")
 _NO_REGISTRY = (
@@ -89,12 +90,12 @@ def creation_problem(message: str) -> str:
         return f"the quota wants limits that the blueprint does not give ({_after(said, ':')}): add resources"
     if "PodSecurity" in said or "PodSecurityPolicy" in said or "pod security policy" in said.lower():
         return f"the cluster's security rules refuse it ({brief(said)}): correct security of the blueprint"
+    if FAILED_WEBHOOK in said:
+        return "a service that must approve of it does not answer: its operator can see why in the log"
     if "admission webhook" in said:
         return f"a rule of the cluster refuses it: {_after(said, 'denied the request:')}"
     if re.search(r"serviceaccount|service account", said) and "not found" in said:
         return f"{brief(said)}: ask an operator to create it"
-    if "failed calling webhook" in said:
-        return "a service that must approve of it does not answer: its operator can see why in the log"
     return f"the cluster refuses it: {brief(said)}"
 
 
