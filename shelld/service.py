@@ -17,6 +17,7 @@ from shelld import __version__, wire
 from shelld.account import Account, Accounts
 from shelld.activity import Activity
 from shelld.auth import Authenticate
+from shelld.bootstrap import Bootstrap
 from shelld.dial import Dialer
 from shelld.door import private_files
 from shelld.errors import (
@@ -62,6 +63,7 @@ class Service:
     dialer: Dialer
     listeners: Listeners
     activity: Activity
+    bootstrap: Bootstrap
 
     def behaviours(self) -> dict[str, Behaviour]:
         """Return one coroutine a method, by the method's name."""
@@ -114,7 +116,10 @@ class Service:
             # Before the client can know of it, so that whatever is announced from then on reaches it;
             # behind the first frame all the same, since frames take turns.
             self.registry.enter(program, output.notice)
+            failed = self.bootstrap.failures_for(is_shell=spec.kind == "shell")
             await frames.send(pb.RunOutput(started=_started(program)))
+            for failure in failed:
+                await output.notice(str(failure))
             await program.converse(self._receiver(context, wire.run_input, self._touch), output)
         finally:
             self.registry.leave(program)
@@ -202,6 +207,9 @@ class Service:
             memory_bytes=usage.memory_bytes,
             disk_free_bytes=usage.disk_free_bytes,
             draining=registry.draining,
+            failed_scripts=[
+                pb.FailedScript(name=one.name, how=one.how, said=one.said) for one in self.bootstrap.failures
+            ],
         )
 
     async def announce(

@@ -10,6 +10,7 @@ from proxy.model import Principal
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.failedscripts import with_failed_scripts
 from proxy.workspaces.holding import ago, duration, start_command, who_stopped
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
@@ -81,7 +82,7 @@ class Control:
             return
 
     async def _status(self, request: WorkspaceRequest) -> str:
-        record = await self._own(request)
+        record = await with_failed_scripts(await self._own(request), self._backend, self._links)
         lines = [
             f"workspace  {record.name}",
             f"blueprint  {record.blueprint}",

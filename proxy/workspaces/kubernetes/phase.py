@@ -28,6 +28,8 @@ LOST_AFTER_S = 30
 """A pod that should be gone for this long is held by a node that does not answer."""
 
 _CLOCKS_DIFFER_S = 2
+_SCRIPT_FAILED = 69
+"""Exit status of a shelld whose required init script failed; its message is a sentence for the person."""
 _IMAGE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -276,6 +278,8 @@ def _ended(role: str, status: Object) -> Verdict | None:
     again = (status.get("restartCount") or 0) > 0 and (now is not None or bool(state.get("waiting")))
     hope = Hope.NONE if again else Hope.UNTIL_DEADLINE
     sentence = f"{who} {how} while it was starting" + (f" and said: {said}" if said else "")
+    if role == "main" and code == _SCRIPT_FAILED and said:
+        sentence = said
     return Verdict(
         Stage.PREPARING, sentence, hope, f"{status['name']}: {reason} {code}: {ended.get('message')}"
     )

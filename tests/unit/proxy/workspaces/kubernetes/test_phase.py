@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from proxy.workspaces.backend import WorkspacePhase
+from proxy.workspaces.kubernetes import phase
 from proxy.workspaces.kubernetes.labels import LAST_START
 from proxy.workspaces.kubernetes.phase import Hope, Situation, Stage, Verdict, judge
+from shelld.outcome import EX_REQUIRED
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PULL = "rpc error: code = Unknown desc = Error response from daemon: "
@@ -603,3 +605,7 @@ def test_the_newest_of_several_events_counts() -> None:
     events = [event("Pulled", seconds=-3), event("Pulling", 'Pulling image "b"', seconds=-1)]
     events.append(event("Pulled", seconds=-2))
     assert judge(Situation(stateful_set(), pod(), {}, events, NOW)).sentence == "pulling image b"
+
+
+def test_the_status_of_a_required_script_is_the_one_that_shelld_exits_with() -> None:
+    assert phase._SCRIPT_FAILED == EX_REQUIRED
