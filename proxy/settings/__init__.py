@@ -154,6 +154,9 @@ class UpstreamSettings(_Section):
 
     connect_timeout_s: Seconds = 15
     """From a workspace that says it is ready to its answer."""
+    look_again_s: Annotated[float, Field(ge=0.1, le=60)] = 1
+    """Seconds without an answer after which a workspace is looked for again while connecting goes on: its pod
+    may be gone, or be made anew on another node."""
     rpc_timeout_s: Seconds = 30
     """One unary call, and the first frame of a stream."""
     program_timeout_s: Seconds = 90
