@@ -27,7 +27,7 @@ Judge = Callable[[dict[str, Any]], str]
 @asynccontextmanager
 async def judged(kube: Cluster, directory: Path, judge: Judge, **changed: Any) -> AsyncIterator[None]:
     """Have every new pod of our namespace judged by `judge`; `changed` are fields of the webhook."""
-    if not await _is_here(kube):
+    if not await is_here(kube):
         pytest.skip("needs an API server of this machine, which can call back")
 
     async def answer(asked: web.BaseRequest) -> web.Response:
@@ -79,7 +79,8 @@ async def hook(kube: Cluster, url: str, authority: bytes, **changed: Any) -> Asy
         await kube.api.delete(HOOKS, "", kube.namespace)
 
 
-async def _is_here(kube: Cluster) -> bool:
+async def is_here(kube: Cluster) -> bool:
+    """Whether the API server runs on this machine."""
     api = Api(kube.settings())
     host = urlsplit((await api._open()).configuration.host).hostname
     await api.close()

@@ -212,7 +212,7 @@ ROWS = {
     ),
     "volume of another zone": Row(
         Stage.SCHEDULING,
-        "no node can use its volume",
+        "its volume is tied to another node or zone, which takes no pod: ask an operator",
         unschedulable("0/1 nodes are available: 1 node(s) had volume node conflict."),
         hope=Hope.BRIEF,
     ),
@@ -430,7 +430,7 @@ ROWS = {
     ),
     "bundle ran out of memory, again": Row(
         Stage.PREPARING,
-        "init container fairlead-bundle ran out of memory: raise resources.limits.memory",
+        "init container fairlead-bundle ran out of memory while it was starting: raise resources.limits",
         pod(
             initContainerStatuses=[
                 container("fairlead-bundle", 1, OOM, waiting={"reason": "CrashLoopBackOff"})
@@ -471,7 +471,7 @@ ROWS = {
     ),
     "out of memory": Row(
         Stage.PREPARING,
-        "the workspace ran out of memory: raise resources.limits.memory in the blueprint",
+        "the workspace ran out of memory while it was starting: raise resources.limits.memory in the",
         pod(containerStatuses=[container(restarts=1, terminated=OOM)]),
         hope=Hope.NONE,
     ),
