@@ -50,7 +50,7 @@ async def failure(kube: Cluster, blueprint: str = "", **settings: Any) -> tuple[
         pytest.param(
             "resources: {limits: {memory: 6Mi}}",
             {},
-            "(ran out of memory: raise resources.limits.memory|its container cannot be made)",
+            "(ran out of memory while it was starting: raise resources.limits|its container cannot be made)",
             id="memory",
         ),
         pytest.param("service_account: nobody", {}, '"nobody" not found: ask an operator', id="account"),
