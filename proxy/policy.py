@@ -215,7 +215,7 @@ class Bounds:
         return max(0.0, min(moments)) if moments else None
 
 
-NOT_ASKED_FOR = frozenset({"idle", "lifetime", "init"})
+NOT_ASKED_FOR = frozenset({"idle", "lifetime", "init", "failed"})
 """Who stops workspaces without anybody having asked: the next connection starts them again."""
 
 

@@ -30,7 +30,7 @@ def who_stopped(stop: Stop, user: str) -> str:
     """Name whoever stopped a workspace to its owner, and why, when that was said."""
     if stop.by == user:
         return "you"
-    who = {"idle": "Fairlead", "lifetime": "Fairlead"}.get(stop.by, "an operator")
+    who = {"idle": "Fairlead", "lifetime": "Fairlead", "failed": "Fairlead"}.get(stop.by, "an operator")
     return f"{who} ({stop.reason})" if stop.reason else who
 
 
