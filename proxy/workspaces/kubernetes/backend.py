@@ -132,21 +132,19 @@ class KubernetesBackend:
         unclear = [one.name for one in records if one.phase in _UNCLEAR and one.started_at is None]
         if not unclear:
             return records
-        names = {one for name in unclear for one in (name, pod_name(name))}
+        names = [one for name in unclear for one in (name, pod_name(name))]
         # One workspace is asked about by its two names; for many, one list is less than all of these.
-        queries = [
-            Query(EVENT, self._namespace, fields=f"involvedObject.name={one}") for one in sorted(names)
-        ]
-        if len(unclear) > 1:
-            queries = [Query(EVENT, self._namespace)]
+        about = [f"involvedObject.name={one}" for one in names] if len(unclear) == 1 else [""]
+        queries = [Query(EVENT, self._namespace, fields=one) for one in about]
         try:
             listings = await asyncio.gather(*(self._api.list(query) for query in queries))
         except ClusterError as exc:
             _log.info("events not read", why=str(exc))
             return records
+        known = frozenset(names)
         events: defaultdict[str, list[Object]] = defaultdict(list)
         for event in (event for listing in listings for event in listing.items):
-            if (name := involved(event)) in names:
+            if (name := involved(event)) in known:
                 events[name.removesuffix(_POD_SUFFIX)].append(event)
         return [_record(*one, events[name_of(one[0])]) for one in found]
 
