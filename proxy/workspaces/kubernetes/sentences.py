@@ -99,14 +99,32 @@ def creation_problem(message: str) -> str:
     if "failed quota" in said or "must specify" in said:
         return f"the quota wants limits that the blueprint does not give ({_after(said, ':')}): add resources"
     if "PodSecurity" in said or "PodSecurityPolicy" in said or "pod security policy" in said.lower():
-        return f"the cluster's security rules refuse it ({brief(said)}): correct security of the blueprint"
+        fields = _fields(said) or "security"
+        return f"the cluster's security rules refuse it ({brief(said)}): correct {fields} of the blueprint"
     if FAILED_WEBHOOK in said:
         return "a service that must approve of it does not answer: its operator can see why in the log"
     if "admission webhook" in said:
-        return f"a rule of the cluster refuses it: {_after(said, 'denied the request:')}"
+        fields = _fields(said)
+        hint = f": correct {fields} of the blueprint" if fields else ""
+        return f"a rule of the cluster refuses it: {_after(said, 'denied the request:')}{hint}"
     if re.search(r"serviceaccount|service account", said) and "not found" in said:
         return f"{brief(said)}: ask an operator to create it"
     return f"the cluster refuses it: {brief(said)}"
+
+
+_FIELDS = (
+    ("allowPrivilegeEscalation", "sudo and security.allow_privilege_escalation"),
+    ("capabilities", "security.drop_capabilities"),
+    ("runAsNonRoot|runAsUser", "security.run_as_user"),
+    ("seccomp", "security.seccomp_profile"),
+    ("readOnlyRootFilesystem", "security.read_only_root"),
+)
+"""What Kubernetes calls a field of a pod, and the fields of a blueprint that decide it."""
+
+
+def _fields(message: str) -> str:
+    """Name the fields of a blueprint that a refusal is about; empty for none."""
+    return ", ".join(ours for theirs, ours in _FIELDS if re.search(theirs, message))
 
 
 def mount_problem(message: str) -> str:

@@ -149,6 +149,25 @@ ROWS = {
         ],
         hope=Hope.NONE,
     ),
+    # Of Kubernetes 1.33, as https://github.com/rancher/k3k/issues/578 has it; the tests' node is older.
+    "pod security of every field": Row(
+        Stage.CREATING,
+        "correct sudo and security.allow_privilege_escalation, security.drop_capabilities, "
+        "security.run_as_user, security.seccomp_profile of the blueprint",
+        events=[
+            event(
+                "FailedCreate",
+                FORBIDDEN + 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false '
+                '(container "x" must set securityContext.allowPrivilegeEscalation=false), unrestricted '
+                'capabilities (container "x" must set securityContext.capabilities.drop=["ALL"]), '
+                'runAsNonRoot != true (pod or container "x" must set securityContext.runAsNonRoot=true), '
+                'seccompProfile (pod or container "x" must set securityContext.seccompProfile.type to '
+                '"RuntimeDefault" or "Localhost")',
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
     "no service account": Row(
         Stage.CREATING,
         'serviceaccount "builder" not found: ask an operator to create it',
