@@ -179,17 +179,10 @@ async def test_injected_containers_have_the_seccomp_profile_of_the_blueprint(
     async with judged(kube, tmp_path, judge), kube.proxy(**rules(kube)) as backend:
         endpoint = await backend.ensure(asked(kube, "deployment"), silent)
         assert await kube.run(endpoint, "grep Seccomp: /proc/1/status") == "Seccomp:\t2\n"
+        await backend.delete(endpoint.workspace, purge=False)
+        unconfined = asked(kube, "deployment", blueprint="security: {seccomp_profile: Unconfined}")
         with pytest.raises(WorkspaceUnstartable, match="no seccompProfile: fairlead-workspace"):
-            await program_again(kube, backend)
-
-
-async def program_again(kube: Cluster, backend: Any) -> None:
-    """Ask for a workspace without a profile, which shows that the rule above is asked."""
-    wanted = asked(kube, "deployment")
-    await backend.delete(wanted.name, purge=False)
-    await backend.ensure(
-        asked(kube, "deployment", blueprint="security: {seccomp_profile: Unconfined}"), silent
-    )
+            await backend.ensure(unconfined, silent)
 
 
 async def test_the_rights_that_the_documentation_names_are_enough_to_inject(

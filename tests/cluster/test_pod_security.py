@@ -1,4 +1,4 @@
-"""What PodSecurity `restricted` wants; a webhook asks for it, since its admission came with Kubernetes 1.23."""
+"""What PodSecurity `restricted` wants; a webhook asks, since its admission came with Kubernetes 1.23."""
 
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,8 @@ async def test_containers_that_are_injected_pass_restricted_with_it(kube: Cluste
     async with judged(kube, tmp_path, ours), kube.proxy(**rules(kube)) as backend:
         endpoint = await backend.ensure(asked(kube, "deployment", blueprint=documented()), silent)
         assert await kube.run(endpoint, "id -u") == "1000\n"
+        await backend.delete(endpoint.workspace, purge=False)
         with pytest.raises(WorkspaceUnstartable, match="runAsUser=0"):
-            await backend.delete(endpoint.workspace, purge=False)
             await backend.ensure(asked(kube, "deployment"), silent)
 
 
