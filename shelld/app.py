@@ -6,10 +6,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from shelld import aio, stop_notice
 from shelld.activity import Activity
 from shelld.bootstrap.bootstrap import Bootstrap
+from shelld.bootstrap.outcome import RequiredScriptFailed, note_termination
 from shelld.forwards.dial import Dialer
 from shelld.forwards.listen import Listeners
 from shelld.idle import stop_when_idle
@@ -33,6 +36,9 @@ _LAST_FRAMES_S = 2.0
 _LAST_WORDS_S = 0.5
 """For an announcement to be on its way before programs are hung up."""
 _IDLE = "idle"
+_INIT = "init"
+_TERMINATION_LOG = "/dev/termination-log"
+"""`terminationMessagePath` of a container, which the proxy leaves at its default."""
 
 
 async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
@@ -49,7 +55,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     accounts = Accounts(settings)
     registry = Registry(settings.limits)
     farewell = Farewell(settings.grace_s)
-    bootstrap = Bootstrap(settings, accounts.own, launcher, farewell)
+    bootstrap = Bootstrap(settings, accounts.own, launcher, farewell, registry.announce)
     private = PrivateDirectories()
     listeners = Listeners(
         settings.forward,
@@ -70,10 +76,12 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         SftpServers(settings.sftp_server, private),
     )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
-    service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
+    service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap)
     server = Server(service.behaviours(), authenticate)
 
-    await bootstrap.prepare()
+    give_back = partial(_give_back, private, launcher, reaper, door)
+    if not await _prepare(bootstrap, told, settings, give_back):
+        return
     await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
     if door is not None:
         door.show()
@@ -92,11 +100,54 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
             door.hide()
         await aio.end(aside)
         await _end_programs(registry, farewell, launcher, server)
-        private.close()
-        launcher.close()
-        reaper.uninstall()
-        if door is not None:
-            door.close()
+        give_back()
+
+
+def _give_back(
+    private: PrivateDirectories, launcher: Launcher, reaper: Reaper, door: UnixDoor | None
+) -> None:
+    """Give back what this process holds of the machine."""
+    private.close()
+    launcher.close()
+    reaper.uninstall()
+    if door is not None:
+        door.close()
+
+
+async def _prepare(
+    bootstrap: Bootstrap, told: asyncio.Future[str], settings: Settings, give_back: Callable[[], None]
+) -> bool:
+    """Do what must be done before anything is served; False when a signal came first.
+
+    Raises: RequiredScriptFailed. Nothing of the workspace is left then, or after a signal.
+    """
+    may_serve = False
+    try:
+        await bootstrap.prepare()
+        may_serve = await _run_required(bootstrap, told, settings)
+    finally:
+        if not may_serve:
+            await bootstrap.farewell.everything(frozenset({bootstrap.launcher.pid}))
+            give_back()
+    return may_serve
+
+
+async def _run_required(bootstrap: Bootstrap, told: asyncio.Future[str], settings: Settings) -> bool:
+    """Raises: RequiredScriptFailed, which is noted for the backend that started this workspace."""
+    running = aio.spawn(bootstrap.run_required(), name="required init scripts")
+    awaited: set[asyncio.Future[Any]] = {running, told}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        await aio.end([running])
+        return False
+    failure = running.result()
+    if failure is None:
+        return True
+    if settings.stop_note is not None:
+        stop_notice.note(settings.stop_note, by=_INIT, reason=str(failure))
+    if settings.create_account:  # this is a container
+        note_termination(_TERMINATION_LOG, str(failure))
+    raise RequiredScriptFailed(failure)
 
 
 def _listen_for_signals() -> asyncio.Future[str]:
