@@ -474,8 +474,8 @@ def load(
     try:
         return Settings.model_validate(merged)
     except ValidationError as exc:
-        told = sentences.problems(exc.errors(), merged)
-        raise SettingsError("; ".join(f"{_name(loc, environ)}{said}" for loc, said in told)) from None
+        problems = sentences.problems(exc.errors(), merged)
+        raise SettingsError("; ".join(f"{_name(loc, environ)}{said}" for loc, said in problems)) from None
 
 
 def _name(loc: tuple[int | str, ...], environ: Mapping[str, str]) -> str:
