@@ -81,14 +81,14 @@ class Odd:
 
     handler: Handler
     channel: int
-    """Which of those that were opened, or one of NEVER_OPENED by a negative number."""
+    """Which of those that were opened; one of NEVER_OPENED where it is negative, or nothing was opened."""
     changes: tuple[Change, ...] = ()
     times: int = 1
 
     def packets(self, opened: list[int]) -> list[tuple[int, bytes]]:
         """Return the packets for a server that gave these numbers to its channels."""
         if self.channel < 0 or not opened:
-            channel = NEVER_OPENED[self.channel % len(NEVER_OPENED)]
+            channel = NEVER_OPENED[len(self.changes) % len(NEVER_OPENED)]
         else:
             channel = opened[self.channel % len(opened)]
         payload = rows_of(self.handler)(channel).payload
@@ -113,8 +113,8 @@ def _odd(handlers: list[Handler]) -> st.SearchStrategy[Odd]:
     return st.builds(
         Odd,
         st.sampled_from(handlers),
-        st.integers(-3, 7),
-        st.lists(_changes, max_size=3).map(tuple),
+        st.integers(-1, 3),
+        st.just(()) | st.lists(_changes, min_size=1, max_size=3).map(tuple),
         st.integers(1, 3),
     )
 
@@ -123,4 +123,4 @@ def messages() -> st.SearchStrategy[Odd]:
     """Give any message; those of channels and their requests come more often than the numbers nobody uses."""
     named = [handler for handler in HANDLERS if handler.name]
     requests = [handler for handler in named if handler.number == CHANNEL_REQUEST]
-    return st.one_of(_odd(HANDLERS), _odd(_OF_CHANNELS), _odd(named), _odd(requests))
+    return st.one_of(_odd(_OF_CHANNELS), _odd(named), _odd(requests), _odd(HANDLERS))

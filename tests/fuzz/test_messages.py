@@ -193,16 +193,20 @@ class Messages(RuleBasedStateMachine):
         self.is_alive = True
         self.client: Client | None = None
 
-    @initialize()
-    def log_in(self) -> None:
+    @initialize(sessions=st.integers(0, 2), program=st.booleans())
+    def log_in(self, sessions: int, program: bool) -> None:
         self.is_alive, self.steps = True, []
         self.client = self.world.runner.run(log_in(self.world.ours))
         self.world.connections += 1
+        for _ in range(sessions):
+            self.take(Open())
+        if program and sessions:
+            self.take(Cat(0))
 
     @precondition(lambda self: not self.is_alive)
     @rule()
     def log_in_again(self) -> None:
-        self.log_in()
+        self.log_in(sessions=1, program=False)
 
     @precondition(lambda self: self.is_alive)
     @rule()
