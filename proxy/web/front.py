@@ -26,7 +26,7 @@ from proxy.settings.web import WebSettings
 from proxy.web.frames import GOING_AWAY
 from proxy.web.gate import Asked, Gate, Pass, Reply
 from proxy.web.heads import Body, Client, HeadInvalid, Request, Site, own_answer
-from proxy.web.origins import HostInvalid, Misdirected, Origins
+from proxy.web.origins import Host, HostInvalid, Misdirected, Origins
 from proxy.web.parsing import RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
@@ -36,6 +36,8 @@ from proxy.web.upstream import Pool
 _log = structlog.get_logger("web")
 
 _TICK_S = 1.0
+_MOST_HOSTS = 1_024
+"""Host fields whose meaning is remembered."""
 _AT_ONCE = 500
 """Connections whose deadlines are looked at in one turn of the event loop."""
 
@@ -67,6 +69,7 @@ class Front:
         self._connections: set[ClientConnection] = set()
         self._by_source: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._hosts: dict[bytes, Host] = {}
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -126,6 +129,14 @@ class Front:
             if not self._by_source[source]:
                 del self._by_source[source]
 
+    def host(self, field: bytes) -> Host:
+        """Read a Host field; what was read lately is known. Raises: HostInvalid, Misdirected."""
+        if (known := self._hosts.get(field)) is None:
+            if len(self._hosts) >= _MOST_HOSTS:
+                self._hosts.clear()
+            known = self._hosts[field] = self.origins.read(field)
+        return known
+
     def request_id(self) -> bytes:
         """Name a request: in the answer, and in what is logged of it."""
         return b"%b-%d" % (self._prefix.encode(), next(self._numbers))
@@ -155,6 +166,8 @@ class ClientConnection(asyncio.Protocol):
         "_is_extra",
         "_is_full",
         "_is_held",
+        "_is_trusted",
+        "_itself",
         "_left",
         "_loop",
         "_message",
@@ -172,6 +185,8 @@ class ClientConnection(asyncio.Protocol):
         self._front = front
         self._peer = address
         self._scheme = scheme
+        self._itself = Client(address, scheme)
+        self._is_trusted = is_in(address, front.trusted)
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
@@ -199,6 +214,11 @@ class ClientConnection(asyncio.Protocol):
     def splice(self) -> Exchange | None:
         """The exchange under way, where it was upgraded."""
         return self._exchange if self._state is _State.SPLICED else None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the transport takes anything; an event loop may refuse what comes after its end."""
+        return self._state is not _State.CLOSED and not self._transport.is_closing()
 
     # ------------------------------------------------------------------------- from the socket
 
@@ -275,7 +295,7 @@ class ClientConnection(asyncio.Protocol):
             if not message.is_complete:
                 return b""
             request = message.head()
-            host = self._front.origins.read(request.host)
+            host = self._front.host(request.host)
         except (HeadInvalid, HostInvalid, Misdirected) as exc:
             self._refuse(exc)
             return b""
@@ -321,8 +341,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _client(self, request: Request) -> Client:
         """Say whose request it is; a trusted proxy's own fields count, the last one that it wrote."""
-        if not is_in(self._peer, self._front.trusted):
-            return Client(self._peer, self._scheme)
+        if not self._is_trusted:
+            return self._itself
         address, scheme = self._peer, self._scheme
         for name, value in request.fields:
             match name.lower():
@@ -381,7 +401,7 @@ class ClientConnection(asyncio.Protocol):
     def _pace(self) -> None:
         """Read from the client unless something of it waits already."""
         is_held = bool(self._pending) or self._is_app_full
-        if is_held is self._is_held or self._state is _State.CLOSED:
+        if is_held is self._is_held or not self._is_open:
             return
         self._is_held = is_held
         if is_held:
@@ -392,15 +412,15 @@ class ClientConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------ from the exchange
 
     def write(self, data: Buffer) -> None:
-        if self._state is not _State.CLOSED and not self._has_written_eof:
+        if self._is_open and not self._has_written_eof:
             self._transport.write(data)
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
-        if self._state is not _State.CLOSED and not self._has_written_eof:
+        if self._is_open and not self._has_written_eof:
             self._transport.writelines(pieces)
 
     def write_eof(self) -> None:
-        if self._state is _State.CLOSED or self._has_written_eof:
+        if not self._is_open or self._has_written_eof:
             return
         if self._transport.can_write_eof():
             self._has_written_eof = True
@@ -430,12 +450,11 @@ class ClientConnection(asyncio.Protocol):
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
-        if self._transport.can_write_eof():
-            if not self._has_written_eof:
-                self._has_written_eof = True
-                self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()
+        elif self._is_open and not self._has_written_eof:
+            self._has_written_eof = True
+            self._transport.write_eof()
 
     def finish(self) -> None:
         """Close an idle connection; one with a request is closed behind its answer."""

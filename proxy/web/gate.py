@@ -94,7 +94,5 @@ class PublicGate:
     async def decide(self, asked: Asked) -> Verdict:
         if asked.is_reserved:
             return Reply(404, "There is nothing here")
-        found = self._index.find(asked.host.label)
-        if found is None:
-            return NOT_PUBLIC
-        return Pass(Address(found.user, found.workspace, found.target), is_public=True)
+        address = self._index.find(asked.host.label)
+        return NOT_PUBLIC if address is None else Pass(address, is_public=True)

@@ -99,14 +99,13 @@ class _Message:
 
     def _feed_head(self, data: bytes, at: int) -> int:
         """Feed up to the end of the head, or to an empty line before it (RFC 9112 §2.2)."""
-        window = self._tail + data[at : at + self.limits.max_head_bytes + 1]
-        end = window.find(_END)
-        stop = (len(window) if end < 0 else end + len(_END)) - len(self._tail) + at
+        stop = self._end_of_head(data, at)
         self._size += stop - at
         if self._size > self.limits.max_head_bytes:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_head_bytes} bytes")
+        self.has_begun = True
         try:
-            self._parser.feed_data(data[at:stop])
+            self._parser.feed_data(data if stop - at == len(data) else data[at:stop])
         except httptools.HttpParserUpgrade:
             pass  # the head is complete; what to make of it is decided in `heads`
         except httptools.HttpParserInvalidMethodError:
@@ -115,9 +114,19 @@ class _Message:
             raise HeadInvalid(self._broken, f"this is no HTTP/1: {exc}") from None
         if len(self.fields) > self.limits.max_fields:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_fields} fields")
-        self.has_begun = True
-        self._tail = window[max(0, stop - at + len(self._tail) - 3) :][:3] if not self.is_complete else b""
+        if not self.is_complete:
+            self._tail = (self._tail + data[max(at, stop - 3) : stop])[-3:]
         return stop
+
+    def _end_of_head(self, data: bytes, at: int) -> int:
+        """Return the position behind the next empty line, which may have begun in an earlier piece."""
+        if self._tail:
+            start = len(self._tail)
+            end = (self._tail + data[at : at + 3]).find(_END)
+            if end >= 0:
+                return at + end + len(_END) - start
+        end = data.find(_END, at, at + self.limits.max_head_bytes)
+        return len(data) if end < 0 else end + len(_END)
 
     @property
     def _too_large(self) -> int:
