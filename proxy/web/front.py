@@ -31,7 +31,7 @@ from proxy.web.parsing import RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
 from proxy.web.statuses import status_of
-from proxy.web.upstream import Pool
+from proxy.web.upstream import AppConnection, Pool
 
 _log = structlog.get_logger("web")
 
@@ -305,7 +305,7 @@ class ClientConnection(asyncio.Protocol):
         self._asked = Asked(request, host, self._client(request))
         self._request_id = self._front.request_id()
         self._state = _State.DECIDING
-        self._task = self._front.tasks.spawn(self._serve(self._asked), name="request")
+        self._decide(self._asked)
         return memoryview(data)[at:] if len(data) > at else b""
 
     def _take_length(self, data: Buffer) -> Buffer:
@@ -354,14 +354,32 @@ class ClientConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------ gate and app
 
-    async def _serve(self, asked: Asked, *, fresh: bool = False) -> None:
+    def _decide(self, asked: Asked) -> None:
+        """Begin the exchange at once where nothing has to be waited for, else in a task."""
+        verdict = self._front.gate.at_once(asked)
+        if isinstance(verdict, Reply) or (verdict is not None and asked.is_reserved):
+            self._loop.call_soon(self._reply, verdict if isinstance(verdict, Reply) else _NOTHING)
+            return
+        if verdict is not None:
+            repeatable = asked.request.can_be_repeated
+            if app := self._front.pool.waiting(verdict.address, repeatable=repeatable):
+                self._begin(asked, verdict, app)
+                return
+        self._task = self._front.tasks.spawn(self._serve(asked, verdict), name="request")
+
+    async def _serve(self, asked: Asked, verdict: Pass | None) -> None:
         """Ask the gate, connect to the app and begin the exchange; from then on no task is needed."""
         try:
-            verdict = await self._front.gate.decide(asked)
-            if isinstance(verdict, Pass) and not asked.is_reserved:
-                await self._begin(asked, verdict, fresh=fresh)
+            decided = verdict or await self._front.gate.decide(asked)
+            if isinstance(decided, Reply) or asked.is_reserved:
+                self._reply(decided if isinstance(decided, Reply) else _NOTHING)
+                return
+            app = await self._front.pool.connect(decided.address)
+            if self._state is _State.DECIDING:
+                self._begin(asked, decided, app)
+                self._go_on()
             else:
-                self._reply(verdict if isinstance(verdict, Reply) else _NOTHING)
+                app.abort()
         except FairleadError as exc:
             status, title = status_of(exc)
             _log.info("request failed", request=self._request_id.decode(), code=exc.code, reason=str(exc))
@@ -375,12 +393,8 @@ class ClientConnection(asyncio.Protocol):
             if self._task is asyncio.current_task():
                 self._task = None
 
-    async def _begin(self, asked: Asked, verdict: Pass, *, fresh: bool) -> None:
+    def _begin(self, asked: Asked, verdict: Pass, app: AppConnection) -> None:
         request = asked.request
-        app = await self._front.pool.take(verdict.address, repeatable=request.can_be_repeated, fresh=fresh)
-        if self._state is not _State.DECIDING:
-            app.abort()
-            return
         site = Site(request.host, asked.client.scheme, verdict.is_public, verdict.fields, self._request_id)
         self._exchange = exchange = Exchange(self, request, verdict, site)
         exchange.closes = exchange.closes or self._front.is_closing
@@ -389,7 +403,6 @@ class ClientConnection(asyncio.Protocol):
         exchange.begin(app, asked.client)
         if self._is_full:
             exchange.client_paused()
-        self._go_on()
 
     def _go_on(self) -> None:
         """Take what waited, and read on."""
@@ -481,13 +494,12 @@ class ClientConnection(asyncio.Protocol):
 
     def exchange_failed(self, exchange: Exchange, reason: str, *, may_repeat: bool) -> None:
         """Ask once more on a new connection, or answer in the app's place."""
-        del exchange
         self._exchange = None
         self._is_app_full = False
         asked = self._asked
         if may_repeat and asked is not None:
             self._state = _State.DECIDING
-            self._task = self._front.tasks.spawn(self._serve(asked, fresh=True), name="request again")
+            self._task = self._front.tasks.spawn(self._serve(asked, exchange.passed), name="request again")
             return
         _log.info("app failed", request=self._request_id.decode(), reason=reason)
         self._reply(Reply(502, "The app did not answer", f"Its answer could not be used: {reason}."))

@@ -72,6 +72,12 @@ Verdict = Pass | Reply
 class Gate(Protocol):
     """Decides about every request before anything is asked of a workspace."""
 
+    def at_once(self, asked: Asked) -> Verdict | None:
+        """Say what becomes of a request where that is known without waiting; None: `decide` has to be asked.
+
+        Spares a task for each request; never guesses.
+        """
+
     async def decide(self, asked: Asked) -> Verdict:
         """Say what becomes of a request. Raises: FairleadError when that cannot be found out now."""
 
@@ -92,6 +98,9 @@ class PublicGate:
         self._index = index
 
     async def decide(self, asked: Asked) -> Verdict:
+        return self.at_once(asked)
+
+    def at_once(self, asked: Asked) -> Verdict:
         if asked.is_reserved:
             return Reply(404, "There is nothing here")
         address = self._index.find(asked.host.label)

@@ -6,10 +6,11 @@ fields pass: two tables, REQUEST and ANSWER. Field names keep their case and fie
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from typing import NamedTuple
 
 from proxy.web.cookies import set_by_app, without_ours
 
@@ -47,47 +48,76 @@ class Body(Enum):
 # ------------------------------------------------------------------------------------ both tables
 
 
-class Rule(Enum):
+class Rule(NamedTuple):
     """What becomes of one field."""
 
-    KEEP = "keep"
-    DROP = "drop"
-    HOST = "host"
-    LENGTH = "length"
-    CODING = "coding"
-    CONNECTION = "connection"
-    UPGRADE = "upgrade"
-    TE = "te"
-    COOKIE = "cookie"
-    AUTHORIZATION = "authorization"
-    SET_COOKIE = "set-cookie"
-    LOCATION = "location"
-    CORS = "cors"
+    become: Callable[[bytes], bytes | None]
+    """Gives the value that is passed on; None: the field is left out."""
+    decides: int | None = None
+    """Where its values are kept, for fields that decide about framing or depend on where the answer is shown:
+    an index of `_Framing`."""
 
+
+def _drop(value: bytes) -> None:
+    del value
+
+
+def _keep(value: bytes) -> bytes:
+    return value
+
+
+def _cookie(value: bytes) -> bytes | None:
+    return without_ours(value) or None
+
+
+def _authorization(value: bytes) -> bytes | None:
+    return None if is_our_token(value) else value
+
+
+def _te(value: bytes) -> bytes | None:
+    return b"trailers" if b"trailers" in _tokens([value]) else None
+
+
+def is_our_token(value: bytes) -> bool:
+    """Tell whether an Authorization field carries a token of ours (RFC 6750 §2.1)."""
+    scheme, _, token = value.partition(b" ")
+    return scheme.lower() == b"bearer" and token.strip(b" \t").startswith(BEARER_PREFIX)
+
+
+HOSTS, LENGTHS, CODINGS, UPGRADES, CONNECTION, DEPENDING = range(6)
+
+DROP = Rule(_drop)
+HOST = Rule(_keep, HOSTS)
+LENGTH = Rule(_keep, LENGTHS)
+CODING = Rule(_drop, CODINGS)
+UPGRADE = Rule(_keep, UPGRADES)
+OF_CONNECTION = Rule(_drop, CONNECTION)
+LOCATION = Rule(_keep, DEPENDING)
+CORS = Rule(_keep, DEPENDING)
 
 REQUEST: Mapping[bytes, Rule] = {
-    b"host": Rule.HOST,
-    b"content-length": Rule.LENGTH,
-    b"transfer-encoding": Rule.CODING,
-    b"connection": Rule.CONNECTION,
-    b"upgrade": Rule.UPGRADE,
-    b"te": Rule.TE,
-    b"cookie": Rule.COOKIE,
-    b"authorization": Rule.AUTHORIZATION,
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": OF_CONNECTION,
+    b"upgrade": UPGRADE,
+    b"te": Rule(_te),
+    b"cookie": Rule(_cookie),
+    b"authorization": Rule(_authorization),
     # Of one connection only (RFC 9110 §7.6.1), or framing, which is ours.
-    b"keep-alive": Rule.DROP,
-    b"trailer": Rule.DROP,
-    b"http2-settings": Rule.DROP,
+    b"keep-alive": DROP,
+    b"trailer": DROP,
+    b"http2-settings": DROP,
     # Who the client is, which only we say.
-    b"forwarded": Rule.DROP,
-    b"x-forwarded": Rule.DROP,
-    b"x-real-ip": Rule.DROP,
-    b"x-client-ip": Rule.DROP,
-    b"x-cluster-client-ip": Rule.DROP,
-    b"true-client-ip": Rule.DROP,
-    b"cf-connecting-ip": Rule.DROP,
-    b"remote-user": Rule.DROP,
-    b"x-remote-user": Rule.DROP,
+    b"forwarded": DROP,
+    b"x-forwarded": DROP,
+    b"x-real-ip": DROP,
+    b"x-client-ip": DROP,
+    b"x-cluster-client-ip": DROP,
+    b"true-client-ip": DROP,
+    b"cf-connecting-ip": DROP,
+    b"remote-user": DROP,
+    b"x-remote-user": DROP,
 }
 """By lower-case name; a name that is not here passes, but for REQUEST_PREFIXES."""
 
@@ -95,71 +125,106 @@ REQUEST_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-original-", b"x-rewrite-", b
 """Names that begin so are dropped."""
 
 ANSWER: Mapping[bytes, Rule] = {
-    b"content-length": Rule.LENGTH,
-    b"transfer-encoding": Rule.CODING,
-    b"connection": Rule.CONNECTION,
-    b"upgrade": Rule.UPGRADE,
-    b"set-cookie": Rule.SET_COOKIE,
-    b"location": Rule.LOCATION,
-    b"keep-alive": Rule.DROP,
-    b"proxy-connection": Rule.DROP,
-    b"proxy-authenticate": Rule.DROP,
-    b"proxy-authentication-info": Rule.DROP,
-    b"trailer": Rule.DROP,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": OF_CONNECTION,
+    b"upgrade": UPGRADE,
+    b"set-cookie": Rule(set_by_app),
+    b"location": LOCATION,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"proxy-authentication-info": DROP,
+    b"trailer": DROP,
     # Of the operator's domain, not of one app.
-    b"strict-transport-security": Rule.DROP,
-    b"public-key-pins": Rule.DROP,
-    b"alt-svc": Rule.DROP,
-    b"x-fairlead-request": Rule.DROP,
-    b"access-control-allow-origin": Rule.CORS,
-    b"access-control-allow-credentials": Rule.CORS,
-    b"access-control-allow-methods": Rule.CORS,
-    b"access-control-allow-headers": Rule.CORS,
-    b"access-control-allow-private-network": Rule.CORS,
-    b"access-control-expose-headers": Rule.CORS,
-    b"access-control-max-age": Rule.CORS,
+    b"strict-transport-security": DROP,
+    b"public-key-pins": DROP,
+    b"alt-svc": DROP,
+    b"x-fairlead-request": DROP,
+    b"access-control-allow-origin": CORS,
+    b"access-control-allow-credentials": CORS,
+    b"access-control-allow-methods": CORS,
+    b"access-control-allow-headers": CORS,
+    b"access-control-allow-private-network": CORS,
+    b"access-control-expose-headers": CORS,
+    b"access-control-max-age": CORS,
 }
-"""By lower-case name; a name that is not here passes."""
+"""By lower-case name; a name that is not here passes. LOCATION and CORS depend on where it is shown."""
 
 _NEVER_OF_CONNECTION = frozenset({b"host", b"upgrade", b"te", b"content-length", b"close", b"keep-alive"})
 """Tokens of `Connection` that name no field to be dropped: those fields have rules of their own."""
 
 
-def request_rule(name: bytes) -> Rule:
-    """Return what becomes of a field of a request, by its name in any case."""
+def request_rule(name: bytes) -> Rule | None:
+    """Return what becomes of a field of a request, by its name in any case; None: it passes."""
     key = name.lower()
     if (rule := REQUEST.get(key)) is not None:
         return rule
     # CGI and WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
     plain = key.replace(b"_", b"-")
     if plain.startswith(REQUEST_PREFIXES) or (plain != key and plain in REQUEST):
-        return Rule.DROP
-    return Rule.KEEP
+        return DROP
+    return None
 
 
-def answer_rule(name: bytes) -> Rule:
-    """Return what becomes of a field of an answer, by its name in any case."""
-    return ANSWER.get(name.lower(), Rule.KEEP)
+def answer_rule(name: bytes) -> Rule | None:
+    """Return what becomes of a field of an answer, by its name in any case; None: it passes."""
+    return ANSWER.get(name.lower())
 
 
-class _Rules(dict[bytes, Rule]):
+class _Rules(dict[bytes, Rule | None]):
     """Rules by names as they are spelled; worked out once for each, as long as they are not too many."""
 
     _MOST = 2_048
 
-    def __init__(self, *, of_requests: bool) -> None:
+    def __init__(self, rule_of: Callable[[bytes], Rule | None]) -> None:
         super().__init__()
-        self._of = request_rule if of_requests else answer_rule
+        self._rule_of = rule_of
 
-    def __missing__(self, name: bytes) -> Rule:
+    def __missing__(self, name: bytes) -> Rule | None:
         if len(self) >= self._MOST:  # a client that makes names up costs some look-ups, and no memory
             self.clear()
-        rule = self[name] = self._of(name)
+        rule = self[name] = self._rule_of(name)
         return rule
 
 
-_REQUEST_RULES = _Rules(of_requests=True)
-_ANSWER_RULES = _Rules(of_requests=False)
+_REQUEST_RULES = _Rules(request_rule)
+_ANSWER_RULES = _Rules(answer_rule)
+
+_Framing = tuple[list[bytes], list[bytes], list[bytes], list[bytes], list[bytes], list[bytes]]
+"""Values of the fields that decide: by HOSTS, LENGTHS, CODINGS, UPGRADES, CONNECTION and DEPENDING."""
+
+
+def _judged(fields: Fields, rules: _Rules) -> tuple[list[Field], _Framing]:
+    """Apply a table: give the fields that pass, and what decides about framing."""
+    passing: list[Field] = []
+    framing: _Framing = ([], [], [], [], [], [])
+    for field in fields:
+        rule = rules[field[0]]
+        if rule is None:
+            passing.append(field)
+            continue
+        name, value = field
+        become, decides = rule
+        if decides is not None:
+            framing[decides].append(value)
+        if (kept := become(value)) is not None:
+            passing.append((name, kept))
+    return passing, framing
+
+
+_NO_TOKENS: frozenset[bytes] = frozenset()
+
+
+def _tokens(values: Sequence[bytes]) -> frozenset[bytes]:
+    if not values:
+        return _NO_TOKENS
+    return frozenset(token.strip(b" \t") for value in values for token in value.lower().split(b","))
+
+
+def _is_websocket(framing: _Framing) -> bool:
+    """Whether this protocol, and no other, is asked for or agreed to."""
+    return [value.lower() for value in framing[UPGRADES]] == [b"websocket"]
 
 
 # ------------------------------------------------------------------------------------ requests
@@ -197,46 +262,6 @@ class Request:
         return next((value for key, value in self.fields if key.lower() == name), b"")
 
 
-class _Framing:
-    """Values of the fields that decide about framing."""
-
-    __slots__ = ("codings", "connection", "hosts", "lengths", "upgrades")
-
-    def __init__(self) -> None:
-        self.hosts: list[bytes] = []
-        self.lengths: list[bytes] = []
-        self.codings: list[bytes] = []
-        self.upgrades: list[bytes] = []
-        self.connection: frozenset[bytes] = _NO_TOKENS
-        """Tokens in lower case."""
-
-    def take(self, rule: Rule, value: bytes) -> None:
-        """Keep the value of a field that decides something; others are not for here."""
-        match rule:
-            case Rule.HOST:
-                self.hosts.append(value)
-            case Rule.LENGTH:
-                self.lengths.append(value)
-            case Rule.CODING:
-                self.codings.append(value.lower())
-            case Rule.UPGRADE:
-                self.upgrades.append(value)
-            case Rule.CONNECTION:
-                self.connection |= _tokens(value)
-
-    @property
-    def is_websocket(self) -> bool:
-        """Whether this protocol, and no other, is asked for or agreed to."""
-        return len(self.upgrades) == 1 and self.upgrades[0].lower() == b"websocket"
-
-
-_NO_TOKENS: frozenset[bytes] = frozenset()
-
-
-def _tokens(value: bytes) -> frozenset[bytes]:
-    return frozenset(token.strip(b" \t") for token in value.lower().split(b","))
-
-
 def read_request(method: str, target: bytes, version: str, fields: Fields) -> Request:
     """Decide what a request head means.
 
@@ -246,79 +271,53 @@ def read_request(method: str, target: bytes, version: str, fields: Fields) -> Re
         raise HeadInvalid(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method == "CONNECT":
         raise HeadInvalid(501, "CONNECT is not served here")
-    framing, passing = _Framing(), []
-    for field in fields:
-        rule = _REQUEST_RULES[field[0]]
-        if rule is Rule.KEEP:
-            passing.append(field)
-            continue
-        framing.take(rule, field[1])
-        if (kept := _request_value(rule, field[1])) is not None:
-            passing.append((field[0], kept))
-    if len(framing.hosts) != 1:
+    passing, framing = _judged(fields, _REQUEST_RULES)
+    if len(framing[HOSTS]) != 1:
         raise HeadInvalid(400, "one Host field is needed")
-    host = framing.hosts[0]
+    host = framing[HOSTS][0]
     if not _TARGET.fullmatch(target):
         target = _of_absolute(target, host)
     if target == b"*" and method != "OPTIONS":
         raise HeadInvalid(400, "* is a target of OPTIONS only")
     is_http_1_0 = version == "1.0"
     body, length = _request_body(framing, is_http_1_0=is_http_1_0)
-    upgrade = _upgrade_of(framing, method, body, is_http_1_0=is_http_1_0)
-    if framing.connection - _NEVER_OF_CONNECTION or framing.upgrades:
-        passing = _of_this_hop(passing, framing, upgrade)
-    closes = is_http_1_0 or b"close" in framing.connection
+    connection = _tokens(framing[CONNECTION])
+    upgrade = b""
+    if framing[UPGRADES]:
+        if not is_http_1_0 and method == "GET" and b"upgrade" in connection:
+            upgrade = _upgrade_of(framing, body)
+        if not upgrade:
+            passing = [field for field in passing if field[0].lower() != b"upgrade"]
+    if dropped := connection - _NEVER_OF_CONNECTION:
+        passing = [field for field in passing if field[0].lower() not in dropped]
+    closes = is_http_1_0 or b"close" in connection
     return Request(method, target, is_http_1_0, host, fields, passing, body, length, upgrade, closes)
 
 
-def _request_value(rule: Rule, value: bytes) -> bytes | None:
-    """Return what the value of a field of the table becomes; None: the field is left out."""
-    match rule:
-        case Rule.HOST | Rule.LENGTH | Rule.UPGRADE:
-            return value
-        case Rule.COOKIE:
-            return without_ours(value) or None
-        case Rule.AUTHORIZATION:
-            return None if is_our_token(value) else value
-        case Rule.TE:
-            return b"trailers" if b"trailers" in _tokens(value) else None
-        case _:
-            return None
-
-
-def is_our_token(value: bytes) -> bool:
-    """Tell whether an Authorization field carries a token of ours (RFC 6750 §2.1)."""
-    scheme, _, token = value.partition(b" ")
-    return scheme.lower() == b"bearer" and token.strip(b" \t").startswith(BEARER_PREFIX)
-
-
-def _of_this_hop(passing: list[Field], framing: _Framing, upgrade: bytes) -> list[Field]:
-    """Leave out what `Connection` names, and an upgrade that is not passed on."""
-    dropped = framing.connection - _NEVER_OF_CONNECTION
-    if not upgrade:
-        dropped |= {b"upgrade"}
-    return [field for field in passing if field[0].lower() not in dropped]
-
-
 def _request_body(framing: _Framing, *, is_http_1_0: bool) -> tuple[Body, int]:
-    if framing.codings:
-        if framing.lengths:
+    lengths, codings = framing[LENGTHS], framing[CODINGS]
+    if codings:
+        if lengths:
             raise HeadInvalid(400, "Content-Length and Transfer-Encoding exclude each other")
         if is_http_1_0:
             raise HeadInvalid(400, "HTTP/1.0 has no Transfer-Encoding")
-        if framing.codings != [b"chunked"]:
+        if not _is_chunked(codings):
             raise HeadInvalid(501, "the only Transfer-Encoding here is chunked")
         return Body.CHUNKED, 0
-    if not framing.lengths:
+    if not lengths:
         return Body.NONE, 0
-    length = _length(framing, 400)
+    length = _length(lengths, 400)
     return (Body.LENGTH, length) if length else (Body.NONE, 0)
 
 
-def _length(framing: _Framing, status: int) -> int:
-    if len(framing.lengths) != 1 or not _DIGITS.fullmatch(framing.lengths[0]):
+def _is_chunked(codings: Sequence[bytes]) -> bool:
+    return len(codings) == 1 and codings[0].lower() == b"chunked"
+
+
+def _length(lengths: Sequence[bytes], status: int) -> int:
+    if len(lengths) != 1 or not _DIGITS.fullmatch(lengths[0]):
         raise HeadInvalid(status, "one Content-Length of digits is needed")
-    return int(framing.lengths[0])
+    return int(lengths[0])
 
 
 def _of_absolute(target: bytes, host: bytes) -> bytes:
@@ -332,15 +331,13 @@ def _of_absolute(target: bytes, host: bytes) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def _upgrade_of(framing: _Framing, method: str, body: Body, *, is_http_1_0: bool) -> bytes:
+def _upgrade_of(framing: _Framing, body: Body) -> bytes:
     """Return the protocol to change to, as the client spelled it; any but websocket is not passed on."""
-    if not framing.upgrades or is_http_1_0 or method != "GET" or b"upgrade" not in framing.connection:
+    if not _is_websocket(framing):
         return b""
-    if not framing.is_websocket:
-        return b""
-    if body is not Body.NONE or framing.lengths:
+    if body is not Body.NONE or framing[LENGTHS]:
         raise HeadInvalid(400, "a request for another protocol has no body")
-    return framing.upgrades[0]
+    return framing[UPGRADES][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,55 +398,38 @@ def read_answer(status: int, reason: bytes, version: str, fields: Fields, to: Re
     """
     if version not in ("1.0", "1.1") or not 100 <= status <= 599:
         raise HeadInvalid(502, "the app speaks no HTTP/1")
-    framing, passing, depends = _Framing(), [], False
-    for field in fields:
-        rule = _ANSWER_RULES[field[0]]
-        if rule is Rule.KEEP:
-            passing.append(field)
-            continue
-        framing.take(rule, field[1])
-        if (kept := _answer_value(rule, field[1], status)) is not None:
-            depends = depends or rule in _DEPENDS
-            passing.append((field[0], kept))
-    if status == 101 and not (to.upgrade and framing.is_websocket):
+    passing, framing = _judged(fields, _ANSWER_RULES)
+    if status == 101 and not (to.upgrade and _is_websocket(framing)):
         raise HeadInvalid(502, "the app changed to a protocol that was not asked for")
     body, length = _answer_body(framing, status, version, to)
-    if dropped := framing.connection - _NEVER_OF_CONNECTION:
+    connection = _tokens(framing[CONNECTION])
+    dropped = connection - _NEVER_OF_CONNECTION
+    if framing[LENGTHS] and (status < 200 or status in _BARE):
+        dropped |= {b"content-length"}
+    if framing[UPGRADES] and status != 101:
+        dropped |= {b"upgrade"}
+    if dropped:
         passing = [field for field in passing if field[0].lower() not in dropped]
-    is_open = version == "1.1" and b"close" not in framing.connection
+    is_open = version == "1.1" and b"close" not in connection
     stays = is_open and body is not Body.CLOSE and status != 101
     shown = reason if _REASON.fullmatch(reason) else b""
-    return Answer(status, shown, passing, body, length, stays, depends)
+    return Answer(status, shown, passing, body, length, stays, bool(framing[DEPENDING]))
 
 
-_DEPENDS = frozenset({Rule.LOCATION, Rule.CORS})
 _BARE = frozenset({101, 204})
 """Statuses whose answers have no Content-Length (RFC 9110 §8.6), as those of 1xx."""
 
 
-def _answer_value(rule: Rule, value: bytes, status: int) -> bytes | None:
-    match rule:
-        case Rule.LENGTH:
-            return value if status >= 200 and status not in _BARE else None
-        case Rule.SET_COOKIE:
-            return set_by_app(value)
-        case Rule.UPGRADE:
-            return value if status == 101 else None
-        case Rule.LOCATION | Rule.CORS:
-            return value
-        case _:
-            return None
-
-
 def _answer_body(framing: _Framing, status: int, version: str, to: Request) -> tuple[Body, int]:
+    lengths, codings = framing[LENGTHS], framing[CODINGS]
     if to.method == "HEAD" or status < 200 or status in (204, 304):
         return Body.NONE, 0
-    if framing.codings:
-        if version == "1.0" or framing.lengths or framing.codings != [b"chunked"]:
+    if codings:
+        if version == "1.0" or lengths or not _is_chunked(codings):
             raise HeadInvalid(502, "the app framed its answer in an unclear way")
         return Body.CHUNKED, 0
-    if framing.lengths:
-        return Body.LENGTH, _length(framing, 502)
+    if lengths:
+        return Body.LENGTH, _length(lengths, 502)
     return Body.CLOSE, 0
 
 
@@ -493,13 +473,11 @@ def _shown_at(site: Site, fields: Fields) -> Fields:
     """Apply the rules that depend on where an answer is shown."""
     shown = []
     for name, value in fields:
-        match _ANSWER_RULES[name]:
-            case Rule.LOCATION:
-                shown.append((name, _location(value, site)))
-            case Rule.CORS if not site.is_public:
-                continue
-            case _:
-                shown.append((name, value))
+        rule = _ANSWER_RULES[name]
+        if rule is LOCATION:
+            shown.append((name, _location(value, site)))
+        elif rule is not CORS or site.is_public:
+            shown.append((name, value))
     return shown
 
 
@@ -524,9 +502,7 @@ def trailers(fields: Fields) -> bytes:
     return b"".join(
         b"%b: %b\r\n" % (name, value)
         for name, value in fields
-        if request_rule(name) is Rule.KEEP
-        and answer_rule(name) is Rule.KEEP
-        and name.lower() not in _NO_TRAILERS
+        if request_rule(name) is None and answer_rule(name) is None and name.lower() not in _NO_TRAILERS
     )
 
 

@@ -19,43 +19,26 @@ _END = b"\r\n\r\n"
 class _Message:
     """One message: its head, then its body where that is chunked."""
 
-    __slots__ = (
-        "_is_extra",
-        "_parser",
-        "_pieces",
-        "_reason",
-        "_silent_bytes",
-        "_size",
-        "_status",
-        "_tail",
-        "_target",
-        "fields",
-        "has_begun",
-        "is_complete",
-        "is_over",
-        "limits",
-        "trailers",
-    )
     _broken: int
     """Status of the answer to a message that cannot be read."""
+    has_begun = False
+    is_complete = False
+    """The head is complete."""
+    is_over = False
+    """A chunked body is complete."""
+    _size = 0
+    _tail = b""
+    _target = b""
+    _reason = b""
+    _silent_bytes = 0
+    _is_extra = False
 
     def __init__(self, limits: WebSettings) -> None:
         self.limits = limits
         self.fields: list[Field] = []
         self.trailers: list[Field] = []
-        self.has_begun = False
-        self.is_complete = False
-        """The head is complete."""
-        self.is_over = False
-        """A chunked body is complete."""
-        self._parser: Any = self._make_parser()
-        self._size = 0
-        self._tail = b""
-        self._target = b""
-        self._reason = b""
         self._pieces: list[bytes] = []
-        self._silent_bytes = 0
-        self._is_extra = False
+        self._parser: Any = self._make_parser()
 
     def _make_parser(self) -> Any:
         raise NotImplementedError
@@ -161,7 +144,6 @@ class _Message:
 class RequestMessage(_Message):
     """A request, read from a client."""
 
-    __slots__ = ()
     _broken = 400
 
     def _make_parser(self) -> Any:
@@ -178,7 +160,6 @@ class RequestMessage(_Message):
 class AnswerMessage(_Message):
     """An answer, read from an app."""
 
-    __slots__ = ()
     _broken = 502
 
     def _make_parser(self) -> Any:

@@ -275,26 +275,26 @@ class Pool:
     def __init__(self, road: Road, settings: WebSettings) -> None:
         self._road = road
         self._settings = settings
+        self._loop = asyncio.get_running_loop()
         self._idle: dict[Address, deque[AppConnection]] = {}
 
     def __len__(self) -> int:
         """Count the idle connections."""
         return sum(len(waiting) for waiting in self._idle.values())
 
-    async def take(self, address: Address, *, repeatable: bool, fresh: bool = False) -> AppConnection:
-        """Return a connection with an app, made when none waits; `fresh` makes one in any case.
-
-        Raises: FairleadError when the app cannot be reached.
-        """
-        now = asyncio.get_running_loop().time()
+    def waiting(self, address: Address, *, repeatable: bool) -> AppConnection | None:
+        """Return a connection that waits for a request; None when there is none to be sure of."""
         waiting = self._idle.get(address)
-        while waiting and not fresh:
-            connection = waiting[-1]
-            if not repeatable and now - connection.idle_since > _SURE_S:
-                break
-            waiting.pop()
-            connection.is_reused = True
-            return connection
+        if not waiting:
+            return None
+        if not repeatable and self._loop.time() - waiting[-1].idle_since > _SURE_S:
+            return None
+        connection = waiting.pop()
+        connection.is_reused = True
+        return connection
+
+    async def connect(self, address: Address) -> AppConnection:
+        """Make a connection with an app. Raises: FairleadError when it cannot be reached."""
         connection = AppConnection(self, address, self._settings)
         connection.wire = await self._road.open(address, connection)
         return connection
@@ -305,7 +305,7 @@ class Pool:
         if len(waiting) >= self._settings.pool_size:
             connection.abort()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         waiting.append(connection)
 
     def forget(self, connection: AppConnection) -> None:
