@@ -108,6 +108,7 @@ REQUEST: Mapping[bytes, Rule] = {
     b"keep-alive": DROP,
     b"trailer": DROP,
     b"http2-settings": DROP,
+    b"proxy": DROP,  # CGI makes HTTP_PROXY of it
     # Who the client is, which only we say.
     b"forwarded": DROP,
     b"x-forwarded": DROP,
