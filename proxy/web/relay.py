@@ -250,7 +250,7 @@ class Exchange:
         self._app = None
         if self._is_spliced and self._app_ended:
             self._client.linger()
-        elif self._has_answer:
+        elif self._has_answer and not self._head:
             self._client.abort()  # an answer cut short must not look whole
         else:
             may_repeat = (

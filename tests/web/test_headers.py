@@ -212,9 +212,7 @@ async def test_a_body_is_framed_by_us_and_untouched(body: bytes) -> None:
         pieces = [body[at : at + 700] for at in range(0, len(body), 700)]
         chunks = b"".join(b"%X;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
         head = b"POST / HTTP/1.1\r\nHost: %b\r\nTransfer-Encoding: Chunked\r\n\r\n" % front.host()
-        reply = await talk.ask(
-            head + chunks + b"0\r\nX-Sum: 1\r\nCookie: a=b\r\nX-Forwarded-For: 6\r\n\r\n"
-        )
+        reply = await talk.ask(head + chunks + b"0\r\nX-Sum: 1\r\nCookie: a=b\r\nX-Forwarded-For: 6\r\n\r\n")
         got_head, _, got = reply.body.partition(b"\r\n\r\n")
         assert got_head.count(b"Transfer-Encoding: chunked") == 1
         assert b"ext=1" not in got
