@@ -479,6 +479,7 @@ class ClientConnection(asyncio.Protocol):
     def upgraded(self, exchange: Exchange) -> None:
         del exchange
         self._state = _State.SPLICED
+        self._deadline = self._loop.time() + self._front.settings.half_closed_s
         metrics.WEB_REQUESTS.labels("upgraded").inc()
         self._go_on()
 
