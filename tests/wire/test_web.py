@@ -121,7 +121,8 @@ def test_pythons_own_server_is_shown_to_the_byte(fairlead: Fairlead) -> None:
 def test_an_app_may_listen_on_a_socket_file(fairlead: Fairlead) -> None:
     code = (
         "import socketserver,http.server as h\n"
-        "class S(socketserver.UnixStreamServer):\n def get_request(self): return self.socket.accept()[0], ('-', 0)\n"
+        "class S(socketserver.UnixStreamServer):\n"
+        " def get_request(self): return self.socket.accept()[0], ('-', 0)\n"
         f"S('/tmp/fl-web-{WEB_PORT}.sock', h.SimpleHTTPRequestHandler).serve_forever()"
     )
     path = Path(f"/tmp/fl-web-{WEB_PORT}.sock")
@@ -199,7 +200,8 @@ def converse(port: int, name: str, compresses: bool, frames: bytes) -> tuple[byt
         sender = threading.Thread(target=one.sendall, args=(frames,))
         said = b""
         while b"\r\n\r\n" not in said:
-            assert (piece := one.recv(65_536)), said
+            piece = one.recv(65_536)
+            assert piece, said
             said += piece
         sender.start()
         pieces = [said]
@@ -284,10 +286,10 @@ def upload(size: int) -> dict[str, int]:
 
 
 def carry(server: Fairlead, size: int) -> None:
-    """Send so much each way; the proxy must not grow by it."""
+    """Send so much each way; the proxy must not grow by it, once gRPC has found the size of its windows."""
     assert server.process
-    download(64 * MIB)
-    upload(64 * MIB)
+    download(256 * MIB)
+    upload(256 * MIB)
     with Growth(server.process.pid) as growth:
         assert size < download(size) < size + 1_000
         assert upload(size)["size"] == size
