@@ -71,6 +71,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         listener, keys, health, web = await _build(settings, stack)
+        health.add_gauges(web.gauges if web else {})
         host, port = listener.address
         health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
