@@ -77,6 +77,10 @@ class Health:
         """
         self._problems.append((name, text, read))
 
+    def add_gauges(self, gauges: Mapping[tuple[str, str], Read]) -> None:
+        """Read more at each scrape, by name and help."""
+        self._gauges = {**self._gauges, **gauges}
+
     def set_ready(self, ready: bool) -> None:
         """Say whether new connections may be sent here."""
         self._is_ready = ready

@@ -75,6 +75,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     async with AsyncExitStack() as stack:
         listener, keys, health, web = await _build(settings, stack)
         _start_checks(settings, health, stack)
+        health.add_gauges(web.gauges if web else {})
         host, port = listener.address
         health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))

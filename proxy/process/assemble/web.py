@@ -1,5 +1,6 @@
 """The web half, put together from what the process has."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -38,6 +39,19 @@ class Web:
     @property
     def origins(self) -> Origins:
         return self.front.origins
+
+    @property
+    def gauges(self) -> dict[tuple[str, str], Callable[[], float]]:
+        """Return what can be looked at, by name and help."""
+        front, road = self.front, self._road
+        return {
+            ("fairlead_web_connections", "Client connections of the web half."): lambda: len(front),
+            ("fairlead_web_upgraded", "WebSockets that are open."): lambda: len(front.upgraded),
+            ("fairlead_web_app_connections", "Connections with apps."): lambda: len(road),
+            ("fairlead_web_app_connections_idle", "Of those, kept for the next request."): (
+                lambda: len(front.pool)
+            ),
+        }
 
     def apps_of(self, user: str, blueprint: str) -> list[tuple[str, str]]:
         """Return title and address of each app that a blueprint declares, for the workspace of a user."""
