@@ -53,7 +53,7 @@ class Standing(Enum):
     """Unknown, and nobody new may come in; treated as a known user with other keys."""
 
 
-class Logins:
+class Authenticator:
     """One per process; every connection shares it."""
 
     def __init__(

@@ -24,7 +24,7 @@ class ClientRefused(Exception):
 
 async def carry(
     opening: Opening,
-    meet: Callable[[], Awaitable[None]],
+    open_client_end: Callable[[], Awaitable[None]],
     *,
     record: LiveProgram,
     inbound: Inbound,
@@ -32,13 +32,13 @@ async def carry(
 ) -> None:
     """Open the workspace's end, then the client's, and carry bytes until both directions have ended.
 
-    `meet` returns when the client's end stands. The record ends with the forward, with the reason.
+    `open_client_end` returns when the client's end stands. The record ends with the forward, with the reason.
 
-    Raises: FairleadError when the workspace's end cannot be had, or breaks; ClientRefused from `meet`.
+    Raises: FairleadError when the workspace's end cannot be had, or breaks; ClientRefused by the client.
     """
     try:
         async with opening as (connection, link):
-            await meet()
+            await open_client_end()
             await relay_connection(connection, inbound, outbound, link.max_frame_bytes)
             record.ended(End(EndReason.CLOSED))
     except FairleadError as exc:

@@ -1,4 +1,4 @@
-"""The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
+"""The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Authenticator are `logins`'."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

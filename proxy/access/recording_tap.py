@@ -27,7 +27,7 @@ class RecordedOutbound:
         await self._outbound.say(text, datatype)
 
 
-class HeardProgram:
+class TappedProgram:
     """A program whose stdin a recorder hears as well."""
 
     def __init__(self, program: ProgramStream, recorder: Recorder) -> None:
@@ -53,6 +53,6 @@ class HeardProgram:
         await self._program.write_eof()
 
 
-def heard(program: ProgramStream, recorder: Recorder) -> ProgramStream:
+def tap(program: ProgramStream, recorder: Recorder) -> ProgramStream:
     """Let the recorder hear stdin, if it wants to."""
-    return HeardProgram(program, recorder) if recorder.wants_input else program
+    return TappedProgram(program, recorder) if recorder.wants_input else program

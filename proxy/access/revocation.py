@@ -48,7 +48,7 @@ class Live(Protocol):
 Connections = Callable[[], Collection[Live]]
 
 
-class Watch:
+class RevocationMonitor:
     """One per process; `connections` gives those that are open at the moment."""
 
     def __init__(

@@ -9,9 +9,9 @@ from functools import partial
 import structlog
 
 from proxy import tuning
-from proxy.access.authentication import Logins, key_event
+from proxy.access.authentication import Authenticator, key_event
 from proxy.access.gateway import Gateway
-from proxy.access.revocation import Watch
+from proxy.access.revocation import RevocationMonitor
 from proxy.aio import TaskOwner
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
@@ -121,7 +121,7 @@ async def _build(
         max_keys=settings.front_door.keys.max_keys,
     )
     stack.push_async_callback(keysource.close)
-    logins = Logins(directory, keysource, bus, door.onboarding, accounts)
+    logins = Authenticator(directory, keysource, bus, door.onboarding, accounts)
     tracker = await stack.enter_async_context(
         open_sessions(
             database, bus, buckets if settings.events.urls else None, settings.sessions, settings.proxy_id
@@ -269,8 +269,8 @@ async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | Non
 
 def _start_watch(
     settings: Settings, directory: SqlDirectory, bus: Bus, listener: Listener, revocations: Revocations
-) -> Watch:
-    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
+) -> RevocationMonitor:
+    watch = RevocationMonitor(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
     watch.start()
     return watch
 

@@ -31,7 +31,7 @@ class _Idleness:
         return now_s - self.since_s
 
 
-class Leash:
+class ConnectionLimits:
     """The limits of one connection from its login on; `rule` may change while it lasts."""
 
     def __init__(self, connection: LiveConnection) -> None:
@@ -44,12 +44,12 @@ class Leash:
         self._programs: dict[str, _Idleness] = {}
         self._is_warned_of_length = False
 
-    def hold(self, rule: LimitRule | None) -> None:
+    def apply(self, rule: LimitRule | None) -> None:
         """Apply `rule` from now on, or none."""
         self._rule = rule
         self._look()
 
-    def release(self) -> None:
+    def stop(self) -> None:
         """Look no more."""
         self._rule = None
         if self._timer is not None:

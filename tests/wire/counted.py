@@ -16,7 +16,7 @@ from typing import Any
 from asyncssh.packet import SSHPacketHandler
 
 from proxy.__main__ import main
-from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
+from proxy.ssh.asyncssh_ext.fast_path import FastPathConnection
 from proxy.ssh.listener import Listener
 
 
@@ -69,8 +69,10 @@ def count(counts: Counts) -> None:
     wrapped(
         SSHPacketHandler, "process_packet", lambda it, _: counts.received(getattr(it, "_conn", None) or it)
     )
-    wrapped(BulkConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None)
-    wrapped(BulkConnection, "send_channel_data", lambda it, _: counts.sent(it))
+    wrapped(
+        FastPathConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None
+    )
+    wrapped(FastPathConnection, "send_channel_data", lambda it, _: counts.sent(it))
     plain_open = Listener.open
 
     async def opened(self: Listener) -> None:
