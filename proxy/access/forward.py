@@ -1,6 +1,7 @@
-"""The road of a forward: its record, the workspace's end, the client's end, and the bytes between them.
+"""Forwarding of one connection: its record, the workspace's end, the client's end, and the bytes between
+them.
 
-Knows neither SSH nor gRPC: the side that began a forward gives two functions, one for each end.
+Independent of SSH and gRPC: the caller passes two functions, one for each end.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ Opening = AbstractAsyncContextManager[tuple[Connection, Link]]
 
 
 class ClientRefused(Exception):
-    """A connection that the client did not take; the message is the client's reason."""
+    """The client did not take a connection; the message is the client's reason."""
 
 
 async def carry(
@@ -32,9 +33,10 @@ async def carry(
 ) -> None:
     """Open the workspace's end, then the client's, and carry bytes until both directions have ended.
 
-    `open_client_end` returns when the client's end stands. The record ends with the forward, with the reason.
+    `open_client_end` returns when the client's end is open. The record ends with the forward, with the
+    reason.
 
-    Raises: FairleadError when the workspace's end cannot be had, or breaks; ClientRefused by the client.
+    Raises: FairleadError when the workspace's end cannot be opened, or breaks; ClientRefused by the client.
     """
     try:
         async with opening as (connection, link):
@@ -49,4 +51,4 @@ async def carry(
         record.ended(End(EndReason.FAILED, f"the client refused it: {exc}"))
         raise
     finally:
-        record.ended(End(EndReason.LEFT))  # cancelled; every other end is on record already
+        record.ended(End(EndReason.LEFT))  # cancelled; every other end is recorded already

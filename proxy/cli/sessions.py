@@ -25,7 +25,7 @@ from proxy.errors.stores import IdentityError
 
 if TYPE_CHECKING:
     from proxy.sessions.records import ConnectionRecord, ProgramRecord
-    from proxy.sessions.store import Asked, SessionStore
+    from proxy.sessions.store import SessionQuery, SessionStore
     from proxy.settings import Settings
     from proxy.shared.buckets import Bucket
 
@@ -65,10 +65,10 @@ def list_sessions(
     as_json: Json = False,
 ) -> None:
     """List who is connected, or was."""
-    from proxy.sessions.store import Asked
+    from proxy.sessions.store import SessionQuery
 
     since = datetime.now(UTC) - timedelta(days=days) if all_ else None
-    asked = Asked(user, workspace, live_only=not all_, since=since, limit=limit)
+    asked = SessionQuery(user, workspace, live_only=not all_, since=since, limit=limit)
 
     async def act(store: "SessionStore", settings: "Settings") -> list[dict[str, Any]]:
         if not all_:
@@ -108,9 +108,9 @@ def watch_sessions(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a change.")] = False,
 ) -> None:
     """Show who is connected until interrupted."""
-    from proxy.sessions.store import Asked
+    from proxy.sessions.store import SessionQuery
 
-    asked = Asked(user, workspace)
+    asked = SessionQuery(user, workspace)
 
     async def act(store: "SessionStore", settings: "Settings") -> None:
         async with _open_view(settings) as view:
@@ -152,7 +152,7 @@ def kill_sessions(
 # --------------------------------------------------------------------------------------------- reading
 
 
-async def _rows(store: "SessionStore", asked: "Asked") -> list[dict[str, Any]]:
+async def _rows(store: "SessionStore", asked: "SessionQuery") -> list[dict[str, Any]]:
     """Give sessions with what is going on in each."""
     records = await store.select(asked)
     doing: dict[str, list[str]] = {}
@@ -177,7 +177,7 @@ async def _whole(store: "SessionStore", record: "ConnectionRecord | ProgramRecor
     return session_row(record) | {"programs": programs}
 
 
-def _seen(view: "Bucket", asked: "Asked") -> list[dict[str, Any]]:
+def _seen(view: "Bucket", asked: "SessionQuery") -> list[dict[str, Any]]:
     """Give what the proxies show of themselves now."""
     from proxy.sessions.view import read_entry
 
@@ -246,14 +246,14 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
 
 async def _chosen(store: "SessionStore", ids: Sequence[str], user: str, workspace: str) -> list[str]:
     """Give the live ones that are meant. Raises: IdentityError for an id that is not on record."""
-    from proxy.sessions.store import Asked
+    from proxy.sessions.store import SessionQuery
 
     found = {record.id: record for record in await store.find(ids)}
     if missing := [id_ for id_ in ids if id_ not in found]:
         raise IdentityError(f"there is no session {', '.join(missing)} on record")
     wanted = [id_ for id_ in ids if found[id_].ended_at is None]
     if user or workspace:
-        wanted += [record.id for record in await store.select(Asked(user, workspace, limit=100_000))]
+        wanted += [record.id for record in await store.select(SessionQuery(user, workspace, limit=100_000))]
     return list(dict.fromkeys(wanted))
 
 

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from proxy.events.publisher import Bus
 from proxy.sessions.janitor import Janitor
-from proxy.sessions.kills import Kills
+from proxy.sessions.kills import KillExecutor
 from proxy.sessions.store import ProxyProcess, SessionStore
 from proxy.sessions.tracker import Tracker
-from proxy.sessions.view import View, open_view
+from proxy.sessions.view import SessionView, open_view
 from proxy.settings.sessions import SessionSettings
 from proxy.shared.buckets import Buckets
 from proxy.storage.database import Database
@@ -32,8 +32,8 @@ async def open_sessions(
     token = secrets.token_hex(16)
     proxy = ProxyProcess(token, proxy_id, os.getpid(), socket.gethostname(), datetime.now(UTC))
     tracker = Tracker(store, bus, settings, proxy)
-    view = View(open_view(buckets, settings), tracker, settings) if buckets is not None else None
-    parts: list[_Part] = [tracker, Kills(store, bus, tracker, settings.kill_poll_s)]
+    view = SessionView(open_view(buckets, settings), tracker, settings) if buckets is not None else None
+    parts: list[_Part] = [tracker, KillExecutor(store, bus, tracker, settings.kill_poll_s)]
     parts += [view] if view is not None else []
     parts += [Janitor(store, bus, settings, token, view.forget if view is not None else None)]
     for part in parts:

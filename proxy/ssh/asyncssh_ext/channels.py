@@ -45,7 +45,7 @@ class FastPathChannel(TolerantChannel):
 
     @property
     def unsent_bytes(self) -> int:
-        """Return the bytes that were written and have not gone to the client, including those that were dropped."""
+        """Return the bytes that were written and have not gone to the client, dropped ones included."""
         return self._send_buf_len + self._discarded_bytes
 
     def _close_send(self) -> None:
