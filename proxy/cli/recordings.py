@@ -18,7 +18,7 @@ from proxy.errors.stores import RecordingError
 if TYPE_CHECKING:
     from proxy.recording.archive import Archive
     from proxy.recording.manifest import Manifest, Signed
-    from proxy.recording.replay import Shown
+    from proxy.recording.replay import ReplayStep
 
 _T = TypeVar("_T")
 
@@ -62,13 +62,13 @@ def verify(context: typer.Context, recording: Recording, as_json: Json = False) 
     """Tell whether a recording is as it was recorded; exit 1 when it is not."""
 
     async def act(archive: "Archive") -> bool:
-        verdict = await archive.verify(await archive.find(recording))
+        result = await archive.verify(await archive.find(recording))
         if as_json:
             fields = ("state", "detail", "blocks", "size")
-            print_json({name: getattr(verdict, name) for name in fields})
+            print_json({name: getattr(result, name) for name in fields})
         else:
-            say(f"{verdict.state}: {verdict.detail}")
-        return verdict.is_sound
+            say(f"{result.state}: {result.detail}")
+        return result.is_sound
 
     if not _with_archive(context, act):
         raise typer.Exit(1)
@@ -97,7 +97,7 @@ def replay(
     async def act(archive: "Archive") -> None:
         found = await archive.find(recording)
         if export is None:
-            await _play(archive, found.manifest, speed, idle_limit, tame=not raw)
+            await _play(archive, found.manifest, speed, idle_limit, sanitize=not raw)
         else:
             await _export(archive, found, export, output)
 
@@ -108,10 +108,10 @@ def replay(
 
 
 async def _play(
-    archive: "Archive", manifest: "Manifest", speed: float, idle_limit: float | None, *, tame: bool
+    archive: "Archive", manifest: "Manifest", speed: float, idle_limit: float | None, *, sanitize: bool
 ) -> None:
     from proxy.recording.lines import read_line
-    from proxy.recording.replay import Pace, log_lines, play
+    from proxy.recording.replay import ReplayPace, log_lines, play
 
     if manifest.format != "asciicast-2":
         if not manifest.format:
@@ -122,12 +122,12 @@ async def _play(
                     say(text)
         return
     with _watching(manifest):
-        async for shown in play(archive.lines(manifest), Pace(speed, idle_limit), tame=tame):
+        async for shown in play(archive.lines(manifest), ReplayPace(speed, idle_limit), sanitize=sanitize):
             await asyncio.sleep(shown.wait_s)
             _show(shown)
 
 
-def _show(shown: "Shown") -> None:
+def _show(shown: "ReplayStep") -> None:
     sys.stdout.write(shown.text)
     sys.stdout.flush()
 
@@ -166,8 +166,8 @@ async def _export(
 
     manifest = found.manifest
     if form == "html":
-        verdict = await archive.verify(found)
-        await _write(_encoded(page(manifest, verdict, archive.lines(manifest))), output)
+        result = await archive.verify(found)
+        await _write(_encoded(page(manifest, result, archive.lines(manifest))), output)
     elif manifest.format == "asciicast-2":
         cast = plain_cast(archive.lines(manifest), has_terminal=manifest.has_terminal)
         await _write(cast, output)

@@ -76,14 +76,14 @@ class ConnectionLimits:
         if not rule.max_length_s:
             return _MAX_INTERVAL_S
         left_s = self._began_s + rule.max_length_s - now_s
-        limit = humanized(rule.max_length_s)
+        limit = humanize(rule.max_length_s)
         if left_s <= 0:
             end = End(EndReason.LENGTH, f"longer than {limit}")
             self._connection.controls.end(f"this connection has lasted for {limit}, which is the limit", end)
         elif left_s <= rule.warn_s and not self._is_warned_of_length:
             self._is_warned_of_length = True
             self._connection.controls.warn(
-                f"this connection ends in {humanized(left_s)}, after {limit}, which is the limit"
+                f"this connection ends in {humanize(left_s)}, after {limit}, which is the limit"
             )
         return left_s if self._is_warned_of_length or left_s <= rule.warn_s else left_s - rule.warn_s
 
@@ -115,12 +115,12 @@ class ConnectionLimits:
         """Warn or end; return the seconds to the next check, 0 after the end."""
         left_s = limit_s - idle_s
         if left_s <= 0:
-            end = End(EndReason.IDLE, f"nothing for {humanized(limit_s)}")
-            controls.end(f"nothing was sent or received for {humanized(limit_s)}, which is the limit", end)
+            end = End(EndReason.IDLE, f"nothing for {humanize(limit_s)}")
+            controls.end(f"nothing was sent or received for {humanize(limit_s)}, which is the limit", end)
             return 0.0
         if left_s <= warn_s and not idleness.is_warned:
             idleness.is_warned = True
-            controls.warn(f"idle: this ends in {humanized(left_s)} unless something is sent or received")
+            controls.warn(f"idle: this ends in {humanize(left_s)} unless something is sent or received")
         due_s = left_s if idleness.is_warned else left_s - warn_s
         return min(max(due_s, _MIN_INTERVAL_S), _check_interval_s(limit_s))
 
@@ -129,7 +129,7 @@ def _check_interval_s(limit_s: float) -> float:
     return min(max(limit_s / _CHECKS_PER_LIMIT, _MIN_INTERVAL_S), _MAX_INTERVAL_S)
 
 
-def humanized(seconds: float) -> str:
+def humanize(seconds: float) -> str:
     """Return a duration for users: `45 s`, `30 min`, `8 h`, `1 h 30 min`."""
     whole = max(1, round(seconds))
     if whole < 120:

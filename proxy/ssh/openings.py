@@ -13,7 +13,7 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind
 from proxy.settings import ConnectionSettings
 
 
-class Pace:
+class LeakyBucket:
     """An average rate with bursts after pauses. Pure.
 
     Source: the virtual scheduling form of the leaky bucket, ITU-T I.371 annex A.
@@ -37,7 +37,7 @@ class Openings:
     """The rate and the limit of one connection."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self._pace = Pace(settings.opens_per_s, settings.max_channels)
+        self._pace = LeakyBucket(settings.opens_per_s, settings.max_channels)
         self._next = asyncio.Lock()
         self._free = asyncio.Semaphore(settings.max_dials)
         self._max_dials = settings.max_dials

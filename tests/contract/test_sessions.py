@@ -18,7 +18,7 @@ from proxy.sessions.janitor import Janitor
 from proxy.sessions.kills import KillExecutor
 from proxy.sessions.live import LiveConnection, NoTraffic
 from proxy.sessions.records import ConnectionRecord, End, EndReason, Kind, ProgramRecord
-from proxy.sessions.store import SessionQuery, ProxyProcess, SessionStore
+from proxy.sessions.store import ProxyProcess, SessionQuery, SessionStore
 from proxy.sessions.tracker import Tracker
 from proxy.settings.sessions import SessionSettings
 from proxy.storage.database import Database

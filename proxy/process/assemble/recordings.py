@@ -6,11 +6,11 @@ from proxy.errors import SettingsError
 from proxy.events.publisher import Publisher
 from proxy.recording.archive import Archive
 from proxy.recording.directory import DirectoryStore
-from proxy.recording.recorder import News
+from proxy.recording.recorder import RecordingNotice
 from proxy.recording.recording_events import event_of
 from proxy.recording.service import Recordings
 from proxy.recording.signing import Keyring, load_or_create, load_public
-from proxy.recording.store import Store
+from proxy.recording.store import RecordingStore
 from proxy.settings import Settings
 from proxy.settings.recording import RecordingSettings
 
@@ -24,10 +24,10 @@ def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
     keyring = _keyring(settings.recording, settings.recording_key_file)
     store = _store(settings.recording, settings.recording_dir)
 
-    def tell(news: News) -> None:
+    def publish(news: RecordingNotice) -> None:
         publisher.publish(event_of(news))
 
-    return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, tell=tell)
+    return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, publish=publish)
 
 
 def open_archive(settings: Settings) -> Archive:
@@ -43,7 +43,7 @@ def _keyring(settings: RecordingSettings, own: Path) -> Keyring:
     return Keyring(keys)
 
 
-def _store(settings: RecordingSettings, directory: Path) -> Store:
+def _store(settings: RecordingSettings, directory: Path) -> RecordingStore:
     if settings.store == "directory":
         return DirectoryStore(directory)
     try:

@@ -9,7 +9,7 @@ import pytest
 from proxy.errors import SettingsError
 from proxy.events.inprocess import InProcessBus
 from proxy.model import ConnId, Peer
-from proxy.sessions.limits import ConnectionLimits, spoken
+from proxy.sessions.limits import ConnectionLimits, humanize
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, Kind
 from proxy.sessions.tracker import Tracker
@@ -23,7 +23,7 @@ from tests.fakes.visits import visit_of
     [(0, "1 s"), (45.4, "45 s"), (119, "119 s"), (120, "2 min"), (3_600, "1 h"), (5_400, "1 h 30 min")],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert spoken(seconds) == words
+    assert humanize(seconds) == words
 
 
 def test_the_first_rule_that_fits_holds() -> None:
