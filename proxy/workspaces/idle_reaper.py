@@ -35,7 +35,7 @@ Stopped = Callable[[WorkspaceRecord, Stop], None]
 """Hears of every workspace that was stopped here."""
 
 
-class WorkspaceKeeper:
+class IdleReaper:
     """Looks after the workspaces of one backend, as far as nobody else does."""
 
     def __init__(

@@ -50,7 +50,7 @@ class Bounds:
         return max(0.0, min(moments)) if moments else None
 
 
-class BlueprintBounds:
+class BlueprintLifetimes:
     """Asks for the same blueprint that the owner's next login would get."""
 
     def __init__(self, workspaces: Workspaces, directory: Directory, settings: WorkspaceSettings) -> None:

@@ -1,4 +1,4 @@
-"""From settings to a store, a key and those that are trusted."""
+"""The recording service and the archive, from the settings."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from proxy.settings.recording import RecordingSettings
 
 
 def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
-    """Make what records, and its key when there is none yet.
+    """Create the recording service, and its key if there is none yet.
 
     Raises: SettingsError.
     """
@@ -31,7 +31,7 @@ def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
 
 
 def open_archive(settings: Settings) -> Archive:
-    """Make what reads recordings; makes no key. Raises: SettingsError."""
+    """Create the reader of recordings; no key is created. Raises: SettingsError."""
     keyring = _keyring(settings.recording, settings.recording_key_file)
     return Archive(_store(settings.recording, settings.recording_dir), keyring)
 
@@ -47,7 +47,7 @@ def _store(settings: RecordingSettings, directory: Path) -> RecordingStore:
     if settings.store == "directory":
         return DirectoryStore(directory)
     try:
-        from proxy.recording.objects import ObjectStore  # an extra, and 15 MB
+        from proxy.recording.objects import ObjectStore  # an optional extra of 15 MB
     except ImportError as exc:
         raise SettingsError(f"recording.store: s3 needs the package of the extra `s3`: {exc}") from exc
     return ObjectStore(settings.s3, timeout_s=settings.write_timeout_s)

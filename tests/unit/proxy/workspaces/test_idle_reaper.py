@@ -15,7 +15,7 @@ from proxy.model import Endpoint, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
-from proxy.workspaces.idle_reaper import WorkspaceKeeper
+from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import Bounds, Due
 
 HOUR = 3600.0
@@ -123,13 +123,13 @@ def world(idle_s: float, age_s: float = HOUR, *, draining: bool = False, **field
     return World(FakeLink(Status(0, 0, idle_s, age_s, draining)), **fields)  # type: ignore[arg-type]
 
 
-def keeper(of: World, bounds: Bounds | Exception = BOUNDS) -> WorkspaceKeeper:
+def keeper(of: World, bounds: Bounds | Exception = BOUNDS) -> IdleReaper:
     async def bounds_of(record: WorkspaceRecord) -> Bounds:
         if isinstance(bounds, Exception):
             raise bounds
         return bounds
 
-    return WorkspaceKeeper(
+    return IdleReaper(
         of,  # type: ignore[arg-type]
         of,  # type: ignore[arg-type]
         bounds_of,
