@@ -86,8 +86,7 @@ class Authenticator:
         """Return whether this key would log the user in; this proves nothing.
 
         Unknown users take the same queries as known ones, so that their time gives nothing away. For a user
-        who
-        is bound to a provider, the provider is asked besides.
+        who is bound to a provider, the provider is asked besides.
         Raises: StoreError.
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
@@ -117,8 +116,7 @@ class Authenticator:
         """Return the principal of a proved key; None when it is not a key of the user.
 
         Call only after the signature was verified. Raises: StoreError; LoginRefused, which may name its
-        reason
-        because the key has identified the user.
+        reason because the key has identified the user.
         """
         name = attempt.user_string.user
         key = await self._keys.key_of(name, key_blob)

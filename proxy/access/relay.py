@@ -322,9 +322,8 @@ async def relay_program(
 ) -> Exit:
     """Carry one program's bytes until it ends.
 
-    `stderr` is the data type of the second output; `warn` gets texts of the workspace for the user.
-    stdin goes up, stdout and stderr go down; order holds within each direction. The call returns after the
-    last
+    `stderr` is the data type of the second output; `warn` gets texts of the workspace for the user. stdin
+    goes up, stdout and stderr go down; order holds within each direction. The call returns after the last
     output was given to the channel, so that exit-status can follow it.
 
     Raises: UpstreamError when the link breaks before an exit.

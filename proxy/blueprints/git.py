@@ -1,9 +1,8 @@
 """Blueprints from a Git repository, read with the local `git` command.
 
 A refresh asks for the name of the commit, and fetches only a new one: one commit, into an empty temporary
-bare
-repository, from which the files are read as objects. Nothing is ever checked out, so that no hook, filter,
-link or submodule of the repository has an effect.
+bare repository, from which the files are read as objects. Nothing is ever checked out, so that no hook,
+filter, link or submodule of the repository has an effect.
 
 Source: git-ls-remote(1), git-fetch(1), git-ls-tree(1), git-cat-file(1), gitcredentials(7).
 """

@@ -51,11 +51,9 @@ class Storage(Part):
     """One volume and its mount path.
 
     `home`: a claim of this workspace alone, mounted as the account's home; kept when the workspace is
-    deleted,
-    unless purged. `shared`: one claim for all workspaces of one user (or of one blueprint), kept likewise.
-    `existing`: a claim that the operator made. `empty`: scratch space on the node's disk, and `memory`: in
-    its
-    memory; both are gone when the workspace stops.
+    deleted, unless purged. `shared`: one claim for all workspaces of one user (or of one blueprint), kept
+    likewise. `existing`: a claim that the operator made. `empty`: scratch space on the node's disk, and
+    `memory`: in its memory; both are gone when the workspace stops.
     """
 
     kind: Literal["home", "shared", "existing", "empty", "memory"]
@@ -160,9 +158,8 @@ class Network(Part):
 
     policy: Literal["isolated", "user", "blueprint", "organization", "open"] = "open"
     """`isolated`: no other pod. `user`, `blueprint`: workspaces of the same user, or of the same blueprint,
-    reach each
-    other. `organization`: all workspaces do. `open`: the workspace reaches everything, and is reached as with
-    isolated.
+    reach each other. `organization`: all workspaces do. `open`: the workspace reaches everything, and is
+    reached as with isolated.
     """
     egress_cidrs: tuple[EgressCidr, ...] = ()
     egress_pods: tuple[EgressPods, ...] = ()
@@ -173,8 +170,7 @@ class Security(Part):
 
     run_as_user: Id | None = None
     """None: shelld runs as root and gives every program its account. A number: shelld and all programs run as
-    that
-    user, which needs no privilege.
+    that user, which needs no privilege.
     """
     run_as_group: Id | None = None
     """None: the same number as `run_as_user`."""

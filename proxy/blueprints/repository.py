@@ -1,9 +1,8 @@
 """Workspace files of repositories: their permitted fields, and how they extend an operator's blueprint. Pure.
 
 Every user who can push to a repository can write its file, so it is not trusted: it has only the fields
-below,
-without `null` and expressions, and each may only add to the blueprint or narrow it. Its scripts run as the
-user who asked for the repository, as the rest of its code does.
+below, without `null` and expressions, and each may only add to the blueprint or narrow it. Its scripts run as
+the user who asked for the repository, as the rest of its code does.
 """
 
 import re

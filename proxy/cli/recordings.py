@@ -32,7 +32,7 @@ Recording = Annotated[
 
 
 def add_to(session_app: typer.Typer) -> None:
-    """Put what concerns one recording beside the other commands on sessions."""
+    """Add the commands on one recording to those on sessions."""
     session_app.command("replay")(replay)
     session_app.command("verify")(verify)
     session_app.add_typer(recordings_app, name="recordings")
@@ -134,7 +134,7 @@ def _show(shown: "ReplayStep") -> None:
 
 @contextmanager
 def _watching(manifest: "Manifest") -> Iterator[None]:
-    """Keep a terminal from taking part, and leave it as it was."""
+    """Turn off echo and input of the terminal while inside, and restore it."""
     from proxy.recording.replay import RESET
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -150,7 +150,7 @@ def _watching(manifest: "Manifest") -> Iterator[None]:
     finally:
         sys.stdout.write(RESET)
         sys.stdout.flush()
-        # Whatever the terminal answered to what was shown must not reach the shell.
+        # The terminal's answers to what was shown must not reach the shell.
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
         warn(f"\nfairlead: end of recording {manifest.id}")
 
@@ -181,7 +181,7 @@ async def _encoded(pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
 
 
 async def _write(pieces: AsyncIterator[bytes], output: Path | None) -> None:
-    """Write to a file for its owner only: a recording may hold secrets."""
+    """Write to a file with mode 0600: a recording may hold secrets."""
     if output is None:
         async for piece in pieces:
             sys.stdout.buffer.write(piece)

@@ -1,4 +1,4 @@
-"""`fairlead session …`: who is connected, what was done, and the end of it."""
+"""`fairlead session …`: connected users, their programs, and the means to end them."""
 
 import asyncio
 import sys
@@ -153,7 +153,7 @@ def kill_sessions(
 
 
 async def _rows(store: "SessionStore", asked: "SessionQuery") -> list[dict[str, Any]]:
-    """Give sessions with what is going on in each."""
+    """Return sessions with the kinds of their programs."""
     records = await store.select(asked)
     doing: dict[str, list[str]] = {}
     for program in await store.programs_of([record.id for record in records]):
@@ -163,7 +163,7 @@ async def _rows(store: "SessionStore", asked: "SessionQuery") -> list[dict[str, 
 
 
 def _summary(kinds: Sequence[str]) -> str:
-    """Write `shell, 3 forward`."""
+    """Return a summary such as `shell, 3 forward`."""
     counted = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     return ", ".join(kind if number == 1 else f"{number} {kind}" for kind, number in counted.items())
 
@@ -178,7 +178,7 @@ async def _whole(store: "SessionStore", record: "ConnectionRecord | ProgramRecor
 
 
 def _seen(view: "Bucket", asked: "SessionQuery") -> list[dict[str, Any]]:
-    """Give what the proxies show of themselves now."""
+    """Return what the proxies show of their connections now."""
     from proxy.sessions.view import read_entry
 
     rows = []
@@ -217,7 +217,7 @@ async def _watch_table(look: Look, every_s: float) -> None:
 
 @asynccontextmanager
 async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
-    """Give what replicas share of who is on; None without NATS, or when it does not answer."""
+    """Return the live view that replicas share; None without NATS, or when it does not answer."""
     if not settings.events.urls:
         yield None
         return
@@ -245,7 +245,7 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
 
 
 async def _chosen(store: "SessionStore", ids: Sequence[str], user: str, workspace: str) -> list[str]:
-    """Give the live ones that are meant. Raises: IdentityError for an id that is not on record."""
+    """Return the ids of the chosen live sessions. Raises: IdentityError for an unknown id."""
     from proxy.sessions.store import SessionQuery
 
     found = {record.id: record for record in await store.find(ids)}
@@ -260,7 +260,7 @@ async def _chosen(store: "SessionStore", ids: Sequence[str], user: str, workspac
 async def _kill(
     store: "SessionStore", settings: "Settings", ids: Sequence[str], reason: str, wait_s: float
 ) -> set[str]:
-    """Order the end of sessions and wait for it; gives those that are still there."""
+    """Order the end of sessions and wait for it; return those that are still there."""
     from proxy.events.schema import SessionKillOrdered
 
     if not ids:
@@ -268,7 +268,7 @@ async def _kill(
     who = actor()
     await store.order_kills(ids, who, reason[:256], datetime.now(UTC))
     if settings.events.urls:
-        # One event makes every proxy look at all orders; the rest is for the audit.
+        # One event makes every proxy read all orders; the others are for the audit.
         await publish(settings, [SessionKillOrdered(session_id=id_, actor=who) for id_ in ids])
     deadline = time.monotonic() + wait_s
     while True:

@@ -52,7 +52,7 @@ from proxy.workspaces.control import Control
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.start_events import tell_stopped
+from proxy.workspaces.start_events import publish_stopped
 
 _log = structlog.get_logger("app")
 
@@ -131,7 +131,7 @@ async def _build(
     recordings = open_recordings(settings, bus)
     stack.push_async_callback(recordings.close)
     recordings.start()
-    stopped = partial(tell_stopped, bus.publish)
+    stopped = partial(publish_stopped, bus.publish)
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
     revocations = await Revocations(settings.identity.revoked_keys).open()

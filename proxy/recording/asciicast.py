@@ -1,8 +1,7 @@
 """A program's output as lines of an asciicast v2. Pure; only split characters are kept between calls.
 
 A program without a terminal may send anything. Of its output, text is kept up to a limit; the rest is
-counted,
-and a marker says how much there was.
+counted, and a marker says how much there was.
 """
 
 import codecs

@@ -2,10 +2,9 @@
 before.
 
 A block is some lines and, last, its link `[seconds, "h", "NUMBER HASH SIGNATURE"]`. HASH is the SHA-256 of
-the
-hash before it (32 zero bytes at first) and of the block's lines. The signature covers the recording's id, the
-time, the number and the hash, so a block of one recording is invalid in another. The manifest repeats number
-and hash of the last block, so that a removed end is detected.
+the hash before it (32 zero bytes at first) and of the block's lines. The signature covers the recording's id,
+the time, the number and the hash, so a block of one recording is invalid in another. The manifest repeats
+number and hash of the last block, so that a removed end is detected.
 """
 
 import hashlib
@@ -119,8 +118,7 @@ def line_splitter(take: Callable[[bytes], None], max_bytes: int) -> Callable[[by
     """Return a function that takes pieces of any size and calls `take` with each line, end included.
 
     A line longer than `max_bytes` is passed on in parts, to bound memory. An empty piece passes on a last
-    line
-    without an end.
+    line without an end.
     """
     rest = bytearray()
 

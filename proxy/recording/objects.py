@@ -4,8 +4,7 @@
     <prefix>2026-02-03/<id>/00000001        the blocks of the body, one object each
 
 A block is one object, so it is readable and safe as soon as it is stored, and a killed proxy leaves no
-partial
-upload behind. Only the manifest tells the format of the body.
+partial upload behind. Only the manifest tells the format of the body.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence

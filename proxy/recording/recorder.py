@@ -249,8 +249,7 @@ class TerminalRecorder(Recorder):
     """The recorder of a shell or command, with or without a terminal.
 
     Small pieces of output within 20 ms become one event: a terminal under load brings thousands a second, and
-    an
-    event costs as much as a thousand bytes.
+    an event costs as much as a thousand bytes.
     """
 
     def __init__(self, job: Job, *, header: bytes, has_terminal: bool) -> None:

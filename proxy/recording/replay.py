@@ -32,8 +32,7 @@ class OutputSanitizer:
     """A filter that removes sequences which act on more than the screen.
 
     Titles, the clipboard (OSC 52) and other strings are removed, and so are window operations and queries
-    that the
-    terminal would answer as input: recorded output must not act on an operator's terminal.
+    that the terminal would answer as input: recorded output must not act on an operator's terminal.
     """
 
     def __init__(self) -> None:
@@ -101,8 +100,7 @@ async def plain_cast(lines: AsyncIterator[bytes], *, has_terminal: bool) -> Asyn
     """Yield the lines of a recording as every asciicast player takes them.
 
     Links of the chain are removed, both outputs become one, and line ends of a program without a terminal get
-    the
-    carriage return that a terminal would have added.
+    the carriage return that a terminal would have added.
     """
     async for raw in lines:
         line = read_line(raw)

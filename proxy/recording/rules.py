@@ -51,8 +51,7 @@ def terms_for(
     """Return the terms of a recording; None when there is none.
 
     The first matching rule decides. A blueprint can only add recordings, because the user to be recorded may
-    have
-    written it.
+    have written it.
     """
     rule = next((rule for rule in settings.rules if _matches(rule, user, blueprint.name)), None)
     wanted = {*(rule.record if rule else ()), *blueprint.record}

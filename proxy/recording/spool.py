@@ -29,7 +29,7 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether no more bytes may be held."""
+        """Return whether no more bytes may be held."""
         return self.used >= self._limit
 
 
@@ -111,12 +111,12 @@ class Spool:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether lines are being left out now."""
+        """Return whether lines are being left out now."""
         return self._gap is not None
 
     @property
     def has_room(self) -> bool:
-        """Whether another line can be held."""
+        """Return whether another line can be held."""
         return self._held < self._settings.buffer_bytes and not self._budget.is_spent
 
     async def room(self) -> None:

@@ -66,8 +66,7 @@ def by_command(command: str) -> str:
     """Return the name of the client by a command that only it runs; empty for other commands.
 
     Tools that start `ssh` have the version text of OpenSSH, but run a typical command first. Only the start
-    of
-    the command is compared, since some tools send whole programs.
+    of the command is compared, since some tools send whole programs.
     """
     start = command[:4_096]
     return next((name for name, pattern in _BEHAVIOUR if pattern.search(start)), "")

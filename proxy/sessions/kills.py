@@ -1,8 +1,7 @@
 """Execution of an operator's kill orders by the replica that holds the session.
 
 An order is a row in the database, which is read every `kill_poll_s` seconds. An event announces a new order,
-so
-that it takes effect at once with NATS. The event alone ends nothing, so the right to publish events is not
+so that it takes effect at once with NATS. The event alone ends nothing, so the right to publish events is not
 enough to end sessions.
 """
 

@@ -102,8 +102,7 @@ class SessionStore:
         """Close the records of a process whose last heartbeat is `seen_at`, as of that moment.
 
         Return those that this call closed; none when the process has a newer heartbeat, or another replica
-        was
-        faster.
+        was faster.
         """
         lost = {
             "ended_at": seen_at,

@@ -4,8 +4,7 @@
                                                         └──at once──▶ events
 
 No login and no byte waits for it. Writes to an unavailable store are repeated. Records that end meanwhile
-wait
-in a bounded queue; records that do not fit are dropped and counted.
+wait in a bounded queue; records that do not fit are dropped and counted.
 """
 
 import asyncio

@@ -27,10 +27,8 @@ class StartProgress:
     """The progress display of one start, as an async context manager.
 
     It redraws one line on a PTY, writes plain lines to stderr without a PTY, and shows nothing for a
-    subsystem.
-    Inside, the interrupt character of the PTY cancels the body, which then ends in StartCancelled. Other
-    input
-    stays in `inbound` for the program.
+    subsystem. Inside, the interrupt character of the PTY cancels the body, which then ends in StartCancelled.
+    Other input stays in `inbound` for the program.
     """
 
     def __init__(

@@ -21,8 +21,7 @@ class Served:
     """All that a channel needs of its connection; made once, at the login.
 
     Only `visit` changes: it is replaced when the user's groups change. An open channel keeps the visit that
-    it
-    was opened with.
+    it was opened with.
     """
 
     conn_id: ConnId

@@ -141,8 +141,7 @@ class Link:
         """Stop new work for `for_s` seconds, if nothing was active for `if_idle_s`; 0 means in any case.
 
         Return False when something is active. An older shelld goes on with new work, so that its present
-        state has
-        to do. Raises: UpstreamError.
+        state has to do. Raises: UpstreamError.
         """
         if "drain" not in self.features:
             return if_idle_s == 0 or (await self.status()).idle_s >= if_idle_s

@@ -15,7 +15,7 @@ from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import STATEFUL_SET
-from proxy.workspaces.start_events import tell_stopped
+from proxy.workspaces.start_events import publish_stopped
 from tests.cluster.cluster import Cluster, request, run, silent, visit
 
 NAME = request().name
@@ -64,7 +64,7 @@ async def kept(kube: Cluster) -> AsyncIterator[House]:
     events: list[schema.Event] = []
     links = Links(UpstreamSettings(), "p1", kube.keeper)
     async with kube.proxy() as backend:
-        keeper = IdleReaper(backend, links, bounds, settings, partial(tell_stopped, events.append))
+        keeper = IdleReaper(backend, links, bounds, settings, partial(publish_stopped, events.append))
         keeper.start()
         try:
             yield House(kube, backend, links, events)

@@ -13,10 +13,8 @@ class CoalescingTransport:
     """A wrapper of a TCP transport that changes only writing.
 
     asyncssh writes each packet by itself, and uvloop passes each to the kernel at once: a system call, and
-    often
-    a TCP segment, for every 32 KiB. Here pieces wait for the end of the loop's iteration, or for
-    `join_bytes`,
-    and leave in order. Nothing waits longer.
+    often a TCP segment, for every 32 KiB. Here pieces wait for the end of the loop's iteration, or for
+    `join_bytes`, and leave in order. Nothing waits longer.
     """
 
     def __init__(

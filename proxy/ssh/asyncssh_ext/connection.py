@@ -234,8 +234,8 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
         """Return whether more replies than allowed wait for the client or for the end of a key exchange.
 
         Counted from the moment when it stopped reading. Channel data does not count: the input of a client
-        that
-        reads slowly is still processed, because it may be an interrupt for the program that sends so much.
+        that reads slowly is still processed, because it may be an interrupt for the program that sends so
+        much.
         """
         may_go = self.writable.is_open and self._kex_complete
         return self._reply_bytes > self._join_bytes and not may_go
@@ -344,8 +344,7 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
         """Delay the first KEXINIT until the client's has arrived, so that ours can depend on it.
 
         The client's order of ciphers decides (RFC 4253 §7.1), and stock OpenSSH puts ChaCha20 first. Only
-        OpenSSH
-        is waited for: it is known to send first, and other clients may not.
+        OpenSSH is waited for: it is known to send first, and other clients may not.
         """
         if (
             self._prefer_aes_gcm
@@ -377,8 +376,7 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
         """Have NEWKEYS acknowledged at once, and limit decompression from here on.
 
         It is the one packet of a login without an answer, so the kernel would delay its TCP acknowledgement
-        by
-        40 ms. OpenSSH leaves Nagle's algorithm on until it has a session, and sends its next packet only
+        by 40 ms. OpenSSH leaves Nagle's algorithm on until it has a session, and sends its next packet only
         after that.
         """
         if self._next_decompressor is not None:
@@ -483,8 +481,7 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
         """Drop the empty IGNORE that asyncssh sends before every packet, and count all other packets.
 
         It protects the initialisation vectors of CBC ciphers, which are not offered, and doubles the number
-        of
-        packets.
+        of packets.
         """
         if pkttype == MSG_IGNORE:
             return

@@ -118,8 +118,7 @@ class FastPathConnection(asyncssh.SSHServerConnection):
         """Process packets in order until none can be processed now or `allowance` is spent.
 
         Packets of channel data are opened in place. All else is passed to asyncssh, one packet at a time or
-        in
-        pieces of 4 KiB, because it copies its buffer for every packet. Return whether there is more.
+        in pieces of 4 KiB, because it copies its buffer for every packet. Return whether there is more.
         """
         try:
             while self._transport is not None:

@@ -1,10 +1,9 @@
 """Global requests of a client in order: a bounded queue, served by a loop that yields to other work.
 
 asyncssh stores the requests after an unanswered one (a `-R` waits for its workspace) in an unbounded list,
-and
-serves them by recursion. `sshd` has no queue: it reads the next request after its answer. Here the queue is
-short. While it is full, the handler of the last request has not ended, and a connection whose packet is still
-handled reads no more than one piece (`ServerConnection.process`).
+and serves them by recursion. `sshd` has no queue: it reads the next request after its answer. Here the queue
+is short. While it is full, the handler of the last request has not ended, and a connection whose packet is
+still handled reads no more than one piece (`ServerConnection.process`).
 
 The overridden private methods of asyncssh are pinned by tests/unit/proxy/ssh/test_private_names.py.
 Source: RFC 4254 §4 (replies come in the order of the requests).
@@ -103,8 +102,7 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         """Listen at the address as the client spells it; asyncssh would make it lower case.
 
         The same spelling goes back in `forwarded-tcpip`, where the client finds its forward by it. OpenSSH
-        compares
-        it byte by byte and refuses every connection to `LocalHost` that comes as `localhost`.
+        compares it byte by byte and refuses every connection to `LocalHost` that comes as `localhost`.
         """
         address = _address(packet)
         permitted = self.check_key_permission("port-forwarding") and self.check_certificate_permission(

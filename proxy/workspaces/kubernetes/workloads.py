@@ -38,7 +38,7 @@ from proxy.workspaces.kubernetes.objects import (
 )
 from proxy.workspaces.kubernetes.startup import Trust, decoded, refused
 from proxy.workspaces.ownership import check_title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 
 _POLL_S = 0.3
 _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
@@ -52,7 +52,7 @@ class Workloads:
         self._api = api
         self._settings = settings
         self._trust = trust
-        self._starts = Starts(settings.inject_timeout_s)
+        self._starts = PendingStarts(settings.inject_timeout_s)
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Inject the workspace where it is not, and wait until shelld answers in one of the pods.
@@ -142,7 +142,7 @@ class Workloads:
     def _endpoint(self, request: WorkspaceRequest, pod: Object) -> Endpoint:
         return endpoint_of(request.name, request.user.name, request.origin.ns, pod, inject.CONTAINER)
 
-    async def _bring(self, start: Start, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
+    async def _bring(self, start: PendingStart, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
         start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
         workload = await self._workload(request)
         try:
@@ -180,7 +180,7 @@ class Workloads:
         except ClusterConflict as exc:
             raise _taken(workload) from exc
 
-    async def _watch(self, start: Start, request: WorkspaceRequest, workload: Object) -> Endpoint:
+    async def _watch(self, start: PendingStart, request: WorkspaceRequest, workload: Object) -> Endpoint:
         what = _called(workload)
         while True:
             pods = await self._pods(request.origin.ns, request.name)
