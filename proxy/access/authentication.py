@@ -64,9 +64,7 @@ class Authenticator:
         onboarding: Onboarding | None,
         accounts: Refresher | None = None,
     ) -> None:
-        """Create it; `accounts` refreshes the facts that providers gave about known users. None: no
-        refresh.
-        """
+        """Create it; `accounts` refreshes what providers said about known users (None: no refresh)."""
         self._accounts = accounts
         self._directory = directory
         self._keys = keys

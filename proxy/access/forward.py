@@ -1,5 +1,4 @@
-"""Forwarding of one connection: its record, the workspace's end, the client's end, and the bytes between
-them.
+"""Forwarding of one connection: its record, both of its ends, and the bytes between them.
 
 Independent of SSH and gRPC: the caller passes two functions, one for each end.
 """

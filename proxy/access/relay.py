@@ -1,5 +1,4 @@
-"""The relay of bytes between one client channel and one upstream stream: bounded, paced, half-closed, in
-order.
+"""The relay of bytes between one client channel and one upstream stream: bounded, paced and in order.
 
 `Inbound` holds what the client sent, `Outbound` paces what is sent to the client. The relay functions move
 bytes between these and a stream, and know no SSH requests.
@@ -161,9 +160,7 @@ class Inbound:
         self._available.set()
 
     def leave(self) -> None:
-        """Record that the client closed the channel: its bytes are still delivered, but nothing can be
-        answered.
-        """
+        """Record that the client closed the channel: its bytes are still delivered, without any answer."""
         self._channel = None
         self._left.set()
         self.feed_eof()

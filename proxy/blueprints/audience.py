@@ -7,8 +7,9 @@ from proxy.model import ALLOWED, Decision, User
 
 
 def matches(user: User, *, users: Sequence[str], groups: Sequence[str]) -> bool:
-    """Return whether a pattern of names or groups matches the user; groups are compared without regard to
-    case.
+    """Return whether a pattern of names or groups matches the user.
+
+    Groups are compared without regard to case.
     """
     own = [group.lower().strip("/") for group in user.groups]
     return any(fnmatchcase(user.name, pattern) for pattern in users) or any(
@@ -17,8 +18,9 @@ def matches(user: User, *, users: Sequence[str], groups: Sequence[str]) -> bool:
 
 
 def may_use(user: User, *, users: Sequence[str], groups: Sequence[str]) -> Decision:
-    """Decide whether something for these users and groups is for this user; without any pattern it is for
-    all.
+    """Decide whether something for these users and groups is for this user.
+
+    Without any pattern it is for all.
     """
     if not (users or groups) or matches(user, users=users, groups=groups):
         return ALLOWED

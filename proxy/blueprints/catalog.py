@@ -24,8 +24,9 @@ class Catalog:
     """The set in use; the follower of a source offers newer sets to it."""
 
     def __init__(self, first: Snapshot, metadata: Mapping[str, Any]) -> None:
-        """Begin with `first`. Raises: BlueprintInvalid, so that a broken set is noticed at the start of
-        the process.
+        """Begin with `first`.
+
+        Raises: BlueprintInvalid, so that a broken set is noticed at the start of the process.
         """
         self._metadata = metadata
         self._set = read_set(first, metadata)

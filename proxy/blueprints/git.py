@@ -153,9 +153,7 @@ class GitSource:
 
 
 def _chosen(listed: bytes) -> tuple[dict[str, str], dict[str, str]]:
-    """Parse the output of `ls-tree -z --long`: objects of the files to read, and errors of others, by
-    name.
-    """
+    """Parse the output of `ls-tree -z --long` into objects to read and errors, by file name."""
     objects: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     for entry in listed.split(b"\0"):

@@ -34,9 +34,7 @@ def resolve_name(
 
 
 def default_blueprint(user: User, rules: Sequence[PersonRule], otherwise: str) -> str:
-    """Return the blueprint for a user string without one: that of the first rule for this user that names
-    one.
-    """
+    """Return the blueprint for a user string without one: that of the first rule for this user."""
     chosen = (
         rule.default
         for rule in rules

@@ -68,8 +68,9 @@ class InitScript(Part):
 
 
 class Forward(Part):
-    """Targets that may be dialled from the workspace, and addresses to bind in it. An empty list permits
-    none.
+    """Targets that may be dialled from the workspace, and addresses to bind in it.
+
+    An empty list permits none.
     """
 
     tcp: tuple[TcpRule, ...] = ("*:*",)

@@ -32,8 +32,9 @@ def misfit(at: tuple[str | int, ...], reason: str) -> PydanticCustomError:
 
 
 def _of_form(pattern: str, words: str, *, at_most: int = 1_024) -> AfterValidator:
-    """Return a validator for text that `pattern` matches as a whole; `words` end the sentence "… is not
-    …".
+    """Return a validator for text that `pattern` matches as a whole.
+
+    `words` end the sentence "… is not …".
     """
     compiled = re.compile(pattern)
 

@@ -216,9 +216,7 @@ def _tell_of_import(result: "ImportResult", tell: Tell) -> None:
 
 
 def _reserved(settings: "Settings", name: str) -> str:
-    """Return why a name is reserved where workspaces are pods, in which it would be an account; else
-    empty.
-    """
+    """Return why a name is reserved in pods, where it would be an account; empty if it is not."""
     from proxy.identity import reserved_names
 
     return reserved_names.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""

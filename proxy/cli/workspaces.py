@@ -236,8 +236,9 @@ async def _leave(
 
 
 async def _note_owner(backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop") -> None:
-    """Record the owner of a workspace of an older release while it is known; without a home there is no
-    need.
+    """Record the owner of a workspace of an older release while it is known.
+
+    Without a home there is no need.
     """
     if not record.owner:
         with suppress(Refused):

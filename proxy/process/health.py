@@ -27,8 +27,9 @@ Read = Callable[[], float]
 
 
 class Health:
-    """The health server; one for each process. `gauges` and `counters` are read at each scrape, by name
-    and help.
+    """The health server; one for each process.
+
+    `gauges` and `counters` are read at each scrape, by name and help.
     """
 
     def __init__(

@@ -52,8 +52,9 @@ def header(spec: ProgramSpec, *, timestamp: int, title: str, shell: str, about: 
 
 
 class AsciicastWriter:
-    """A writer of the events of one recording, in the order of the calls; times are seconds and never
-    decrease.
+    """A writer of the events of one recording, in the order of the calls.
+
+    Times are seconds and never decrease.
     """
 
     def __init__(self, *, bulk_limit_bytes: int | None = None) -> None:

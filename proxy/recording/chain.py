@@ -1,5 +1,4 @@
-"""Proof that nothing in a recording was changed, removed or inserted: each block contains the hash of the one
-before.
+"""Proof that nothing in a recording was changed, removed or inserted: a chain of hashes.
 
 A block is some lines and, last, its link `[seconds, "h", "NUMBER HASH SIGNATURE"]`. HASH is the SHA-256 of
 the hash before it (32 zero bytes at first) and of the block's lines. The signature covers the recording's id,

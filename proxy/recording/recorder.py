@@ -1,6 +1,4 @@
-"""The recorders of running programs and forwards: their lines, their storage, and the end of what may not
-go on.
-"""
+"""The recorders of running programs and forwards, from their lines to their storage."""
 
 import asyncio
 import time

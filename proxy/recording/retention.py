@@ -15,8 +15,9 @@ _log = structlog.get_logger("recording")
 
 
 class Sweeper:
-    """The deletion task: `sweep_batch_size` recordings every `sweep_interval_s`, continued where it
-    stopped.
+    """The deletion task: it checks `sweep_batch_size` recordings every `sweep_interval_s` seconds.
+
+    Each batch continues where the last one stopped.
     """
 
     def __init__(self, store: RecordingStore, settings: RecordingSettings, keyring: Keyring) -> None:

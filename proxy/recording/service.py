@@ -45,9 +45,7 @@ class Recordings:
         proxy_id: str,
         publish: Publish,
     ) -> None:
-        """Create it; `key` signs new recordings. Expired ones are deleted if a key of `keyring` signed
-        them.
-        """
+        """Create it; `key` signs, and only what `keyring` verifies is deleted when it expires."""
         self._settings = settings
         self._context = SpoolContext(settings, store, Budget(settings.total_buffer_bytes))
         self._key = key

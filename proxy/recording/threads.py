@@ -26,8 +26,9 @@ class Threads:
         self._started = 0
 
     async def run(self, call: Callable[[], _T]) -> _T:
-        """Run `call` in a thread. If cancelled before it begins, it never runs; afterwards its result is
-        dropped.
+        """Run `call` in a thread.
+
+        If cancelled before it begins, it never runs; afterwards its result is dropped.
 
         Raises: StorageError when too many calls wait; all errors of `call`.
         """

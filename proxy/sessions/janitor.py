@@ -30,8 +30,9 @@ _ORDERS_LAST = timedelta(hours=1)
 
 
 class Janitor:
-    """The clean-up task; one for each process. `token` is this process's own, which is never taken for
-    lost.
+    """The clean-up task; one for each process.
+
+    `token` is this process's own, which is never taken for lost.
     """
 
     def __init__(

@@ -35,8 +35,9 @@ class NoTraffic:
 
 
 class Controls(Protocol):
-    """Controls of a connection or a program for operators and limits. They never wait, and do nothing
-    after its end.
+    """Controls of a connection or a program for operators and limits.
+
+    They never wait, and do nothing after its end.
     """
 
     def warn(self, sentence: str) -> None:

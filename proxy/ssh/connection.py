@@ -229,8 +229,9 @@ class ClientConnection(LoginGuard):
         return refusal is None
 
     async def certificate_offered(self, certificate: Certificate) -> bool:
-        """Return whether the client may sign with this certificate. A banner gives the owner the reason if
-        not.
+        """Return whether the client may sign with this certificate.
+
+        A banner gives the owner the reason if not.
         """
         assert self._login is not None
         refusal = await self._login.certificate_offered(certificate)
@@ -306,7 +307,8 @@ class ClientConnection(LoginGuard):
             name, provider = self._login.attempt.user_string.user, self._login.renewal_provider
             sentence = prompts.approve_again(provider) if provider else prompts.new_here(name)
             self.conn.send_auth_banner(sentence)
-        elif isinstance(self._login.state, LoggedIn):
+        elif reply is AuthReply.ENTER:
+            assert isinstance(self._login.state, LoggedIn)
             self._entered(self._login.attempt, self._login.state.principal)
         return reply
 
@@ -370,9 +372,7 @@ class ClientConnection(LoginGuard):
             self.tasks.spawn(self._judge(self._served), name="groups")
 
     async def _judge(self, served: Served) -> None:
-        """Repeat the check that the connection may remain until it gives a decision for the present
-        groups.
-        """
+        """Repeat the check that the connection may remain until it is decided for the present groups."""
         while (now := served.visit) is not self._judged:
             assert self._judged is not None
             try:
@@ -388,8 +388,9 @@ class ClientConnection(LoginGuard):
             self._judged = now
 
     def _refusal(self, exc: FairleadError) -> asyncssh.DisconnectError:
-        """Return the error that ends the connection with the reason. Other methods would not help the
-        client.
+        """Return the error that ends the connection with the reason.
+
+        Other methods would not help the client.
         """
         self.log.info("login refused", code=exc.code, reason=str(exc))
         sentence = prompts.refusal(exc, self.conn_id)
@@ -397,8 +398,9 @@ class ClientConnection(LoginGuard):
 
     @asynccontextmanager
     async def _directory_query(self) -> AsyncIterator[None]:
-        """Limit the queries of unauthenticated clients to the directory. A failing store ends the
-        connection.
+        """Limit the queries of unauthenticated clients to the directory.
+
+        A failing store ends the connection.
         """
         slot = self.conn.slot
         try:
@@ -435,8 +437,9 @@ class ClientConnection(LoginGuard):
     # -------------------------------------------------------------------------------- channels
 
     def _for_channel(self, target: str = "session") -> Served:
-        """Return the value that a channel needs. Raises: asyncssh.ChannelOpenError when it may not be
-        opened.
+        """Return the value that a channel needs.
+
+        Raises: asyncssh.ChannelOpenError when it may not be opened.
         """
         if self._served is None:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "not logged in")

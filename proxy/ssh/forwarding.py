@@ -153,9 +153,7 @@ async def dial(served: Served, target: Target) -> ForwardSession:
 
 
 def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOpenError:
-    """Return the open failure with the reason code of RFC 4254 §5.1 and the text that `ssh` prints after
-    it.
-    """
+    """Return the open failure with the code of RFC 4254 §5.1 and the text that `ssh` prints."""
     prohibited = isinstance(exc, Refused) or (
         isinstance(exc, OpenFailed) and exc.kind is OpenFailedKind.PROHIBITED
     )

@@ -110,9 +110,7 @@ async def metered(work: Awaitable[None], charge: Callable[[float], None]) -> Non
 
 
 class _Metered:
-    """An awaitable that measures only its own steps, without the other work of the event loop between
-    them.
-    """
+    """An awaitable that measures its own steps, without the work of the event loop between them."""
 
     def __init__(self, work: Awaitable[None], charge: Callable[[float], None]) -> None:
         self._work = work

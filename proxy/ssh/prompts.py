@@ -56,9 +56,7 @@ def approve_again(provider: str) -> str:
 
 
 def approval(shown: Shown, name: str) -> tuple[str, str]:
-    """Return title and instruction of a challenge without prompts (RFC 4256 §3.2) that say where to
-    approve.
-    """
+    """Return title and instruction of a challenge (RFC 4256 §3.2) that says where to approve."""
     minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))
     if shown.is_code_typed:
         code = f"and enter the code     {shown.user_code}"

@@ -49,9 +49,7 @@ class Link:
         credentials: Credentials | None = None,
         material: model.TlsMaterial | None = None,
     ) -> None:
-        """Create it; `credentials` sign each call, `material` authenticates the channel. A Unix socket
-        needs neither.
-        """
+        """Create it; over TCP `credentials` sign each call and `material` authenticates the channel."""
         self.endpoint = endpoint
         self.max_frame_bytes = 0
         self.features: frozenset[str] = frozenset()
@@ -216,9 +214,7 @@ class Links:
     def __init__(
         self, settings: UpstreamSettings, proxy_id: str, credentials: Credentials | None = None
     ) -> None:
-        """Create it; `credentials` are for workspaces over TCP. Without them only Unix sockets can be
-        reached.
-        """
+        """Create it; `credentials` are for TCP, and without them only Unix sockets can be reached."""
         self._settings = settings
         self._credentials = credentials
         self._proxy_id = proxy_id
@@ -279,8 +275,9 @@ class Links:
         return link
 
     def _link(self, endpoint: model.Endpoint) -> Link:
-        """Create the link of an endpoint. Raises: TrustError when the endpoint needs credentials that are
-        missing.
+        """Create the link of an endpoint.
+
+        Raises: TrustError when the endpoint needs credentials that are missing.
         """
         if not endpoint.server_name:
             channel = aio.insecure_channel(endpoint.address, options=self._options("shelld"))

@@ -15,6 +15,7 @@ class Credentials(Protocol):
         """
 
     def token(self, workspace: str, user: str, account: str) -> str:
-        """Return a bearer token; an empty `account` leaves the choice to the workspace. Raises:
-        TrustError.
+        """Return a bearer token.
+
+        An empty `account` leaves the choice to the workspace. Raises: TrustError.
         """

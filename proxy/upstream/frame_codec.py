@@ -30,8 +30,9 @@ def encode_bytes_field(field: int, pieces: Sequence[Buffer], size: int) -> bytes
 
 
 def decode_bytes_field(raw: bytes) -> tuple[int, memoryview] | None:
-    """Decode what `encode_bytes_field` makes into field number and payload, uncopied; None for anything
-    else.
+    """Decode what `encode_bytes_field` makes into field number and payload, uncopied.
+
+    None for anything else.
     """
     if len(raw) < 3 or raw[0] & 0x87 != _LENGTH_DELIMITED:
         return None

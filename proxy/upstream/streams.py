@@ -36,8 +36,9 @@ def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
 
 
 class _Stream(Generic[_Out]):
-    """A stream with serialised writes and converted errors; it is cancelled on exit unless it ended by
-    itself.
+    """A stream with serialised writes and converted errors.
+
+    It is cancelled on exit unless it ended by itself.
     """
 
     def __init__(self, call: "aio.StreamStreamCall[Any, Any]") -> None:
@@ -231,8 +232,9 @@ class Connection(_Stream[pb.ConnectionOutput]):
                 await self._call.done_writing()
 
     async def delivered(self) -> None:
-        """Wait until shelld has delivered the last byte of our direction; call it after `read` returned the
-        end.
+        """Wait until shelld has delivered the last byte of our direction.
+
+        Call it after `read` returned the end.
 
         Raises: UpstreamLost when the peer or the link broke the connection before that.
         """

@@ -1,3 +1,4 @@
-"""Workspaces: their backends, starts, limits and ends. `blueprints` describes them; `upstream` connects to
-them.
+"""Workspaces: their backends, starts, limits and ends.
+
+`blueprints` describes them; `upstream` connects to them.
 """

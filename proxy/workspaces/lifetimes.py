@@ -31,9 +31,7 @@ class Bounds:
     lifetime_warn_s: float = 0
 
     def due(self, idle_s: float, age_s: float) -> Due:
-        """Return the action that is due after `idle_s` seconds without activity and `age_s` since the
-        start.
-        """
+        """Return the action that is due `idle_s` seconds after activity and `age_s` after the start."""
         if self.lifetime_s and age_s >= self.lifetime_s:
             return Due.STOP_OLD
         if self.idle_stop_s and idle_s >= self.idle_stop_s:

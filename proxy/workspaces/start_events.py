@@ -59,8 +59,9 @@ class StartAttempt:
 
 
 class StartAnnouncer:
-    """The publisher of starts; one for each process. A backend need not know of events, nor which caller
-    was first.
+    """The publisher of starts.
+
+    One for each process. A backend need not know of events, nor which caller was first.
     """
 
     def __init__(self, publish: Publish) -> None:

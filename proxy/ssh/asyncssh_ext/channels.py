@@ -104,9 +104,7 @@ class FastPathChannel(TolerantChannel):
         self._flush_send_buf()
 
     def _process_window_adjust(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
-        """Widen the window, and send at the end of the slice, so that thousands of adjustments cost one
-        send.
-        """
+        """Widen the window, and send once at the end of the slice, even for thousands of adjustments."""
         self._send_window += packet.get_uint32()
         packet.check_end()
         if self._send_buf:
@@ -159,9 +157,7 @@ class AgentChannel(FastPathChannel, SSHAgentChannel):
 
 
 class SessionChannel(FastPathChannel, asyncssh.SSHServerChannel[bytes]):
-    """A session channel that passes its own `env` and `auth-agent-req@openssh.com` requests to its
-    session.
-    """
+    """A session channel that passes `env` and `auth-agent-req@openssh.com` to its session."""
 
     _program: ChannelRequests
 
@@ -209,9 +205,7 @@ class SessionChannel(FastPathChannel, asyncssh.SSHServerChannel[bytes]):
 
     @property
     def permits_user_rc(self) -> bool:
-        """Return whether `~/.ssh/rc` may run: always with a key, and with a certificate that has
-        `permit-user-rc`.
-        """
+        """Return whether `~/.ssh/rc` may run: with a key, or a certificate that has `permit-user-rc`."""
         return self._conn.check_certificate_permission("user-rc")
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:

@@ -20,8 +20,9 @@ class CoalescingTransport:
     def __init__(
         self, transport: asyncio.Transport, join_bytes: int, addresses: Addresses | None = None
     ) -> None:
-        """Wrap `transport`; `addresses` are the real ends of the connection when a load balancer sent
-        them.
+        """Wrap `transport`.
+
+        `addresses` are the real ends of the connection when a load balancer sent them.
         """
         self._transport = transport
         self._join_bytes = join_bytes

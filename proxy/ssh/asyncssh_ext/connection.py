@@ -215,8 +215,9 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
     def _finish_recv_packet(
         self, pkttype: int, seq: int, _task: "asyncio.Task[None] | None" = None, is_async: bool = False
     ) -> None:
-        """Continue in a slice after a packet that a task handled; asyncssh would process all the rest at
-        once.
+        """Continue in a slice after a packet that a task handled.
+
+        asyncssh would process all the rest at once.
         """
         super()._finish_recv_packet(pkttype, seq, _task)
         if is_async:
@@ -257,8 +258,9 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
 
     @property
     def may_send_data(self) -> bool:
-        """Return whether channel data may be sent; during a key exchange asyncssh would store it without a
-        bound.
+        """Return whether channel data may be sent.
+
+        During a key exchange asyncssh would store it without a bound.
         """
         return self._kex_complete
 
@@ -287,8 +289,9 @@ class ServerConnection(OrderedRequests, TolerantConnection, FastPathConnection):
     # ------------------------------------------------------------------------------- the goodbye
 
     def disconnect(self, code: int, reason: str, lang: str = "en-US") -> None:
-        """Send the reason, and end. asyncssh closes every channel first, and drops the message without
-        channels.
+        """Send the reason, and end.
+
+        asyncssh closes every channel first, and drops the message without channels.
         """
         self._send_disconnect(code, reason, lang)
         self._force_close(None)

@@ -151,8 +151,9 @@ class FastPathConnection(asyncssh.SSHServerConnection):
         return True
 
     def _step_asyncssh(self, allowance: Allowance) -> bool:
-        """Let asyncssh read a header or process a packet from its own buffer; return False when it can do
-        neither.
+        """Let asyncssh read a header or process a packet from its own buffer.
+
+        Return False when it can do neither.
         """
         handler = self._recv_handler
         went_on = handler()

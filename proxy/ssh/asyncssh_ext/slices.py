@@ -84,8 +84,9 @@ class Slices:
     """The scheduler of slices; one for each event loop."""
 
     def __init__(self, limits: Limits = LIMITS, clock: Callable[[], float] = time.thread_time) -> None:
-        """Start with empty queues; `clock` returns the processor time of the event loop's thread in
-        seconds.
+        """Start with empty queues.
+
+        `clock` returns the processor time of the event loop's thread in seconds.
         """
         self._limits = limits
         self._clock = clock

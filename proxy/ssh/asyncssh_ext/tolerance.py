@@ -278,9 +278,7 @@ def _opened(packet: SSHPacket) -> tuple[bytes, int, int]:
 
 
 def _with_room(packet: SSHPacket) -> SSHPacket:
-    """Return a CHANNEL_OPEN_CONFIRMATION with a maximum packet of 1 instead of 0: it is too late to
-    refuse.
-    """
+    """Return a CHANNEL_OPEN_CONFIRMATION with a maximum packet of 1 for 0: it is too late to refuse."""
     payload = packet.get_full_payload()
     if payload[13:17] == bytes(4):
         payload = payload[:16] + b"\x01" + payload[17:]

@@ -80,9 +80,7 @@ class LocalBackend:
         command: Sequence[str] = _PYTHON,
         runtime_parent: Path | None = None,
     ) -> None:
-        """Create it; `command` starts a shelld; `runtime_parent` is the parent of the directory of
-        sockets.
-        """
+        """Create it; `command` starts a shelld, and sockets are below `runtime_parent`."""
         self._state = State(state_dir, runtime_parent)
         self._settings = settings
         self._command = tuple(command)
@@ -202,8 +200,9 @@ class LocalBackend:
         return check_title(record, request.name, request.user)
 
     async def _record_owner(self, request: WorkspaceRequest, places: Places) -> None:
-        """Record the owner of a workspace that an older release started; a failure does not lock the user
-        out.
+        """Record the owner of a workspace that an older release started.
+
+        A failure does not lock the user out.
         """
         try:
             async with _locked(places):

@@ -25,8 +25,9 @@ async def lines_of(file: Path, *, follow: bool, tail: int) -> AsyncIterator[str]
 
 
 def _read(file: Path, position: int, most: int | None) -> tuple[deque[bytes], int]:
-    """Read the last `most` lines from `position` on, and return where they end; a shorter file is read
-    anew.
+    """Read the last `most` lines from `position` on, and return where they end.
+
+    A shorter file is read anew.
     """
     try:
         with file.open("rb") as stream:

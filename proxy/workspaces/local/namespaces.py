@@ -102,8 +102,9 @@ async def _choose(choice: Choice, search_path: str) -> Separation:
 
 
 def candidates(choice: Choice, *, uid: int) -> tuple[Kind, ...]:
-    """Return the ways to try in order: bwrap first, but as root unshare, since bwrap disables set-user-id
-    programs.
+    """Return the ways to try in order: bwrap first, but as root unshare.
+
+    bwrap disables set-user-id programs, which root needs.
     """
     if choice == "auto":
         return ("unshare", "bwrap") if uid == 0 else ("bwrap", "unshare")

@@ -200,8 +200,9 @@ class State:
         places.stopped.unlink(missing_ok=True)
 
     def forget(self, places: Places, *, purge: bool) -> None:
-        """Delete a stopped workspace's record; the home only with `purge`, otherwise its owner is
-        recorded.
+        """Delete a stopped workspace's record.
+
+        The home only with `purge`, otherwise its owner is recorded.
         """
         if purge:
             shutil.rmtree(places.home, ignore_errors=True)
