@@ -47,9 +47,9 @@ class Manifest(BaseModel):
     ended_at: AwareDatetime | None = None
     """None while it runs, and for ever when the proxy ended first."""
     expires_at: AwareDatetime | None = None
-    """When it may be deleted; None: never."""
+    """Time of deletion; None: never."""
     end: str = ""
-    """How the program ended, in words."""
+    """The end of the program, in words."""
     blocks: int = 0
     size: int = 0
     """Bytes of the body."""

@@ -84,7 +84,7 @@ class Recorder:
         self._gaps = 0
         self._lost_bytes = 0
         self.end = ""
-        """How the program ended, in words; set it before the context is left."""
+        """The end of the program, in words; set it before the context is left."""
 
     def clock(self) -> float:
         """Return the seconds since the beginning."""

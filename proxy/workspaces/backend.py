@@ -80,7 +80,7 @@ class WorkspaceRecord:
     started_at: datetime | None = None
     stop: Stop | None = None
     location: str = ""
-    """Where it runs, for operators: namespace and object, or a directory."""
+    """Place for operators: namespace and object, or a directory."""
     owner: str = ""
     """Id of the owner; no other user may enter. Empty when an older release made the workspace and its owner
     has not been back: see `ownership`.

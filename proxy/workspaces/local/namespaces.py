@@ -38,7 +38,7 @@ class Separation:
     tool: str = ""
     """Absolute path of bwrap or unshare."""
     reason: str = ""
-    """Why there is no better way; else empty."""
+    """The reason why there is no better way; else empty."""
 
     def wrap(self, program: Sequence[str], *, hostname: str, uid: int, gid: int) -> list[str]:
         """Return the command line that starts `program` as PID 1 of a workspace called `hostname`.

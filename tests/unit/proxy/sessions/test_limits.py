@@ -1,4 +1,4 @@
-"""Which rule holds, what a duration is called, and when a time_limits warns and strikes."""
+"""The rule of a connection, durations in words, and the times of a warning and of the end."""
 
 import asyncio
 from dataclasses import dataclass, field
