@@ -334,7 +334,7 @@ async def test_an_order_ends_what_it_names_wherever_that_is_and_nothing_else(sto
     kills = [KillExecutor(store, bus, tracker, 3_600) for tracker in (here, there)]
     await store.order_kills([one.id, program.id], "cli:root", "maintenance", NOW)
     for each in kills:
-        await each.obey()
+        await each.carry_out_orders()
     assert handle.said == ["ended by an operator: maintenance"]
     assert told.said == ["ended by an operator: maintenance"]
     assert bystander.said == []
