@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.access.policy import Bounds
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
 from proxy.settings import UpstreamSettings, WorkspaceSettings
@@ -15,6 +14,7 @@ from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import STATEFUL_SET
+from proxy.workspaces.lifetimes import Bounds
 from proxy.workspaces.start_events import publish_stopped
 from tests.cluster.cluster import Cluster, request, run, silent, visit
 
