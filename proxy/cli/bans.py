@@ -1,4 +1,4 @@
-"""`fairlead ban …`: addresses that are not let in."""
+"""`fairlead ban …`: banned addresses."""
 
 import asyncio
 import ipaddress
@@ -87,8 +87,8 @@ def why(context: typer.Context, address: Address, as_json: Json = False) -> None
     ban, offences = _with_bans(context, act)
     is_allowed = is_in(address, settings.protection.allowed)
     if as_json:
-        told = {"address": source, "allowed": is_allowed, "offences": offences}
-        print_json(told | {"ban": None if ban is None else _row(ban)})
+        answer = {"address": source, "allowed": is_allowed, "offences": offences}
+        print_json(answer | {"ban": None if ban is None else _row(ban)})
     elif ban is None:
         say(f"{source} is not banned; it was {offences} times of late")
     else:
@@ -117,7 +117,7 @@ def _source(address: str) -> str:
 def _with_bans(
     context: typer.Context, act: "Callable[[Bans | HeldBans], Awaitable[_T]]", event: "Event | None" = None
 ) -> _T:
-    """Do something with the bans that replicas share, or, while NATS is away, with those of this home."""
+    """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home."""
     from proxy import log
     from proxy.errors.stores import StateUnavailable
 

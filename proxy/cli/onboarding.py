@@ -1,4 +1,4 @@
-"""`fairlead onboarding …`: people who approved in a browser and wait for an operator."""
+"""`fairlead onboarding …`: new users who approved in a browser and wait for an operator."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated

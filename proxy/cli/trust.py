@@ -1,4 +1,4 @@
-"""`fairlead trust …`: who vouches for workspaces and proxies, and when that changes."""
+"""`fairlead trust …`: the authority that certifies workspaces and proxies, and its rotation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What people ask of their workspace without entering it: start, stop, status."""
+"""Controls of a workspace that its user runs without entering it: start, stop, status."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,11 +15,11 @@ from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.stop_holds import ago, duration, held_for, start_command, who_stopped
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
-"""Hears of every workspace that was stopped here."""
+"""A callback for every workspace that was stopped here."""
 
 
 class Control:
-    """One per process."""
+    """The controls; one for each process."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Control:
         self._stopped = stopped
 
     async def run(self, visit: Visit, what: str, report: Report) -> str:
-        """Do one of the controls; gives what the person is told, lines without a final line break.
+        """Run one of the controls; return text for the user, lines without a final line break.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
@@ -61,7 +61,7 @@ class Control:
         return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
 
     def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
-        """Say what starts a stopped workspace."""
+        """Describe what starts a stopped workspace."""
         held = timedelta()
         if stop is not None:
             hold_s = self._workspaces.hold_s(request.blueprint)
@@ -72,7 +72,7 @@ class Control:
         return f"starts     with {command}; in {duration(held)} with any connection"
 
     async def _announce(self, record: WorkspaceRecord, text: str) -> None:
-        """Tell whoever is in there, and let nobody in; a workspace that cannot be told is stopped anyway."""
+        """Show the stop to all users in the workspace, and stop new work; if that fails, the stop goes on."""
         try:
             if endpoint := await self._backend.locate(record.name):
                 async with self._links.use(endpoint) as link:

@@ -8,17 +8,17 @@ from functools import partial
 
 import pytest
 
-from proxy.access.policy import Bounds
 from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
 from proxy.settings import UpstreamSettings, WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
-from proxy.workspaces.idle_reaper import WorkspaceKeeper
+from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
 from proxy.workspaces.kubernetes.objects import STATEFUL_SET, Kind
-from proxy.workspaces.start_events import tell_stopped
+from proxy.workspaces.lifetimes import Bounds
+from proxy.workspaces.start_events import publish_stopped
 from tests.cluster.cluster import Cluster, request, run, silent, visit
 
 NAME = request().name
@@ -67,7 +67,7 @@ async def kept(kube: Cluster) -> AsyncIterator[House]:
     events: list[schema.Event] = []
     links = Links(UpstreamSettings(), "p1", kube.keeper)
     async with kube.proxy() as backend:
-        keeper = WorkspaceKeeper(backend, links, bounds, settings, partial(tell_stopped, events.append))
+        keeper = IdleReaper(backend, links, bounds, settings, partial(publish_stopped, events.append))
         keeper.start()
         try:
             yield House(kube, backend, links, events)

@@ -1,4 +1,4 @@
-"""Chooses the backend that the settings name, for the proxy and for commands alike."""
+"""The workspace backend that the settings name."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,9 +12,9 @@ from proxy.workspaces.local.backend import LocalBackend
 
 @asynccontextmanager
 async def open_backend(settings: Settings, trust: Keeper | None = None) -> AsyncIterator[Backend]:
-    """Hold the configured backend; on leaving it lets go, and workspaces run on.
+    """Hold the configured backend; workspaces go on after leaving.
 
-    `trust` was read already; None reads it here, for a backend that needs it.
+    `trust` is read already; None reads it here, for a backend that needs it.
 
     Raises: SettingsError when it cannot be used, TrustError.
     """

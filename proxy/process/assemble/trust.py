@@ -1,4 +1,4 @@
-"""Chooses where trust is kept and who signs, as the settings say, for the proxy and for commands alike."""
+"""The trust of an installation: where it is stored and what signs, from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,5 +39,5 @@ async def _store(settings: Settings) -> AsyncIterator[Store]:
 
 
 def uses_tcp(settings: Settings) -> bool:
-    """Whether workspaces are reached over TCP, which is what trust is for."""
+    """Return whether workspaces are reached over TCP, which is what trust is for."""
     return settings.workspace.backend != "local"

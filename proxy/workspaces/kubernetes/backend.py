@@ -62,7 +62,7 @@ from proxy.workspaces.kubernetes.startup import Bringing, Trust, check_owner, re
 from proxy.workspaces.kubernetes.view import View, involved, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.stop_holds import check_hold
 
 _FIRST_POLL_S = 0.1
@@ -85,7 +85,7 @@ class KubernetesBackend:
         self._api = Api(settings)
         self._view = View(self._api, settings)
         self._renewal = Renewal(self._api, self._namespace, trust)
-        self._starts = Starts(start_timeout_s)
+        self._starts = PendingStarts(start_timeout_s)
         self._workloads = Workloads(self._api, settings, trust)
         self.features = Features(repositories=True, workloads=bool(settings.inject))
 
@@ -211,7 +211,7 @@ class KubernetesBackend:
             return endpoint
         await self._check_hold(request)
 
-        async def bring(start: Start) -> Endpoint:
+        async def bring(start: PendingStart) -> Endpoint:
             bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
             return await bringing.run()
 

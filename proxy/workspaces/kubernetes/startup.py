@@ -56,7 +56,7 @@ from proxy.workspaces.kubernetes.objects import (
 from proxy.workspaces.kubernetes.patience import Patience
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.ownership import Title, check_title
-from proxy.workspaces.pending_starts import Start
+from proxy.workspaces.pending_starts import PendingStart
 
 _FRESH_S = 2
 """A failed pod older than this is made anew when somebody asks for the workspace again."""
@@ -94,7 +94,7 @@ class Bringing:
         settings: KubernetesSettings,
         trust: Trust,
         request: WorkspaceRequest,
-        start: Start,
+        start: PendingStart,
     ) -> None:
         self._api = api
         self._view = view

@@ -41,7 +41,7 @@ from proxy.workspaces.kubernetes.rollout import Rollout, watching
 from proxy.workspaces.kubernetes.startup import Trust, decoded, refused
 from proxy.workspaces.kubernetes.trial import try_injection
 from proxy.workspaces.ownership import check_title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 
 _POLL_S = 0.3
 _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
@@ -58,7 +58,7 @@ class Workloads:
         self._api = api
         self._settings = settings
         self._trust = trust
-        self._starts = Starts(settings.inject_timeout_s)
+        self._starts = PendingStarts(settings.inject_timeout_s)
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Inject the workspace where it is not, and wait until shelld answers in one of the pods.
@@ -150,7 +150,7 @@ class Workloads:
     def _endpoint(self, request: WorkspaceRequest, pod: Object) -> Endpoint:
         return endpoint_of(request.name, request.user.name, request.origin.ns, pod, inject.CONTAINER)
 
-    async def _bring(self, start: Start, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
+    async def _bring(self, start: PendingStart, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
         start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
         workload = await self._workload(request)
         await self._try_first(request, workload, rule)
@@ -218,7 +218,7 @@ class Workloads:
             raise _taken(workload) from exc
 
     async def _watch(
-        self, start: Start, request: WorkspaceRequest, rollout: Rollout, workload: Object
+        self, start: PendingStart, request: WorkspaceRequest, rollout: Rollout, workload: Object
     ) -> Endpoint:
         what = _called(workload)
         patience = Patience(self._settings.patience_s)
