@@ -17,7 +17,7 @@ from proxy.events import subjects
 from proxy.events.nats import Link
 from proxy.events.publisher import Mailbox, Outbox, Subscription, render
 from proxy.events.schema import Event
-from proxy.nats.outages import Told, hold_for_ever
+from proxy.nats.outages import OutageLog, stay_connected
 from proxy.nats.wire import LinkFailed
 from proxy.settings.events import EventsSettings
 
@@ -43,7 +43,7 @@ class NatsBus:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._link: Link | None = None
-        self._told = Told("nats")
+        self._outages = OutageLog("nats")
         self._overflowing = False
         self._closed = False
 
@@ -59,7 +59,7 @@ class NatsBus:
 
     def start(self) -> None:
         """See publisher.Bus."""
-        self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
+        self._tasks.spawn(stay_connected(self._settings, self._hold), name="nats")
 
     def publish(self, event: Event) -> None:
         """See publisher.Publisher."""
@@ -112,10 +112,10 @@ class NatsBus:
         try:
             await link.open()
             delivery = "stream" if link.in_stream else "core"
-            self._told.connected(url, delivery=delivery, **self._figures())
+            self._outages.connected(url, delivery=delivery, **self._figures())
             await self._carry(link)
         except LinkFailed as exc:
-            self._told.disconnected(url, str(exc), **self._figures())
+            self._outages.disconnected(url, str(exc), **self._figures())
         except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end events until a restart)
             _log.exception("events failed", server=url)
         finally:

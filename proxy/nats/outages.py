@@ -14,7 +14,7 @@ _log = structlog.get_logger("events")
 _random = SystemRandom()
 
 
-async def hold_for_ever(settings: EventsSettings, hold: Callable[[str], Awaitable[bool]]) -> None:
+async def stay_connected(settings: EventsSettings, hold: Callable[[str], Awaitable[bool]]) -> None:
     """Hold a connection to each server in turn; `hold` returns when it is lost, True if it was of use.
 
     Waits longer after each failure in a row.
@@ -27,7 +27,7 @@ async def hold_for_ever(settings: EventsSettings, hold: Callable[[str], Awaitabl
         await asyncio.sleep(wait_s * _random.uniform(0.5, 1.0))
 
 
-class Told:
+class OutageLog:
     """Logs a change of state; a failure that was told since the last connection is not one."""
 
     def __init__(self, what: str) -> None:

@@ -41,12 +41,12 @@ from proxy.protection.hook import Hook
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
-from proxy.shared.page_registry import Replicas
+from proxy.shared.page_registry import PageRegistry
 from proxy.ssh import hostkeys, proxyprotocol
 from proxy.ssh.connection import ConnectionSections
 from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.upstream.client import Links
 from proxy.workspaces.control import Control
 from proxy.workspaces.idle_reaper import WorkspaceKeeper
@@ -258,7 +258,7 @@ async def _open_directory(
     return directory, database, auditor
 
 
-async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | None:
+async def _open_trust(settings: Settings, stack: AsyncExitStack) -> TrustManager | None:
     """Read, or make, what proves us to workspaces; those of this machine are reached by private sockets."""
     if not uses_tcp(settings):
         return None
@@ -306,7 +306,7 @@ async def _open_front_door(
         _log.warning("no new user can come in: no development provider while proxy_protocol.trusted is set")
     peers: Peers = ALONE
     if chosen.confirm.peer_url and chosen.has_page:
-        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
+        replicas = PageRegistry(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
         replicas.start()
         stack.push_async_callback(replicas.close)
         peers = replicas

@@ -161,7 +161,7 @@ class FileBuckets:
                     await bucket.look()
                 self._is_blind = False
             except StateUnavailable as exc:
-                if not self._is_blind:  # told once an outage
+                if not self._is_blind:  # logged once per outage
                     _log.warning("shared state cannot be read", reason=str(exc))
                 self._is_blind = True
             with suppress(TimeoutError):

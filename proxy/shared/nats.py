@@ -22,7 +22,7 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateConflict, StateError, StateRefused, StateUnavailable
-from proxy.nats.outages import Told, hold_for_ever
+from proxy.nats.outages import OutageLog, stay_connected
 from proxy.nats.wire import LinkFailed
 from proxy.settings.events import EventsSettings
 from proxy.shared.bucket_cache import MirroredBucket
@@ -50,7 +50,7 @@ class NatsBuckets:
         self._buckets: dict[str, NatsBucket] = {}
         self._tasks = TaskOwner("buckets")
         self._wake = asyncio.Event()
-        self._told = Told("nats buckets")
+        self._outages = OutageLog("nats buckets")
 
     def open(self, spec: BucketSpec) -> Bucket:
         """See Buckets."""
@@ -61,7 +61,7 @@ class NatsBuckets:
 
     def start(self) -> None:
         """See Buckets."""
-        self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
+        self._tasks.spawn(stay_connected(self._settings, self._hold), name="nats")
 
     async def close(self) -> None:
         """See Buckets."""
@@ -76,7 +76,7 @@ class NatsBuckets:
             await store.open()
             await self._carry(store, url)
         except LinkFailed as exc:
-            self._told.disconnected(url, str(exc))
+            self._outages.disconnected(url, str(exc))
         except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end it until a restart)
             _log.exception("buckets failed", server=url)
         finally:
@@ -95,7 +95,7 @@ class NatsBuckets:
                 served.add(name)
             if not store.opened:
                 store.opened = True
-                self._told.connected(url, buckets=sorted(served))
+                self._outages.connected(url, buckets=sorted(served))
             await store.idle(self._wake)
             for name in served:
                 if self._buckets[name].silence_s > _HEARTBEATS_MISSED * self._settings.keepalive_interval_s:

@@ -19,7 +19,7 @@ _TELL_S = 20.0
 _RETRY_S = 2.0
 
 
-class Replicas:
+class PageRegistry:
     """See identity.peers.Peers."""
 
     def __init__(self, buckets: Buckets, *, proxy_id: str, url: str) -> None:

@@ -15,7 +15,7 @@ from typing import cast
 import structlog
 
 from proxy.addresses import Network, is_in
-from proxy.protection.guard import Guard, Visitor
+from proxy.protection.guard import Guard, PendingConnection
 from proxy.settings.protection import ProxyProtocolSettings
 from proxy.ssh.asyncssh_ext.connection import Arrival, ServerConnection
 from proxy.ssh.handshake_scheduler import Turn, Turns
@@ -54,7 +54,7 @@ class Doorstep(asyncio.Protocol):
         self._host = ""
         self._waiting = b""
         self._header_due: asyncio.TimerHandle | None = None
-        self._visitor: Visitor | None = None
+        self._visitor: PendingConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the header of a load balancer; hear everybody else."""

@@ -1,4 +1,4 @@
-"""Files that are written once, by whichever process comes first."""
+"""Files that are written once, by the first of several processes."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def create_private(file: Path, data: bytes) -> None:
-    """Write a file (mode 0600) that appears whole; one that another process made meanwhile is left as it is.
+    """Write a file (mode 0600) that appears whole; a file that another process made first stays as it is.
 
     Raises: OSError.
     """

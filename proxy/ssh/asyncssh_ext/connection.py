@@ -27,7 +27,7 @@ from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.relay import Gate
-from proxy.protection.guard import Visitor
+from proxy.protection.guard import PendingConnection
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, BulkChannel, TcpChannel, UnixChannel
 from proxy.ssh.asyncssh_ext.coalescing_transport import JoinedTransport
@@ -59,7 +59,7 @@ _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 class Arrival(NamedTuple):
     """What is known of a connection before SSH is spoken on it."""
 
-    visitor: Visitor
+    visitor: PendingConnection
     addresses: Addresses | None
     """Of the real connection, where a load balancer told them; None: the socket's are."""
     turn: Turn | None
