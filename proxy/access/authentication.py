@@ -14,8 +14,14 @@ from proxy import metrics
 from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.login import AccountEnded, LockedOut, OnboardingError, OnboardingRefused, UserExpired
-from proxy.errors.login import Waitlisted as WaitlistedError
+from proxy.errors.login import (
+    AccountEnded,
+    LockedOut,
+    OnboardingError,
+    OnboardingRefused,
+    UserExpired,
+    Waitlisted,
+)
 from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
@@ -212,16 +218,16 @@ class Logins:
     ) -> None:
         """Tell that an onboarding ended without a user; `provider` is empty when it showed no code."""
         account = exc.account if isinstance(exc, OnboardingError) else ""
-        refused = schema.OnboardingRefused(
+        refused = schema.OnboardingRefusedEvent(
             **_connection(attempt.peer, attempt.user_string.user, client_version),
             provider=provider,
             account=account,
             fingerprint=fingerprint(key_blob),
             reasons=(exc.code,),
         )
-        if isinstance(exc, WaitlistedError):
-            told = {item.name: getattr(refused, item.name) for item in fields(schema.Waitlisted)}
-            self._publisher.publish(schema.Waitlisted(**told))
+        if isinstance(exc, Waitlisted):
+            told = {item.name: getattr(refused, item.name) for item in fields(schema.WaitlistedEvent)}
+            self._publisher.publish(schema.WaitlistedEvent(**told))
         else:
             self._publisher.publish(refused)
 

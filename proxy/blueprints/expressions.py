@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from proxy.blueprints.document import Document, Expression, Location, Node
-from proxy.cel import Environment, ExpressionError, Program
+from proxy.cel import CompiledExpression, Environment, ExpressionError
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.userstring import UserString
@@ -43,7 +43,7 @@ _JSON = frozenset({"STRING", "INT", "UINT", "DOUBLE", "BOOL", "NULL", "NULL_TYPE
 FIXED = frozenset({"name", "template", "abstract", "access", "quota", "apps"})
 """Decide who may have a blueprint at all, or open an app of it; they are the same for everybody."""
 
-Programs = Mapping[Location, Program]
+Programs = Mapping[Location, CompiledExpression]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _nodes(value: Any, at: Node) -> Any:
     raise BlueprintInvalid(f"{at.file_name}:{at.line}", f"expression: gives {type(value).__name__}")
 
 
-def _compile(expression: Expression) -> Program:
+def _compile(expression: Expression) -> CompiledExpression:
     program = _environment().compile(expression.source)
     if program.kind not in _JSON:
         raise ExpressionError(f"gives {program.kind}, which no field takes")

@@ -1,10 +1,10 @@
-"""A bus that reaches every replica through NATS, and outlives every NATS server.
+"""A bus that reaches every replica through NATS, and survives outages of every NATS server.
 
     publish ─▶ Outbox ─▶ batch ─▶ Link ─▶ server
                  ▲                 │ acknowledged: published · refused for good: failed
                  └──── the rest ───┘ connection lost or silent: sent again by the next one
 
-Connections are `nats`; what waits between two of them waits here, in a queue with a bound of ours.
+Connections are in `nats`; between two of them, events wait here in a bounded queue.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ _log = structlog.get_logger("events")
 
 
 class NatsBus:
-    """Carry events through NATS; see publisher.Bus.
+    """A bus that carries events through NATS; see publisher.Bus.
 
-    Guarantees: an event given to `publish` is kept until a server has acknowledged it or until more than
-    `queue_size` newer ones wait, which is counted; start-up and logins never wait for NATS. Every way in
-    which NATS can fail is logged once when it begins and once when it ends.
+    Guarantees: an event given to `publish` is kept until a server has acknowledged it, or until more than
+    `queue_size` newer ones wait, which is counted. Start-up and logins never wait for NATS. Every kind of
+    NATS failure is logged once when it begins and once when it ends.
     """
 
     def __init__(self, settings: EventsSettings, *, proxy_id: str) -> None:
@@ -54,7 +54,7 @@ class NatsBus:
 
     @property
     def connected(self) -> bool:
-        """Whether a server is there as far as we know."""
+        """Return whether a server is connected, as far as is known."""
         return self._link is not None and self._link.opened and not self._link.lost.done()
 
     def start(self) -> None:
@@ -87,7 +87,7 @@ class NatsBus:
         self._wake.set()
 
     async def close(self, flush_timeout_s: float) -> None:
-        """See publisher.Bus. Returns within `flush_timeout_s` and a moment, server or not."""
+        """See publisher.Bus. Returns shortly after `flush_timeout_s` at most, with or without a server."""
         self._closed = True
         self._wake.set()
         if self._outbox and len(self._tasks):
@@ -106,7 +106,7 @@ class NatsBus:
     # ------------------------------------------------------------------------------ the connection
 
     async def _hold(self, url: str) -> bool:
-        """Hold a connection until it is lost."""
+        """Keep one connection until it is lost."""
         before = self.counters.published
         link = self._link = Link(self._settings, url, self._wake.set)
         try:

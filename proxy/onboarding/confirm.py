@@ -27,7 +27,7 @@ from aiohttp import web
 from proxy.errors.login import ApprovalDenied, OnboardingError
 from proxy.http import pages
 from proxy.http.client import Http
-from proxy.http.handover import HandOver, Peers
+from proxy.http.handover import HandOver, ReplicaPages
 from proxy.http.pages import Button, Fact
 from proxy.http.secret import Secret
 from proxy.http.sessions import Sessions, digest, is_of, new_value
@@ -77,7 +77,9 @@ class _SignedIn:
 class ConfirmPages:
     """A Confirmer that serves its own pages; `start` before use."""
 
-    def __init__(self, settings: ConfirmSettings, host: str, port: int, http: Http, peers: Peers) -> None:
+    def __init__(
+        self, settings: ConfirmSettings, host: str, port: int, http: Http, peers: ReplicaPages
+    ) -> None:
         self._settings = settings
         self._http = http
         self._site = Site("confirm", host, port, settings.public_url)

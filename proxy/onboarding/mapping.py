@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from proxy.cel import Environment, ExpressionError, Program
+from proxy.cel import CompiledExpression, Environment, ExpressionError
 from proxy.errors import SettingsError
 from proxy.errors.login import ProviderMisconfigured
 from proxy.settings.onboarding import MappingSettings
@@ -72,7 +72,7 @@ class ClaimMapping:
         Raises: SettingsError listing every expression that cannot be used.
         """
         self._provider = provider
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[str, CompiledExpression] = {}
         problems = []
         for field in _TYPES:
             source = getattr(settings, field) or getattr(DEFAULTS[kind], field)
@@ -142,7 +142,7 @@ class ClaimMapping:
         )
 
 
-def _compile(field: str, source: str) -> Program:
+def _compile(field: str, source: str) -> CompiledExpression:
     program = _environment().compile(source)
     if program.kind not in _TYPES[field]:
         raise ExpressionError(f"gives {program.kind}, expected {_TYPES[field][0]}")

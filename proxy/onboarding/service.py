@@ -6,7 +6,7 @@ from typing import Self
 from proxy.errors import SettingsError
 from proxy.http.client import HttpClient
 from proxy.http.clock import REAL, Clock
-from proxy.http.handover import ALONE, Peers
+from proxy.http.handover import ALONE, ReplicaPages
 from proxy.http.secret import Secret
 from proxy.identity.profile import KeyList
 from proxy.onboarding.confirm import ConfirmPages
@@ -37,7 +37,7 @@ class FrontDoor:
         settings: FrontDoorSettings,
         *,
         clock: Clock = REAL,
-        peers: Peers = ALONE,
+        peers: ReplicaPages = ALONE,
         keeps_grants: bool = False,
     ) -> None:
         """`settings` as `in_effect` gave them; `keeps_grants`: refresh tokens are asked for."""
@@ -57,7 +57,7 @@ class FrontDoor:
         registrar: Registrar,
         *,
         clock: Clock = REAL,
-        peers: Peers = ALONE,
+        peers: ReplicaPages = ALONE,
         keep: Keep | None = None,
     ) -> Self:
         """Start what has to listen; no provider is called yet.

@@ -15,7 +15,7 @@ from proxy.access.revocation import Watch
 from proxy.aio import TaskOwner
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
-from proxy.http.handover import ALONE, Peers
+from proxy.http.handover import ALONE, ReplicaPages
 from proxy.identity.auditor import Auditor
 from proxy.identity.grants import SqlGrants
 from proxy.identity.revoked_keys import Revocations
@@ -304,7 +304,7 @@ async def _open_front_door(
     chosen = settings.front_door_in_effect
     if settings.is_dev_provider_held_back:
         _log.warning("no new user can come in: no development provider while proxy_protocol.trusted is set")
-    peers: Peers = ALONE
+    peers: ReplicaPages = ALONE
     if chosen.confirm.peer_url and chosen.has_page:
         replicas = PageRegistry(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
         replicas.start()

@@ -19,7 +19,7 @@ import structlog
 from proxy.addresses import is_in, source_of
 from proxy.errors.login import AddressBanned, TooManySessions
 from proxy.events.publisher import Publisher
-from proxy.events.schema import AddressBanned as AddressBannedEvent
+from proxy.events.schema import AddressBannedEvent
 from proxy.protection.bans import Ban, Bans
 from proxy.protection.credit import Credit
 from proxy.protection.failures import Failures, length_s, threshold

@@ -87,7 +87,7 @@ async def test_enough_failures_ban_an_address_on_every_replica(make: Make) -> No
     assert replica.guard.accept(ATTACKER) == "banned"
     assert heard(replica, OTHER)
     (event,) = house.told.events
-    assert isinstance(event, schema.AddressBanned)
+    assert isinstance(event, schema.AddressBannedEvent)
     assert (event.address, event.offences, event.reasons) == (ATTACKER, 1, WRONG)
     assert replica.guard.refused["banned"] == 1
 
