@@ -27,9 +27,9 @@ from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.keys import fingerprint
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User
-from proxy.onboarding.flow import Approved, Onboarding, Pending
+from proxy.onboarding.flow import ApprovedUser, Onboarding, Pending
 from proxy.onboarding.keysource import KeyChange, KeySource
-from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.refresher import AccountStanding, Refresher
 
 _log = structlog.get_logger("logins")
 
@@ -95,17 +95,17 @@ class Logins:
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
-    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> AccountStanding:
         """Say what is to be done before a proved key lets its user in; GOOD for a key that is not the user's.
 
         Call only after the signature was verified. Raises: StoreError.
         """
         name = attempt.user_string.user
         if self._accounts is None or (key := await self._keys.key_of(name, key_blob)) is None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         user = await self._directory.find(name)
         if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
-            return Vouch.GOOD  # `admit` says what is wrong
+            return AccountStanding.GOOD  # `admit` says what is wrong
         return await self._accounts.vouch(name, key.origin)
 
     async def refresh(self, attempt: LoginAttempt) -> None:
@@ -197,7 +197,7 @@ class Logins:
         )
         return pending
 
-    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: Approved) -> None:
+    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: ApprovedUser) -> None:
         """Tell that somebody is new here."""
         self._publisher.publish(
             schema.Onboarded(

@@ -23,7 +23,7 @@ from proxy.identity.store import SqlDirectory
 from proxy.onboarding import vault
 from proxy.onboarding.keysource import KeySource
 from proxy.onboarding.refresher import Refresher
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.onboarding.vault import Vault
 from proxy.process.assemble.backend import open_backend
 from proxy.process.assemble.catalog import open_catalog, open_repositories
@@ -195,7 +195,7 @@ def _health(
     listener: Listener,
     links: Links,
     bus: Bus,
-    door: FrontDoor,
+    door: OnboardingService,
     tracker: Tracker,
     guard: Guard,
 ) -> Health:
@@ -299,7 +299,7 @@ async def _open_front_door(
     buckets: Buckets,
     accounts: Refresher,
     stack: AsyncExitStack,
-) -> FrontDoor:
+) -> OnboardingService:
     """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
     chosen = settings.front_door_in_effect
     if settings.is_dev_provider_held_back:
@@ -311,7 +311,7 @@ async def _open_front_door(
         stack.push_async_callback(replicas.close)
         peers = replicas
     keep = accounts.keep if accounts.keeps_grants else None
-    door = await FrontDoor.open(chosen, directory, peers=peers, keep=keep)
+    door = await OnboardingService.open(chosen, directory, peers=peers, keep=keep)
     stack.push_async_callback(door.close)
     stack.push_async_callback(accounts.close)
     return door

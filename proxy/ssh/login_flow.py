@@ -30,8 +30,8 @@ from proxy.events.schema import AuthFailed
 from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal
-from proxy.onboarding.flow import Pending, Shown
-from proxy.onboarding.refresher import Vouch
+from proxy.onboarding.flow import DisplayedCode, Pending
+from proxy.onboarding.refresher import AccountStanding
 from proxy.ssh.asyncssh_ext.certificates import Judgement, decode, judge, proof_of
 from proxy.ssh.asyncssh_ext.hooks import Certificate, Verdict
 
@@ -195,12 +195,12 @@ class Login:
         Raises: OnboardingError, StoreError.
         """
         vouch = await self._logins.vouch(self.attempt, key_blob)
-        if vouch is Vouch.GOOD:
+        if vouch is AccountStanding.GOOD:
             return False
         try:
             self._pending = await self._logins.begin_renewal(self.attempt, key_blob)
         except OnboardingError as exc:
-            if vouch is Vouch.ENDED:
+            if vouch is AccountStanding.ENDED:
                 self.fault(exc.code)
                 raise
             self._log.info("approval not asked for", code=exc.code, reason=str(exc))
@@ -255,7 +255,7 @@ class Login:
 
     # --------------------------------------------------------------------------------- approval
 
-    async def begin_approval(self) -> Shown:
+    async def begin_approval(self) -> DisplayedCode:
         """Get what the person is to see. Raises: OnboardingError."""
         self._note(KEYBOARD_INTERACTIVE)
         if self._renews and self._pending is not None:

@@ -9,7 +9,7 @@ from proxy.errors import FairleadError, user_sentence
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.model import Exit, ExitStatus, Progress
-from proxy.onboarding.flow import Shown
+from proxy.onboarding.flow import DisplayedCode
 from proxy.settings import ConnectionSettings
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -53,7 +53,7 @@ def approve_again(provider: str) -> str:
     )
 
 
-def approval(shown: Shown, name: str) -> tuple[str, str]:
+def approval(shown: DisplayedCode, name: str) -> tuple[str, str]:
     """Say where to approve, as title and instruction of a challenge without prompts (RFC 4256 §3.2)."""
     minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))
     if shown.is_code_typed:
@@ -68,7 +68,7 @@ def approval(shown: Shown, name: str) -> tuple[str, str]:
     return f"To log in as {name}, with your account at {shown.provider}:", "\n".join(lines) + "\n"
 
 
-def qr_code(shown: Shown) -> str:
+def qr_code(shown: DisplayedCode) -> str:
     """Draw the link for a telephone, in half blocks, as a banner; nothing when it would not fit 80 columns.
 
     A banner, because OpenSSH prints that one as it comes in a UTF-8 locale, while it cuts the instruction of
