@@ -1,4 +1,4 @@
-"""The process: argv to settings, the launcher first, then everything that has threads."""
+"""The entry point of shelld: settings, then the launcher, then the parts that have threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EX_CONFIG = 78
 
 
 def main() -> None:
-    """Serve until a signal or idleness ends it.
+    """Serve until a signal or idleness ends the process.
 
     Exits 0 then, 78 with every problem in one message when the settings are bad, 75 when another
     shelld serves the socket.

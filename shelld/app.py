@@ -1,4 +1,4 @@
-"""The composition root: builds everything once, in order, and takes it down in the other order."""
+"""The composition root: builds every part once, in order, and closes them in reverse order."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from shelld.unix_socket import UnixDoor
 
 _log = Log("shelld.app")
 _LAST_FRAMES_S = 2.0
-"""For the exits of programs that were hung up to reach their clients."""
+"""Seconds for the exits of hung-up programs to reach their clients."""
 _LAST_WORDS_S = 0.5
-"""For an announcement to be on its way before programs are hung up."""
+"""Seconds for an announcement to be sent before programs are hung up."""
 _IDLE = "idle"
 
 
 async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
-    """Serve until TERM, INT or idleness; every program of the workspace is gone afterwards.
+    """Serve until TERM, INT or idleness; every program of the workspace has ended afterwards.
 
-    Raises: SettingsError, Taken before anything was served.
+    Raises: SettingsError, SocketInUse before anything was served.
     """
     authenticate = trust_socket if settings.tls is None else TokenAuthenticator(settings, settings.tls)
     door = UnixDoor(settings.listen.removeprefix("unix://")) if settings.tls is None else None
-    told = _listen_for_signals()  # before anybody can see the socket and think that it serves
+    told = _listen_for_signals()  # before a client can see the socket and expect an answer
     reaper = Reaper()
     reaper.install()
     launcher = Launcher(forked, reaper)
@@ -115,7 +115,7 @@ async def _until_stop(
     activity: Activity,
     door: UnixDoor | None,
 ) -> str:
-    """Wait for a signal or, when that is wanted, for idleness; return which."""
+    """Wait for a signal or, if configured, for idleness; return which."""
     waiting: set[asyncio.Future[str]] = {told}
     if settings.idle_stop_s > 0:
         waiting.add(aio.spawn(_idle(settings, registry, activity, door), name="idle"))
@@ -134,7 +134,7 @@ def _tell(told: asyncio.Future[str], reason: str) -> Callable[[], None]:
 
 async def _idle(settings: Settings, registry: Registry, activity: Activity, door: UnixDoor | None) -> str:
     def nothing() -> None:
-        """A TCP port has no name to hide; `draining` refuses newcomers."""
+        """Do nothing: a TCP port has no name to hide, and `draining` refuses new calls."""
 
     await stop_when_idle(
         registry,
@@ -147,7 +147,7 @@ async def _idle(settings: Settings, registry: Registry, activity: Activity, door
 
 
 async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> None:
-    """Tell people why their programs end, unless a proxy has, and note what nobody else knows."""
+    """Announce the reason of the stop unless a proxy did; write it down if no other process knows it."""
     if reason == _IDLE:
         registry.stop()
         sentence = stop_notice.idle(settings.idle_stop_s)
@@ -161,7 +161,7 @@ async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> N
 
 
 async def _end_programs(registry: Registry, farewell: Farewell, launcher: Launcher, server: Server) -> None:
-    """Hang up every program, let the last frames out, then end what is left of the workspace."""
+    """Hang up every program, send the last frames, then end the remaining processes of the workspace."""
     for program in list(registry.running):
         program.hang_up()
     await farewell.everything(frozenset({launcher.pid}))

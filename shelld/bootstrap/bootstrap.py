@@ -1,8 +1,8 @@
-"""Preparing the workspace before its first program: home, runtime directory, host name, init scripts.
+"""Preparation of the workspace before its first program: home, runtime directory, host name, init scripts.
 
-Serving starts at once. A program waits for the init scripts up to `init_wait_s`, then starts beside
-them: a shell without the last package beats no shell. No failure here stops anything; each is logged.
-Output of a script is kept in the home, beside the mark that it succeeded: `~/.local/state/fairlead/init/`.
+Serving starts at once. A program waits for the init scripts up to `init_wait_s`, then starts beside them: a
+shell without the last package is better than no shell. No failure here stops anything; each is logged. Output
+of a script is kept in the home, beside the mark of its success: `~/.local/state/fairlead/init/`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _OF_A_NEW_VOLUME = {"lost+found"}
 
 @dataclass(slots=True)
 class Bootstrap:
-    """Prepares one workspace, once per start of shelld."""
+    """The preparation of one workspace, once per start of shelld."""
 
     settings: Settings
     account: Account
@@ -46,7 +46,7 @@ class Bootstrap:
     _done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def prepare(self) -> None:
-        """Do what takes no time: before serving."""
+        """Do the quick part, before serving."""
         if self._make_home() and self.settings.create_account:
             await self._furnish_home()
         with contextlib.suppress(OSError):
@@ -58,15 +58,15 @@ class Bootstrap:
                 _log.info("host name not set", reason=error.strerror)
 
     def _make_home(self) -> bool:
-        """Make the home if it is missing and give it to the account; say whether it is a new one."""
+        """Create the home if it is missing, and change its owner to the account; return whether it is new."""
         home = self.account.home
         try:
             os.makedirs(home, mode=_HOME_MODE, exist_ok=True)
             if self.settings.take_home:
                 take_home(self.account)
             if os.geteuid() == 0 and os.stat(home).st_uid == 0 != self.account.uid:
-                # A new volume belongs to root, and everybody may look or even write into it. Only the
-                # directory itself: what is inside may be huge.
+                # A new volume belongs to root, and every account may read or even write it. Only the
+                # directory itself is changed: its content may be huge.
                 os.chown(home, self.account.uid, self.account.gid)
                 os.chmod(home, _HOME_MODE)
             return not set(os.listdir(home)) - _OF_A_NEW_VOLUME
@@ -136,7 +136,7 @@ class Bootstrap:
         return path
 
     async def _start(self, script: InitScript, path: str, mark: Path) -> tuple[int, asyncio.Future[End]]:
-        """Start the script below a shell that keeps its output and the mark of success, as the account."""
+        """Start the script as the account, below a shell that keeps its output and the mark of success."""
         shell = choose_shell(replace(self.account, shell=FALLBACK_SHELL))
         login = environ.Login(self.account, choose_shell(self.account))
         env = environ.build(

@@ -1,8 +1,8 @@
-"""Ending what a vanished client leaves behind: HUP, then TERM, then KILL.
+"""The end of programs whose client is gone: HUP, then TERM, then KILL.
 
-A session is everything that shares its program's session id, jobs in process groups of their own
-included. What ignores HUP (`nohup`) and what took a session of its own (a daemon, `tmux`) is left
-alone, as a closed terminal leaves it.
+A session is every process with the program's session id, including jobs in process groups of their own. A
+process that ignores HUP (`nohup`) or took a session of its own (a daemon, `tmux`) is left alone, as after the
+close of a terminal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOOK_AGAIN_S = 0.05
 
 @dataclass(slots=True)
 class _Leaving:
-    """One session on its way out; times are of the loop's clock, None once past."""
+    """One session that is being ended; times are of the loop's clock, None once past."""
 
     hang_up: bool
     term_at: float
@@ -32,26 +32,26 @@ class _Leaving:
 
 
 class Farewell:
-    """Ends sessions in the background. One per shelld: one look at /proc serves all of them."""
+    """The ending of sessions in the background. One per shelld: one read of /proc serves all of them."""
 
     def __init__(self, grace_s: float, look: Callable[[], Iterable[proc.Process]] = proc.processes) -> None:
-        """`grace_s` is the time from HUP to KILL; TERM comes half-way."""
+        """Take the seconds from HUP to KILL; TERM is sent after half of them."""
         self._grace_s = grace_s
         self._look = look
         self._leaving: dict[int, _Leaving] = {}
         self._task: asyncio.Task[None] | None = None
 
     def hang_up(self, session: int) -> None:
-        """Begin to end a session; returns at once."""
+        """Start to end a session; returns at once."""
         now = asyncio.get_running_loop().time()
         self._leaving.setdefault(session, _Leaving(True, now + self._grace_s / 2, now + self._grace_s))
         if self._task is None or self._task.done():
             self._task = aio.spawn(self._see_off(), name="farewell")
 
     async def everything(self, spared: frozenset[int]) -> None:
-        """End every process below shelld but `spared`, `nohup` or not: the workspace stops.
+        """End every process below shelld except `spared`, `nohup` or not: the workspace stops.
 
-        Returns when nothing is left; KILL leaves nothing within a moment.
+        Returns when none is left, shortly after KILL.
         """
         now = asyncio.get_running_loop().time()
         leaving = _Leaving(True, now + self._grace_s / 2, now + self._grace_s)
@@ -92,7 +92,7 @@ def _send(pids: Iterable[int], numbers: Iterable[signal.Signals]) -> None:
 
 
 def _due(leaving: _Leaving, now: float) -> tuple[signal.Signals, ...]:
-    """Return the signals to send now; CONT lets a stopped job hear the others."""
+    """Return the signals to send now; CONT lets a stopped job receive the others."""
     if leaving.hang_up:
         leaving.hang_up = False
         return signal.SIGHUP, signal.SIGCONT
