@@ -39,13 +39,13 @@ def main() -> None:
 
     forked = fork_launcher()
     from shelld.app import serve
-    from shelld.unix_socket import Taken
+    from shelld.unix_socket import SocketInUse
 
     try:
         _run(serve(chosen, forked))
     except SettingsError as error:
         _refuse(error, EX_CONFIG)
-    except Taken as error:
+    except SocketInUse as error:
         _refuse(error, EX_TEMPFAIL)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from shelld.errors import SettingsError
 
 
-class Taken(Exception):
+class SocketInUse(Exception):
     """A socket that another shelld serves."""
 
 
-class UnixDoor:
+class UnixSocket:
     """A Unix socket path, held by a lock file beside it for as long as the process lives.
 
     The socket is bound under the name `hidden` and renamed when it listens, so that a client that sees it can
@@ -40,7 +40,7 @@ class UnixDoor:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise Taken(f"another shelld serves {path}") from None
+            raise SocketInUse(f"another shelld serves {path}") from None
         for stale in (path, self.hidden):
             self._remove_stale(stale)
 

@@ -24,7 +24,7 @@ from shelld.launch.takeover import take_home
 from shelld.log import Log
 from shelld.programs import environ
 from shelld.programs.command import read_host
-from shelld.programs.hangup import Farewell
+from shelld.programs.hangup import SessionTerminator
 from shelld.settings import InitScript, Settings
 from shelld.temp_dirs import temporary
 
@@ -42,7 +42,7 @@ class Bootstrap:
     settings: Settings
     account: Account
     launcher: Launcher
-    farewell: Farewell
+    terminator: SessionTerminator
     _done: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def prepare(self) -> None:
@@ -119,7 +119,7 @@ class Bootstrap:
             async with asyncio.timeout(self.settings.init_timeout_s):
                 ended = await asyncio.shield(end)
         except BaseException as error:
-            self.farewell.hang_up(pid)
+            self.terminator.hang_up(pid)
             if isinstance(error, TimeoutError):
                 _log.warning("init script took too long", script=script.name)
                 return None

@@ -12,7 +12,7 @@ from shelld.launch.account import Account, Accounts, choose_shell, has_shell
 from shelld.launch.launch import Command, Launcher
 from shelld.log import Log
 from shelld.programs import environ, static_command
-from shelld.programs.hangup import Farewell
+from shelld.programs.hangup import SessionTerminator
 from shelld.programs.program import Program, start
 from shelld.programs.pty import PtySpec
 from shelld.programs.sftpserver import SftpServers
@@ -43,13 +43,13 @@ class ProgramSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
+class ProgramStarter:
     """The start of programs. `ready` returns when the workspace is prepared or its deadline has passed."""
 
     settings: Settings
     accounts: Accounts
     launcher: Launcher
-    farewell: Farewell
+    terminator: SessionTerminator
     ready: Callable[[], Awaitable[None]]
     agent_socket: Callable[[str, Account], str]
     """Path of the socket of an account's listener, by its id. Raises KeyError."""
@@ -64,7 +64,7 @@ class Starter:
         account = self.accounts.find(spec.account)
         await self.ready()
         command = self.command(spec, account)
-        program = await start(command, account, spec.pty, launcher=self.launcher, farewell=self.farewell)
+        program = await start(command, account, spec.pty, launcher=self.launcher, terminator=self.terminator)
         _log.info(
             "program started",
             program_id=spec.program_id,

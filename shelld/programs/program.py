@@ -22,9 +22,9 @@ from shelld.launch.account import Account
 from shelld.launch.launch import Command, Launcher, LaunchError
 from shelld.launch.reaper import End
 from shelld.log import Log
-from shelld.programs.hangup import Farewell
+from shelld.programs.hangup import SessionTerminator
 from shelld.programs.pty import PtySpec, WindowSize, send_break, set_window
-from shelld.programs.stdio import Reads, Stdio
+from shelld.programs.stdio import OutputSource, Stdio
 
 _log = Log("shelld.programs.program")
 _EXIT_FOLLOWS_S = 0.02
@@ -111,13 +111,15 @@ class Output(Protocol):
 class Program:
     """A started program; `close` must always be called."""
 
-    def __init__(self, pid: int, end: asyncio.Future[End], stdio: Stdio, farewell: Farewell) -> None:
+    def __init__(
+        self, pid: int, end: asyncio.Future[End], stdio: Stdio, terminator: SessionTerminator
+    ) -> None:
         """Take the parts of a program; see `start`."""
         self.pid = pid
         self.tty = stdio.tty
         self._end = end
         self._stdio = stdio
-        self._farewell = farewell
+        self._terminator = terminator
         self._finished = False
 
     async def converse(self, receive: Callable[[], Awaitable[Input | None]], output: Output) -> None:
@@ -149,13 +151,13 @@ class Program:
 
     def hang_up(self) -> None:
         """Start to end the program while its last output is still carried."""
-        self._farewell.hang_up(self.pid)
+        self._terminator.hang_up(self.pid)
 
     def close(self) -> None:
         """Close every descriptor; hang the session up unless it ended by itself."""
         self._stdio.close()  # for a PTY this is the hang-up itself
         if not self._finished:
-            self._farewell.hang_up(self.pid)
+            self._terminator.hang_up(self.pid)
 
     async def _drain(self, output: Output) -> Ended:
         pumps = [aio.spawn(self._pump_stdout(output), name=f"stdout {self.pid}")]
@@ -232,13 +234,18 @@ def how_it_ended(end: End) -> Ended:
     return Ended(signal=name, core_dumped=end.si_code == os.CLD_DUMPED)
 
 
-async def _pump(source: Reads, deliver: Callable[[bytes], Awaitable[None]]) -> None:
+async def _pump(source: OutputSource, deliver: Callable[[bytes], Awaitable[None]]) -> None:
     while data := await source.read():
         await deliver(data)
 
 
 async def start(
-    command: Command, account: Account, pty: PtySpec | None, *, launcher: Launcher, farewell: Farewell
+    command: Command,
+    account: Account,
+    pty: PtySpec | None,
+    *,
+    launcher: Launcher,
+    terminator: SessionTerminator,
 ) -> Program:
     """Start a program with a terminal or with three pipes.
 
@@ -257,18 +264,18 @@ async def start(
         stdio.close()
         raise _start_error(error, command.path) from error
     except BaseException:
-        launching.add_done_callback(lambda task: _abandon(task, stdio, farewell))
+        launching.add_done_callback(lambda task: _abandon(task, stdio, terminator))
         raise
     stdio.close_theirs()
-    return Program(pid, end, stdio, farewell)
+    return Program(pid, end, stdio, terminator)
 
 
 def _abandon(
-    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: Stdio, farewell: Farewell
+    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: Stdio, terminator: SessionTerminator
 ) -> None:
     stdio.close()
     if not launching.cancelled() and launching.exception() is None:
-        farewell.hang_up(launching.result()[0])
+        terminator.hang_up(launching.result()[0])
 
 
 def _start_error(error: OSError, path: str) -> StartError:

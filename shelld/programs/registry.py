@@ -21,11 +21,11 @@ window. An editor's are about 100 bytes; a user's typing is more.
 """
 _REMEMBERED_IDS = 64
 
-Tell = Callable[[str], Coroutine[Any, Any, None]]
+SendNotice = Callable[[str], Coroutine[Any, Any, None]]
 """Sends one sentence to the user of a program."""
 
 
-class Trickle:
+class KeepaliveFilter:
     """A filter that separates payload of a connection from heartbeats that only keep it open."""
 
     def __init__(self, touch: Callable[[], None]) -> None:
@@ -54,15 +54,15 @@ class Registry:
         self.connections = 0
         self.listeners = 0
         self.draining = False
-        self.running: dict[Program, Tell] = {}
-        self._telling: dict[Program, asyncio.Task[None]] = {}
-        self._told: dict[str, None] = {}
+        self.running: dict[Program, SendNotice] = {}
+        self._announcing: dict[Program, asyncio.Task[None]] = {}
+        self._announced_ids: dict[str, None] = {}
         self._resuming: asyncio.TimerHandle | None = None
         self._started_at = self._active_at = time.monotonic()
 
-    def enter(self, program: Program, tell: Tell) -> None:
+    def enter(self, program: Program, send_notice: SendNotice) -> None:
         """Add a running program, so that a stop finds it and an announcement reaches its user."""
-        self.running[program] = tell
+        self.running[program] = send_notice
 
     def leave(self, program: Program) -> None:
         """Remove a program."""
@@ -74,26 +74,26 @@ class Registry:
         A repeated `once` sends nothing. Returns at once; a program whose last announcement is still being
         sent gets no other.
         """
-        if once and once in self._told:
+        if once and once in self._announced_ids:
             return 0
         if once:
-            self._told[once] = None
-            if len(self._told) > _REMEMBERED_IDS:
-                del self._told[next(iter(self._told))]
-        reached = [program for program in self.running if program not in self._telling]
+            self._announced_ids[once] = None
+            if len(self._announced_ids) > _REMEMBERED_IDS:
+                del self._announced_ids[next(iter(self._announced_ids))]
+        reached = [program for program in self.running if program not in self._announcing]
         for program in reached:
             task = aio.spawn(self.running[program](text), name=f"announce {program.pid}")
-            self._telling[program] = task
-            task.add_done_callback(partial(self._forget_telling, program))
+            self._announcing[program] = task
+            task.add_done_callback(partial(self._forget_announcement, program))
         return len(reached)
 
-    def _forget_telling(self, program: Program, _task: asyncio.Task[None]) -> None:
-        self._telling.pop(program, None)
+    def _forget_announcement(self, program: Program, _task: asyncio.Task[None]) -> None:
+        self._announcing.pop(program, None)
 
     async def announced(self, timeout_s: float) -> None:
         """Wait until announcements are sent, at most so long."""
-        if self._telling:
-            await asyncio.wait(set(self._telling.values()), timeout=timeout_s)
+        if self._announcing:
+            await asyncio.wait(set(self._announcing.values()), timeout=timeout_s)
 
     def drain(self, if_idle_s: float, for_s: float) -> bool:
         """Refuse new work for `for_s` seconds if nothing was active for `if_idle_s`.
@@ -149,7 +149,7 @@ class Registry:
             self.touch()
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[Trickle]:
+    def connection(self) -> Iterator[KeepaliveFilter]:
         """Count one connection while the context lasts.
 
         Raises: OpenError RESOURCES.
@@ -160,7 +160,7 @@ class Registry:
         self.connections += 1
         self.touch()
         try:
-            yield Trickle(self.touch)
+            yield KeepaliveFilter(self.touch)
         finally:
             self.connections -= 1
             self.touch()

@@ -18,7 +18,7 @@ STDIN_WINDOW_BYTES = 4 * 1024 * 1024
 _REPORT_BYTES = STDIN_WINDOW_BYTES // 4
 
 
-class Reads(Protocol):
+class OutputSource(Protocol):
     """The source of a program's output."""
 
     async def read(self) -> bytes:
@@ -121,8 +121,8 @@ class Stdio:
     """shelld's ends of the streams; `close` closes all of them."""
 
     stdin: Stdin
-    out: Reads
-    err: Reads | None = None
+    out: OutputSource
+    err: OutputSource | None = None
     tty = ""
     """Path of the slave; empty for pipes."""
     master = -1

@@ -32,7 +32,7 @@ from shelld.forwards.relay import address_text, relay
 from shelld.launch.account import Account, Accounts
 from shelld.launch.fds import MAX_FRAME_BYTES
 from shelld.log import Log
-from shelld.programs.command import Starter
+from shelld.programs.command import ProgramStarter
 from shelld.programs.program import Program
 from shelld.programs.registry import Registry
 from shelld.programs.stdio import STDIN_WINDOW_BYTES
@@ -59,7 +59,7 @@ class Service:
     settings: Settings
     accounts: Accounts
     registry: Registry
-    starter: Starter
+    starter: ProgramStarter
     dialer: Dialer
     listeners: Listeners
     activity: Activity
@@ -149,11 +149,11 @@ class Service:
         self._refuse_when_draining()
         frames = wire.Frames(context)
         try:
-            with self.registry.connection() as trickle, await open_() as connection:
+            with self.registry.connection() as keepalives, await open_() as connection:
                 connected = pb.Connected(local_address=address_text(connection))
                 await frames.send(pb.ConnectionOutput(connected=connected))
-                receive = self._receiver(context, wire.connection_input, trickle.carried)
-                await relay(connection, receive, wire.ConnectionFrames(frames, trickle.carried))
+                receive = self._receiver(context, wire.connection_input, keepalives.carried)
+                await relay(connection, receive, wire.ConnectionFrames(frames, keepalives.carried))
         except OpenError as error:
             await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
             await wire.linger(context)
