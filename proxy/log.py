@@ -53,7 +53,7 @@ def configure(level: str, form: LogFormat) -> None:
 
 
 class _PrintableLines(logging.Formatter):
-    """Lines of libraries, whose messages may quote what a client sent."""
+    """Lines of libraries, whose messages may quote text of a client."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")

@@ -349,7 +349,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of a workspace's shelld, with what the proxy needs to authenticate there."""
+    """The address of a workspace's shelld, and the names that authentication there uses."""
 
     workspace: WorkspaceName
     address: str

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return `text` with what is not printable, nor in `keep`, written as `\x1b` or `\u202e`."""
+    r"""Return `text` with unprintable characters, except those in `keep`, written as `\x1b` or `\u202e`."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)

@@ -117,7 +117,7 @@ async def _until_stop(
     activity: Activity,
     unix_socket: UnixSocket | None,
 ) -> str:
-    """Wait for a signal or, if configured, for idleness; return which."""
+    """Wait for a signal or, if configured, for idleness; return the reason."""
     waiting: set[asyncio.Future[str]] = {stop_signal}
     if settings.idle_stop_s > 0:
         waiting.add(aio.spawn(_idle(settings, registry, activity, unix_socket), name="idle"))

@@ -119,12 +119,12 @@ class SettingsError(FairleadError):
 
 
 def exit_status_of(exc: BaseException) -> int:
-    """Return the exit status that shows a script what failed: 126, 127, 254, or 255 for the rest."""
+    """Return the exit status by which a script knows the failure: 126, 127, 254, or 255 for the rest."""
     return exc.exit_status if isinstance(exc, FairleadError) else EXIT_LINK
 
 
 def user_sentence(exc: BaseException, reference: str) -> str:
-    """Return the sentence that shows the user what failed; `reference` finds the rest in the log.
+    """Return the sentence that tells the user the failure; `reference` finds the rest in the log.
 
     A bug (any exception but a FairleadError) is called an internal error and nothing else.
     """

@@ -1,4 +1,4 @@
-"""Errors of channels: a logged-in user does not get what a channel requested."""
+"""Errors of channels: a request of a logged-in user that is not fulfilled."""
 
 from enum import Enum
 

@@ -64,7 +64,7 @@ class Ban:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self | None:
-        """Decode what `to_json` encoded.
+        """Decode a ban of `to_json`.
 
         None for anything else, because other programs may write to the bucket.
         """

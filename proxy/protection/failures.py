@@ -16,7 +16,7 @@ class Failures:
         return len(self._times)
 
     def add(self, source: str, now: float) -> int:
-        """Count one more failure; return how many there are within the window, this one included."""
+        """Count one more failure; return their number within the window, this one included."""
         times = self._times.setdefault(source, deque(maxlen=self._max_failures))
         self._times.move_to_end(source)
         times.append(now)
@@ -36,10 +36,10 @@ class Failures:
 
 
 def threshold(failures: int, offences: int) -> int:
-    """Return how many failures ban a source that was banned `offences` times before."""
+    """Return the number of failures that ban a source with `offences` earlier bans."""
     return max(1, failures >> min(offences, 30))
 
 
 def length_s(lengths_s: tuple[float, ...], offences: int) -> float:
-    """Return the seconds of the next ban of a source that was banned `offences` times before."""
+    """Return the seconds of the next ban of a source with `offences` earlier bans."""
     return lengths_s[min(offences, len(lengths_s) - 1)]

@@ -204,7 +204,7 @@ class NatsBucket(CachedBucket):
         await self._write(key, b"", headers)
 
     async def _until(self, sequence: int) -> None:
-        """Return when the cache holds what was written."""
+        """Return when the cache holds the written value."""
         if self._reached >= sequence:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -119,7 +119,7 @@ def dump(generations: Generations) -> bytes:
 
 
 def load(raw: bytes) -> Generations:
-    """Decode what `dump` encoded. Raises: ValueError, without any of the content."""
+    """Decode generations of `dump`. Raises: ValueError, without any of the content."""
     try:
         content = json.loads(raw)
         return _ordered(content["format"], [_load(one) for one in content["generations"]])

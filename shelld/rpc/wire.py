@@ -244,8 +244,10 @@ def _bounded(data: memoryview) -> memoryview:
 
 def accepted(arrival: Arrival) -> pb.ListenOutput:
     """Encode the announcement of a connection."""
-    told = pb.Accepted(connection_id=arrival.connection_id, peer_host=arrival.host, peer_port=arrival.port)
-    return pb.ListenOutput(accepted=told)
+    announced = pb.Accepted(
+        connection_id=arrival.connection_id, peer_host=arrival.host, peer_port=arrival.port
+    )
+    return pb.ListenOutput(accepted=announced)
 
 
 def run_input(frame: object) -> Input:

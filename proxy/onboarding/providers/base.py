@@ -91,7 +91,7 @@ class Provider(Protocol):
 
     @property
     def lists_keys(self) -> bool:
-        """Return whether `keys` decides which keys are admitted.
+        """Return whether `keys` decides on the admission of keys.
 
         Else the approval does, while the account lasts.
         """
