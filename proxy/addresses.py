@@ -24,7 +24,19 @@ def source_of(address: str) -> str:
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """Parse addresses and CIDR ranges. Raises: ValueError naming the first that is neither."""
-    return tuple(ipaddress.ip_network(text) for text in texts)
+    return tuple(map(_network, texts))
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        wider = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither an address nor a network such as 10.0.0.0/8") from None
+    raise ValueError(f"{text!r} has bits behind its prefix; the network is {wider}")
 
 
 def is_in(address: str, networks: Iterable[Network]) -> bool:

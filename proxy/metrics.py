@@ -20,6 +20,12 @@ LOGINS = Counter(
     registry=REGISTRY,
 )
 
+UNTRUSTED_HEADERS = Counter(
+    "fairlead_proxy_headers_untrusted",
+    "Connections that began with a PROXY header and came from no address of proxy_protocol.trusted.",
+    registry=REGISTRY,
+)
+
 PROGRAMS = Counter(
     "fairlead_programs",
     "Shells, commands and subsystems that were asked for.",

@@ -12,6 +12,7 @@ from enum import Enum
 from hashlib import sha256
 from typing import NewType
 
+from proxy.octets import shown
 from proxy.userstring import UserString
 
 ConnId = NewType("ConnId", str)
@@ -239,6 +240,7 @@ class Exec:
     """One command line for the account's shell."""
 
     command: str
+    """A text of `octets.text_of`: it may hold bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,7 @@ class ProgramSpec:
 
     kind: Shell | Exec | Subsystem
     env: Mapping[str, str] = field(default_factory=dict)
+    """Names are UTF-8; values are as `octets.text_of` makes them."""
     pty: Pty | None = None
     ssh_agent: str = ""
     """Id of the listener whose socket becomes SSH_AUTH_SOCK; empty for none."""
@@ -279,9 +282,10 @@ class UnixTarget:
     """A socket path in the workspace."""
 
     path: str
+    """A text of `octets.text_of`: it may hold bytes that are not UTF-8."""
 
     def __str__(self) -> str:
-        return self.path
+        return shown(self.path)
 
 
 @dataclass(frozen=True, slots=True)

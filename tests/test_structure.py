@@ -59,8 +59,8 @@ _IMPERATIVES = _words(
 _THIRD_PERSONS = _words(
     "accepts adds answers asks begins brings builds carries chooses closes collects compares connects"
     " creates decides describes does draws encrypts ends finds gathers gives has hears holds is judges keeps"
-    " knows lets listens looks maps makes opens prints publishes puts refuses remembers removes returns runs says"
-    " seals sends serves speaks starts stops takes tells tries turns verifies waits watches wraps writes"
+    " knows lets listens looks maps makes opens prints publishes puts refuses remembers removes returns runs"
+    " says seals sends serves speaks starts stops takes tells tries turns verifies waits watches wraps writes"
 )
 _CLAUSE = re.compile(
     r"\bwhat\b|\b(?:return|say|tell|give|show|know|decide|choose|find|describe|explain|name)s?"

@@ -81,6 +81,15 @@ class ForwardRecord(Protocol):
     def traffic(self) -> Traffic: ...
 
 
+class Place(NamedTuple):
+    """The place that a connection leads to."""
+
+    workspace: str
+    blueprint: str
+    accept_env: tuple[str, ...]
+    """Patterns of the names of variables that a client may set there."""
+
+
 class Gateway:
     """One per process; every connection shares it."""
 
@@ -113,13 +122,13 @@ class Gateway:
         _require(policy.may_control(visit, what))
         return await self._control.run(visit, what, report)
 
-    async def place(self, visit: Visit) -> tuple[str, str]:
-        """Say where a connection leads: workspace and blueprint, whether or not that runs.
+    async def place(self, visit: Visit) -> Place:
+        """Say where a connection leads, whether or not that runs.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
         request = await self._workspaces.request_of(visit)
-        return request.name, request.blueprint.name
+        return Place(request.name, request.blueprint.name, request.blueprint.all_accept_env)
 
     async def may_remain(self, was: Visit, now: Visit) -> Decision:
         """Say whether a connection made as `was` may go on when its user's groups are those of `now`.

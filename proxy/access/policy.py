@@ -89,9 +89,9 @@ def may_listen(visit: Visit, bind: Bind) -> Decision:
 
     The socket of an ssh-agent needs a key of the user at the other end, which a browser does not have.
     """
-    if isinstance(bind, SshAgentBind) and not visit.principal.fingerprint:
+    if (decision := _is_owner(visit)) and isinstance(bind, SshAgentBind) and not visit.principal.fingerprint:
         return Decision("an ssh-agent is forwarded by SSH clients only")
-    return _is_owner(visit)
+    return decision
 
 
 def may_accept(visit: Visit) -> Decision:

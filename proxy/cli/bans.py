@@ -1,6 +1,7 @@
 """`fairlead ban …`: addresses that are not let in."""
 
 import asyncio
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -12,6 +13,7 @@ from proxy.cli.output import print_json, print_rows, say, warn
 if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.protection.bans import Ban, Bans
+    from proxy.protection.homebans import HeldBans
     from proxy.settings import Settings
 
 ban_app = typer.Typer(help="Addresses that are not let in.", **HELP)
@@ -25,7 +27,7 @@ Address = Annotated[str, typer.Argument(help="IPv4 or IPv6; of IPv6 its /64 coun
 def list_bans(context: typer.Context, as_json: Json = False) -> None:
     """List what is banned now, the ban that ends first first."""
 
-    async def act(bans: "Bans") -> "list[Ban]":
+    async def act(bans: "Bans | HeldBans") -> "list[Ban]":
         return bans.all()
 
     print_rows([_row(ban) for ban in _with_bans(context, act)], as_json, _COLUMNS)
@@ -56,26 +58,30 @@ def add(
 
 @ban_app.command("remove")
 def remove(context: typer.Context, address: Address, as_json: Json = False) -> None:
-    """Let an address in again, and forget the bans that it had."""
-    from proxy.addresses import source_of
+    """Let an address in again, and forget the bans that it had; exit 1 when it was not banned."""
     from proxy.events.schema import AddressUnbanned
+    from proxy.protection.bans import Bans
 
-    source = source_of(address)
-    ban = _with_bans(
-        context, lambda bans: bans.remove(source), AddressUnbanned(address=source, actor=actor())
-    )
+    source, who = _source(address), actor()
+
+    async def act(bans: "Bans | HeldBans") -> "Ban | None":
+        return await (bans.remove(source) if isinstance(bans, Bans) else bans.remove(source, who))
+
+    ban = _with_bans(context, act, AddressUnbanned(address=source, actor=who))
     _tell(ban, as_json, f"{source} {'was not banned' if ban is None else 'is let in again'}")
+    if ban is None:
+        raise typer.Exit(1)
 
 
 @ban_app.command("why")
 def why(context: typer.Context, address: Address, as_json: Json = False) -> None:
     """Say whether and why an address is banned, and how often it was; exit 1 when it is not."""
-    from proxy.addresses import is_in, source_of
+    from proxy.addresses import is_in
 
-    source = source_of(address)
+    source = _source(address)
     settings: Settings = context.obj.settings()
 
-    async def act(bans: "Bans") -> "tuple[Ban | None, int]":
+    async def act(bans: "Bans | HeldBans") -> "tuple[Ban | None, int]":
         return bans.find(source), bans.offences(source)
 
     ban, offences = _with_bans(context, act)
@@ -95,37 +101,86 @@ def why(context: typer.Context, address: Address, as_json: Json = False) -> None
         raise typer.Exit(1)
 
 
+def _source(address: str) -> str:
+    """Return what counts as the source of an address. Raises: StateRefused for text that is none."""
+    from proxy.addresses import source_of
+    from proxy.errors.stores import StateRefused
+
+    bare = address.removesuffix("/64")  # as a source is printed
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        raise StateRefused(f"{address!r} is not an IPv4 or IPv6 address") from None
+    return source_of(bare)
+
+
 def _with_bans(
-    context: typer.Context, act: "Callable[[Bans], Awaitable[_T]]", event: "Event | None" = None
+    context: typer.Context, act: "Callable[[Bans | HeldBans], Awaitable[_T]]", event: "Event | None" = None
 ) -> _T:
-    """Do something with the bans that replicas share, and tell NATS of it."""
+    """Do something with the bans that replicas share, or, while NATS is away, with those of this home."""
     from proxy import log
     from proxy.errors.stores import StateUnavailable
-    from proxy.process.assemble.shared import open_buckets
-    from proxy.protection.bans import Bans
 
     settings: Settings = context.obj.settings()
     log.configure("error", "text")
 
     async def main() -> _T:
-        buckets = open_buckets(settings)
-        rules = settings.protection.bans
-        bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
-        buckets.start()
         try:
-            async with asyncio.timeout(settings.events.connect_timeout_s * 2):
-                await bans.live()
-            result = await act(bans)
-        except TimeoutError:
-            raise StateUnavailable("what replicas share cannot be reached; is NATS there?") from None
-        finally:
-            await bans.close()
-            await buckets.close()
+            result = await _shared(settings, act)
+        except StateUnavailable as exc:
+            if not settings.events.urls:
+                raise
+            return await _held(settings, act, str(exc), changes=event is not None)
         if event is not None and settings.events.urls:
             await publish(settings, [event])
         return result
 
     return asyncio.run(main())
+
+
+async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]") -> _T:
+    """Raises: StateError; StateUnavailable after `events.command_wait_s`."""
+    from proxy.errors.stores import StateUnavailable
+    from proxy.process.assemble.shared import open_buckets
+    from proxy.protection.bans import Bans
+
+    buckets = open_buckets(settings)
+    rules, events = settings.protection.bans, settings.events
+    bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
+    buckets.start()
+    where = f"NATS ({', '.join(events.urls)})" if events.urls else str(settings.shared_file)
+    try:
+        async with asyncio.timeout(events.command_wait_s):
+            await bans.live()
+        return await act(bans)
+    except TimeoutError:
+        raise StateUnavailable(f"{where} gives no bans within {events.command_wait_s:g} s") from None
+    finally:
+        await bans.close()
+        await buckets.close()
+
+
+async def _held(
+    settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]", reason: str, *, changes: bool
+) -> _T:
+    """Go by the file of this home, and say what that means."""
+    from proxy.protection.homebans import HeldBans
+
+    timeout_s, max_sources = settings.events.ack_timeout_s, settings.protection.bans.max_sources
+    bans = HeldBans(settings.shared_file, timeout_s=timeout_s, max_sources=max_sources)
+    try:
+        await bans.open()
+        result = await act(bans)
+    finally:
+        await bans.close()
+    whose = f"the proxy of {settings.state_dir}"
+    means = (
+        f"{whose} takes this up within a second, or at its start, and shares it when NATS is back"
+        if changes
+        else f"this is what {whose} knows; what other replicas changed meanwhile is missing"
+    )
+    warn(f"fairlead: {reason}: {means}")
+    return result
 
 
 def _tell(ban: "Ban | None", as_json: bool, sentence: str) -> None:

@@ -65,6 +65,18 @@ def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaita
     return asyncio.run(main())
 
 
+def require_user(context: typer.Context, name: str) -> None:
+    """Check that the directory has a user of whom nothing was found. Raises: UserNotFound."""
+    if name:
+        with_directory(context, lambda directory: directory.show_user(name))
+
+
+def tell_if_cut(shown: int, limit: int, *, is_cut: bool) -> None:
+    """Say on stderr that a list was cut, so that stdout stays what a program reads."""
+    if is_cut:
+        warn(f"fairlead: only the newest {shown} are shown; --limit shows more than {limit}")
+
+
 def actor() -> str:
     """Name who runs this command, for events and records."""
     try:

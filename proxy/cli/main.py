@@ -16,6 +16,7 @@ import typer
 from proxy import __version__
 from proxy.cli.bans import ban_app
 from proxy.cli.blueprints import blueprint_app
+from proxy.cli.check import check
 from proxy.cli.common import HELP, Json
 from proxy.cli.database import database_app
 from proxy.cli.onboarding import onboarding_app
@@ -46,6 +47,7 @@ app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
 app.add_typer(trust_app, name="trust")
 app.add_typer(database_app, name="database")
+app.command("check")(check)
 add_recordings_to(session_app)
 app.add_typer(session_app, name="session")
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from proxy.cli.common import HELP, Json
+from proxy.cli.common import HELP, Json, require_user, tell_if_cut
 from proxy.cli.output import print_json, print_rows, say, warn
 from proxy.errors.stores import RecordingError
 
 if TYPE_CHECKING:
-    from proxy.recording.archive import Archive
+    from proxy.recording.archive import Archive, Listing
     from proxy.recording.manifest import Manifest, Signed
     from proxy.recording.replay import Shown
 
@@ -48,14 +48,17 @@ def list_recordings(
 ) -> None:
     """List recordings, the newest first."""
 
-    async def act(archive: "Archive") -> None:
-        listing = await archive.newest(day=day, user=user, limit=limit)
-        rows = [_row(one.manifest) for one in listing.found]
-        print_rows(rows, as_json, _COLUMNS)
-        for recording in listing.unreadable:
-            warn(f"fairlead: the manifest of {recording} is damaged")
+    async def act(archive: "Archive") -> "Listing":
+        return await archive.newest(day=day, user=user, limit=limit + 1)
 
-    _with_archive(context, act)
+    listing = _with_archive(context, act)
+    if not listing.found:
+        require_user(context, user)
+    rows = [_row(one.manifest) for one in listing.found[:limit]]
+    print_rows(rows, as_json, _COLUMNS)
+    tell_if_cut(len(rows), limit, is_cut=len(listing.found) > limit)
+    for recording in listing.unreadable:
+        warn(f"fairlead: the manifest of {recording} is damaged")
 
 
 def verify(context: typer.Context, recording: Recording, as_json: Json = False) -> None:

@@ -1,6 +1,7 @@
 """`fairlead session …`: who is connected, what was done, and the end of it."""
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from proxy.cli.common import HELP, Json, actor, publish
+from proxy.cli.common import HELP, Json, actor, publish, require_user, tell_if_cut
 from proxy.cli.output import (
     count,
     print_fields,
@@ -44,6 +45,10 @@ _PROGRAMS = (
 )
 
 _VIEW_TIMEOUT_S = 3.0
+_MAX_WATCHED = 100_000
+_SPANS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+_MOMENTS = "2031-12-31T18:00 (UTC unless it says), or 90m, 12h or 7d ago."
 
 User = Annotated[str, typer.Option(help="Only those of this user.", show_default=False)]
 Workspace = Annotated[str, typer.Option(help="Only those in this workspace.", show_default=False)]
@@ -55,29 +60,43 @@ Ids = Annotated[
 
 
 @session_app.command("list")
-def list_sessions(
+def list_sessions(  # noqa: PLR0913, PLR0917 - each is an option
     context: typer.Context,
     user: User = "",
     workspace: Workspace = "",
     all_: Annotated[bool, typer.Option("--all", help="Those that ended, too.")] = False,
-    days: Annotated[float, typer.Option(help="With --all: how far to look back.", min=0)] = 7,
+    days: Annotated[float, typer.Option(help="With --all: how far to look back.", min=0, max=36_500)] = 7,
+    since: Annotated[str, typer.Option(help=f"All that lasted until then or longer: {_MOMENTS}")] = "",
+    until: Annotated[str, typer.Option(help=f"All that began before: {_MOMENTS}")] = "",
     limit: Annotated[int, typer.Option(help="At most this many, the newest.", min=1, max=100_000)] = 1_000,
     as_json: Json = False,
 ) -> None:
     """List who is connected, or was."""
     from proxy.sessions.store import Asked
 
-    since = datetime.now(UTC) - timedelta(days=days) if all_ else None
-    asked = Asked(user, workspace, live_only=not all_, since=since, limit=limit)
+    is_past = all_ or bool(since) or bool(until)
+    begin = _moment("--since", since) if since else datetime.now(UTC) - timedelta(days=days)
+    end = _moment("--until", until) if until else None
+    if since and end is not None and end <= begin:
+        raise IdentityError(f"--until {until} is not after --since {since}")
+    if until and not since:
+        begin = datetime.fromtimestamp(0, UTC)
+    asked = Asked(
+        user, workspace, live_only=not is_past, since=begin if is_past else None, until=end, limit=limit + 1
+    )
 
     async def act(store: "SessionStore", settings: "Settings") -> list[dict[str, Any]]:
-        if not all_:
+        if not is_past:
             async with _open_view(settings) as view:
                 if view is not None:
                     return _seen(view, asked)
         return await _rows(store, asked)
 
-    print_rows(_with_store(context, act), as_json, _ALL if all_ else _LIVE)
+    rows = _with_store(context, act)
+    if not rows:
+        require_user(context, user)
+    print_rows(rows[:limit], as_json, _ALL if is_past else _LIVE)
+    tell_if_cut(limit, limit, is_cut=len(rows) > limit)
 
 
 @session_app.command("show")
@@ -110,7 +129,8 @@ def watch_sessions(
     """Show who is connected until interrupted."""
     from proxy.sessions.store import Asked
 
-    asked = Asked(user, workspace)
+    asked = Asked(user, workspace, limit=_MAX_WATCHED)
+    require_user(context, user)
 
     async def act(store: "SessionStore", settings: "Settings") -> None:
         async with _open_view(settings) as view:
@@ -141,6 +161,8 @@ def kill_sessions(
         return len(wanted), await _kill(store, settings, wanted, reason, wait_s)
 
     ordered, left = _with_store(context, act)
+    if not ordered:
+        require_user(context, user)
     warn(f"{count(ordered - len(left), 'session')} ended")
     if left:
         raise IdentityError(
@@ -150,6 +172,18 @@ def kill_sessions(
 
 
 # --------------------------------------------------------------------------------------------- reading
+
+
+def _moment(option: str, text: str) -> datetime:
+    """Read a moment, or a span that ends now. Raises: IdentityError naming the option."""
+    from proxy.cli.user_file import parse_moment
+
+    if span := re.fullmatch(r"(\d{1,5})([smhd])", text.strip(), re.ASCII):
+        return datetime.now(UTC) - timedelta(seconds=int(span[1]) * _SPANS_S[span[2]])
+    try:
+        return parse_moment(text)
+    except ValueError as exc:
+        raise IdentityError(f"{option}: {exc}, nor a span such as 12h") from None
 
 
 async def _rows(store: "SessionStore", asked: "Asked") -> list[dict[str, Any]]:

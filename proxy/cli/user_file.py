@@ -14,12 +14,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from proxy.errors.stores import IdentityError
 from proxy.identity.directory import UserEntry, check_name
 from proxy.identity.keys import PublicKey, parse_public_key
+from proxy.settings.sentences import sentence
 
 _FORMS = {"yaml": "yaml", "yml": "yaml", "json": "json", "csv": "csv"}
 _REASONS = {
     "extra_forbidden": "there is no such field",
     "missing": "is missing",
     "model_type": "a user is a mapping of fields",
+    "tuple_type": "must be a list of public keys",
 }
 
 
@@ -135,5 +137,5 @@ def _problem(file: str, where: str, row: object, error: Any) -> str:
     name = row.get("name") if isinstance(row, Mapping) else None
     who = f" ({str(name)[:40]})" if name else ""
     place = ".".join(str(part + 1 if isinstance(part, int) else part) for part in error["loc"])
-    reason = _REASONS.get(error["type"], error["msg"].removeprefix("Value error, "))
+    reason = _REASONS.get(error["type"]) or sentence(error, place)
     return f"{file}: {where}{who}: {place + ': ' if place else ''}{reason}"

@@ -76,17 +76,17 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
 
     async def act(directory: "Directory") -> dict[str, Any]:
         row = user_row(await directory.show_user(name))
-        return {**row, "keys": [key_row(key) for key in await directory.keys_of(name)]}
+        return {**row, "public_keys": [key_row(key) for key in await directory.keys_of(name)]}
 
     shown = with_directory(context, act)
     if as_json:
         print_json(shown)
         return
     for label, value in shown.items():
-        if label != "keys":
+        if label != "public_keys":
             text = ", ".join(value) if isinstance(value, list) else value
             say(f"{label + ':':20} {'' if text is None else text}")
-    print_rows(shown["keys"], False, _KEY_COLUMNS)
+    print_rows(shown["public_keys"], False, _KEY_COLUMNS)
 
 
 class Leave(Enum):

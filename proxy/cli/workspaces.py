@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from proxy.cli.common import HELP, Json, actor, publish
+from proxy.cli.common import HELP, Json, actor, publish, require_user
 from proxy.cli.output import event_row, print_fields, print_json, print_rows, say, warn, workspace_row
 from proxy.errors import FairleadError
 from proxy.errors.programs import Refused
@@ -45,7 +45,10 @@ def list_workspaces(
 ) -> None:
     """List workspaces and what they are doing."""
     records = _with_backend(context, lambda backend: backend.list())
-    print_rows([workspace_row(record) for record in records if user in {"", record.user}], as_json, _COLUMNS)
+    rows = [workspace_row(record) for record in records if user in {"", record.user}]
+    if not rows:
+        require_user(context, user)
+    print_rows(rows, as_json, _COLUMNS)
 
 
 @workspace_app.command("show")

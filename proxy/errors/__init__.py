@@ -68,7 +68,8 @@
     │  ├─ RecordingLost          (retryable) a program is not left running unrecorded: exit 254
     │  └─ RecordingNotFound
     ├─ StoreError                the identity store cannot answer
-    │  └─ DatabaseMissing        there is none yet
+    │  ├─ DatabaseMissing        there is none yet
+    │  └─ SchemaOutdated         an older schema, until a proxy of this release starts
     ├─ StateError                state that replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
     │  ├─ StateConflict

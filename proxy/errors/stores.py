@@ -74,6 +74,12 @@ class DatabaseMissing(StoreError):
     code = "store.missing"
 
 
+class SchemaOutdated(StoreError):
+    """A database with the schema of an older release; a proxy that starts brings it up to date."""
+
+    code = "store.schema_outdated"
+
+
 class StateError(FairleadError):
     """A change of shared state that failed; the state as last known can still be read."""
 

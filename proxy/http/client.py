@@ -244,8 +244,12 @@ def _trust(settings: HttpSettings) -> ssl.SSLContext | bool:
     try:
         context = ssl.create_default_context()
         context.load_verify_locations(settings.ca_file)
-    except (OSError, ssl.SSLError) as exc:
-        raise SettingsError(f"http.ca_file: {settings.ca_file}: {exc}") from None
+    except ssl.SSLError:
+        raise SettingsError(
+            f"front_door.http.ca_file: {settings.ca_file}: holds no certificate in PEM"
+        ) from None
+    except OSError as exc:
+        raise SettingsError(f"front_door.http.ca_file: {settings.ca_file}: {exc.strerror}") from None
     return context
 
 

@@ -36,6 +36,10 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+_SETTINGS = {"confirm": "front_door.confirm.listen", "dev": "front_door.providers (dev)"}
+"""The setting by which an operator moves each page."""
+
+
 class Site:
     """One origin: its cookies, its checks, its sockets."""
 
@@ -49,11 +53,12 @@ class Site:
 
         Raises: SettingsError when browsers cannot use `host`, and there is no `public_url`.
         """
+        self._purpose = purpose
+        self._setting = _SETTINGS.get(purpose, purpose)
         if not public_url and not is_page_here(host):
             raise SettingsError(
-                f"{purpose}: a page that listens on {host} needs a public_url, by which browsers come"
+                f"{self._setting}: a page that listens on {host} needs a public_url, by which browsers come"
             )
-        self._purpose = purpose
         self._host = host
         self._port = port
         self._public_url = public_url.rstrip("/")
@@ -105,7 +110,7 @@ class Site:
                 await web.SockSite(runner, listener).start()
         except OSError as exc:
             await runner.cleanup()
-            raise SettingsError(f"{self._purpose}: cannot listen on {exc.strerror}") from None
+            raise SettingsError(f"{self._setting}: cannot listen on {exc.strerror}") from None
         self._runner = runner
         self._port = runner.addresses[0][1]
 

@@ -22,6 +22,9 @@ from proxy.identity.keys import fingerprint
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.rules import Facts, Rules
 
+GROUPS_LOGGED = 30
+"""Limit of groups in a log line: some accounts have hundreds."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
@@ -84,13 +87,22 @@ def _judge_account(profile: Profile, rules: Rules) -> OnboardingError | None:
         return inactive(profile)
     outcome = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
     which = f"rule {outcome.rule!r}" if outcome.rule else "no rule lets it in"
+    came = f"it came with {_facts_for_log(profile)}"
     if outcome.action == "waitlist":
         return Waitlisted(
-            f"{profile.login!r} waits for an operator: {which}",
+            f"{profile.login!r} waits for an operator: {which}; {came}",
             user_message="your request is on the waiting list; an operator has to approve it",
         )
     if outcome.action == "refuse":
         return OnboardingRefused(
-            f"{profile.login!r} refused: {which}", user_message="this account may not log in here"
+            f"{profile.login!r} refused: {which}; {came}", user_message="this account may not log in here"
         )
     return None
+
+
+def _facts_for_log(profile: Profile) -> str:
+    """Return the facts that rules use, for the log: at most GROUPS_LOGGED groups, and the mail domain."""
+    groups = ", ".join(profile.groups[:GROUPS_LOGGED]) or "none"
+    more = f" and {len(profile.groups) - GROUPS_LOGGED} more" if len(profile.groups) > GROUPS_LOGGED else ""
+    domain = profile.email.rpartition("@")[2] or "none"
+    return f"groups: {groups}{more}; domain of its address: {domain}"

@@ -77,7 +77,7 @@ class Checkup:
                     name, step, True, "the proxy itself serves this provider; anybody can be anybody"
                 )
                 return
-            secret = read_secret(settings.client_secret_file)
+            secret = read_secret(settings.client_secret_file, "client_secret_file")
             with_secret = "with" if secret else "without"
             yield Finding(name, step, True, f"client {settings.client_id}, {with_secret} a secret")
             provider: Provider
@@ -121,7 +121,7 @@ class Checkup:
             yield Finding(name, "signing keys", count > 0, f"{count} at {endpoints.jwks}")
 
     async def _look_at_github(self, settings: GitHubSettings) -> Finding:
-        secret = read_secret(settings.client_secret_file)
+        secret = read_secret(settings.client_secret_file, "client_secret_file")
         basic = (settings.client_id, secret) if secret else None
         url = f"{api_of(settings.url)}/meta"
         document = await get_json(self._tools, settings.title, Request(url, basic=basic))

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import structlog
 from aiohttp import web
 
-from proxy.errors.login import ApprovalDenied, OnboardingError
+from proxy.errors import FairleadError
+from proxy.errors.login import ApprovalDenied, OnboardingError, Waitlisted
 from proxy.http import pages
 from proxy.http.client import Http
 from proxy.http.handover import HandOver, ReplicaPages
@@ -128,7 +129,9 @@ class ConfirmPages:
         code = "".join(secrets.choice(_WORDS) for _ in range(4))
         done: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
-        ticket = Ticket(ticket_id, f"{self._site.public_url}/c/{ticket_id}", code, provider, about, done)
+        uri = f"{self._site.public_url}/c/{ticket_id}"
+        outcome: asyncio.Future[FairleadError | None] = asyncio.get_running_loop().create_future()
+        ticket = Ticket(ticket_id, uri, code, provider, about, done, outcome)
         self._tickets[ticket_id] = ticket
         return ticket
 
@@ -250,10 +253,24 @@ class ConfirmPages:
             raise web.HTTPForbidden(text="You are signed in as somebody else.")
         ticket.done.set_result(signed_in.confirmation)
         self._forget(ticket)
-        body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
-        response = self._site.page("Confirmed", body)
+        response = await self._confirmed(ticket)
         self._site.end_cookie(response, _ticket_slot(ticket))
         return response
+
+    async def _confirmed(self, ticket: Ticket) -> web.Response:
+        """Show whether the user is admitted, once the rules have decided, or that this is not known yet."""
+        try:
+            async with asyncio.timeout(self._settings.outcome_wait_s):
+                outcome = await asyncio.shield(ticket.outcome)
+        except TimeoutError:
+            said = "Go back to the terminal: it says whether you are let in. You can close this page."
+            return self._site.page("Confirmed", pages.paragraph(said))
+        if outcome is None:
+            said = "Go back to the terminal: it goes on by itself. You can close this page."
+            return self._site.page("Confirmed", pages.paragraph(said))
+        title = "On the waiting list" if isinstance(outcome, Waitlisted) else "You are not let in"
+        sentence = outcome.user_message[:1].upper() + outcome.user_message[1:] + "."
+        return self._site.page(title, pages.paragraph(f"Your key is confirmed, but: {sentence}", "warning"))
 
     def _deny(self, ticket: Ticket, denial: ApprovalDenied) -> web.Response:
         if not ticket.done.done():

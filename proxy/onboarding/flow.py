@@ -39,7 +39,7 @@ from proxy.onboarding.limits import OnboardingLimits
 from proxy.onboarding.providers.base import ApprovalFacts, Provider
 from proxy.onboarding.providers.keylists import parse_lines
 from proxy.onboarding.rules import Rules
-from proxy.onboarding.tickets import Confirmer
+from proxy.onboarding.tickets import Confirmer, Ticket
 from proxy.settings.onboarding import OnboardingSettings
 
 _log = structlog.get_logger("onboarding")
@@ -124,6 +124,8 @@ class _Flow:
     is_awaited: asyncio.Event = field(default_factory=asyncio.Event)
     waiters: int = 0
     approval: _Approval | None = None
+    ticket: Ticket | None = None
+    """The request on Fairlead's page, where the provider needs one."""
     task: "asyncio.Task[None] | None" = None
     linger: "asyncio.Task[None] | None" = None
 
@@ -353,7 +355,7 @@ class Onboarding:
     async def _by_page(self, flow: _Flow) -> tuple[Profile, Tokens]:
         assert self._confirmer is not None, "a provider that needs the confirm page has none"
         lifetime_s = self._settings.max_lifetime_s
-        ticket = self._confirmer.open(flow.provider, _about(flow))
+        ticket = flow.ticket = self._confirmer.open(flow.provider, _about(flow))
         expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
         flow.shown.set_result(
             DisplayedCode(
@@ -410,6 +412,8 @@ class Onboarding:
             self._intake.leave(flow.source, flow.name)
         if flow.linger is not None:
             flow.linger.cancel()
+        if flow.ticket is not None:
+            flow.ticket.tell(None if isinstance(result, ApprovedUser) else result)
         if isinstance(result, ApprovedUser):
             flow.result.set_result(result)
             what = "approved again" if flow.renews else "onboarded"

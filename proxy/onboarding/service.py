@@ -139,7 +139,7 @@ class OnboardingService:
             await server.start()
             self._servers.append(server)
             return Dev(settings, server, self._tools)
-        secret = read_secret(settings.client_secret_file)
+        secret = read_secret(settings.client_secret_file, secret_setting(settings))
         if isinstance(settings, GitHubSettings):
             return GitHub(settings, secret, self._tools)
         if isinstance(settings, GitLabSettings):
@@ -153,21 +153,28 @@ def _issuer(settings: ProviderSettings) -> str:
     return settings.issuer if isinstance(settings, OidcSettings) else settings.url
 
 
-def read_secret(file: Path | None) -> Secret | None:
-    """Return the secret of a client, if it has one. Raises: SettingsError."""
+def secret_setting(settings: ProviderSettings) -> str:
+    """Return the name of the setting of a provider's secret, for an operator."""
+    return f"front_door.providers ({settings.title}): client_secret_file"
+
+
+def read_secret(file: Path | None, setting: str) -> Secret | None:
+    """Return the secret of a client, if it has one. Raises: SettingsError naming setting and file."""
     if file is None:
         return None
     try:
         text = file.read_bytes()[: MAX_SECRET_BYTES + 1].decode()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"client_secret_file: {file}: {exc}") from None
+    except OSError as exc:
+        raise SettingsError(f"{setting}: {file}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{setting}: {file}: is not UTF-8 text") from None
     if not text.strip() or len(text) > MAX_SECRET_BYTES:
-        raise SettingsError(f"client_secret_file: {file} is empty or too large")
+        raise SettingsError(f"{setting}: {file}: is empty or larger than {MAX_SECRET_BYTES // 1024} KiB")
     return Secret(text.strip())
 
 
 def _split(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if not port.isdecimal() or int(port) > 65_535:
-        raise SettingsError(f"confirm.listen: {listen!r} is not host:port")
+        raise SettingsError(f"front_door.confirm.listen: {listen!r} is not host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.errors import FairleadError
 from proxy.identity.profile import Profile
 from proxy.onboarding.device_flow import Tokens
 from proxy.onboarding.providers.base import ApprovalFacts, Provider
@@ -29,6 +30,13 @@ class Ticket:
     about: ApprovalFacts
     done: "asyncio.Future[Confirmation]" = field(repr=False)
     """Also ends with ApprovalDenied, or with the provider's error."""
+    outcome: "asyncio.Future[FairleadError | None]" = field(repr=False)
+    """Result of the login after a confirmation, for the page: None for an admitted user, else the error."""
+
+    def tell(self, outcome: FairleadError | None) -> None:
+        """Set the outcome; later calls do nothing."""
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)
 
 
 class Confirmer(Protocol):

@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from proxy.errors import SettingsError
 from proxy.http.secret import Secret
-from proxy.storage.files import create_private
+from proxy.storage.files import create_once
 
 KEY_BYTES = 32
 _MAX_FILE_BYTES = 16 * 1024
@@ -47,7 +47,7 @@ def load(file: Path, *, create: bool) -> Vault:
     """
     try:
         if create and not file.exists():
-            create_private(file, base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+            create_once(file, base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
         lines = file.read_bytes()[:_MAX_FILE_BYTES].split()
     except OSError as exc:
         raise SettingsError(f"groups.key_file {file}: {exc.strerror}") from exc

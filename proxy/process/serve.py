@@ -34,9 +34,11 @@ from proxy.process.assemble.sessions import open_sessions
 from proxy.process.assemble.shared import open_buckets
 from proxy.process.assemble.trust import open_trust, uses_tcp
 from proxy.process.assemble.web import Around, Web, open_web
+from proxy.process.checks.everything import StandingChecks
 from proxy.process.health import Health
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
+from proxy.protection.homebans import HomeBans
 from proxy.protection.hook import Hook
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
@@ -72,6 +74,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         listener, keys, health, web = await _build(settings, stack)
+        _start_checks(settings, health, stack)
         host, port = listener.address
         health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
@@ -233,6 +236,18 @@ def _health(
     )
 
 
+def _start_checks(settings: Settings, health: Health, stack: AsyncExitStack) -> None:
+    """Try everything that the settings name, beside the service."""
+    checks = StandingChecks(settings)
+    stack.push_async_callback(checks.close)
+    checks.start()
+    health.add_problem(
+        "fairlead_checks_failed",
+        "1 while something that the settings name does not work; `fairlead check` says what.",
+        lambda: checks.problem,
+    )
+
+
 async def _open_directory(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[SqlDirectory, Database, Auditor]:
@@ -240,6 +255,7 @@ async def _open_directory(
     database = await open_to_serve(
         settings.database_url,
         query_timeout_s=identity.query_timeout_s,
+        failover_wait_s=identity.failover_wait_s,
         pinned=identity.installation,
         memory=settings.installation_file,
     )
@@ -330,6 +346,11 @@ def _open_guard(settings: Settings, buckets: Buckets, bus: Bus, stack: AsyncExit
     rules = settings.protection.bans
     bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
     stack.push_async_callback(bans.close)
+    if settings.events.urls:
+        timeout_s = settings.events.ack_timeout_s
+        home = HomeBans(settings.shared_file, bans, bus, timeout_s=timeout_s, max_sources=rules.max_sources)
+        home.start()
+        stack.push_async_callback(home.close)
     hook = Hook(rules, bans)
     hook.start()
     stack.push_async_callback(hook.close)

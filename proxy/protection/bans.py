@@ -6,7 +6,7 @@ Past bans are counted beside it.
 import asyncio
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -98,6 +98,7 @@ class Bans:
         self._past: Bucket = buckets.open(BucketSpec("offences", max_entries=max_sources, ttl_s=memory_s))
         self._max_sources = max_sources
         self._unshared: dict[str, Ban] = {}
+        self._lifted: dict[str, datetime] = {}
         self._tasks = TaskOwner("bans")
 
     async def live(self) -> None:
@@ -114,13 +115,22 @@ class Bans:
         if (ban := self._unshared.get(source)) is None:
             entry = self._bans.get(key_of(source))
             ban = None if entry is None else Ban.from_json(entry.value)
-        return ban if ban is not None and ban.seconds_left(datetime.now(UTC)) > 0 else None
+        return ban if ban is not None and self._holds(ban, datetime.now(UTC)) else None
+
+    def _holds(self, ban: Ban, now: datetime) -> bool:
+        lifted_at = self._lifted.get(ban.source)
+        return ban.seconds_left(now) > 0 and (lifted_at is None or ban.since > lifted_at)
+
+    @property
+    def unshared(self) -> Mapping[str, Ban]:
+        """Return the bans in force here that are not shared yet, by source."""
+        return self._unshared
 
     def all(self) -> list[Ban]:
         """Return every ban, in the order of their ends."""
         found = {ban.source: ban for ban in _read(self._bans.entries())} | self._unshared
         now = datetime.now(UTC)
-        return sorted((ban for ban in found.values() if ban.seconds_left(now) > 0), key=lambda ban: ban.until)
+        return sorted((ban for ban in found.values() if self._holds(ban, now)), key=lambda ban: ban.until)
 
     def offences(self, source: str) -> int:
         """Return the number of bans of a source that are remembered."""
@@ -148,6 +158,32 @@ class Bans:
         finally:
             if self._unshared.get(ban.source) is ban:
                 del self._unshared[ban.source]
+
+    def lift(self, source: str) -> None:
+        """End the ban of a source here at once, and on the other replicas as soon as possible."""
+        if len(self._lifted) < self._max_sources:
+            self._lifted[source] = datetime.now(UTC)
+            self._unshared.pop(source, None)
+            self._tasks.spawn(self._share_lift(source, self._lifted[source]), name="share lift")
+
+    async def _share_lift(self, source: str, at: datetime) -> None:
+        try:
+            while self._lifted.get(source) == at and self._is_from_before(source, at):
+                try:
+                    await self.remove(source)
+                except StateError:
+                    await asyncio.sleep(RETRY_S)
+                else:
+                    return
+        finally:
+            if self._lifted.get(source) == at:
+                del self._lifted[source]
+
+    def _is_from_before(self, source: str, at: datetime) -> bool:
+        """Return whether no ban of a source is younger than `at`."""
+        entry = self._bans.get(key_of(source))
+        ban = self._unshared.get(source) or (None if entry is None else read(entry))
+        return ban is None or ban.since <= at
 
     async def add(self, ban: Ban) -> None:
         """Ban on every replica. Raises: StateError."""
@@ -185,7 +221,7 @@ def order(address: str, length_s: float, reason: str, actor: str) -> Ban:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        raise ValueError(f"{address!r} is no address") from None
+        raise ValueError(f"{address!r} is not an IPv4 or IPv6 address") from None
     source = source_of(address)
     now = datetime.now(UTC)
     return Ban(source, now, now + timedelta(seconds=length_s), (reason,) if reason else (), actor)

@@ -77,6 +77,10 @@ class ObjectStore:
             await self._do(obstore.delete_async(self._store, blocks))
         await self._do(obstore.delete_async(self._store, self._manifest(place.day, place.id)))
 
+    async def probe(self) -> None:
+        """Write an object called `check`, with the right that recording needs. Raises: StorageError."""
+        await self._do(obstore.put_async(self._store, f"{self._prefix}check", b"", use_multipart=False))
+
     async def close(self) -> None:
         """See Store. Its connections end by themselves."""
 
@@ -108,8 +112,10 @@ def _open(settings: S3Settings, timeout_s: float) -> S3Store:
             config["secret_access_key"] = settings.secret_access_key_file.read_text().strip()
         if settings.session_token_file is not None:
             config["session_token"] = settings.session_token_file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"recording.s3: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"recording.s3: {exc.filename}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError("recording.s3: a file with a secret is not UTF-8 text") from exc
     if settings.endpoint:
         config["endpoint"] = settings.endpoint
     limit = timedelta(seconds=timeout_s)

@@ -8,6 +8,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.errors.stores import RecordingUnavailable
 from proxy.model import Exec, ProgramSpec, Subsystem, Visit
+from proxy.octets import shown
 from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
 from proxy.recording.recorder import (
@@ -74,7 +75,7 @@ class Recordings:
         terms = terms_for(self._settings, visit.actor, blueprint, kinds)
         if terms is None:
             return None
-        command = spec.kind.command if isinstance(spec.kind, Exec) else ""
+        command = shown(spec.kind.command) if isinstance(spec.kind, Exec) else ""
         is_sftp = isinstance(spec.kind, Subsystem)
         manifest = self._manifest(
             visit,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import SettingsError
-from proxy.storage.files import create_private
+from proxy.storage.files import create_once
 
 _CONTEXT = b"fairlead recording 1\0"  # a signature made for anything else means nothing here
 
@@ -102,4 +102,4 @@ def _private(file: Path) -> Ed25519PrivateKey:
 
 def _create(file: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    create_private(file, pem)
+    create_once(file, pem)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+from proxy.octets import shown
 from proxy.sessions.clients import by_command
 from proxy.sessions.records import ConnectionRecord, End, Kind, ProgramRecord
 
@@ -161,8 +162,8 @@ class LiveConnection:
             updated_at=now,
             connection=self.id,
             kind=kind.value,
-            command=storable(command[: self._command_chars]),
-            target=storable(target[:1_024]),
+            command=storable(command[: self._command_chars])[: self._command_chars],
+            target=storable(target[:1_024])[:1_024],
             pty=pty,
         )
         self.version += 1
@@ -218,5 +219,5 @@ class Tell(Protocol):
 
 
 def storable(text: str) -> str:
-    """Replace what a database takes for no text: NUL, and halves of characters."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    """Show bytes that are not UTF-8, and replace what else a database takes for no text."""
+    return shown(text).encode("utf-8", "replace").decode().replace("\0", "\ufffd")

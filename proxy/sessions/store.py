@@ -45,6 +45,8 @@ class Asked:
     live_only: bool = True
     since: datetime | None = None
     """Only those that lasted until then or longer."""
+    until: datetime | None = None
+    """Only those that began before."""
     limit: int = 1_000
     """The newest; at most this many."""
 
@@ -145,6 +147,8 @@ class SessionStore:
         if asked.since is not None:
             lasted = sa.or_(connections.c.ended_at.is_(None), connections.c.ended_at >= asked.since)
             query = query.where(lasted)
+        if asked.until is not None:
+            query = query.where(connections.c.started_at < asked.until)
         async with self._reading() as connection:
             rows = (await connection.execute(query.limit(asked.limit))).mappings().all()
         return [_record(ConnectionRecord, row) for row in rows]

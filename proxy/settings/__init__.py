@@ -4,6 +4,7 @@ Precedence: command line > `FAIRLEAD_…` environment > file > default. Sections
 `FAIRLEAD_RELAY__BUFFER_BYTES=524288`. A component receives its own section, never the whole.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +16,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from proxy.errors import SettingsError
+from proxy.settings import sentences
 from proxy.settings.blueprints import BlueprintSettings
+from proxy.settings.checks import CheckSettings
 from proxy.settings.events import EventsSettings
 from proxy.settings.groups import GroupSettings
 from proxy.settings.health import HealthSettings
@@ -35,6 +38,8 @@ _PREFIX = "FAIRLEAD_"
 
 _VERSION_CHARS = 200
 """RFC 4253 §4.2 allows 255 bytes with `SSH-2.0-` and the line's end."""
+
+_PROXY_ID_CHARS = 31
 
 _FAREWELL_S = 5
 """Of a shutdown: the last sentence to those who are still connected, and the end of the process itself."""
@@ -130,6 +135,9 @@ class ConnectionSettings(_Section):
     person is told; so it is with `max_env_variables`."""
     max_env_variables: Annotated[int, Field(ge=1, le=10_000)] = 128
     """As many as sshd takes."""
+    env_wait_s: Seconds = 5
+    """An `env` request that wants an answer waits this long at most, right after the login, for the names of
+    variables that the blueprint has. Without them it is answered with success."""
     max_command_bytes: Annotated[int, Field(ge=1_024, le=131_071)] = 131_071
     """Of one `exec` request. Linux takes no longer argument (MAX_ARG_STRLEN), and a command is one."""
 
@@ -198,6 +206,9 @@ class IdentitySettings(_Section):
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
     query_timeout_s: Seconds = 10
+    failover_wait_s: Annotated[float, Field(ge=0, le=60)] = 5
+    """A login waits this long for a PostgreSQL server that takes no connection, as one that fails over does;
+    0 fails at once. A wait for SQLite is part of `query_timeout_s`."""
     first_uid: Annotated[int, Field(ge=1, lt=2**31)] = 10_000
     last_uid: Annotated[int, Field(ge=1, lt=2**31)] = 59_999
     """Users without a uid of their own get the next of these; none is ever given to a second user."""
@@ -258,8 +269,9 @@ class Settings(_Section):
     """State of this installation: identities, host keys, workspaces of the local backend."""
     listen: str = "127.0.0.1:2222"
     """`host:port` of the SSH listener; `*:22` for every address; port 0 for any free one."""
-    proxy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = "local"
-    """Names this replica in logs and socket names."""
+    proxy_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,252}$")] = "local"
+    """Names this replica in logs and socket names; the name of any pod will do. Of a name with dots or more
+    than 31 characters the beginning is used, and 10 digits of its SHA-256: unix(7) has short paths."""
     ssh: ListenSettings = ListenSettings()
     login: LoginSettings = LoginSettings()
     connection: ConnectionSettings = ConnectionSettings()
@@ -276,6 +288,7 @@ class Settings(_Section):
     proxy_protocol: ProxyProtocolSettings = ProxyProtocolSettings()
     protection: ProtectionSettings = ProtectionSettings()
     health: HealthSettings = HealthSettings()
+    checks: CheckSettings = CheckSettings()
     sessions: SessionSettings = SessionSettings()
     recording: RecordingSettings = RecordingSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
@@ -288,12 +301,27 @@ class Settings(_Section):
         split_address(value)
         return value
 
+    @field_validator("proxy_id")
+    @classmethod
+    def _short_proxy_id(cls, value: str) -> str:
+        if len(value) <= _PROXY_ID_CHARS and "." not in value:
+            return value
+        digest = hashlib.sha256(value.encode()).hexdigest()[:10]
+        return f"{value.replace('.', '-')[: _PROXY_ID_CHARS - 11].rstrip('-')}-{digest}"
+
     @model_validator(mode="after")
-    def _health_has_an_address(self) -> "Settings":
-        if self.health.listen:
-            split_address(self.health.listen)
-        if self.web.listen:
-            split_address(self.web.listen)
+    def _pages_have_addresses(self) -> "Settings":
+        pages = {
+            "health.listen": self.health.listen,
+            "web.listen": self.web.listen,
+            "front_door.confirm.listen": self.front_door.confirm.listen,
+        }
+        for name, text in pages.items():
+            try:
+                if text or name not in ("health.listen", "web.listen"):
+                    split_address(text)
+            except ValueError as exc:
+                raise ValueError(f"{name}: {exc}") from None
         return self
 
     @model_validator(mode="after")
@@ -328,6 +356,11 @@ class Settings(_Section):
     @property
     def host_key_dir(self) -> Path:
         return self.ssh.host_key_dir or self.state_dir / "host_keys"
+
+    @property
+    def shared_file(self) -> Path:
+        """What a proxy without NATS shares with commands and its next run; with NATS, orders of commands."""
+        return self.state_dir / "shared.db"
 
     @property
     def blueprint_dir(self) -> Path:
@@ -435,20 +468,15 @@ def load(
     try:
         return Settings.model_validate(merged)
     except ValidationError as exc:
-        problems = "; ".join(
-            _problem(error["loc"], error["type"], error["msg"], environ) for error in exc.errors()
-        )
-        raise SettingsError(problems) from None
+        told = sentences.problems(exc.errors(), merged)
+        raise SettingsError("; ".join(f"{_name(loc, environ)}{said}" for loc, said in told)) from None
 
 
-def _problem(loc: tuple[int | str, ...], kind: str, message: str, environ: Mapping[str, str]) -> str:
-    """Name a setting as the person wrote it: by its variable when it came from the environment."""
+def _name(loc: tuple[int | str, ...], environ: Mapping[str, str]) -> str:
+    """Return how a setting was written, before its problem: its variable, or its path in a file."""
     variable = _PREFIX + "__".join(str(part).upper() for part in loc)
-    name = variable if variable in environ else ".".join(str(part) for part in loc) or "settings"
-    reason = (
-        "there is no such setting" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
-    )
-    return f"{name}: {reason}"
+    name = variable if variable in environ else ".".join(map(str, loc))
+    return f"{name}: " if name else ""
 
 
 def _file_of(environ: Mapping[str, str]) -> Path | None:
@@ -460,10 +488,17 @@ def _from_file(file: Path | None) -> dict[str, Any]:
         return {}
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
-        raise SettingsError(f"{file}: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{file}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{file}: is not UTF-8 text at byte {exc.start}") from exc
+    except yaml.MarkedYAMLError as exc:
+        line = f":{exc.problem_mark.line + 1}" if exc.problem_mark else ""
+        raise SettingsError(f"{file}{line}: is not YAML: {exc.problem}") from exc
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"{file}: is not YAML: {' '.join(str(exc).split())}") from exc
     if not isinstance(content, dict):
-        raise SettingsError(f"{file}: expected a mapping of settings")
+        raise SettingsError(f"{file}: must hold a mapping of settings, not {type(content).__name__}")
     return content
 
 

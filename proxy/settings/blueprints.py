@@ -44,7 +44,7 @@ class GitSettings(_Section):
     @model_validator(mode="after")
     def _usable(self) -> "GitSettings":
         if self.url and not re.match(r"(https|ssh|file)://|[\w.-]+@[\w.-]+:[^:]", self.url, re.ASCII):
-            raise ValueError("url must be https://, ssh://, user@host:path or file://")
+            raise ValueError("url must be https://…, ssh://…, user@host:path or file://…")
         if self.url.startswith("https://") and "@" in self.url.split("/")[2]:
             raise ValueError("url must not carry credentials: name a file that holds them")
         return self

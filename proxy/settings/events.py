@@ -56,6 +56,8 @@ class EventsSettings(BaseModel):
     subscription_queue_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     """Messages that may wait for one reader in this process; one more drops the oldest."""
     connect_timeout_s: _Seconds = 5
+    command_wait_s: Annotated[float, Field(gt=0, le=60)] = 2
+    """A command waits this long for what replicas share in NATS, then goes by what this home knows."""
     ack_timeout_s: _Seconds = 5
     """A connection whose server acknowledges nothing for this long is given up."""
     keepalive_interval_s: _Seconds = 20

@@ -321,6 +321,9 @@ class ConfirmSettings(_Section):
     public_url: PageUrl = ""
     """How browsers reach it, by default `http://login.localhost:<port>`; register `<public_url>/callback`
     with the provider. Needed when `listen` names an address that is neither loopback nor a wildcard."""
+    outcome_wait_s: Annotated[float, Field(gt=0, le=60)] = 5
+    """After a confirmation the page waits this long for the decision of the rules, to say whether the user is
+    let in; then it says only that the key is confirmed."""
     max_visits: Count = 1_000
     """Browsers on their way through a provider at once."""
     peer_url: PeerUrl | Literal[""] = ""

@@ -32,6 +32,7 @@ from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
 from proxy.ssh.asyncssh_ext.connection import ServerConnection
 from proxy.ssh.asyncssh_ext.hooks import Certificate, LoginGuard, Verdict
+from proxy.ssh.asyncssh_ext.variables import AcceptedNames
 from proxy.ssh.attempts import Attempts
 from proxy.ssh.forwarding import ForwardSession, RemoteListener, dial
 from proxy.ssh.login_flow import KEYBOARD_INTERACTIVE, PUBLICKEY, Login
@@ -341,13 +342,18 @@ class ClientConnection(LoginGuard):
             settings.connection,
             settings.relay,
             Openings(settings.connection),
+            AcceptedNames(settings.connection.env_wait_s),
         )
 
     async def _place(self, served: Served, leash: Leash) -> None:
         """Find out where the connection leads, for the record and for limits; no login waits for it."""
         workspace = blueprint = ""
-        with suppress(FairleadError):  # the user who opens a channel is told
-            workspace, blueprint = await served.gateway.place(served.visit)
+        accept_env: tuple[str, ...] | None = None
+        try:
+            with suppress(FairleadError):  # the user who opens a channel is told
+                workspace, blueprint, accept_env = await served.gateway.place(served.visit)
+        finally:
+            served.accepted_names.settle(accept_env)
         served.live.placed(workspace, blueprint)
         self._hold(served.visit.actor, leash, blueprint)
 

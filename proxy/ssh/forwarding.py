@@ -13,6 +13,7 @@ from proxy.access.relay import ChannelTraffic, Inbound, Outbound
 from proxy.errors import FairleadError, user_sentence
 from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.model import Target, TcpTarget, UnixTarget, Visit
+from proxy.octets import bytes_of
 from proxy.sessions.live import LiveProgram, NoTraffic
 from proxy.sessions.records import End, EndReason, Kind
 from proxy.ssh.served import Served
@@ -262,7 +263,7 @@ class RemoteListener(asyncssh.SSHListener):
                 )
             else:
                 unix = conn.create_unix_channel()
-                await unix.accept(lambda: session, self._spelling)
+                await unix.accept(lambda: session, bytes_of(self._spelling))  # type: ignore[arg-type]
 
 
 @contextmanager

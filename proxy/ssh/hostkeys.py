@@ -7,6 +7,7 @@ from pathlib import Path
 import asyncssh
 
 from proxy.errors import SettingsError
+from proxy.storage.files import create_once
 
 _KINDS: tuple[tuple[str, str, dict[str, int]], ...] = (
     ("ed25519", "ssh-ed25519", {}),
@@ -47,31 +48,27 @@ def load_or_create(directory: Path) -> HostKeys:
             return HostKeys(tuple(asyncssh.read_private_key(path) for path in there))
         return HostKeys(tuple(_one(path, name, args) for path, name, args in kinds))
     except (OSError, asyncssh.KeyImportError) as exc:
-        raise SettingsError(f"host keys in {directory}: {exc}") from exc
+        raise SettingsError(f"ssh.host_key_dir: host keys in {directory}: {exc}") from exc
+
+
+def read(directory: Path) -> HostKeys:
+    """Read the host keys that are in `directory`, without making any.
+
+    Raises: SettingsError for a key that cannot be read.
+    """
+    paths = (directory / f"ssh_host_{kind}_key" for kind, _, _ in _KINDS)
+    try:
+        return HostKeys(tuple(asyncssh.read_private_key(path) for path in paths if path.exists()))
+    except (OSError, asyncssh.KeyImportError) as exc:
+        raise SettingsError(f"ssh.host_key_dir: host keys in {directory}: {exc}") from exc
 
 
 def _one(path: Path, algorithm: str, args: dict[str, int]) -> asyncssh.SSHKey:
     if not path.exists():
         key = asyncssh.generate_private_key(algorithm, comment="fairlead", **args)
-        _write_new(path, key.export_private_key("openssh"), 0o600)
+        create_once(path, key.export_private_key("openssh"))
     key = asyncssh.read_private_key(path)
     public = path.with_name(path.name + ".pub")
     if not public.exists():
-        _write_new(public, key.export_public_key("openssh"), 0o644)
+        create_once(public, key.export_public_key("openssh"), 0o644)
     return key
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that appears whole or not at all; an existing one stays."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()

@@ -1,6 +1,7 @@
 """Every sentence of ours that a person reads in a terminal, as pure functions of values."""
 
 import io
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import segno
@@ -122,6 +123,11 @@ def env_left_out(count: int, limits: ConnectionSettings, *, pty: bool) -> bytes:
     """Tell the person that the program lacks some of the variables that were sent."""
     most = f"{limits.max_env_variables} variables and {limits.max_env_bytes:,} bytes are taken"
     return _line(f"left out of the environment: {count}; at most {most}", pty=pty)
+
+
+def env_not_utf8(names: Sequence[str], *, pty: bool) -> bytes:
+    """Tell the user which variables an older shelld does not take."""
+    return _line(f"left out of the environment, since not UTF-8: {', '.join(names)}", pty=pty)
 
 
 def end_of(end: Exit) -> str:

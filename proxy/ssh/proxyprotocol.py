@@ -40,6 +40,11 @@ def may_be_header(start: bytes) -> bool:
     return b"PROXY "[: len(start)] == start[:6] or V2_SIGNATURE[: len(start)] == start[: len(V2_SIGNATURE)]
 
 
+def is_header(start: bytes) -> bool:
+    """Return whether these first bytes certainly begin a header."""
+    return start.startswith((b"PROXY ", V2_SIGNATURE))
+
+
 def parse(data: bytes, max_bytes: int) -> Header | None:
     """Read a header at the start of `data`; None while more is needed.
 

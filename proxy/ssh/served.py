@@ -11,6 +11,7 @@ from proxy.model import ConnId, Visit
 from proxy.sessions.live import LiveConnection
 from proxy.settings import ConnectionSettings, RelaySettings
 from proxy.ssh.asyncssh_ext.connection import ServerConnection
+from proxy.ssh.asyncssh_ext.variables import AcceptedNames
 from proxy.ssh.openings import Openings
 
 _listener_ids = itertools.count(1)
@@ -37,6 +38,7 @@ class Served:
     limits: ConnectionSettings
     relay: RelaySettings
     openings: Openings
+    accepted_names: AcceptedNames
     _has_logged_limit: bool = field(default=False, init=False)
 
     @property

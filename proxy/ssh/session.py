@@ -1,7 +1,7 @@
 """One session channel: its requests, the wait for the workspace, the program, the end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
 from contextlib import AsyncExitStack, suppress
 from typing import TypeVar, cast
 
@@ -25,16 +25,19 @@ from proxy.model import (
     Subsystem,
     WindowSize,
 )
+from proxy.octets import bytes_of, text_of
 from proxy.recording.recorder import Recorder
 from proxy.sessions.kinds import kind_of
 from proxy.sessions.live import LiveProgram
 from proxy.sessions.records import End, EndReason
 from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
+from proxy.ssh.asyncssh_ext.variables import AcceptedNames
 from proxy.ssh.forced import Forced, force
 from proxy.ssh.progress import Cancelled, Waiting
 from proxy.ssh.served import Served
 from proxy.ssh.sshagent import SshAgent
+from proxy.upstream import compat
 from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.streams import Program
 
@@ -89,17 +92,23 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._outbound.attach(self._chan)
 
     def env_requested(self, name: bytes, value: bytes) -> bool:
-        """Keep a variable; which ones a program sees is decided in the workspace (RFC 4254 §6.4)."""
+        """Keep a variable whose name the workspace takes, as far as is known (RFC 4254 §6.4)."""
+        if not self._served.accepted_names.take(name.decode(errors="replace")):
+            return False
         self._env_bytes += len(name) + len(value)
         is_full = len(self._env) >= self._limits.max_env_variables
         if is_full or self._env_bytes > self._limits.max_env_bytes:
             self._left_out += 1
             return False
         try:
-            self._env[name.decode()] = value.decode()
-        except UnicodeDecodeError:
+            self._env[name.decode()] = text_of(value)
+        except UnicodeDecodeError:  # no program may be given a variable of such a name
             return False
         return True
+
+    @property
+    def accepted_names(self) -> AcceptedNames:
+        return self._served.accepted_names
 
     def ssh_agent_requested(self) -> bool:
         """Note that this channel's program wants the client's ssh-agent."""
@@ -301,8 +310,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             program, recorder = running.program, running.recorder
             self._program, self._recorder = program, recorder
             self._ran = True
-            if self._left_out and not isinstance(self._kind, Subsystem):
-                await self._say(prompts.env_left_out(self._left_out, self._limits, pty=self._pty is not None))
+            await self._tell_what_env_lacks(running.link.features)
             carried: ProgramStream = program
             if recorder is not None:
                 carried = await self._look_on(recorder, program)
@@ -325,9 +333,19 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 recorder.end = prompts.end_of(end)
             return end
 
+    async def _tell_what_env_lacks(self, features: Set[str]) -> None:
+        """Say which variables the program was not given, unless it is a file transfer."""
+        if isinstance(self._kind, Subsystem):
+            return
+        pty = self._pty is not None
+        if self._left_out:
+            await self._say(prompts.env_left_out(self._left_out, self._limits, pty=pty))
+        if not_utf8 := compat.variables_left_out(features, self._env):
+            await self._say(prompts.env_not_utf8(not_utf8, pty=pty))
+
     def _check_length(self, command: str) -> None:
         """Refuse a command that no program could be given. Raises: Refused."""
-        size, most = len(command.encode()), self._limits.max_command_bytes
+        size, most = len(bytes_of(command)), self._limits.max_command_bytes
         if size > most:
             raise Refused(f"the command has {size:,} bytes, and at most {most:,} are taken")
 

@@ -7,7 +7,7 @@ checks first that the database still belongs to the installation for which it wa
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,22 +16,32 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from proxy.errors.stores import DatabaseMissing, StoreError
 from proxy.storage import migrate
-from proxy.storage.files import create_private
+from proxy.storage.files import create_once
 from proxy.storage.installation import read_id
 
+_FAILOVER_PAUSE_S = 0.1
+_FAILOVER_STATES = ("08", "53300", "57P")
+"""Prefixes of SQLSTATEs: connection exceptions, too many connections, shutdown and start of the server.
+
+Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
 _SORRY = "users cannot be looked up at the moment"
 
 
 class Database:
     """Connections to one database; every transaction is bounded by `query_timeout_s`."""
 
-    def __init__(self, url: str, *, query_timeout_s: float, create: bool = False) -> None:
+    def __init__(
+        self, url: str, *, query_timeout_s: float, failover_wait_s: float = 0, create: bool = False
+    ) -> None:
         """Take the URL of a database; with `create`, a missing SQLite file is created.
+
+        A connection that the server refuses is tried again for `failover_wait_s` seconds.
 
         Raises: StoreError when there cannot be such a database; DatabaseMissing for a missing file.
         """
@@ -44,11 +54,22 @@ class Database:
             **{"fairlead_begin": "BEGIN"} if is_sqlite else {"isolation_level": "REPEATABLE READ"}
         )
         self._query_timeout_s = query_timeout_s
+        self._failover_wait_s = 0.0 if is_sqlite else failover_wait_s
+        self.where = place_of(self._engine.url)
+        """The host and name of the database, or its file: without user and password."""
         self.installation = ""
         """The id of the installation that this database belongs to; empty until it was opened."""
 
     @classmethod
-    async def open(cls, url: str, *, query_timeout_s: float, upgrade: bool = False, served: str = "") -> Self:
+    async def open(
+        cls,
+        url: str,
+        *,
+        query_timeout_s: float,
+        failover_wait_s: float = 0,
+        upgrade: bool = False,
+        served: str = "",
+    ) -> Self:
         """Connect to an existing database; with `upgrade`, create it or bring its schema up to date first.
 
         `served` is the installation that the database must belong to; empty for any.
@@ -56,7 +77,7 @@ class Database:
         Raises: DatabaseMissing when there is none yet and `upgrade` does not create one; StoreError when it
             cannot be used, is of another installation, or has a schema that this release cannot use.
         """
-        database = cls(url, query_timeout_s=query_timeout_s, create=upgrade)
+        database = cls(url, query_timeout_s=query_timeout_s, failover_wait_s=failover_wait_s, create=upgrade)
         try:
             await database._enter(upgrade=upgrade, served=served)
         except BaseException:
@@ -93,7 +114,7 @@ class Database:
 
         A caller of an `unchecked` one reads the id itself, for `recognise`. Raises: StoreError.
         """
-        async with self._door(), self._engine.connect() as connection:
+        async with self._door() as limit, self._connected(self._engine, limit) as connection:
             if not unchecked:
                 await self._recognise(connection)
             yield connection
@@ -104,7 +125,7 @@ class Database:
 
         Raises: StoreError.
         """
-        async with self._door(), self._reader.connect() as connection:
+        async with self._door() as limit, self._connected(self._reader, limit) as connection:
             await self._recognise(connection)
             yield connection
 
@@ -114,7 +135,11 @@ class Database:
 
         Raises: StoreError.
         """
-        async with self._door(), self._writer.begin() as connection:
+        async with (
+            self._door() as limit,
+            self._connected(self._writer, limit) as connection,
+            connection.begin(),
+        ):
             await self._recognise(connection)
             yield connection
 
@@ -131,20 +156,67 @@ class Database:
             )
 
     @asynccontextmanager
-    async def _door(self) -> AsyncIterator[None]:
+    async def _door(self) -> AsyncIterator[asyncio.Timeout]:
         """Bound the block in time, and translate exceptions of the database."""
         try:
-            async with asyncio.timeout(self._query_timeout_s):
-                yield
+            async with asyncio.timeout(self._query_timeout_s) as limit:
+                yield limit
         except TimeoutError as exc:
             raise StoreError(
-                f"the database did not answer within {self._query_timeout_s:g} s",
+                f"the database {self.where} did not answer within {self._query_timeout_s:g} s "
+                "(identity.query_timeout_s)",
                 user_message=_SORRY,
             ) from exc
         except DBAPIError as exc:
-            raise StoreError(f"the database failed: {exc.orig}", user_message=_SORRY) from exc
+            raise StoreError(f"the database {self.where} failed: {exc.orig}", user_message=_SORRY) from exc
         except (SQLAlchemyError, OSError) as exc:
-            raise StoreError(f"the database failed: {exc}", user_message=_SORRY) from exc
+            raise StoreError(f"the database {self.where} failed: {exc}", user_message=_SORRY) from exc
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine, limit: asyncio.Timeout) -> AsyncIterator[AsyncConnection]:
+        """Open a connection, and wait for a server that is failing over; `limit` bounds each attempt anew.
+
+        Raises: what the driver raises once `failover_wait_s` is over.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._failover_wait_s
+        async with AsyncExitStack() as stack:
+            while True:
+                try:
+                    connection = await stack.enter_async_context(engine.connect())
+                    break
+                except (DBAPIError, OSError) as exc:
+                    if not _is_failover(exc) or loop.time() + _FAILOVER_PAUSE_S > until:
+                        raise
+                await asyncio.sleep(_FAILOVER_PAUSE_S)
+                limit.reschedule(loop.time() + self._query_timeout_s)
+            yield connection
+
+
+def _unusable(exc: Exception) -> str:
+    """Return the reason against an engine for a URL, without the URL: it may hold a password."""
+    if isinstance(exc, ArgumentError):
+        return "is not a URL such as postgresql://user:password@host/database"
+    if isinstance(exc, InvalidRequestError):
+        return "names a driver that is not asynchronous; use postgresql://… or sqlite+aiosqlite:///…"
+    return str(exc)
+
+
+def place_of(url: sa.URL) -> str:
+    """Return the place of a database for an operator: host, port and name, or a file."""
+    if url.get_backend_name() == "sqlite":
+        return url.database or ":memory:"
+    host = url.host or url.query.get("host", "")
+    where = f"{host if isinstance(host, str) else ','.join(host)}{f':{url.port}' if url.port else ''}"
+    return f"{where or 'localhost'}/{url.database or ''}"
+
+
+def _is_failover(exc: Exception) -> bool:
+    """Return whether a failure to connect may end by itself within seconds."""
+    if isinstance(exc, DBAPIError):
+        state = getattr(exc.orig, "sqlstate", None) or ""
+        return exc.connection_invalidated or state.startswith(_FAILOVER_STATES)
+    return True
 
 
 class _SqliteConnection(sqlite3.Connection):
@@ -169,10 +241,11 @@ def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
         engine = create_async_engine(parsed, connect_args=options, hide_parameters=True)
     except ModuleNotFoundError as exc:
         raise StoreError(
-            f"the database cannot be used: {exc.name} is not installed; PostgreSQL needs fairlead[postgres]"
+            f"identity.database_url: its driver needs {exc.name}, which is not installed; PostgreSQL is "
+            "postgresql://… and needs fairlead[postgres]"
         ) from exc
     except (SQLAlchemyError, ImportError) as exc:
-        raise StoreError(f"the database cannot be used: {exc}") from exc
+        raise StoreError(f"identity.database_url: {_unusable(exc)}") from exc
     if parsed.database and parsed.database != ":memory:":
         file = Path(parsed.database)
         if create:
@@ -191,7 +264,7 @@ def _make_private(file: Path) -> None:
     """
     try:
         if not file.exists():
-            create_private(file, _empty_database())
+            create_once(file, _empty_database())
     except (OSError, sqlite3.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise StoreError(f"the database {file} cannot be made: {reason}") from exc

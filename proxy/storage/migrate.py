@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from proxy.errors.stores import DatabaseMissing, StoreError
+from proxy.errors.stores import DatabaseMissing, SchemaOutdated, StoreError
 from proxy.storage.installation import installation
 
 HEAD = "0006"
@@ -41,7 +41,7 @@ def require_usable(connection: Connection) -> None:
             "the database is empty: `fairlead database upgrade`, or a proxy that starts, makes its tables"
         )
     if found < HEAD:
-        raise StoreError(
+        raise SchemaOutdated(
             f"the database has schema {found} and this release needs {HEAD}: start a proxy of this release, "
             "or run `fairlead database upgrade`; proxies of the older release go on with it"
         )

@@ -1,7 +1,10 @@
 """Certificates by cert-manager: requests to it, and the files that it mounted for this proxy."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
 
 from proxy.errors.upstream import TrustError
 from proxy.model import TlsMaterial
@@ -79,6 +82,18 @@ class MountedIdentity:
             if self._material is None:
                 raise TrustError(f"{exc.filename}: {exc.strerror}") from exc
         return self._material
+
+    def valid_until(self) -> datetime:
+        """Return the end of the certificate. Raises: TrustError when it cannot be read, or has ended."""
+        roots, file, key = self._files
+        del roots, key
+        try:
+            certificate = x509.load_pem_x509_certificate(self.material().certificate)
+        except ValueError:
+            raise TrustError(f"{file}: not a certificate in PEM") from None
+        if (until := certificate.not_valid_after_utc) <= datetime.now(UTC):
+            raise TrustError(f"{file}: expired on {until:%Y-%m-%d %H:%M} UTC")
+        return until
 
 
 def _mark(file: Path) -> tuple[int, int, int]:

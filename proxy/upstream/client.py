@@ -17,7 +17,7 @@ from proxy import model
 from proxy.aio import TaskOwner
 from proxy.errors.upstream import Draining, Incompatible, TrustError, UpstreamError
 from proxy.settings import UpstreamSettings
-from proxy.upstream import frames
+from proxy.upstream import compat, frames
 from proxy.upstream.credentials import Credentials
 from proxy.upstream.frame_codec import decoder, encode
 from proxy.upstream.frames import Output
@@ -91,6 +91,7 @@ class Link:
 
     async def run(self, spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> Program:
         """Start a program. Raises: ProgramNotStarted, Unreachable, UpstreamLost."""
+        spec = compat.program_for(self.features, spec)
         call = self._run(metadata=self._signed(visit.account))
         program = Program(call, self.features)
         with self._marking(program):
@@ -101,6 +102,7 @@ class Link:
         self, target: model.Target, account: str, reserved: model.Reserved = NOTHING
     ) -> Connection:
         """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        compat.check_path(self.features, target)
         connection = Connection(self._dial(metadata=self._signed(account)))
         with self._marking(connection):
             await connection.open(frames.target(target, account, reserved), self._settings.rpc_timeout_s)
@@ -110,6 +112,7 @@ class Link:
         self, bind: model.Bind, listener_id: str, account: str, reserved: model.Reserved = NOTHING
     ) -> Listener:
         """Listen inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
+        compat.check_path(self.features, bind)
         request = frames.bind(bind, listener_id, account, reserved)
         listener = Listener(self._stub.Listen(request, metadata=self._signed(account)))
         with self._marking(listener):

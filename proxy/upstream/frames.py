@@ -6,8 +6,9 @@ from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
 from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind
 from proxy.errors.upstream import UpstreamLost
+from proxy.octets import bytes_of
 
-VERSION = pb.Version(major=1, minor=3)
+VERSION = pb.Version(major=1, minor=4)
 
 _MAX_NOTICE = 1_000
 
@@ -87,10 +88,10 @@ def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.Ru
     """Say what to run; the first frame of a Run."""
     peer = visit.principal.client
     message = pb.Start(
-        env=dict(spec.env),
+        env={name: bytes_of(value) for name, value in spec.env.items()},
         account=visit.account,
         ssh_agent=spec.ssh_agent,
-        original_command=spec.original_command,
+        original_command=bytes_of(spec.original_command),
         user_rc=spec.user_rc,
         program_id=program_id,
         client=pb.Client(
@@ -101,9 +102,9 @@ def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.Ru
         case model.Shell():
             message.shell.SetInParent()
         case model.Exec(command):
-            message.exec = command
+            message.exec = bytes_of(command)
         case model.Subsystem(name):
-            message.subsystem = name
+            message.subsystem = bytes_of(name)
     if spec.pty is not None:
         message.pty.CopyFrom(
             pb.Pty(term=spec.pty.term, window=window_size(spec.pty.window), modes=dict(spec.pty.modes))
@@ -129,7 +130,7 @@ def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.Co
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
         case model.UnixTarget(path):
-            message.unix_path = path
+            message.unix_path = bytes_of(path)
     return pb.ConnectionInput(dial=message)
 
 
@@ -140,7 +141,7 @@ def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Rese
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
         case model.UnixTarget(path):
-            message.unix_path = path
+            message.unix_path = bytes_of(path)
         case model.SshAgentBind(file_name):
             message.ssh_agent = file_name
     return message

@@ -17,6 +17,7 @@ from shelld.forwards import rules
 from shelld.forwards.reserved import Reserved
 from shelld.launch.account import Account
 from shelld.launch.launch import Launcher, LaunchError
+from shelld.octets import bytes_of
 from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
 
 _STAGGER_S = 0.25
@@ -115,7 +116,7 @@ def check_path(path: str) -> None:
     """
     if not path.startswith("/") or "\0" in path:
         raise OpenError(OpenCode.INVALID, "a socket path must be absolute")
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+    if len(bytes_of(path)) > MAX_SOCKET_PATH_BYTES:
         raise OpenError(OpenCode.INVALID, f"a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
 
 
@@ -134,7 +135,7 @@ def _connect_at_once(path: str) -> socket.socket | None:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made.setblocking(False)
-        made.connect(path)
+        made.connect(bytes_of(path))
     except BlockingIOError:
         made.close()
         return None

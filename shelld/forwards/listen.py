@@ -22,6 +22,7 @@ from shelld.launch.account import Account
 from shelld.launch.fds import readable
 from shelld.launch.launch import Launcher
 from shelld.log import Log
+from shelld.octets import bytes_of
 from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
 from shelld.temp_dirs import PrivateDirectories
 
@@ -227,7 +228,7 @@ class Listeners:
     async def _unlink(self, listener: Listener) -> None:
         try:
             if listener.ssh_agent or listener.account.ids is None:
-                os.unlink(listener.path)
+                os.unlink(bytes_of(listener.path))
             else:
                 await self._launcher.unlink(listener.path, listener.account.ids)
         except OSError as error:
@@ -276,7 +277,7 @@ def bind_private(path: str) -> socket.socket:
     made.setblocking(False)
     before = os.umask(0o177)
     try:
-        made.bind(path)
+        made.bind(bytes_of(path))
         made.listen(_BACKLOG)
     except OSError:
         made.close()

@@ -32,6 +32,8 @@ import termios
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from shelld.octets import bytes_of
+
 LENGTH = struct.Struct(">I")
 MAX_FDS = 4
 _UMASK = 0o022
@@ -213,11 +215,17 @@ def _exec(job: dict[str, Any], report: socket.socket) -> None:
         os.closerange(3, 65536)
         _run_user_rc(job)
     try:
-        os.execve(job["path"], job["argv"], job["env"])  # noqa: S606 - the purpose of this process
+        os.execve(job["path"], *_words(job["argv"], job))  # noqa: S606 - the purpose of this process
     except OSError as error:
         if report.fileno() == -1:  # as with sshd: no other process would report it
             os.write(2, f"{job['path']}: {error.strerror}\n".encode(errors="replace"))
         raise
+
+
+def _words(argv: list[str], job: dict[str, Any]) -> tuple[list[bytes], dict[bytes, bytes]]:
+    """Return argv and the job's environment as execve(2) takes them, independent of the locale."""
+    env = {bytes_of(name): bytes_of(value) for name, value in job["env"].items()}
+    return [bytes_of(word) for word in argv], env
 
 
 def _run_user_rc(job: dict[str, Any]) -> None:
@@ -230,7 +238,7 @@ def _run_user_rc(job: dict[str, Any]) -> None:
         try:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             argv = [os.path.basename(job["rc_shell"]), "-c", f'/bin/sh "$HOME/{_USER_RC}"']
-            os.execve(job["rc_shell"], argv, job["env"])  # noqa: S606 - the user's own file, as the user
+            os.execve(job["rc_shell"], *_words(argv, job))  # noqa: S606 - the user's own file, as the user
         finally:
             os._exit(127)
     os.waitpid(pid, 0)
@@ -241,7 +249,7 @@ def _connect(job: dict[str, Any], report: socket.socket) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         # SO_SNDTIMEO bounds the wait for a full backlog; a non-blocking connect would fail at once.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(job["timeout_s"]))
-        made.connect(job["path"])
+        made.connect(bytes_of(job["path"]))
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(0.0))
         socket.send_fds(report, [json.dumps({"done": True}).encode()], [made.fileno()])
 
@@ -254,13 +262,13 @@ def _bind(job: dict[str, Any], report: socket.socket) -> None:
     """Bind and listen on a Unix path that belongs to the account alone, from its creation on."""
     os.umask(0o177)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
-        made.bind(job["path"])
+        made.bind(bytes_of(job["path"]))
         made.listen(job["backlog"])
         socket.send_fds(report, [json.dumps({"done": True}).encode()], [made.fileno()])
 
 
 def _unlink(job: dict[str, Any], report: socket.socket) -> None:
-    os.unlink(job["path"])
+    os.unlink(bytes_of(job["path"]))
     _tell(report, done=True)
 
 

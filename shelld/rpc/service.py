@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
-from shelld import __version__
+from shelld import __version__, octets
 from shelld.activity import Activity
 from shelld.errors import (
     CallGone,
@@ -46,8 +46,11 @@ _log = Log("shelld.rpc.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=3)
-FEATURES = ("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent", "announce", "drain", "stdout-close")
+VERSION = pb.Version(major=1, minor=4)
+FEATURES = (
+    *("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent"),
+    *("announce", "drain", "stdout-close", "bytes"),
+)
 MAX_ANNOUNCEMENT = 1000
 """Characters of an announcement."""
 
@@ -150,7 +153,7 @@ class Service:
         frames = wire.Frames(context)
         try:
             with self.registry.connection() as keepalives, await open_() as connection:
-                connected = pb.Connected(local_address=address_text(connection))
+                connected = pb.Connected(local_address=octets.shown(address_text(connection)))
                 await frames.send(pb.ConnectionOutput(connected=connected))
                 receive = self._receiver(context, wire.connection_input, keepalives.carried)
                 await relay(connection, receive, wire.ConnectionFrames(frames, keepalives.carried))
@@ -167,7 +170,7 @@ class Service:
         try:
             with self.registry.listener():
                 async with self._listener(wire.well_formed(request), caller) as listener:
-                    bound = pb.Bound(address=listener.address, port=listener.port)
+                    bound = pb.Bound(address=octets.shown(listener.address), port=listener.port)
                     await frames.send(pb.ListenOutput(bound=bound))
                     while True:
                         await frames.send(wire.accepted(await listener.arrivals.get()))
@@ -182,7 +185,8 @@ class Service:
                 return self.listeners.tcp(request.listener_id, request.tcp.host, request.tcp.port, account)
             case "unix_path":
                 reserved = wire.reserved(request.reserved)
-                return self.listeners.unix(request.listener_id, request.unix_path, account, reserved)
+                path = octets.text_of(request.unix_path)
+                return self.listeners.unix(request.listener_id, path, account, reserved)
             case "ssh_agent":
                 return self.listeners.ssh_agent(request.listener_id, request.ssh_agent, account)
         raise OpenError(OpenCode.INVALID, "the request names nothing to listen on")
@@ -375,20 +379,35 @@ class Server:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Read certificates now and again for each connection, because they are renewed while shelld runs."""
+    """Read certificates now and again for each connection, because they are renewed while shelld runs.
 
-    def read() -> grpc.ServerCertificateConfiguration:
-        pair = (tls.key.read_bytes(), tls.cert.read_bytes())
-        return grpc.ssl_server_certificate_configuration([pair], root_certificates=tls.client_ca.read_bytes())
+    gRPC gets a configuration only when the files changed: it replaces its TLS context without regard to
+    handshakes that begin on other threads, and the process aborts when one of them uses the old context.
+    """
+
+    def read() -> tuple[bytes, bytes, bytes]:
+        return tls.key.read_bytes(), tls.cert.read_bytes(), tls.client_ca.read_bytes()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        key, cert, client_ca = latest
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=client_ca)
 
     latest = read()
 
-    def read_again() -> grpc.ServerCertificateConfiguration:
+    def read_again() -> grpc.ServerCertificateConfiguration | None:
         nonlocal latest
         try:
-            latest = read()
+            found = read()
         except OSError as error:
             _log.warning("certificates not read again", reason=error.strerror)
-        return latest
+            return None
+        if found == latest:
+            return None
+        latest = found
+        return configuration()
 
-    return grpc.dynamic_ssl_server_credentials(latest, read_again, require_client_authentication=True)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        read_again,  # type: ignore[arg-type]  # the stubs leave out None, which means no change
+        require_client_authentication=True,
+    )

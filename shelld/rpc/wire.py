@@ -22,6 +22,7 @@ from shelld.forwards.listen import Arrival
 from shelld.forwards.relay import Received
 from shelld.forwards.reserved import Reserved
 from shelld.launch.fds import MAX_FRAME_BYTES
+from shelld.octets import shown, text_of
 from shelld.programs.command import ProgramSpec
 from shelld.programs.program import BreakRequest, Ended, Eof, Input, SignalRequest, StdoutClose
 from shelld.programs.pty import PtySpec, WindowSize
@@ -138,13 +139,13 @@ def exit_frame(ended: Ended) -> bytes:
 
 def start_failed(error: StartError) -> bytes:
     """Encode the reason for a program that did not start."""
-    failed = pb.StartFailed(code=pb.StartFailed.Code.Value(error.code.value), reason=error.reason)
+    failed = pb.StartFailed(code=pb.StartFailed.Code.Value(error.code.value), reason=shown(error.reason))
     return pb.RunOutput(start_failed=failed).SerializeToString()
 
 
 def open_failed(error: OpenError) -> pb.OpenFailed:
     """Encode the reason for a missing connection or listener."""
-    return pb.OpenFailed(code=pb.OpenFailed.Code.Value(error.code.value), reason=error.reason)
+    return pb.OpenFailed(code=pb.OpenFailed.Code.Value(error.code.value), reason=shown(error.reason))
 
 
 def program_spec(frame: object) -> ProgramSpec:
@@ -166,12 +167,12 @@ def program_spec(frame: object) -> ProgramSpec:
         client = (peer.host, peer.port, peer.server_host, peer.server_port)
     return ProgramSpec(
         kind=kind,
-        text="" if kind == "shell" else getattr(start, kind),
-        env=dict(start.env),
+        text="" if kind == "shell" else text_of(getattr(start, kind)),
+        env={name: text_of(value) for name, value in start.env.items()},
         pty=pty,
         account=start.account,
         ssh_agent=start.ssh_agent,
-        original_command=start.original_command,
+        original_command=text_of(start.original_command),
         user_rc=start.user_rc,
         client=client,
         program_id=start.program_id,
@@ -206,7 +207,7 @@ def target(frame: object) -> Target:
     if kind == "tcp":
         return Target("", dial.tcp.host, dial.tcp.port, dial.account, reserved(dial.reserved))
     if kind == "unix_path" and dial.unix_path:
-        return Target(dial.unix_path, "", 0, dial.account, reserved(dial.reserved))
+        return Target(text_of(dial.unix_path), "", 0, dial.account, reserved(dial.reserved))
     raise OpenError(OpenCode.INVALID, "the dial frame names no target")
 
 

@@ -229,10 +229,18 @@ async def start(served: Shelld, command: str | None = None, **start: Any) -> Run
         start["exec"] = command
     elif "subsystem" not in start:
         start["shell"] = pb.Shell()
-    await running.send(start=pb.Start(**start))
+    await running.send(start=pb.Start(**_as_bytes(start)))
     first = await running.next()
     assert first is not None
     return running
+
+
+def _as_bytes(fields: Any) -> Any:
+    """Return fields of a Start with text in place of bytes encoded."""
+    texts = {"exec", "subsystem", "original_command"} & fields.keys()
+    encoded = {name: os.fsencode(fields[name]) for name in texts}
+    env = {name: os.fsencode(value) for name, value in fields.get("env", {}).items()}
+    return {**fields, **encoded, "env": env}
 
 
 async def feed(running: Running, stdin: bytes) -> None:
@@ -319,7 +327,7 @@ def first_frame(method: str) -> Any:
     """What a caller of each method would say first; none of it changes anything."""
     return {
         "Handshake": pb.HandshakeRequest(version=pb.Version(major=1)),
-        "Run": pb.RunInput(start=pb.Start(exec="true")),
+        "Run": pb.RunInput(start=pb.Start(exec=b"true")),
         "Dial": pb.ConnectionInput(dial=tcp("127.0.0.1", 1)),
         "Listen": pb.ListenRequest(),
         "Accept": pb.ConnectionInput(accept="none"),

@@ -7,9 +7,18 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import structlog.testing
 
 from proxy.errors import SettingsError
-from proxy.errors.login import ApprovalDenied, CodeExpired, KeyNotConfirmed, KeyNotListed, OtherAccount
+from proxy.errors.login import (
+    ApprovalDenied,
+    CodeExpired,
+    KeyNotConfirmed,
+    KeyNotListed,
+    OnboardingRefused,
+    OtherAccount,
+    Waitlisted,
+)
 from proxy.http.client import Request
 from proxy.http.clock import REAL
 from proxy.http.secret import Secret
@@ -383,6 +392,62 @@ async def test_a_person_confirms_a_key(confirming: House, browser: Browser) -> N
     assert (await browser.get(pending.shown.verification_uri)).status == 404
     with pytest.raises(KeyNotConfirmed):
         await pending.try_key(MALLORY.blob)
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "title", "sentence"),
+    [
+        ("refuse", OnboardingRefused, "You are not let in", "This account may not log in here."),
+        (
+            "waitlist",
+            Waitlisted,
+            "On the waiting list",
+            "Your request is on the waiting list; an operator has to approve it.",
+        ),
+    ],
+)
+async def test_the_confirm_page_says_that_a_user_is_refused_or_waits(
+    browser: Browser, action: str, kind: type[Exception], title: str, sentence: str
+) -> None:
+    rule = {"name": "outsiders", "action": action, "groups": ["wonderland"]}
+    rules = {"rules": [rule], "otherwise": "allow"}
+    house = await open_house(dev={"approval": "confirm"}, onboarding=rules)
+    try:
+        pending = await house.begin()
+        waiting = asyncio.ensure_future(pending.outcome())
+        with structlog.testing.capture_logs() as logs:
+            page = await browser.submit(await to_confirm(browser, pending), "confirm")
+            with pytest.raises(kind):
+                await waiting
+    finally:
+        await house.door.close()
+    assert f"<h1>{title}</h1>" in page.html
+    assert f"Your key is confirmed, but: {sentence}" in page.text
+    (ended,) = [entry for entry in logs if entry["event"] == "onboarding ended"]
+    assert ended["reason"].endswith(
+        "rule 'outsiders'; it came with groups: wonderland; domain of its address: none"
+    )
+
+
+async def test_the_confirm_page_does_not_wait_for_ever_for_a_decision(browser: Browser) -> None:
+    confirm = {"outcome_wait_s": 0.05}
+    house = await open_house(dev={"approval": "confirm"}, confirm=confirm)
+    decided = asyncio.Event()
+
+    async def register(*_: object) -> None:
+        await decided.wait()
+
+    house.records.register = register  # type: ignore[method-assign]
+    try:
+        pending = await house.begin()
+        waiting = asyncio.ensure_future(pending.outcome())
+        page = await browser.submit(await to_confirm(browser, pending), "confirm")
+        assert "it says whether you are let in" in page.text
+        assert not waiting.done()
+        decided.set()
+        await waiting
+    finally:
+        await house.door.close()
 
 
 async def test_denied_on_the_confirm_page(confirming: House, browser: Browser) -> None:

@@ -520,8 +520,8 @@ async def test_window_is_given_back_as_the_program_reads(served: Shelld) -> None
         pb.RunInput(stdin=b"too early"),
         pb.RunInput(),
         pb.RunInput(start=pb.Start()),
-        pb.RunInput(start=pb.Start(exec="true\0false")),
-        pb.RunInput(start=pb.Start(exec="true", ssh_agent="no-such-listener")),
+        pb.RunInput(start=pb.Start(exec=b"true\0false")),
+        pb.RunInput(start=pb.Start(exec=b"true", ssh_agent="no-such-listener")),
     ],
 )
 async def test_bad_first_frame(served: Shelld, first: pb.RunInput) -> None:
@@ -533,7 +533,7 @@ async def test_bad_first_frame(served: Shelld, first: pb.RunInput) -> None:
 @pytest.mark.parametrize(
     "frames",
     [
-        [pb.RunInput(start=pb.Start(exec="true"))],
+        [pb.RunInput(start=pb.Start(exec=b"true"))],
         [pb.RunInput(stdin_eof=pb.Eof()), pb.RunInput(stdin=b"late")],
         [pb.RunInput()],
         [pb.RunInput(stdin=b"x" * (MIB + 1))],

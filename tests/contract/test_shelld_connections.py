@@ -233,7 +233,7 @@ async def test_dial_failures_have_their_codes(served: Shelld, tmp_path: Path) ->
         ("relative", "INVALID"),
         ("/" + "x" * 200, "INVALID"),
     ):
-        assert (await refused(served.stub.Dial(), dial=pb.Target(unix_path=path)))[0] == expected
+        assert (await refused(served.stub.Dial(), dial=pb.Target(unix_path=path.encode())))[0] == expected
 
 
 async def test_frame_after_eof_ends_this_connection_alone(served: Shelld) -> None:
@@ -261,7 +261,7 @@ async def test_rules_judge_the_address_that_is_connected_to() -> None:
         )
         assert (code, "not permitted" in reason) == ("PROHIBITED", True)
         assert (await refused(served.stub.Dial(), dial=tcp("127.0.0.2", port)))[0] == "PROHIBITED"
-        code, _ = await refused(served.stub.Dial(), dial=pb.Target(unix_path="/run/docker.sock"))
+        code, _ = await refused(served.stub.Dial(), dial=pb.Target(unix_path=b"/run/docker.sock"))
         assert code == "PROHIBITED"
 
 
@@ -274,7 +274,7 @@ async def test_connection_limit() -> None:
 
 async def test_dial_of_a_unix_path(served: Shelld, short_dir: Path) -> None:
     server = await asyncio.start_unix_server(echo, short_dir / "s")
-    link = await Connection.open(served.stub.Dial(), dial=pb.Target(unix_path=str(short_dir / "s")))
+    link = await Connection.open(served.stub.Dial(), dial=pb.Target(unix_path=bytes(short_dir / "s")))
     await link.send(b"over a path")
     await link.eof()
     assert await link.end() == ["eof"]
@@ -296,16 +296,16 @@ async def test_unix_paths_are_dialled_and_bound_as_the_account(short_dir: Path) 
     short_dir.chmod(0o711)
     server = await asyncio.start_unix_server(who, short_dir / "s")
     async with shelld(account=nobody) as served:
-        code, _ = await refused(served.stub.Dial(), dial=pb.Target(unix_path=str(short_dir / "s")))
+        code, _ = await refused(served.stub.Dial(), dial=pb.Target(unix_path=bytes(short_dir / "s")))
         assert code == "PERMISSION"
         (short_dir / "s").chmod(0o666)
-        link = await Connection.open(served.stub.Dial(), dial=pb.Target(unix_path=str(short_dir / "s")))
+        link = await Connection.open(served.stub.Dial(), dial=pb.Target(unix_path=bytes(short_dir / "s")))
         assert await seen == 65534
         link.call.cancel()
 
-        refusal = served.stub.Listen(pb.ListenRequest(unix_path=str(short_dir / "new"), listener_id="l1"))
+        refusal = served.stub.Listen(pb.ListenRequest(unix_path=bytes(short_dir / "new"), listener_id="l1"))
         assert (await refusal.read()).failed.code == pb.OpenFailed.PERMISSION
-        async with _listening(served, unix_path=str(served.home / "mine"), listener_id="l2"):
+        async with _listening(served, unix_path=bytes(served.home / "mine"), listener_id="l2"):
             found = (served.home / "mine").stat()
             assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (65534, 0o600)
         await wait_for(lambda: not (served.home / "mine").exists(), what="removal of the socket")
@@ -379,9 +379,10 @@ async def test_listen_refusals(served: Shelld, short_dir: Path) -> None:
         assert await _listen_fails(served, tcp=pb.TcpAddress(port=0), listener_id="r1") == "INVALID"
     (short_dir / "taken").touch()
     assert (
-        await _listen_fails(served, unix_path=str(short_dir / "taken"), listener_id="r3") == "ADDRESS_IN_USE"
+        await _listen_fails(served, unix_path=bytes(short_dir / "taken"), listener_id="r3")
+        == "ADDRESS_IN_USE"
     )
-    assert await _listen_fails(served, unix_path="/no/such/dir/s", listener_id="r3") == "NOT_FOUND"
+    assert await _listen_fails(served, unix_path=b"/no/such/dir/s", listener_id="r3") == "NOT_FOUND"
     assert await _listen_fails(served, listener_id="r3") == "INVALID"
     assert await _listen_fails(served, tcp=pb.TcpAddress(port=0)) == "INVALID"
     assert await _listen_fails(served, ssh_agent="../evil", listener_id="r3") == "INVALID"
@@ -395,7 +396,7 @@ async def test_listen_denied_by_rule() -> None:
         assert await _listen_fails(served, tcp=pb.TcpAddress(port=0), listener_id="d1") == "RESOURCES"
     async with shelld(forward={"listen_tcp": [], "listen_unix": ["/allowed/*"]}) as served:
         assert await _listen_fails(served, tcp=pb.TcpAddress(port=0), listener_id="d1") == "PROHIBITED"
-        assert await _listen_fails(served, unix_path="/allowed/../tmp/x", listener_id="d1") == "PROHIBITED"
+        assert await _listen_fails(served, unix_path=b"/allowed/../tmp/x", listener_id="d1") == "PROHIBITED"
 
 
 async def test_unclaimed_connection_is_closed(served: Shelld) -> None:

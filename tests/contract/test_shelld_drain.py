@@ -44,7 +44,7 @@ async def end(running: Running) -> None:
 
 async def test_handshake_tells_of_both(served: Shelld) -> None:
     reply = await served.stub.Handshake(pb.HandshakeRequest(version=pb.Version(major=1, minor=1)))
-    assert (reply.version.major, reply.version.minor) == (1, 3)
+    assert (reply.version.major, reply.version.minor) == (1, 4)
     assert {"announce", "drain"} <= set(reply.features)
 
 
@@ -115,7 +115,7 @@ async def test_a_drain_refuses_every_kind_of_work_and_says_so(served: Shelld) ->
     assert reply.draining
     assert await notice(running) == "goodbye"
     for call, first in [
-        (served.stub.Run(), pb.RunInput(start=pb.Start(exec="true"))),
+        (served.stub.Run(), pb.RunInput(start=pb.Start(exec=b"true"))),
         (served.stub.Dial(), pb.ConnectionInput(dial=tcp("127.0.0.1", 1))),
         (served.stub.Accept(), pb.ConnectionInput(accept="x")),
     ]:

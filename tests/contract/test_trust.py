@@ -324,7 +324,7 @@ async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(
         listening = stub.Listen(request, metadata=good(keeper, "daemon"))
         assert (await listening.read()).WhichOneof("frame") == "bound"
         program = stub.Run(metadata=good(keeper))
-        await program.write(pb.RunInput(start=pb.Start(exec="true", ssh_agent="a1")))
+        await program.write(pb.RunInput(start=pb.Start(exec=b"true", ssh_agent="a1")))
         assert (await program.read()).start_failed.code == pb.StartFailed.INVALID
         await program.done_writing()
         listening.cancel()
@@ -449,6 +449,18 @@ async def test_noise_hurts_nobody(ws1: Workspace, keeper: TrustManager) -> None:
         assert await every_call(stub, good(keeper)) == {grpc.StatusCode.OK}
     for connection in idle:
         connection.close()
+
+
+async def test_thousands_of_connections_at_once_do_not_end_the_workspace(
+    ws1: Workspace, keeper: TrustManager
+) -> None:
+    """Each begins a handshake on one of gRPC's threads, and each reads the certificates again."""
+    for _ in range(50):
+        connections = [socket.create_connection(("127.0.0.1", ws1.port)) for _ in range(100)]
+        for connection in connections:
+            connection.close()
+    async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
+        assert await every_call(stub, good(keeper)) == {grpc.StatusCode.OK}
 
 
 def test_the_list_of_calls_is_whole() -> None:

@@ -61,7 +61,7 @@ def _cold(proxy: ClusterFairlead, cluster: Cluster) -> dict[str, object]:
     name = workspace("alice+dev")
     _run_true(proxy)
     for _ in range(COLD):
-        stops.append(_timed(lambda: proxy.cli.main("workspace", "stop", name)))
+        stops.append(_timed(lambda: proxy.cli("workspace", "stop", name)))
         ready = _Ready(cluster, f"{name}-0")
         begun = time.monotonic()
         with Terminal(proxy.command("ssh", "-tt", "fl")) as person:

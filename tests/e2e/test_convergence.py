@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.cluster import Cluster, ClusterFairlead, until, workspace
+from tests.e2e.cluster import PATIENCE_S, Cluster, ClusterFairlead, until, workspace
 from tests.e2e.conftest import MakeProxy
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]  # images may have to be built first
 
 CLIENTS = 20
+NOWHERE = "name: nowhere\nnode: {selector: {example.com/no-node-has: this}}\n"
+"""Of a workspace that goes on starting until `kubernetes.patience_s` is over."""
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,11 @@ def storage_class(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def fairlead(proxies: MakeProxy, storage_class: str) -> ClusterFairlead:
-    proxy = proxies()
+    proxy = proxies(kubernetes={"patience_s": PATIENCE_S})
     home = f"storages: {{home: {{kind: home, size: 1Gi, storage_class: {storage_class}}}}}\n"
-    for name in ("dev", "race", "kill", "purge", "restart", "api"):
+    for name in ("dev", "race", "kill", "purge"):
         (proxy.home / "blueprints" / f"{name}.yaml").write_text(home)
+    (proxy.home / "blueprints" / "nowhere.yaml").write_text(NOWHERE)
     return proxy
 
 
@@ -109,9 +112,9 @@ def test_a_proxy_that_is_killed_while_it_starts_a_workspace_leaves_it_to_the_oth
 
 
 def test_stopping_while_it_starts_says_so(fairlead: ClusterFairlead, cluster: Cluster) -> None:
-    options = ("-l", "alice+restart")
+    options = ("-l", "alice+nowhere")
     client = subprocess.Popen([*fairlead.command("ssh", *options), "fl", "true"], stderr=subprocess.PIPE)
-    name = workspace("alice+restart")
+    name = workspace("alice+nowhere")
     until("the workspace is begun", lambda: name in {one.metadata.name for one in cluster.stateful_sets()})
     fairlead.cli("workspace", "stop", name)
     _, said = client.communicate(timeout=60)

@@ -158,11 +158,11 @@ def _do_everything(proxy: ClusterFairlead, used: set[Right]) -> None:
     name = workspace("alice+dev")
     assert proxy.ssh("true", timeout_s=120).returncode == 0
     until("a pod that failed some seconds ago is taken away", fails)
-    assert "serving" in proxy.cli.main("workspace", "logs", name)
-    assert json.loads(proxy.cli.main("workspace", "events", name, "--json"))
-    assert len(json.loads(proxy.cli.main("workspace", "list", "--json"))) == 2
-    proxy.cli.main("trust", "rotate")
-    proxy.cli.main("workspace", "stop", name)
-    proxy.cli.main("workspace", "start", name)
-    proxy.cli.main("workspace", "give", name, "alice")
-    proxy.cli.main("workspace", "delete", "--purge", name)
+    assert "serving" in proxy.cli("workspace", "logs", name)
+    assert json.loads(proxy.cli("workspace", "events", name, "--json"))
+    assert len(json.loads(proxy.cli("workspace", "list", "--json"))) == 2
+    proxy.cli("trust", "rotate")
+    proxy.cli("workspace", "stop", name)
+    proxy.cli("workspace", "start", name)
+    proxy.cli("workspace", "give", name, "alice")
+    proxy.cli("workspace", "delete", "--purge", name)

@@ -21,7 +21,7 @@ async def main(address: str, directory: Path) -> int:
     options = [("grpc.ssl_target_name_override", SERVER_NAME)]
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         call = ShelldStub(channel).Run()
-        await call.write(pb.RunInput(start=pb.Start(subsystem="sftp")))
+        await call.write(pb.RunInput(start=pb.Start(subsystem=b"sftp")))
         feeding = asyncio.ensure_future(feed(call))
         status = 255
         while (frame := await call.read()) is not grpc.aio.EOF:

@@ -17,6 +17,7 @@ from asyncssh.packet import SSHPacketHandler
 
 from proxy.__main__ import main
 from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
+from proxy.ssh.asyncssh_ext.tolerance import TolerantChannel, TolerantConnection
 from proxy.ssh.listener import Listener
 
 
@@ -66,9 +67,16 @@ def count(counts: Counts) -> None:
 
         setattr(owner, method, counting)
 
-    wrapped(
-        SSHPacketHandler, "process_packet", lambda it, _: counts.received(getattr(it, "_conn", None) or it)
-    )
+    def received(handler: Any, _: object) -> None:
+        counts.received(getattr(handler, "_conn", None) or handler)
+
+    def received_by_asyncssh(handler: Any, _: object) -> None:
+        if not isinstance(handler, TolerantConnection | TolerantChannel):  # counted already
+            received(handler, _)
+
+    wrapped(TolerantConnection, "process_packet", received)
+    wrapped(TolerantChannel, "process_packet", received)
+    wrapped(SSHPacketHandler, "process_packet", received_by_asyncssh)
     wrapped(BulkConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None)
     wrapped(BulkConnection, "send_channel_data", lambda it, _: counts.sent(it))
     plain_open = Listener.open

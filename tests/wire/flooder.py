@@ -28,6 +28,8 @@ class Flooder(asyncssh.SSHClientConnection):
 
     data_bytes: int
     """Of the channels, received so far."""
+    packets: int
+    """Received so far, each a sign of life: 20,000 requests that a workspace answers take minutes."""
     hears: "asyncio.Queue[tuple[int, SSHPacket]]"
 
     @classmethod
@@ -35,7 +37,7 @@ class Flooder(asyncssh.SSHClientConnection):
         """Make one of a connection in whatever state it is."""
         connection.__class__ = cls
         assert isinstance(connection, Flooder)
-        connection.data_bytes = 0
+        connection.data_bytes = connection.packets = 0
         connection.hears = asyncio.Queue()
         connection._channels = _Everything(connection)
         return connection
@@ -46,6 +48,7 @@ class Flooder(asyncssh.SSHClientConnection):
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:
         del pktid
+        self.packets += 1
         if pkttype == MSG_CHANNEL_DATA:
             self.data_bytes += len(packet.get_string())
         if pkttype in (MSG_UNIMPLEMENTED, MSG_CHANNEL_OPEN_CONFIRMATION, MSG_CHANNEL_CLOSE):
@@ -53,20 +56,28 @@ class Flooder(asyncssh.SSHClientConnection):
         return True
 
     async def hear(self, kind: int, wanted: Callable[[SSHPacket], Any]) -> Any:
-        """Wait for a packet of a kind of which `wanted` gives something; None when the connection ends."""
-        async with asyncio.timeout(PATIENCE_S):
-            closed = asyncio.create_task(self.wait_closed())
-            try:
-                while True:
-                    heard = asyncio.create_task(self.hears.get())
-                    await asyncio.wait([heard, closed], return_when=asyncio.FIRST_COMPLETED)
-                    if not heard.done():
-                        heard.cancel()
-                        return None
-                    if heard.result()[0] == kind and (found := wanted(heard.result()[1])) is not None:
+        """Wait for a packet of a kind of which `wanted` gives something; None when the connection ends.
+
+        Raises: TimeoutError when the server sends nothing at all for `PATIENCE_S`.
+        """
+        closed = asyncio.create_task(self.wait_closed())
+        try:
+            while True:
+                before = self.packets
+                heard = asyncio.create_task(self.hears.get())
+                await asyncio.wait([heard, closed], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+                if heard.done():
+                    number, packet = heard.result()
+                    if number == kind and (found := wanted(packet)) is not None:
                         return found
-            finally:
-                closed.cancel()
+                    continue
+                heard.cancel()
+                if closed.done():
+                    return None
+                if self.packets == before:
+                    raise TimeoutError(f"the server sent nothing for {PATIENCE_S} s")
+        finally:
+            closed.cancel()
 
     async def open_channel(self, packet_bytes: int = 32_768) -> int:
         """Open a session that runs nothing; gives the server's number."""
@@ -170,13 +181,17 @@ async def not_logged_in(fairlead: Fairlead, address: str = "127.0.0.1") -> Async
         options = {"local_addr": (address, 0), **_options(fairlead)}
         await asyncssh.connect("127.0.0.1", client_factory=lambda: owner, **options)
 
-    login = asyncio.create_task(log_in())
+    login, asked = asyncio.create_task(log_in()), asyncio.create_task(owner.is_asked.wait())
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            await owner.is_asked.wait()
+        await asyncio.wait([login, asked], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        if login.done():
+            login.result()  # raises what the server ended it with
+        assert asked.done(), f"no key was asked for within {PATIENCE_S} s"
         yield Flooder.of(owner.connection)
     finally:
-        owner.connection.abort()
+        if hasattr(owner, "connection"):
+            owner.connection.abort()
+        asked.cancel()
         login.cancel()
         with suppress(asyncio.CancelledError, asyncssh.Error, OSError):
             await login

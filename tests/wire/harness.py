@@ -18,6 +18,7 @@ import pytest
 
 from proxy import userstring
 from proxy.workspaces.local.state import State
+from tests.wire import forked
 
 START_DEADLINE_S = 30
 STOP_DEADLINE_S = 20
@@ -41,7 +42,7 @@ class Fairlead:
 
     directory: Path
     port: int = field(default_factory=free_port)
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes] | forked.Forked | None" = None
     extra_env: dict[str, str] = field(default_factory=dict)
     module: str = "proxy"
     """What `python -m` runs as the proxy."""
@@ -75,15 +76,16 @@ class Fairlead:
 
     def cli(self, *words: str) -> str:
         """Run a command of `fairlead` and give what it prints."""
-        done = subprocess.run(
-            [sys.executable, "-m", "proxy", *words],
-            env=self.env(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr}"
-        return done.stdout
+        status, out, errors = self._run(*words)
+        assert status == 0, f"exit status {status}: {errors}"
+        return out
+
+    def _run(self, *words: str) -> tuple[int, str, str]:
+        if forked.is_wanted():
+            return forked.fairlead(*words, env=self.env(), directory=self.directory, timeout_s=60)
+        command = [sys.executable, "-m", "proxy", *words]
+        done = subprocess.run(command, env=self.env(), capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
 
     def prepare(self, extra: Mapping[str, str] | None = None) -> None:
         """Make a key, a user `alice`, a `dev` blueprint and a client configuration with host `fl`.
@@ -122,15 +124,19 @@ class Fairlead:
 
     def start(self) -> None:
         """Start the proxy and wait until it listens."""
-        with (self.directory / "proxy.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module, "serve"],
-                env=self.env(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        log = self.directory / "proxy.log"
+        if self.module == "proxy" and forked.is_wanted():
+            self.process = forked.Forked(("serve",), self.env(), log, log)
+        else:
+            with log.open("ab") as out:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", self.module, "serve"],
+                    env=self.env(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    start_new_session=True,
+                )
         deadline = time.monotonic() + START_DEADLINE_S
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -152,8 +158,7 @@ class Fairlead:
         self.stop()
         names = [record.parent.name for record in (self.home / "workspaces").glob("*/workspace.json")]
         if names:
-            command = [sys.executable, "-m", "proxy", "workspace", "stop", *names]
-            subprocess.run(command, env=self.env(), capture_output=True, timeout=60)
+            self._run("workspace", "stop", *names)
         shutil.rmtree(State(self.home).runtime, ignore_errors=True)
 
     # -------------------------------------------------------------------------- the workspaces

@@ -28,8 +28,10 @@ ENDS, NOTHING = "ends", "nothing"
 KEXINIT, EOF, CLOSE = 20, 96, 97
 _REQUEST_SUCCESS, _OPEN_CONFIRMATION, _CHANNEL_SUCCESS = 81, 91, 99
 _NO_SUCH_MESSAGE = 8
-_NEIGHBOUR, VICTIM = 5, 6
-"""Channels of the client, by its numbers."""
+_NEIGHBOUR = 5
+_FIRST_TRIED = 1_000
+"""Numbers that the client gives to its channels. Each channel that is tried has a number of its own from
+`_FIRST_TRIED` on: the CLOSE of an earlier one may come while a later one is tried."""
 _WINDOW = 2**31 - 1
 _NEVER_OPENED = 7_777
 _OF_CHANNELS = range(93, 101)
@@ -133,10 +135,17 @@ def rows_of(handler: object) -> Callable[[int], Row]:
 class Odd(Flooder):
     """A client that keeps all that it hears, and does nothing about it."""
 
+    _last_tried = _FIRST_TRIED - 1
+
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool:
         del pktid
         self.hears.put_nowait((pkttype, packet))
         return True
+
+    async def start_next(self, command: str) -> Opened:
+        """Open the next channel that is tried, and run a program in it unless there is none."""
+        self._last_tried += 1
+        return await self.start(self._last_tried, command)
 
     async def start(self, sender: int, command: str) -> Opened:
         """Open a session channel, and run a program in it unless there is none."""
@@ -175,7 +184,7 @@ class Odd(Flooder):
 
     async def has_closed(self) -> bool:
         """Wait for the CLOSE of the channel that is tried."""
-        return bool(await self.hear(CLOSE, lambda packet: _sender(packet) == VICTIM or None))
+        return bool(await self.hear(CLOSE, lambda packet: _sender(packet) == self._last_tried or None))
 
     async def send(self, packets: Packets) -> None:
         """Send packets in one write, or in two around a wait for a CLOSE."""
@@ -212,9 +221,15 @@ class Odd(Flooder):
                     was_probed = True
                     if expected in (ENDS, "unimplemented"):  # both would have been heard before
                         break
-                elif kind in ANSWERS and not _is_of_neighbour(kind, packet):
+                elif kind in ANSWERS and not self._is_of_another(kind, packet):
                     first = first or ANSWERS[kind]
         return first or NOTHING
+
+    def _is_of_another(self, kind: int, packet: SSHPacket) -> bool:
+        """Whether a packet is for the neighbour, or for a channel that was tried earlier."""
+        if kind not in _OF_CHANNELS:
+            return False
+        return _sender(packet) == _NEIGHBOUR or _FIRST_TRIED <= _sender(packet) < self._last_tried
 
     async def hear_any(self) -> tuple[int, SSHPacket] | None:
         """Wait for the next packet; None when the connection has ended."""
@@ -230,10 +245,6 @@ class Odd(Flooder):
 
 def _sender(packet: SSHPacket) -> int:
     return int.from_bytes(packet.get_full_payload()[1:5], "big")
-
-
-def _is_of_neighbour(kind: int, packet: SSHPacket) -> bool:
-    return kind in _OF_CHANNELS and _sender(packet) == _NEIGHBOUR
 
 
 @asynccontextmanager
@@ -256,7 +267,7 @@ async def outcomes(place: Place, makes: Sequence[tuple[Oddity, str]]) -> dict[st
         async with odd_client(place) as (client, neighbour):
             while left:
                 oddity, expected = left.pop(0)
-                channel = await client.start(VICTIM, oddity.program)
+                channel = await client.start_next(oddity.program)
                 packets = oddity.make(channel)
                 found[oddity.name] = result = await client.outcome(packets, expected)
                 if result == ENDS or any(number == KEXINIT for number, _ in packets):

@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.wire.conftest import MakeFairlead
 from tests.wire.harness import START_DEADLINE_S, Fairlead, free_port
+from tests.wire.peers import until
 
 
 def get(port: int, path: str) -> tuple[int, str]:
@@ -31,8 +32,18 @@ def samples(port: int) -> dict[tuple[str, str], float]:
 
 
 def serving(make: MakeFairlead, **settings: str) -> tuple[Fairlead, int]:
+    """Start a proxy and wait for its health page, which is opened after the SSH listener."""
     port = free_port()
-    return make({"FAIRLEAD_HEALTH__LISTEN": f"127.0.0.1:{port}", **settings}), port
+    fairlead = make({"FAIRLEAD_HEALTH__LISTEN": f"127.0.0.1:{port}", **settings})
+    until(lambda: is_open(port), "the health page")
+    return fairlead, port
+
+
+def is_open(port: int) -> bool:
+    try:
+        return get(port, "/readyz")[0] == 200
+    except urllib.error.URLError:
+        return False
 
 
 def test_what_was_done_is_counted(make_fairlead: MakeFairlead) -> None:

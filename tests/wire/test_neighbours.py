@@ -11,7 +11,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
-from asyncssh.constants import MSG_CHANNEL_CLOSE, MSG_KEXINIT, MSG_REQUEST_FAILURE, MSG_REQUEST_SUCCESS
+from asyncssh.constants import (
+    MSG_CHANNEL_CLOSE,
+    MSG_KEXINIT,
+    MSG_REQUEST_FAILURE,
+    MSG_REQUEST_SUCCESS,
+    MSG_UNIMPLEMENTED,
+)
 from asyncssh.packet import Boolean, String, UInt32
 
 from proxy.ssh.asyncssh_ext import channels as channel_module
@@ -56,6 +62,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counted]:
     server = Counted(directory, module="tests.wire.counted")
     server.extra_env = {
         "COUNTED_SOCKET": str(directory / "counts"),
+        "FAIRLEAD_LOGIN__KEY_EXCHANGE_TIMEOUT_S": "3600",  # a flood ends by its last packet, not by time
+        "FAIRLEAD_LOGIN__TIMEOUT_S": "3600",
         "FAIRLEAD_PROTECTION__ALLOW": '["127.0.0.0/8"]',
         "FAIRLEAD_RELAY__UNREAD_TIMEOUT_S": "1",
     }
@@ -114,6 +122,8 @@ async def beside(victim: Victim, flood: Any) -> Any:
 
 def faults(row: object, counts: dict[str, int], grown_bytes: int) -> list[str]:
     """Say which bound a row broke."""
+    if not counts:
+        return [f"{row}: nothing was processed"]
     found = []
     if counts["received"] > LIMITS.slice_units:
         found.append(f"{row}: {counts['received']} packets of one connection in a turn")
@@ -178,6 +188,19 @@ async def test_after_login_no_message_costs_the_neighbour_anything(proxy: Counte
 
 
 UNREAD = "does not read the answers"
+
+
+async def test_before_keys_a_client_that_reads_the_answers_is_heard_to_the_end(proxy: Counted) -> None:
+    """No answer waits for the end of the first key exchange: all go out at once."""
+    count, told = 6_000, proxy.log.count(UNREAD)
+    unknown, end = (next(row for row in rows() if row.handler == Handler(number)) for number in (8, 1))
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    writer.write(b"SSH-2.0-flood\r\n" + framed(unknown) * count + framed(end))
+    answered = (await reader.read())[-16:]
+    writer.close()
+    assert answered[5:10] == bytes([MSG_UNIMPLEMENTED]) + UInt32(count - 1)
+    assert proxy.log.count(UNREAD) == told
+    await proxy.counts()
 
 
 @pytest.mark.parametrize(
@@ -291,7 +314,11 @@ async def _flood_each(proxy: Counted, flood: Callable[[Row], Any]) -> None:
         await proxy.counts()
         for row in rows():
             before = proxy.resident_bytes()
-            await beside(victim, flood(row))
+            try:
+                await beside(victim, flood(row))
+            except Exception as exc:
+                exc.add_note(f"while {row} was flooded")
+                raise
             counts = await proxy.counts()
             broken += faults(row, counts, proxy.resident_bytes() - before)
         assert broken == []
@@ -306,6 +333,7 @@ class _Crowd:
         self._client: Flooder | None = None
 
     async def one(self) -> Flooder:
+        await self.settle()
         if self._client is None:
             self._context = self._make()
             self._client = await self._context.__aenter__()

@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from tests.contract.natsserver import NatsServer
+from tests.wire.conftest import MakeFairlead
 from tests.wire.harness import BANNER, Fairlead, free_port, needs
 from tests.wire.listener import Ears
 from tests.wire.newcomer import make_key
 from tests.wire.peers import until
+from tests.wire.test_health import samples, serving
 
 BALANCER_4, CLIENT_4, NEIGHBOUR_4 = "127.7.7.7", "127.9.8.7", "127.9.8.8"
 FAILURES = 3
@@ -169,6 +171,23 @@ def test_a_real_haproxy_tells_who_it_is(
     until(lambda: came["connection_id"] in on_record(behind), "the session is on record")
     assert on_record(behind)[came["connection_id"]] == (source, int(words[1]))
     assert f'"client": "{source}"' in behind.log
+
+
+@needs("haproxy")
+@pytest.mark.parametrize("version", ["v1", "v2", "v2 without TLVs"])
+def test_a_haproxy_that_is_not_trusted_is_named_with_the_setting_and_counted(
+    make_fairlead: MakeFairlead, tmp_path: Path, version: str
+) -> None:
+    fairlead, health = serving(make_fairlead)
+    with haproxy(tmp_path, fairlead, version, "127.0.0.1") as port:
+        done = fairlead.ssh("true", "-p", str(port))
+    assert done.returncode == 255
+    assert b"PROXY header from an untrusted address" in done.stderr
+    event = "PROXY header from an address that is not in proxy_protocol.trusted"
+    entries = [entry for entry in map(json.loads, fairlead.log.splitlines()) if entry["event"] == event]
+    assert {(entry["level"], entry["source"]) for entry in entries} == {("warning", BALANCER_4)}
+    assert samples(health)["fairlead_proxy_headers_untrusted_total", ""] == len(entries)
+    assert fairlead.ssh("true").returncode == 0  # nothing counts as a failed login of that address
 
 
 def on_record(server: Fairlead) -> dict[str, tuple[str, int]]:

@@ -125,6 +125,19 @@ def test_utf_8_that_is_cut_anywhere_is_whole_in_the_recording(fairlead: Fairlead
     assert "\ufffd" not in shown
 
 
+def test_a_command_that_is_not_utf8_is_recorded_with_its_bytes_shown(fairlead: Fairlead) -> None:
+    before = known(fairlead)
+    command = [*fairlead.command("ssh"), "fl", b"printf %s caf\xe9; echo after"]
+    assert subprocess.run(command, capture_output=True, timeout=60).stdout == b"caf\xe9after\n"
+    row = newest(fairlead, before)
+    assert row["command"] == r"printf %s caf\xe9; echo after"
+    header, *events = lines_of(fairlead, row)
+    assert header["title"].endswith(row["command"])
+    assert "".join(data for _, code, data in events if code == "o").endswith("caf\ufffdafter\n")
+    assert fairlead.cli("session", "verify", row["id"]).startswith("intact")
+    assert "after" in fairlead.cli("session", "replay", row["id"], "--speed", "1000")
+
+
 @needs("vim")
 def test_vim_with_resizes_replays_to_the_screen_that_was_seen(fairlead: Fairlead) -> None:
     before = known(fairlead)

@@ -11,6 +11,11 @@ sent after all output. A connection (Dial, Accept) ends when both directions hav
 A client that has read the last frame ends the call: by the end of its stream, or by cancelling it. shelld
 does not end it first, because a write of the client into an ended call loses frames that it has not read.
 The gRPC status tells of the link only: a program's or a dial's failure is a frame.
+
+Text: commands, values of environment variables, names of subsystems and paths of Unix sockets are bytes, as
+they are for execve(2) and connect(2). Before version 1.4 they were `string`, which is the same on the wire
+where they are UTF-8. Only a shelld with the feature "bytes" takes others: an older one takes such a frame for
+malformed.
 """
 
 from collections import abc as _abc
@@ -198,12 +203,12 @@ class Start(_message.Message):
         KEY_FIELD_NUMBER: _builtins.int
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
-        value: _builtins.str
+        value: _builtins.bytes
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: _builtins.str = ...,
+            value: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -222,9 +227,9 @@ class Start(_message.Message):
     PROGRAM_ID_FIELD_NUMBER: _builtins.int
     ORIGINAL_COMMAND_FIELD_NUMBER: _builtins.int
     USER_RC_FIELD_NUMBER: _builtins.int
-    exec: _builtins.str
+    exec: _builtins.bytes
     """a command line for the account's shell"""
-    subsystem: _builtins.str
+    subsystem: _builtins.bytes
     """e.g. "sftp" """
     account: _builtins.str
     """OS account; empty: the workspace's own"""
@@ -232,14 +237,16 @@ class Start(_message.Message):
     """id of a Listen whose socket becomes SSH_AUTH_SOCK; empty: none"""
     program_id: _builtins.str
     """the proxy's name for this program, for logs"""
-    original_command: _builtins.str
+    original_command: _builtins.bytes
     """what a forced command replaces, for SSH_ORIGINAL_COMMAND; empty: none"""
     user_rc: _builtins.bool
     """run ~/.ssh/rc first, if the workspace permits it; never for a subsystem"""
     @_builtins.property
     def shell(self) -> Global___Shell: ...
     @_builtins.property
-    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """names that are not UTF-8 cannot be sent"""
+
     @_builtins.property
     def pty(self) -> Global___Pty:
         """absent: pipes"""
@@ -252,15 +259,15 @@ class Start(_message.Message):
         self,
         *,
         shell: Global___Shell | None = ...,
-        exec: _builtins.str = ...,
-        subsystem: _builtins.str = ...,
-        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        exec: _builtins.bytes = ...,
+        subsystem: _builtins.bytes = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
         pty: Global___Pty | None = ...,
         account: _builtins.str = ...,
         ssh_agent: _builtins.str = ...,
         client: Global___Client | None = ...,
         program_id: _builtins.str = ...,
-        original_command: _builtins.str = ...,
+        original_command: _builtins.bytes = ...,
         user_rc: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "exec", b"exec", "kind", b"kind", "pty", b"pty", "shell", b"shell", "subsystem", b"subsystem"]  # noqa: Y015
@@ -629,7 +636,7 @@ class Target(_message.Message):
     UNIX_PATH_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
-    unix_path: _builtins.str
+    unix_path: _builtins.bytes
     account: _builtins.str
     """whose permissions apply to a Unix path; empty: the workspace's own"""
     @_builtins.property
@@ -640,7 +647,7 @@ class Target(_message.Message):
         self,
         *,
         tcp: Global___TcpAddress | None = ...,
-        unix_path: _builtins.str = ...,
+        unix_path: _builtins.bytes = ...,
         account: _builtins.str = ...,
         reserved: Global___Reserved | None = ...,
     ) -> None: ...
@@ -757,7 +764,7 @@ class Connected(_message.Message):
 
     LOCAL_ADDRESS_FIELD_NUMBER: _builtins.int
     local_address: _builtins.str
-    """host:port, [host]:port or a path"""
+    """host:port, [host]:port or a path, in which bytes that are not UTF-8 are \\xNN"""
     def __init__(
         self,
         *,
@@ -861,7 +868,7 @@ class ListenRequest(_message.Message):
     LISTENER_ID_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
-    unix_path: _builtins.str
+    unix_path: _builtins.bytes
     ssh_agent: _builtins.str
     """file name of a socket in shelld's runtime directory"""
     listener_id: _builtins.str
@@ -878,7 +885,7 @@ class ListenRequest(_message.Message):
         self,
         *,
         tcp: Global___TcpAddress | None = ...,
-        unix_path: _builtins.str = ...,
+        unix_path: _builtins.bytes = ...,
         ssh_agent: _builtins.str = ...,
         listener_id: _builtins.str = ...,
         account: _builtins.str = ...,
@@ -935,7 +942,7 @@ class Bound(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     address: _builtins.str
-    """path, or the host that was bound"""
+    """path with bytes that are not UTF-8 as \\xNN, or the host that was bound"""
     port: _builtins.int
     """0 for a Unix path"""
     def __init__(

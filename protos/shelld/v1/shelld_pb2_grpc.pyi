@@ -11,6 +11,11 @@ sent after all output. A connection (Dial, Accept) ends when both directions hav
 A client that has read the last frame ends the call: by the end of its stream, or by cancelling it. shelld
 does not end it first, because a write of the client into an ended call loses frames that it has not read.
 The gRPC status tells of the link only: a program's or a dial's failure is a frame.
+
+Text: commands, values of environment variables, names of subsystems and paths of Unix sockets are bytes, as
+they are for execve(2) and connect(2). Before version 1.4 they were `string`, which is the same on the wire
+where they are UTF-8. Only a shelld with the feature "bytes" takes others: an older one takes such a frame for
+malformed.
 """
 
 from collections import abc as _abc

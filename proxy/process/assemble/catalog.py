@@ -25,7 +25,7 @@ async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIter
         yield DirectoryCatalog(settings.blueprint_dir, wanted.metadata)
         return
     async with AsyncExitStack() as stack:
-        source = await _open_source(settings, stack)
+        source = await stack.enter_async_context(open_source(settings))
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         last_good = LastGood(settings.state_dir / "blueprints.last-good.json")
         catalog = await first_catalog(source, last_good, wanted.metadata)
@@ -47,7 +47,7 @@ async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
     tokens = {
         provider: secret
         for provider, file in wanted.token_files.items()
-        if (secret := read_secret(file)) is not None
+        if (secret := read_secret(file, f"blueprint.repository.token_files.{provider}")) is not None
     }
     http = HttpClient(door.http)
     repositories = Repositories(wanted, RepositoryFiles(door.providers, http, tokens))
@@ -58,12 +58,17 @@ async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
         await http.close()
 
 
-async def _open_source(settings: Settings, stack: AsyncExitStack) -> Source:
+@asynccontextmanager
+async def open_source(settings: Settings) -> AsyncIterator[Source]:
+    """Hold the Git repository or ConfigMap of blueprints, which is not asked yet."""
     if settings.blueprint.source == "git":
-        return GitSource(settings.blueprint.git)
+        yield GitSource(settings.blueprint.git)
+        return
     from proxy.workspaces.kubernetes.api import Api  # slow to import, and most laptops have no cluster
     from proxy.workspaces.kubernetes.configmap import ConfigMapSource
 
     api = Api(settings.kubernetes)
-    stack.push_async_callback(api.close)
-    return ConfigMapSource(api, settings.blueprint.config_map, settings.kubernetes.namespace)
+    try:
+        yield ConfigMapSource(api, settings.blueprint.config_map, settings.kubernetes.namespace)
+    finally:
+        await api.close()

@@ -6,7 +6,9 @@ from proxy.storage import installation
 from proxy.storage.database import Database
 
 
-async def open_to_serve(url: str, *, query_timeout_s: float, pinned: str, memory: Path | None) -> Database:
+async def open_to_serve(
+    url: str, *, query_timeout_s: float, failover_wait_s: float = 0, pinned: str, memory: Path | None
+) -> Database:
     """Open the database of installation `pinned`, or else of the one that an earlier start noted in `memory`.
 
     Without either, that of any installation, and an empty one becomes a new installation. `memory` notes it.
@@ -14,7 +16,9 @@ async def open_to_serve(url: str, *, query_timeout_s: float, pinned: str, memory
     Raises: StoreError, as Database.open does.
     """
     served = expected(pinned, memory)
-    database = await Database.open(url, query_timeout_s=query_timeout_s, upgrade=True, served=served)
+    database = await Database.open(
+        url, query_timeout_s=query_timeout_s, failover_wait_s=failover_wait_s, upgrade=True, served=served
+    )
     if memory is not None and database.installation != served:
         installation.note(memory, database.installation)
     return database

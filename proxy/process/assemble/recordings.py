@@ -1,6 +1,7 @@
 """From settings to a store, a key and those that are trusted."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.errors import SettingsError
 from proxy.events.publisher import Publisher
@@ -14,6 +15,9 @@ from proxy.recording.store import Store
 from proxy.settings import Settings
 from proxy.settings.recording import RecordingSettings
 
+if TYPE_CHECKING:
+    from proxy.recording.objects import ObjectStore
+
 
 def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
     """Make what records, and its key when there is none yet.
@@ -22,7 +26,7 @@ def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
     """
     key = load_or_create(settings.recording_key_file)
     keyring = _keyring(settings.recording, settings.recording_key_file)
-    store = _store(settings.recording, settings.recording_dir)
+    store = open_store(settings.recording, settings.recording_dir)
 
     def tell(news: News) -> None:
         publisher.publish(event_of(news))
@@ -33,7 +37,7 @@ def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
 def open_archive(settings: Settings) -> Archive:
     """Make what reads recordings; makes no key. Raises: SettingsError."""
     keyring = _keyring(settings.recording, settings.recording_key_file)
-    return Archive(_store(settings.recording, settings.recording_dir), keyring)
+    return Archive(open_store(settings.recording, settings.recording_dir), keyring)
 
 
 def _keyring(settings: RecordingSettings, own: Path) -> Keyring:
@@ -43,9 +47,15 @@ def _keyring(settings: RecordingSettings, own: Path) -> Keyring:
     return Keyring(keys)
 
 
-def _store(settings: RecordingSettings, directory: Path) -> Store:
+def open_store(settings: RecordingSettings, directory: Path) -> Store:
+    """Return the store that the settings name, which is not asked yet. Raises: SettingsError."""
     if settings.store == "directory":
         return DirectoryStore(directory)
+    return open_bucket(settings)
+
+
+def open_bucket(settings: RecordingSettings) -> "ObjectStore":
+    """Return the bucket that the settings name, which is not asked yet. Raises: SettingsError."""
     try:
         from proxy.recording.objects import ObjectStore  # an extra, and 15 MB
     except ImportError as exc:

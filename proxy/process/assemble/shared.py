@@ -9,7 +9,7 @@ def open_buckets(settings: Settings) -> Buckets:
     """Give what `settings` ask for, not started yet; for the proxy and for commands beside it."""
     events = settings.events
     if not events.urls:
-        return FileBuckets(settings.state_dir / "shared.db", timeout_s=events.ack_timeout_s)
+        return FileBuckets(settings.shared_file, timeout_s=events.ack_timeout_s)
     from proxy.shared.nats import (
         NatsBuckets,  # nats-py is slow to import, and most laptops have no NATS
     )

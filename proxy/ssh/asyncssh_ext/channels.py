@@ -4,16 +4,19 @@ asyncssh copies channel data about eight times on its way out and as often on it
 hand views to the connection, which copies once. Closing, windows and requests stay asyncssh's.
 """
 
+from collections.abc import Awaitable
 from typing import Protocol, cast
 
 import asyncssh
 from asyncssh.channel import SSHAgentChannel
-from asyncssh.constants import MSG_CHANNEL_WINDOW_ADJUST
+from asyncssh.constants import MSG_CHANNEL_REQUEST, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import SSHPacket
 
+from proxy.octets import text_of
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.hooks import ChannelRequests
 from proxy.ssh.asyncssh_ext.tolerance import TolerantChannel, with_ascii_name
+from proxy.ssh.asyncssh_ext.variables import wants_answer
 from proxy.upstream.frame_codec import Buffer
 
 _SENT_AT_ONCE = 64
@@ -202,6 +205,27 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
         return super()._process_pty_req_request(with_ascii_name(packet))
+
+    def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> bool | Awaitable[None]:
+        """Have a packet handled, and no further one while an `env` request waits for the names."""
+        if (
+            pkttype != MSG_CHANNEL_REQUEST
+            or self._program.accepted_names.is_settled
+            or not wants_answer(packet)
+        ):
+            return super().process_packet(pkttype, pktid, packet)
+        return self._process_later(pkttype, pktid, packet)
+
+    async def _process_later(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        await self._program.accepted_names.known()
+        handled = super().process_packet(pkttype, pktid, packet)
+        assert handled is True, "a request of a channel is answered at once"
+
+    def _process_exec_request(self, packet: SSHPacket) -> bool:
+        """Take any bytes for a command, where asyncssh takes UTF-8 only."""
+        command = packet.get_string()
+        packet.check_end()
+        return self._start_session(command=text_of(command))
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

@@ -27,6 +27,7 @@ from asyncssh.packet import PacketDecodeError, SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.relay import Gate
+from proxy.metrics import UNTRUSTED_HEADERS
 from proxy.protection.guard import PendingConnection
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, BulkChannel, TcpChannel, UnixChannel
@@ -34,12 +35,13 @@ from proxy.ssh.asyncssh_ext.coalescing_transport import JoinedTransport
 from proxy.ssh.asyncssh_ext.decompression import BoundedDecompressor
 from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
 from proxy.ssh.asyncssh_ext.hooks import LoginGuard, Verdict
+from proxy.ssh.asyncssh_ext.paths import PathsOfBytes
 from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.handshake_scheduler import Turn, metered
-from proxy.ssh.proxyprotocol import Addresses
+from proxy.ssh.proxyprotocol import Addresses, is_header
 
 _log = structlog.get_logger("ssh")
 
@@ -66,7 +68,7 @@ class Arrival(NamedTuple):
     """Where a stranger's handshake waits; None for whoever need not."""
 
 
-class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
+class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkConnection):
     """One SSH transport towards a client."""
 
     def __init__(
@@ -220,10 +222,11 @@ class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
     def _replies_are_unread(self) -> bool:
         """Whether more replies wait for the client, or for the end of a key exchange, than may.
 
-        Counted from when it stopped reading. Channel data does not count: a client that reads slowly is heard
-        all the same, for it may want to interrupt what sends so much.
+        Counted from when it stopped reading, or from our KEXINIT, during whose exchange UNIMPLEMENTED goes
+        out and most other replies are deferred (RFC 4253 §7.1). Channel data does not count: a client that
+        reads slowly is heard all the same, for it may want to interrupt what sends so much.
         """
-        may_go = self.writable.is_open and self._kex_complete
+        may_go = self.writable.is_open and (self._kex_complete or not self._deferred_packets)
         return self._reply_bytes > self._join_bytes and not may_go
 
     def _expect_reading(self) -> None:
@@ -314,7 +317,18 @@ class ServerConnection(OrderedRequests, TolerantConnection, BulkConnection):
         super().internal_error(exc_info, error_logger)
 
     def _recv_version(self) -> bool:
-        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble."""
+        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble.
+
+        A PROXY header in its place is named: it comes from a load balancer that nobody told us of.
+        """
+        if is_header(self._inpbuf):
+            UNTRUSTED_HEADERS.inc()
+            _log.warning(
+                "PROXY header from an address that is not in proxy_protocol.trusted",
+                source=self.arrival.visitor.address,
+                hint="is this a load balancer? Then add it to proxy_protocol.trusted",
+            )
+            raise asyncssh.ProtocolNotSupported("PROXY header from an untrusted address")
         try:
             return super()._recv_version()
         except UnicodeDecodeError:

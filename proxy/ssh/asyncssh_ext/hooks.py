@@ -6,6 +6,8 @@ from typing import Protocol
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from proxy.ssh.asyncssh_ext.variables import AcceptedNames
+
 Certificate = SSHOpenSSHCertificate
 """An OpenSSH user certificate, decoded; its authority's signature is verified."""
 
@@ -50,6 +52,8 @@ class LoginGuard(asyncssh.SSHServer):
 class ChannelRequests(Protocol):
     """The application's side of a session channel: requests that asyncssh does not decide (RFC 4254 §6)."""
 
+    @property
+    def accepted_names(self) -> AcceptedNames: ...
     def env_requested(self, name: bytes, value: bytes) -> bool: ...
     def ssh_agent_requested(self) -> bool: ...
     def shell_requested(self) -> bool: ...

@@ -103,7 +103,7 @@ class Slices:
         if self._rests(worker):
             worker.hold()
         elif self._has_room() and self._served.get(worker, 0) < self._limits.slice_units:
-            self._serve(worker, self._limits.slice_units)
+            self._serve_at_once(worker)
         else:
             worker.hold()
             self._wait(worker, self._old if worker in self._served else self._new)
@@ -119,18 +119,23 @@ class Slices:
 
     def _turn(self) -> None:
         """Serve those that wait, then leave as much room for what the loop reads next."""
-        self._next_turn = None
         self._served.clear()
         self._make_room()
+        try:
+            self._serve_waiting()
+        finally:
+            self._make_room()
+            self._next_turn = None
+            if self._served or self._new or self._old:
+                self._call_soon()
+
+    def _serve_waiting(self) -> None:
         for worker in (*self._new, *self._old):
             if not self._has_room():
                 break
             is_new = worker in self._new
             if self._take(worker):
                 self._serve(worker, self._limits.new_units if is_new else self._limits.slice_units)
-        self._make_room()
-        if self._new or self._old:
-            self._call_soon()
 
     def _take(self, worker: Worker) -> bool:
         """Take `worker` out of its queue; False when it has gone meanwhile."""
@@ -145,12 +150,26 @@ class Slices:
         return self._units_left > 0 and self._seconds_left > 0
 
     def _call_soon(self) -> None:
+        """Schedule the next turn; the one under way does so when it ends."""
         if self._next_turn is None:
             self._next_turn = asyncio.get_running_loop().call_soon(self._turn)
 
     def _wait(self, worker: Worker, queue: dict[Worker, None]) -> None:
         queue[worker] = None
         self._call_soon()
+
+    def _serve_at_once(self, worker: Worker) -> None:
+        """Serve `worker` in the callback that read its bytes.
+
+        The next turn goes behind everything that the event loop has to do by now: it may have been scheduled
+        long before the first packet, and a connection would have two slices with nothing in between.
+        """
+        was_untouched = self._units_left == self._limits.turn_units
+        self._serve(worker, self._limits.slice_units)
+        if was_untouched and self._units_left < self._limits.turn_units and self._next_turn is not None:
+            self._next_turn.cancel()
+            self._next_turn = None
+            self._call_soon()
 
     def _serve(self, worker: Worker, units: int) -> None:
         limits, served = self._limits, self._served.get(worker, 0)

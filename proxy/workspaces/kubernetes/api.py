@@ -141,22 +141,28 @@ class Api:
                 return Listing(items, answer["metadata"]["resourceVersion"])
             page = [limit, ("continue", more)]
 
-    async def apply(self, body: Object, *, manager: str = FIELD_MANAGER, force: bool = True) -> Object:
+    async def apply(
+        self, body: Object, *, manager: str = FIELD_MANAGER, force: bool = True, dry_run: bool = False
+    ) -> Object:
         """Make an object be as `body` says, as far as it says anything: server-side apply.
 
         Fields that `manager` applied before and leaves out now are removed; fields of others stay. With
-        `force`, whoever else set one of ours loses it.
+        `force`, whoever else set one of ours loses it. With `dry_run` the server only says whether it would.
 
         Raises: ClusterError; without `force` a ClusterConflict where somebody else set it otherwise.
         """
         path = kind_of(body).path(namespace_of(body), name_of(body))
-        query = [("fieldManager", manager), ("force", str(force).lower())]
+        query = [("fieldManager", manager), ("force", str(force).lower()), *_dry(dry_run)]
         return await self._ask(_Request("PATCH", path, query, body, _APPLY))
 
-    async def create(self, body: Object) -> Object:
-        """Make a new object. Raises: ClusterConflict when there is one of that name; ClusterError."""
+    async def create(self, body: Object, *, dry_run: bool = False) -> Object:
+        """Make a new object; with `dry_run` the server only says whether it would.
+
+        Raises: ClusterConflict when there is one of that name; ClusterError.
+        """
         path = kind_of(body).path(namespace_of(body))
-        return await self._ask(_Request("POST", path, [("fieldManager", FIELD_MANAGER)], body))
+        query = [("fieldManager", FIELD_MANAGER), *_dry(dry_run)]
+        return await self._ask(_Request("POST", path, query, body))
 
     async def merge(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
         """Change some fields of an object; None removes one (RFC 7386). Raises: ClusterError."""
@@ -337,6 +343,10 @@ async def _configuration(settings: KubernetesSettings) -> Configuration:
     except (credentials.ConfigException, OSError, ValueError, ssl.SSLError) as exc:
         raise SettingsError(f"kubernetes: no cluster can be found: {exc}") from exc
     return configuration
+
+
+def _dry(dry_run: bool) -> list[tuple[str, str]]:
+    return [("dryRun", "All")] if dry_run else []
 
 
 def _has_service_account() -> bool:

@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-import proxy.cli.main
+import proxy.cli
 from proxy import log
 from proxy.cli.output import print_fields, print_json, print_lines, print_rows, say, warn
 from proxy.printable import printable, printable_json, printable_value
@@ -117,7 +117,7 @@ def test_the_log_is_harmless_in_both_forms(
 def test_no_command_has_another_way_to_the_terminal_but_the_player_of_recordings() -> None:
     """Ruff forbids `print` there; this is about what it does not know."""
     found = set()
-    for file in Path(proxy.cli.main.__path__[0]).glob("*.py"):
+    for file in Path(proxy.cli.__path__[0]).glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Attribute) and ast.unparse(node) in (
                 "typer.echo",

@@ -185,6 +185,7 @@ VALUES: dict[str, list[Any]] = {
     "service_account": ["admin"],
     "record": [[], ["shell"]],
     "node": [{"selector": {"pool": "control"}}],
+    "apps": [{"lab": {"listen": {"port": 8888}, "share": "public"}}],
 }
 SAFE = frozenset(RepositoryFile.model_fields) - {"template"}
 anything = st.recursive(

@@ -30,7 +30,8 @@ def test_users_and_keys(fairlead: Run, tmp_path: Path) -> None:
     assert "0 new keys" in fairlead("key", "add", "alice", "-", stdin=KEY).stderr
     assert fairlead("key", "remove", "alice", key["fingerprint"]).returncode == 0
     shown = json.loads(fairlead("user", "show", "alice", "--json").stdout)
-    assert shown["keys"] == []
+    assert shown["keys"] == 0
+    assert shown["public_keys"] == []
     assert fairlead("user", "unlock", "bob").returncode == 0
     assert fairlead("user", "remove", "alice").returncode == 0
     assert fairlead("user", "list").stdout.startswith("bob\tBob\t\t1\t\t")

@@ -79,7 +79,7 @@ def test_every_problem_is_said_at_once() -> None:
     assert [entry.name for entry in entries] == ["dave"]
     assert problems == [
         "u.yaml: user 1 (Alice): name: 'Alice' cannot be a user name: ssh would be read as user 'alice'",
-        "u.yaml: user 2 (bob): uid: Input should be greater than or equal to 1",
+        "u.yaml: user 2 (bob): uid: must be at least 1, not 0",
         "u.yaml: user 2 (bob): keys.1: DSA keys are too weak; make another with: ssh-keygen -t ed25519",
         "u.yaml: user 3: name: is missing",
         "u.yaml: user 4 (carol): expires_at: 'soon' is no date such as 2031-12-31 or 2031-12-31T18:00",

@@ -24,6 +24,10 @@ _METHODS = {
     "_process_tcpip_forward_global_request": ["self", "packet"],
     "_finish_port_forward": ["self", "listen_host", "listen_port"],
     "_process_cancel_tcpip_forward_global_request": ["self", "packet"],
+    "_process_direct_streamlocal_at_openssh_dot_com_open": ["self", "packet"],
+    "_process_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_process_cancel_streamlocal_forward_at_openssh_dot_com_global_request": ["self", "packet"],
+    "_finish_path_forward": ["self", "listen_path"],
     "_recv_packet": ["self"],
     "_finish_recv_packet": ["self", "pkttype", "seq", "_task", "is_async"],
     "log_received_packet": ["self", "pkttype", "pktid", "packet", "note"],
@@ -37,6 +41,7 @@ _METHODS = {
     "create_task": ["self", "coro", "task_logger"],
 }
 _ATTRIBUTES = (
+    "_deferred_packets",
     "_global_request_queue",
     "_local_listeners",
     "_extensions_to_send",

@@ -21,8 +21,8 @@ def test_a_program_is_asked_for_with_all_that_the_channel_said(visit: model.Visi
     spec = model.ProgramSpec(model.Exec("id"), {"LANG": "C"}, pty, "agent-1", user_rc=True)
     assert frames.start(spec, visit, "p1") == pb.RunInput(
         start=pb.Start(
-            exec="id",
-            env={"LANG": "C"},
+            exec=b"id",
+            env={"LANG": b"C"},
             pty=pb.Pty(
                 term="xterm",
                 window=pb.WindowSize(columns=80, rows=24, width_px=640, height_px=480),
@@ -88,7 +88,7 @@ OURS = pb.Reserved(ports=[22, 2222], directories=["/state"])
     ("target", "message"),
     [
         (model.TcpTarget("h", 1), pb.Target(tcp=pb.TcpAddress(host="h", port=1), account="a", reserved=OURS)),
-        (model.UnixTarget("/s"), pb.Target(unix_path="/s", account="a", reserved=OURS)),
+        (model.UnixTarget("/s"), pb.Target(unix_path=b"/s", account="a", reserved=OURS)),
     ],
 )
 def test_targets_are_carried(target: model.Target, message: pb.Target) -> None:

@@ -90,6 +90,49 @@ async def test_what_arrives_again_in_the_same_turn_waits_for_the_next(slices: Sl
     assert len(done) == 5
 
 
+class Between:
+    """What was processed until the event loop did something else, counted anew from each first packet."""
+
+    def __init__(self, done: list[str]) -> None:
+        self.counts: list[int] = []
+        self._done = done
+        self._begun_at: int | None = None
+
+    def __call__(self) -> None:
+        if self._begun_at is None:
+            self._begun_at = len(self._done)
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        assert self._begun_at is not None
+        self.counts.append(len(self._done) - self._begun_at)
+        self._begun_at = None
+
+
+async def test_the_loop_does_other_things_between_two_slices_of_what_was_just_read(slices: Slices) -> None:
+    done = list[str]()
+    between = Between(done)
+    slices.ready(Packets("x", 0, done))  # the beginning of a packet; the next turn is scheduled
+    slices.ready(Packets("a", 12, done, between))
+    while len(done) < 12:
+        await turn()
+    await turn()
+    assert between.counts == [4, 4, 4]
+
+
+async def test_the_loop_does_other_things_between_two_slices_of_what_waited(slices: Slices) -> None:
+    done = list[str]()
+    between = Between(done)
+    for name in "bc":
+        slices.ready(Packets(name, 4, done))  # the turn has no room left
+    slices.ready(Packets("x", 0, done))
+    slices.ready(Packets("a", 13, done, between))
+    while len(done) < 8 + 13:
+        await turn()
+    await turn()
+    assert max(between.counts) == 4
+
+
 async def test_all_together_have_a_budget_and_go_round(slices: Slices) -> None:
     done = list[str]()
     busy = [Packets(name, 40, done) for name in "abcd"]

@@ -1,0 +1,16 @@
+"""Settings of the checks of everything that a proxy depends on."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CheckSettings(BaseModel):
+    """How `fairlead check`, and a proxy from its start on, try what the settings name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
+    """One check; all of them run at the same time."""
+    repeat_s: Annotated[float, Field(gt=0, le=86_400)] = 30
+    """A serving proxy repeats the checks this often while one of them fails."""

@@ -1,0 +1,27 @@
+"""Conversion of commands, values and paths: bytes for the kernel, text inside shelld, without loss.
+
+A byte that is not part of UTF-8 is a lone surrogate in the text (PEP 383), in every locale. Such text must be
+`shown` before it is encoded as UTF-8 for users.
+"""
+
+from __future__ import annotations
+
+import re
+
+_FIRST = 0xDC00
+_OTHER_BYTE = re.compile("[\udc80-\udcff]")
+
+
+def text_of(data: bytes) -> str:
+    """Return the text of any bytes; `bytes_of` returns the same bytes again."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    """Return the bytes from which `text_of` made a text, or the UTF-8 of any other text."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def shown(text: str) -> str:
+    r"""Return text in which a byte that is not UTF-8 is written as `\xe9`; other lone surrogates stay."""
+    return _OTHER_BYTE.sub(lambda found: f"\\x{ord(found[0]) - _FIRST:02x}", text)

@@ -1,0 +1,99 @@
+"""Processes of `fairlead` that are forked from one that has imported everything already.
+
+A start of the interpreter with our libraries takes a second of CPU, and the wire suite starts hundreds. The
+forked process runs the same entry with its own environment; only the imports are shared. Tests of start-up
+itself run `python -m proxy` (test_quickstart, tests/e2e). `FAIRLEAD_TESTS_FORK=0` runs it everywhere.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+_PRELOADED = ["proxy.cli.main", "proxy.process.serve", "proxy.cli.workspaces", "tests.wire.forked"]
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_PRELOADED)
+
+
+class Forked:
+    """A running process, used like `subprocess.Popen`."""
+
+    def __init__(self, words: tuple[str, ...], env: Mapping[str, str], out: Path, errors: Path) -> None:
+        self._process = _context.Process(
+            target=_run, args=(words, dict(env), str(out), str(errors), os.getcwd())
+        )
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid: int = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, or the negative number of the signal; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """Return the exit status; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end. Raises: subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("fairlead", timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+def is_wanted() -> bool:
+    """Whether processes are forked here."""
+    return os.environ.get("FAIRLEAD_TESTS_FORK", "1") != "0"
+
+
+def fairlead(*words: str, env: Mapping[str, str], directory: Path, timeout_s: float) -> tuple[int, str, str]:
+    """Run one command to its end; return exit status, stdout and stderr."""
+    number = time.monotonic_ns()
+    out, errors = (directory / f".{number}.{name}" for name in ("out", "err"))
+    status = Forked(words, env, out, errors).wait(timeout_s)
+    told = status, out.read_text(), errors.read_text()
+    out.unlink()
+    errors.unlink()
+    return told
+
+
+def _run(words: tuple[str, ...], env: dict[str, str], out: str, errors: str, directory: str) -> None:
+    """Become `fairlead WORDS`, in a session of its own."""
+    from proxy import tuning
+    from proxy.__main__ import main
+
+    os.setsid()
+    os.chdir(directory)
+    _redirect("/dev/null", os.O_RDONLY, 0)
+    _redirect(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)
+    _redirect(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)
+    os.environ.clear()
+    os.environ.update(env)
+    tuning.choose_grpc_engine()  # it speaks to gRPC by the environment, which is another one now
+    sys.argv = ["fairlead", *words]
+    main()
+
+
+def _redirect(path: str, flags: int, descriptor: int) -> None:
+    opened = os.open(path, flags, 0o644)
+    os.dup2(opened, descriptor)
+    os.close(opened)

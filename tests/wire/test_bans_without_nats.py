@@ -1,0 +1,91 @@
+"""Bans while a real NATS server is dead: commands answer, bans hold at this proxy and are shared later."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.natsserver import NatsServer
+from tests.wire.conftest import MakeFairlead
+from tests.wire.harness import Fairlead
+from tests.wire.peers import until
+from tests.wire.test_protection import is_banned
+
+KNOWN, STRANGER = "192.0.2.1", "127.9.9.9"
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path / "nats")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def command(server: Fairlead, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", *words], env=server.env(), capture_output=True, text=True, timeout=120
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def banned(server: Fairlead) -> list[str]:
+    code, stdout, _ = command(server, "ban", "list", "--json")
+    assert code == 0
+    return sorted(row["address"] for row in json.loads(stdout))
+
+
+def test_bans_hold_here_while_nats_is_away_and_are_shared_when_it_is_back(
+    make_fairlead: MakeFairlead, nats: NatsServer
+) -> None:
+    settings = {
+        "FAIRLEAD_EVENTS__URLS": nats.url,
+        "FAIRLEAD_PROTECTION__ALLOW": "[]",
+        "FAIRLEAD_PROTECTION__BANS": json.dumps({"probes_per_minute": 0}),
+        "FAIRLEAD_EVENTS__RECONNECT_WAIT_MAX_S": "1",
+    }
+    fairlead = make_fairlead(settings)
+    until(lambda: command(fairlead, "ban", "add", KNOWN, "--reason", "scans")[0] == 0, "NATS takes a ban")
+    nats.kill()
+
+    until(lambda: banned(fairlead) == [KNOWN], "the copy of this home is read")
+    code, stdout, stderr = command(fairlead, "ban", "why", KNOWN)
+    assert (code, "scans" in stdout) == (0, True)
+    assert stderr.startswith(
+        f"fairlead: NATS ({nats.url}) gives no bans within 2 s: this is what the proxy of "
+    )
+    assert command(fairlead, "ban", "why", STRANGER)[0] == 1
+
+    code, _, stderr = command(fairlead, "ban", "add", STRANGER, "--reason", "by hand")
+    assert code == 0, stderr
+    assert "takes this up within a second, or at its start, and shares it when NATS is back" in stderr
+    until(lambda: is_banned(fairlead, STRANGER), "the ban holds here")
+    assert banned(fairlead) == sorted([KNOWN, STRANGER])
+
+    assert command(fairlead, "ban", "remove", KNOWN)[0] == 0
+    assert command(fairlead, "ban", "remove", STRANGER)[0] == 0
+    until(lambda: not is_banned(fairlead, STRANGER), "the address is let in again here")
+    assert banned(fairlead) == []
+    assert command(fairlead, "ban", "remove", "192.0.2.77")[0] == 1
+    assert command(fairlead, "ban", "add", STRANGER)[0] == 0
+    until(lambda: is_banned(fairlead, STRANGER), "the ban holds here")
+
+    nats.start()
+
+    def shared() -> bool:
+        code, stdout, stderr = command(fairlead, "ban", "list", "--json")
+        return not stderr and code == 0 and [row["address"] for row in json.loads(stdout)] == [STRANGER]
+
+    until(shared, "NATS has the new ban and no longer the lifted one")
+
+
+def test_a_command_that_is_given_no_address_says_so(make_fairlead: MakeFairlead) -> None:
+    fairlead = make_fairlead({})
+    for word in ("add", "why", "remove"):
+        code, _, stderr = command(fairlead, "ban", word, "not-an-address")
+        assert (code, stderr) == (1, "fairlead: 'not-an-address' is not an IPv4 or IPv6 address\n")
