@@ -1,6 +1,6 @@
 """Conversion of commands, values and paths: bytes on both wires, text inside, without loss.
 
-POSIX defines no encoding for them. A byte that is not part of UTF-8 is a lone surrogate in the text (PEP 383).
+POSIX defines no encoding for them. A byte outside UTF-8 is a lone surrogate in the text (PEP 383).
 Such text must be `shown` before it goes into a record, an event or a sentence.
 """
 

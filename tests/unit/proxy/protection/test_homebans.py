@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.events.schema import AddressBanned, AddressUnbanned, Event
+from proxy.events.schema import AddressBannedEvent, AddressUnbanned, Event
 from proxy.protection.bans import Ban, Bans
 from proxy.protection.homebans import HeldBans, HomeBans
 from proxy.settings.events import EventsSettings
@@ -82,7 +82,7 @@ async def test_an_order_from_before_the_start_is_taken_and_told(away: Bans, tmp_
         await until(lambda: away.find(SOURCE))
         await until(lambda: told.events)
     assert away.find(SOURCE) == ordered
-    assert [type(event) for event in told.events] == [AddressBanned]
+    assert [type(event) for event in told.events] == [AddressBannedEvent]
 
 
 async def test_a_ban_that_is_not_shared_yet_is_in_the_copy(away: Bans, tmp_path: Path) -> None:
