@@ -20,7 +20,7 @@ def main() -> None:
     """Serve until a signal or idleness ends the process.
 
     Exits 0 then, 78 with every problem in one message when the settings are bad, 75 when another
-    shelld serves the socket.
+    shelld serves the socket, 69 when a required init script failed.
     """
     try:
         chosen = settings.load(sys.argv[1:])
@@ -39,6 +39,7 @@ def main() -> None:
 
     forked = fork_launcher()
     from shelld.app import serve
+    from shelld.bootstrap.outcome import EX_REQUIRED, RequiredScriptFailed
     from shelld.unix_socket import SocketInUse
 
     try:
@@ -47,6 +48,8 @@ def main() -> None:
         _refuse(error, EX_CONFIG)
     except SocketInUse as error:
         _refuse(error, EX_TEMPFAIL)
+    except RequiredScriptFailed as error:
+        _refuse(error, EX_REQUIRED)
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

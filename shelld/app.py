@@ -6,10 +6,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from shelld import aio, stop_notice
 from shelld.activity import Activity
 from shelld.bootstrap.bootstrap import Bootstrap
+from shelld.bootstrap.outcome import RequiredScriptFailed, note_termination
 from shelld.forwards.dial import Dialer
 from shelld.forwards.listen import Listeners
 from shelld.idle import stop_when_idle
@@ -33,6 +36,9 @@ _LAST_FRAMES_S = 2.0
 _ANNOUNCE_S = 0.5
 """Seconds for an announcement to be sent before programs are hung up."""
 _IDLE = "idle"
+_INIT = "init"
+_TERMINATION_LOG = "/dev/termination-log"
+"""`terminationMessagePath` of a container, which the proxy leaves at its default."""
 
 
 async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
@@ -49,7 +55,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     accounts = Accounts(settings)
     registry = Registry(settings.limits)
     terminator = SessionTerminator(settings.grace_s)
-    bootstrap = Bootstrap(settings, accounts.own, launcher, terminator)
+    bootstrap = Bootstrap(settings, accounts.own, launcher, terminator, registry.announce)
     private = PrivateDirectories()
     listeners = Listeners(
         settings.forward,
@@ -70,10 +76,12 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         SftpServers(settings.sftp_server, private),
     )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
-    service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
+    service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap)
     server = Server(service.behaviours(), authenticate)
 
-    await bootstrap.prepare()
+    release = partial(_release, private, launcher, reaper, unix_socket)
+    if not await _prepare(bootstrap, stop_signal, settings, release):
+        return
     await server.start(
         settings.listen.removeprefix("tcp://") if unix_socket is None else unix_socket.hidden, settings.tls
     )
@@ -94,11 +102,57 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
             unix_socket.hide()
         await aio.end(aside)
         await _end_programs(registry, terminator, launcher, server)
-        private.close()
-        launcher.close()
-        reaper.uninstall()
-        if unix_socket is not None:
-            unix_socket.close()
+        release()
+
+
+def _release(
+    private: PrivateDirectories, launcher: Launcher, reaper: Reaper, unix_socket: UnixSocket | None
+) -> None:
+    """Release the resources of this process."""
+    private.close()
+    launcher.close()
+    reaper.uninstall()
+    if unix_socket is not None:
+        unix_socket.close()
+
+
+async def _prepare(
+    bootstrap: Bootstrap, stop_signal: asyncio.Future[str], settings: Settings, release: Callable[[], None]
+) -> bool:
+    """Prepare the workspace before anything is served; return False when a signal came first.
+
+    Raises: RequiredScriptFailed. No process of the workspace is left then, or after a signal.
+    """
+    may_serve = False
+    try:
+        await bootstrap.prepare()
+        may_serve = await _run_required(bootstrap, stop_signal, settings)
+    finally:
+        if not may_serve:
+            await bootstrap.terminator.end_all(frozenset({bootstrap.launcher.pid}))
+            release()
+    return may_serve
+
+
+async def _run_required(bootstrap: Bootstrap, stop_signal: asyncio.Future[str], settings: Settings) -> bool:
+    """Run the required scripts; return False when a signal came first.
+
+    Raises: RequiredScriptFailed, also written down for the backend that started this workspace.
+    """
+    running = aio.spawn(bootstrap.run_required(), name="required init scripts")
+    awaited: set[asyncio.Future[Any]] = {running, stop_signal}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        await aio.end([running])
+        return False
+    failure = running.result()
+    if failure is None:
+        return True
+    if settings.stop_note is not None:
+        stop_notice.note(settings.stop_note, by=_INIT, reason=str(failure))
+    if settings.create_account:  # this is a container
+        note_termination(_TERMINATION_LOG, str(failure))
+    raise RequiredScriptFailed(failure)
 
 
 def _listen_for_signals() -> asyncio.Future[str]:

@@ -45,6 +45,8 @@ class InitScript:
     name: str
     script: str
     when: str = "once"
+    required: bool = False
+    """Whether the workspace is not ready, and shelld does not serve, unless it succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def _init(raw: object, problems: list[str]) -> tuple[InitScript, ...]:
             name=reader.take("name", f"script-{position}", text),
             script=reader.take("script", "", text),
             when=reader.take("when", "once", text),
+            required=reader.take("required", False, flag),
         )
         reader.close()
         if script.when not in {"once", "every"}:

@@ -34,6 +34,7 @@ from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report, WorkspaceRequest
 from proxy.workspaces.control import Control
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.reaching import reach
 
 _DRAIN_POLL_S = 0.25
 
@@ -313,8 +314,8 @@ class Gateway:
             yield link
 
     async def _reach(self, stack: AsyncExitStack, request: WorkspaceRequest, report: Report) -> Link:
-        endpoint = await self._workspaces.ensure(request, report)
-        return await stack.enter_async_context(self._links.use(endpoint))
+        link = await reach(self._workspaces, self._links, request, report)
+        return await stack.enter_async_context(self._links.hold(link))
 
 
 def _require(decision: Decision) -> None:

@@ -66,6 +66,8 @@ class InitScript(Part):
     """Marks a `once` script as done in this home; a new name runs it again."""
     script: Text
     when: Literal["once", "every"] = "once"
+    required: bool = False
+    """Whether the workspace is not ready, and nobody is let in, unless the script succeeds."""
 
 
 class Forward(Part):

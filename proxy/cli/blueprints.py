@@ -45,16 +45,28 @@ def check_blueprints(
         list[Path] | None, typer.Argument(help="Files; default: all.", show_default=False)
     ] = None,
     as_json: Json = False,
+    pod_security: Annotated[
+        str, typer.Option(help="What a namespace enforces: baseline or restricted.", show_default=False)
+    ] = "",
 ) -> None:
     """Read blueprints and say what is wrong with them; exit 1 when anything is.
 
     Files are read together with the blueprints in use, which they may inherit from or replace.
     """
+    from proxy.blueprints.pod_security import Level, check
     from proxy.blueprints.reading import examine
+
+    levels = [level.value for level in Level]
+    if pod_security not in {"", *levels}:
+        raise typer.BadParameter(
+            f"{pod_security!r} is none of {', '.join(levels)}", param_hint="--pod-security"
+        )
 
     settings: Settings = context.obj.settings()
     snapshot, asked = _to_check(settings, paths or [])
-    _, problems = examine(snapshot, settings.blueprint.metadata)
+    definitions, problems = examine(snapshot, settings.blueprint.metadata)
+    if pod_security:
+        problems += check(definitions, Level(pod_security))
     rows: list[dict[str, Any]] = []
     for file in [*snapshot.files, *snapshot.unreadable]:
         if file not in asked:

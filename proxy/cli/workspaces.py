@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.model import Progress, User, WorkspaceName
     from proxy.settings import Settings
+    from proxy.upstream.client import Links
     from proxy.workspaces.backend import Backend, Report, Stop, WorkspaceRecord
 
 _T = TypeVar("_T")
@@ -54,7 +55,7 @@ def list_workspaces(
 @workspace_app.command("show")
 def show_workspace(context: typer.Context, name: OneName, as_json: Json = False) -> None:
     """Show one workspace: where it is, and why it is not running."""
-    row = workspace_row(_with_backend(context, lambda backend: _found(backend, name)))
+    row = workspace_row(_with_links(context, lambda backend, links: _examined(backend, links, name)))
     if as_json:
         print_json(row)
         return
@@ -354,6 +355,37 @@ def _each(
         warn(f"fairlead: {failure}")
     if failures:
         raise failures[0]
+
+
+async def _examined(backend: "Backend", links: "Links", name: str) -> "WorkspaceRecord":
+    """Find a workspace, and ask it what became of its init scripts where it runs."""
+    from proxy.workspaces.failed_scripts import with_failed_scripts
+
+    return await with_failed_scripts(await _found(backend, name), backend, links)
+
+
+def _with_links(context: typer.Context, act: "Callable[[Backend, Links], Awaitable[_T]]") -> _T:
+    """Do something with the backend and with links to its workspaces."""
+    from proxy import log
+    from proxy.process.assemble.backend import open_backend
+    from proxy.process.assemble.trust import open_trust, uses_tcp
+    from proxy.upstream.client import Links
+
+    settings: Settings = context.obj.settings()
+    log.configure("error", "text")
+
+    async def main() -> _T:
+        async with open_trust(settings) as trust:
+            if uses_tcp(settings):
+                await trust.open()
+            links = Links(settings.upstream, settings.proxy_id, trust if uses_tcp(settings) else None)
+            async with open_backend(settings, trust) as backend:
+                try:
+                    return await act(backend, links)
+                finally:
+                    await links.close()
+
+    return asyncio.run(main())
 
 
 def _with_backend(context: typer.Context, act: "Callable[[Backend], Awaitable[_T]]") -> _T:

@@ -389,8 +389,7 @@ class SqlDirectory:
         """
         joined = installation.outerjoin(table, condition)
         query = sa.select(installation.c.id.label("installation"), *columns).select_from(joined)
-        async with self._database.reading(unchecked=True) as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.ask(query)
         self._database.recognise(rows[0]["installation"] if len(rows) == 1 else "")
         return rows[0] if rows[0][next(iter(table.primary_key)).name] is not None else None
 

@@ -38,7 +38,7 @@ from proxy.process.checks.everything import StandingChecks
 from proxy.process.health import Health
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
-from proxy.protection.homebans import HomeBans
+from proxy.protection.home_bans import HomeBans
 from proxy.protection.hook import Hook
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings

@@ -6,7 +6,7 @@ checks first that the database still belongs to the installation for which it wa
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -119,6 +119,23 @@ class Database:
                 await self._recognise(connection)
             yield connection
 
+    async def ask(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        """Run one unchecked query that changes nothing; again when the server went away under it.
+
+        Raises: StoreError.
+        """
+        try:
+            return await self._ask(query)
+        except StoreError as exc:
+            if not self._failover_wait_s or not _is_failover(exc.__cause__):
+                raise
+        return await self._ask(query)
+
+    async def _ask(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        async with self.reading(unchecked=True) as connection:
+            rows: Sequence[sa.RowMapping] = (await connection.execute(query)).mappings().all()
+            return rows
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that sees one moment of the database in all its statements.
@@ -211,12 +228,12 @@ def place_of(url: sa.URL) -> str:
     return f"{where or 'localhost'}/{url.database or ''}"
 
 
-def _is_failover(exc: Exception) -> bool:
-    """Return whether a failure to connect may end by itself within seconds."""
+def _is_failover(exc: BaseException | None) -> bool:
+    """Return whether the server refused or lost a connection, which may end by itself within seconds."""
     if isinstance(exc, DBAPIError):
         state = getattr(exc.orig, "sqlstate", None) or ""
         return exc.connection_invalidated or state.startswith(_FAILOVER_STATES)
-    return True
+    return isinstance(exc, OSError) and not isinstance(exc, TimeoutError)
 
 
 class _SqliteConnection(sqlite3.Connection):

@@ -236,7 +236,7 @@ class Links:
 
         Raises: Unreachable, Incompatible.
         """
-        async with self.hold(await self._obtain(endpoint)) as link:
+        async with self.hold(await self.obtain(endpoint)) as link:
             yield link
 
     @asynccontextmanager
@@ -257,7 +257,16 @@ class Links:
         while self._alive:
             await self._alive.pop().close()
 
-    async def _obtain(self, endpoint: model.Endpoint) -> Link:
+    @property
+    def look_again_s(self) -> float:
+        """Return after how many seconds of silence a workspace is looked for again."""
+        return self._settings.look_again_s
+
+    async def obtain(self, endpoint: model.Endpoint) -> Link:
+        """Return the link to `endpoint`, as `use` does, for a caller that goes on to `hold` it.
+
+        Raises: Unreachable, Incompatible, TrustError.
+        """
         key = (endpoint.workspace, endpoint.generation)
         task = self._links.get(key)
         if task is None or _is_useless(task):

@@ -11,6 +11,7 @@ from proxy.octets import bytes_of
 VERSION = pb.Version(major=1, minor=4)
 
 _MAX_NOTICE = 1_000
+_MOST_SCRIPTS = 32
 
 _OPEN_FAILED = {
     pb.OpenFailed.PROHIBITED: OpenFailedKind.PROHIBITED,
@@ -72,6 +73,8 @@ class Status:
     """Since anything was active."""
     uptime_s: float
     draining: bool
+    failed_scripts: tuple[str, ...] = ()
+    """A sentence for each init script of this start that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,14 @@ def status(message: pb.StatusReply) -> Status:
         message.idle_ms / 1000,
         message.uptime_ms / 1000,
         message.draining,
+        tuple(_failed_script(one) for one in message.failed_scripts[:_MOST_SCRIPTS]),
     )
+
+
+def _failed_script(message: pb.FailedScript) -> str:
+    """Say what became of an init script, in words of the workspace."""
+    said = f" and said: {message.said}" if message.said else ""
+    return _one_line(f"init script {message.name} {message.how}{said}")
 
 
 def _one_line(text: str) -> str:

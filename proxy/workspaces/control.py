@@ -9,6 +9,7 @@ from proxy.model import Visit
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.failed_scripts import with_failed_scripts
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.stop_holds import ago, duration, held_for, start_command, who_stopped
@@ -80,7 +81,7 @@ class Control:
             return
 
     async def _status(self, request: WorkspaceRequest) -> str:
-        record = await self._own(request)
+        record = await with_failed_scripts(await self._own(request), self._backend, self._links)
         lines = [
             f"workspace  {record.name}",
             f"blueprint  {record.blueprint}",

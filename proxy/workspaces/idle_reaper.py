@@ -7,7 +7,7 @@ alone: it may be busy for all anybody knows.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +22,7 @@ from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.lifetimes import Bounds, Due
 from proxy.workspaces.stop_holds import duration
+from proxy.workspaces.unstarted import Unstarted
 
 _log = structlog.get_logger("workspaces")
 
@@ -54,6 +55,7 @@ class WorkspaceKeeper:
         self._tasks = TaskOwner("keeper")
         self._look_at: dict[WorkspaceName, float] = {}
         """When something may be due next, by the loop's clock: nobody is asked without need."""
+        self._unstarted = Unstarted(settings)
 
     def start(self) -> None:
         """Begin to look, until `close`."""
@@ -80,6 +82,8 @@ class WorkspaceKeeper:
         except FairleadError as exc:
             _log.warning("workspaces not listed", why=str(exc))
             return
+        if not self._backend.features.stops_idle:  # there, what failed to start has ended by itself
+            await self._give_up(records)
         running = {one.name: one for one in records if one.phase is WorkspacePhase.RUNNING}
         self._look_at = {name: at for name, at in self._look_at.items() if name in running}
         gate = asyncio.Semaphore(self._settings.keeper_parallel)
@@ -91,6 +95,19 @@ class WorkspaceKeeper:
         now = asyncio.get_running_loop().time()
         due = [record for name, record in running.items() if self._look_at.get(name, 0) <= now]
         await asyncio.gather(*(look(record) for record in due))
+
+    async def _give_up(self, records: Sequence[WorkspaceRecord]) -> None:
+        """Stop what failed to start; a failure is logged and tried again."""
+        for record in self._unstarted.due(records, asyncio.get_running_loop().time()):
+            why = record.detail or "the reason is not known"
+            stop = Stop("failed", datetime.now(UTC), f"workspace {record.name} did not start: {why}")
+            try:
+                await self._backend.stop(record.name, stop)
+            except FairleadError as exc:
+                _log.warning("workspace not stopped", workspace=record.name, why=str(exc))
+                continue
+            _log.info("workspace stopped", workspace=record.name, by=stop.by)
+            self._stopped(record, stop)
 
     async def _look(self, record: WorkspaceRecord) -> None:
         """Ask one workspace, and do what is due; never on missing data."""

@@ -35,7 +35,10 @@ def shelld_config(
         "shell": blueprint.shell,
         "env": dict(blueprint.env),
         "accept_env": list(blueprint.all_accept_env),
-        "init": [script.model_dump() for script in blueprint.init],
+        # As above: `required` is said only where it is on.
+        "init": [
+            script.model_dump(exclude_defaults=True) | {"when": script.when} for script in blueprint.init
+        ],
         "forward": {key: list(rules) for key, rules in blueprint.forward.model_dump().items()},
         "runtime_dir": runtime_dir,
         "hostname": hostname,

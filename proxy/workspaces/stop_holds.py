@@ -25,7 +25,7 @@ def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:
         )
 
 
-NOT_ASKED_FOR = frozenset({"idle", "lifetime"})
+NOT_ASKED_FOR = frozenset({"idle", "lifetime", "init", "failed"})
 """Who stops workspaces without anybody having asked: the next connection starts them again."""
 
 
@@ -40,7 +40,7 @@ def who_stopped(stop: Stop, user: str) -> str:
     """Name whoever stopped a workspace to its owner, and why, when that was said."""
     if stop.by == user:
         return "you"
-    who = {"idle": "Fairlead", "lifetime": "Fairlead"}.get(stop.by, "an operator")
+    who = {"idle": "Fairlead", "lifetime": "Fairlead", "failed": "Fairlead"}.get(stop.by, "an operator")
     return f"{who} ({stop.reason})" if stop.reason else who
 
 

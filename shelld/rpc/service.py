@@ -15,6 +15,7 @@ import grpc.aio
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld import __version__, octets
 from shelld.activity import Activity
+from shelld.bootstrap.bootstrap import Bootstrap
 from shelld.errors import (
     CallGone,
     Mismatch,
@@ -66,6 +67,7 @@ class Service:
     dialer: Dialer
     listeners: Listeners
     activity: Activity
+    bootstrap: Bootstrap
 
     def behaviours(self) -> dict[str, Behaviour]:
         """Return one coroutine function per method, by the method's name."""
@@ -118,7 +120,10 @@ class Service:
             # Before the client can know of it, so that every announcement from then on reaches it;
             # still after the first frame, since frames are sent in turn.
             self.registry.enter(program, output.notice)
+            failed = self.bootstrap.failures_for(is_shell=spec.kind == "shell")
             await frames.send(pb.RunOutput(started=_started(program)))
+            for failure in failed:
+                await output.notice(str(failure))
             await program.converse(self._receiver(context, wire.run_input, self._touch), output)
         finally:
             self.registry.leave(program)
@@ -207,6 +212,9 @@ class Service:
             memory_bytes=usage.memory_bytes,
             disk_free_bytes=usage.disk_free_bytes,
             draining=registry.draining,
+            failed_scripts=[
+                pb.FailedScript(name=one.name, how=one.how, said=one.said) for one in self.bootstrap.failures
+            ],
         )
 
     async def announce(

@@ -6,7 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import pytest
+
 from proxy.access.policy import Bounds
+from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
 from proxy.settings import UpstreamSettings, WorkspaceSettings
@@ -14,7 +17,7 @@ from proxy.upstream.client import Links
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import WorkspaceKeeper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
-from proxy.workspaces.kubernetes.objects import STATEFUL_SET
+from proxy.workspaces.kubernetes.objects import STATEFUL_SET, Kind
 from proxy.workspaces.start_events import tell_stopped
 from tests.cluster.cluster import Cluster, request, run, silent, visit
 
@@ -60,7 +63,7 @@ async def bounds(_: WorkspaceRecord) -> Bounds:
 
 @asynccontextmanager
 async def kept(kube: Cluster) -> AsyncIterator[House]:
-    settings = WorkspaceSettings(keeper_interval_s=0.5)
+    settings = WorkspaceSettings(keeper_interval_s=0.5, failed_stop_s=1)
     events: list[schema.Event] = []
     links = Links(UpstreamSettings(), "p1", kube.keeper)
     async with kube.proxy() as backend:
@@ -109,3 +112,29 @@ async def test_a_busy_workspace_goes_on_until_it_is_idle(kube: Cluster) -> None:
         record = await house.until_stopped()
         assert record.stop is not None
         assert record.stop.by == "idle"
+
+
+async def test_what_failed_to_start_is_told_by_the_list_and_gives_its_room_back(kube: Cluster) -> None:
+    quota = Kind("ResourceQuota", "resourcequotas")
+    await kube.create("v1", "ResourceQuota", "few", spec={"hard": {"pods": "0"}})
+    async with asyncio.timeout(30):
+        while not (await kube.api.get(quota, kube.namespace, "few")).get("status", {}).get("used"):
+            await asyncio.sleep(0.05)
+    async with kube.proxy() as backend:
+        with pytest.raises(WorkspaceUnstartable):
+            await backend.ensure(request(), silent)
+    async with kube.proxy() as fresh:  # as `fairlead workspace list` does, which has watched nothing
+        (listed,) = await fresh.list()
+        assert listed.phase is WorkspacePhase.FAILED
+        assert "the quota is used up (few, requested: pods=1" in listed.detail
+        assert await fresh.find(NAME) == listed
+    async with kept(kube) as house:
+        record = await house.until_stopped()
+        assert await house.replicas() == 0
+        assert record.phase is WorkspacePhase.STOPPED
+        assert record.stop is not None
+        assert (record.stop.by, NAME in record.stop.reason) == ("failed", True)
+        assert "the quota is used up" in record.stop.reason
+        await kube.api.delete(quota, kube.namespace, "few")
+        again = await house.backend.ensure(request(), silent)
+        assert await run(house.links, again, "echo in") == "in\n"

@@ -319,7 +319,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     def _recv_version(self) -> bool:
         """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble.
 
-        A PROXY header in its place is named: it comes from a load balancer that nobody told us of.
+        A PROXY header in its place is named: it comes from a load balancer that the settings lack.
         """
         if is_header(self._inpbuf):
             UNTRUSTED_HEADERS.inc()

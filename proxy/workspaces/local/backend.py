@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed, WorkspaceUnstartable
 from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import format_user_string
@@ -59,6 +59,8 @@ from proxy.workspaces.pending_starts import Start, Starts
 from proxy.workspaces.shelldconfig import shelld_config
 from proxy.workspaces.stop_holds import check_hold
 
+INIT = "init"
+"""Who ended a workspace whose required init script failed, as shelld notes it."""
 STOP_GRACE_S = 10.0
 """From TERM to KILL: shelld gives its programs about half of it."""
 
@@ -168,13 +170,13 @@ class LocalBackend:
     def _running(self, record: WorkspaceRecord) -> WorkspaceRecord:
         """Add what only the kernel and the files beside the record know."""
         places = self._state.places(record.name)
-        running = listener_pid(places.socket) is not None
-        return replace(
-            record,
-            phase=WorkspacePhase.RUNNING if running else WorkspacePhase.STOPPED,
-            stop=None if running else self._state.stop_of(places),
-            location=str(places.root),
-        )
+        record = replace(record, location=str(places.root))
+        if listener_pid(places.socket) is not None:
+            return replace(record, phase=WorkspacePhase.RUNNING)
+        stop = self._state.stop_of(places)
+        if stop is not None and stop.by == INIT:
+            return replace(record, phase=WorkspacePhase.FAILED, detail=stop.reason)
+        return replace(record, stop=stop)
 
     def _check_owner(self, request: WorkspaceRequest) -> Title:
         """Let through what is this user's, and what is not there where it may be made.
@@ -224,6 +226,8 @@ class LocalBackend:
                     Phase.STARTING, "workspaces are plain processes here, not set apart from each other"
                 )
             start.tell(Phase.STARTING, f"starting workspace {request.name}")
+            if any(script.required for script in request.blueprint.init):
+                start.tell(Phase.STARTING, f"running the init scripts that workspace {request.name} requires")
             return await self._launch(request.name, places, separation)
 
     async def _choose(self) -> Separation:
@@ -248,11 +252,18 @@ class LocalBackend:
             endpoint = await _wait_until_answering(name, places, child, log_from)
         except BaseException:
             child.kill()
+            self._check_scripts(name, places)
             raise
         if pid := listener_pid(places.socket):
             write_json(places.running, {"pid": pid, "started_at": started_at(pid)})
         _log.info("workspace started", workspace=name, by=separation.kind)
         return endpoint
+
+    def _check_scripts(self, name: WorkspaceName, places: Places) -> None:
+        """Raises: WorkspaceUnstartable when shelld noted that a required init script failed."""
+        noted = self._state.stop_of(places)
+        if noted is not None and noted.by == INIT:
+            raise WorkspaceUnstartable(f"workspace {name}: {noted.reason}", user_message=noted.reason)
 
 
 def local_config(

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.events.schema import AddressBannedEvent, AddressUnbanned, Event
 from proxy.protection.bans import Ban, Bans
-from proxy.protection.homebans import HeldBans, HomeBans
+from proxy.protection.home_bans import HeldBans, HomeBans
 from proxy.settings.events import EventsSettings
 from proxy.shared.memory import MemoryBuckets
 from proxy.shared.nats import NatsBuckets
