@@ -14,16 +14,22 @@ from proxy import metrics
 from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.login import AccountEnded, LockedOut, OnboardingError, OnboardingRefused, UserExpired
-from proxy.errors.login import Waitlisted as WaitlistedError
+from proxy.errors.login import (
+    AccountEnded,
+    LockedOut,
+    OnboardingError,
+    OnboardingRefused,
+    UserExpired,
+    Waitlisted,
+)
 from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.keys import fingerprint
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User
-from proxy.onboarding.flow import Approved, Onboarding, Pending
+from proxy.onboarding.flow import ApprovedUser, Onboarding, Pending
 from proxy.onboarding.keysource import KeyChange, KeySource
-from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.refresher import AccountStanding, Refresher
 
 _log = structlog.get_logger("logins")
 
@@ -89,17 +95,17 @@ class Authenticator:
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
-    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> AccountStanding:
         """Return what has to be done before a proved key logs its user in; GOOD for a key of another user.
 
         Call only after the signature was verified. Raises: StoreError.
         """
         name = attempt.user_string.user
         if self._accounts is None or (key := await self._keys.key_of(name, key_blob)) is None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         user = await self._directory.find(name)
         if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
-            return Vouch.GOOD  # `admit` gives the reason
+            return AccountStanding.GOOD  # `admit` gives the reason
         return await self._accounts.vouch(name, key.origin)
 
     async def refresh(self, attempt: LoginAttempt) -> None:
@@ -191,7 +197,7 @@ class Authenticator:
         )
         return pending
 
-    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: Approved) -> None:
+    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: ApprovedUser) -> None:
         """Publish that a new user is onboarded."""
         self._publisher.publish(
             schema.Onboarded(
@@ -212,16 +218,16 @@ class Authenticator:
     ) -> None:
         """Publish that an onboarding ended without a user; `provider` is empty when it showed no code."""
         account = exc.account if isinstance(exc, OnboardingError) else ""
-        refused = schema.OnboardingRefused(
+        refused = schema.OnboardingRefusedEvent(
             **_connection(attempt.peer, attempt.user_string.user, client_version),
             provider=provider,
             account=account,
             fingerprint=fingerprint(key_blob),
             reasons=(exc.code,),
         )
-        if isinstance(exc, WaitlistedError):
-            facts = {item.name: getattr(refused, item.name) for item in fields(schema.Waitlisted)}
-            self._publisher.publish(schema.Waitlisted(**facts))
+        if isinstance(exc, Waitlisted):
+            facts = {item.name: getattr(refused, item.name) for item in fields(schema.WaitlistedEvent)}
+            self._publisher.publish(schema.WaitlistedEvent(**facts))
         else:
             self._publisher.publish(refused)
 

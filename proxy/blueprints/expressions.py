@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from proxy.blueprints.document import Document, Expression, Location, Node
-from proxy.cel import Environment, ExpressionError, Program
+from proxy.cel import CompiledExpression, Environment, ExpressionError
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.userstring import UserString
@@ -46,7 +46,7 @@ FIXED = frozenset({"name", "template", "abstract", "access", "quota", "apps"})
 all users.
 """
 
-Programs = Mapping[Location, Program]
+Programs = Mapping[Location, CompiledExpression]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _nodes(value: Any, at: Node) -> Any:
     raise BlueprintInvalid(f"{at.file_name}:{at.line}", f"expression: gives {type(value).__name__}")
 
 
-def _compile(expression: Expression) -> Program:
+def _compile(expression: Expression) -> CompiledExpression:
     program = _environment().compile(expression.source)
     if program.kind not in _JSON:
         raise ExpressionError(f"gives {program.kind}, which no field takes")

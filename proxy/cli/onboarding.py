@@ -79,14 +79,14 @@ def reject(context: typer.Context, ids: Ids, as_json: Json = False) -> None:
 
     async def act(directory: "Directory", tell: Tell) -> "list[OnboardingRecord]":
         from proxy.errors.login import OnboardingRejected
-        from proxy.events.schema import OnboardingRefused
+        from proxy.events.schema import OnboardingRefusedEvent
 
         records = []
         for number in ids:
             record = await directory.reject(number, actor())
             records.append(record)
             tell(
-                OnboardingRefused(
+                OnboardingRefusedEvent(
                     user=record.name,
                     provider=record.account.provider,
                     account=record.account.login,

@@ -15,7 +15,7 @@ from proxy.access.revocation import RevocationMonitor
 from proxy.aio import TaskOwner
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
-from proxy.http.handover import ALONE, Peers
+from proxy.http.handover import ALONE, ReplicaPages
 from proxy.identity.auditor import Auditor
 from proxy.identity.grants import SqlGrants
 from proxy.identity.revoked_keys import Revocations
@@ -23,7 +23,7 @@ from proxy.identity.store import SqlDirectory
 from proxy.onboarding import vault
 from proxy.onboarding.keysource import KeySource
 from proxy.onboarding.refresher import Refresher
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.onboarding.vault import Vault
 from proxy.process.assemble.backend import open_backend
 from proxy.process.assemble.catalog import open_catalog, open_repositories
@@ -43,12 +43,12 @@ from proxy.protection.hook import Hook
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
-from proxy.shared.page_registry import Replicas
+from proxy.shared.page_registry import PageRegistry
 from proxy.ssh import hostkeys, proxyprotocol
 from proxy.ssh.connection import ConnectionSections
 from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.upstream.client import Links
 from proxy.workspaces.control import Control
 from proxy.workspaces.idle_reaper import IdleReaper
@@ -203,7 +203,7 @@ def _health(
     listener: Listener,
     links: Links,
     bus: Bus,
-    door: FrontDoor,
+    door: OnboardingService,
     tracker: Tracker,
     guard: Guard,
 ) -> Health:
@@ -279,7 +279,7 @@ async def _open_directory(
     return directory, database, auditor
 
 
-async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | None:
+async def _open_trust(settings: Settings, stack: AsyncExitStack) -> TrustManager | None:
     """Read or create the credentials for workspaces over TCP; None when workspaces have private sockets."""
     if not uses_tcp(settings):
         return None
@@ -322,19 +322,19 @@ async def _open_front_door(
     buckets: Buckets,
     accounts: Refresher,
     stack: AsyncExitStack,
-) -> FrontDoor:
+) -> OnboardingService:
     """Open the onboarding of new users; a browser may reach any of the replicas that reach each other."""
     chosen = settings.front_door_in_effect
     if settings.is_dev_provider_held_back:
         _log.warning("no new user can come in: no development provider while proxy_protocol.trusted is set")
-    peers: Peers = ALONE
+    peers: ReplicaPages = ALONE
     if chosen.confirm.peer_url and chosen.has_page:
-        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
+        replicas = PageRegistry(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
         replicas.start()
         stack.push_async_callback(replicas.close)
         peers = replicas
     keep = accounts.keep if accounts.keeps_grants else None
-    door = await FrontDoor.open(chosen, directory, peers=peers, keep=keep)
+    door = await OnboardingService.open(chosen, directory, peers=peers, keep=keep)
     stack.push_async_callback(door.close)
     stack.push_async_callback(accounts.close)
     return door

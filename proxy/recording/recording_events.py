@@ -19,5 +19,5 @@ def event_of(news: RecordingNotice) -> schema.Event:
             blocks=manifest.blocks,
             hash=manifest.last,
         )
-    event = schema.RecordingLost if news.what == "lost" else schema.RecordingInterrupted
+    event = schema.RecordingLostEvent if news.what == "lost" else schema.RecordingInterrupted
     return event(user=user, connection_id=connection, recording_id=manifest.id, kind=kind)

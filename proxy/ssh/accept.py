@@ -15,7 +15,7 @@ from typing import cast
 import structlog
 
 from proxy.addresses import Network, is_in
-from proxy.protection.guard import Guard, Visitor
+from proxy.protection.guard import Guard, PendingConnection
 from proxy.settings.protection import ProxyProtocolSettings
 from proxy.ssh.asyncssh_ext.connection import Arrival, ServerConnection
 from proxy.ssh.handshake_scheduler import HandshakeScheduler, HandshakeSlot
@@ -56,7 +56,7 @@ class PreAuthProtocol(asyncio.Protocol):
         self._host = ""
         self._received = b""
         self._header_due: asyncio.TimerHandle | None = None
-        self._visitor: Visitor | None = None
+        self._visitor: PendingConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the PROXY header when the source is a trusted load balancer, else admit at once."""

@@ -318,7 +318,9 @@ class ClientConnection(LoginGuard):
         visitor = self.conn.arrival.visitor
         self.shared.guard.succeeded(visitor)
         if visitor.ban is not None:
-            self.conn.send_auth_banner(prompts.notice(f"{guard.told(visitor.ban)}; your key let you in"))
+            self.conn.send_auth_banner(
+                prompts.notice(f"{guard.ban_notice(visitor.ban)}; your key let you in")
+            )
         self.log = self.log.bind(user=principal.user.name)
         self.log.info(
             "logged in",

@@ -37,8 +37,8 @@ from proxy.events.schema import AuthFailed
 from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal
-from proxy.onboarding.flow import Pending, Shown
-from proxy.onboarding.refresher import Vouch
+from proxy.onboarding.flow import DisplayedCode, Pending
+from proxy.onboarding.refresher import AccountStanding
 from proxy.ssh.asyncssh_ext.certificates import Judgement, decode, judge, proof_of
 from proxy.ssh.asyncssh_ext.hooks import AuthReply, Certificate
 
@@ -261,12 +261,12 @@ class LoginFlow:
         Raises: OnboardingError, StoreError.
         """
         vouch = await self._authenticator.vouch(self.attempt, key_blob)
-        if vouch is Vouch.GOOD:
+        if vouch is AccountStanding.GOOD:
             return None
         try:
             return await self._authenticator.begin_renewal(self.attempt, key_blob)
         except OnboardingError as exc:
-            if vouch is Vouch.ENDED:
+            if vouch is AccountStanding.ENDED:
                 self.fault(exc.code)
                 raise
             self._log.info("approval not asked for", code=exc.code, reason=str(exc))
@@ -347,7 +347,7 @@ class LoginFlow:
 
     # --------------------------------------------------------------------------------- approval
 
-    async def begin_approval(self) -> Shown:
+    async def begin_approval(self) -> DisplayedCode:
         """Return what the client has to show; a client that asks again sees the same flow again.
 
         Raises: OnboardingError.

@@ -10,7 +10,7 @@ from proxy.errors import FairleadError, user_sentence
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.model import Exit, ExitStatus, Progress
-from proxy.onboarding.flow import Shown
+from proxy.onboarding.flow import DisplayedCode
 from proxy.settings import ConnectionSettings
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -56,7 +56,7 @@ def approve_again(provider: str) -> str:
     )
 
 
-def approval(shown: Shown, name: str) -> tuple[str, str]:
+def approval(shown: DisplayedCode, name: str) -> tuple[str, str]:
     """Return title and instruction of a challenge (RFC 4256 §3.2) that says where to approve."""
     minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))
     if shown.is_code_typed:
@@ -71,7 +71,7 @@ def approval(shown: Shown, name: str) -> tuple[str, str]:
     return f"To log in as {name}, with your account at {shown.provider}:", "\n".join(lines) + "\n"
 
 
-def qr_code(shown: Shown) -> str:
+def qr_code(shown: DisplayedCode) -> str:
     """Draw the link as a QR code in half blocks, for a banner; empty when it is wider than MAX_QR_COLUMNS.
 
     OpenSSH prints a banner unchanged in a UTF-8 locale. It cuts the instruction of a challenge to 1,023 bytes

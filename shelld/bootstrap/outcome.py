@@ -1,4 +1,4 @@
-"""Ends of init scripts that failed: what the person and the proxy are told of them."""
+"""Failed init scripts, as users and the proxy see them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Failure:
 
     name: str
     how: str
-    """What became of it, to follow its name: "ended with status 3"."""
+    """The result in words that follow the script's name: "ended with status 3"."""
     said: str = ""
-    """The last line that it wrote; empty for none."""
+    """The last line of its output; empty for none."""
     required: bool = False
 
     def __str__(self) -> str:
@@ -30,17 +30,17 @@ class Failure:
 
 
 class RequiredScriptFailed(Exception):
-    """The workspace does not become ready: a script that it requires failed."""
+    """A required script that failed, so that the workspace does not become ready."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
 
 
 def last_line(path: str, uid: int) -> str:
-    """Return the last line of a file that says something; empty when the file is not of `uid`.
+    """Return the last non-empty line of a file; empty when the file is not of `uid`.
 
-    The directory is the account's, so that the name may lead anywhere: what the account does not own is not
-    read on its behalf.
+    The directory is the account's, so the name may be a link to anywhere: a file that the account does not
+    own is not read for it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -57,7 +57,10 @@ def last_line(path: str, uid: int) -> str:
 
 
 def note_termination(path: str, sentence: str) -> None:
-    """Write why this container ends where Kubernetes looks for it; a container without the file has none."""
+    """Write the reason of this container's end where Kubernetes reads it.
+
+    Other containers have no such file.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:

@@ -206,7 +206,7 @@ async def test_text_that_no_database_takes_is_made_to_fit(store: SessionStore) -
     (record,) = await store.select(SessionQuery())
     assert (record.client_version, record.client_type) == ("Odd\ufffdClient?", "other")
     (program,) = await store.programs_of([record.id])
-    assert program.command == "echo \ufffd ?"
+    assert program.command == "echo \ufffd \\xff"
 
 
 # --------------------------------------------------------------------------------------- the tracker

@@ -5,13 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from proxy.process.assemble.trust import open_trust
 from proxy.settings import Settings
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.workspaces.backend import Backend
 from proxy.workspaces.local.backend import LocalBackend
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings, trust: Keeper | None = None) -> AsyncIterator[Backend]:
+async def open_backend(settings: Settings, trust: TrustManager | None = None) -> AsyncIterator[Backend]:
     """Hold the configured backend; workspaces go on after leaving.
 
     `trust` is read already; None reads it here, for a backend that needs it.
@@ -24,7 +24,7 @@ async def open_backend(settings: Settings, trust: Keeper | None = None) -> Async
         yield backend
 
 
-async def _made(settings: Settings, trust: Keeper | None, stack: AsyncExitStack) -> Backend:
+async def _made(settings: Settings, trust: TrustManager | None, stack: AsyncExitStack) -> Backend:
     if settings.workspace.backend == "local":
         return LocalBackend(settings.state_dir, settings.workspace)
     from proxy.workspaces.kubernetes.backend import KubernetesBackend  # slow to import

@@ -28,7 +28,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.relay import Gate
 from proxy.metrics import UNTRUSTED_HEADERS
-from proxy.protection.guard import Visitor
+from proxy.protection.guard import PendingConnection
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, FastPathChannel, TcpChannel, UnixChannel
 from proxy.ssh.asyncssh_ext.coalescing_transport import CoalescingTransport
@@ -63,7 +63,7 @@ _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 class Arrival(NamedTuple):
     """The facts about a connection before its SSH handshake."""
 
-    visitor: Visitor
+    visitor: PendingConnection
     addresses: Addresses | None
     """The real ends of the connection, from a load balancer; None when the ends of the socket are the real
     ones.

@@ -73,7 +73,7 @@ class Trust(Protocol):
     """Makes the files by which a workspace and its proxies know each other; `proxy.trust.manager` does."""
 
     @property
-    def stage(self) -> object:
+    def rotation_state(self) -> object:
         """Give what differs as soon as files may have to change before they expire."""
 
     @property

@@ -18,8 +18,8 @@ from proxy.errors.login import (
 from proxy.events.schema import AuthFailed
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal, User
-from proxy.onboarding.flow import Approved, Pending, Shown
-from proxy.onboarding.refresher import Vouch
+from proxy.onboarding.flow import ApprovedUser, DisplayedCode, Pending
+from proxy.onboarding.refresher import AccountStanding
 from proxy.ssh.asyncssh_ext.certificates import decode
 from proxy.ssh.asyncssh_ext.hooks import AuthReply
 from proxy.ssh.login_flow import (
@@ -57,7 +57,7 @@ class FakePending(Pending):
     def __init__(self, answer: FairleadError | None = None) -> None:
         self.answer = answer
         self.tried: list[bytes] = []
-        self.shown = Shown(
+        self.shown = DisplayedCode(
             "forge",
             "https://forge.example/device",
             "",
@@ -66,17 +66,17 @@ class FakePending(Pending):
             expires_at=datetime.now(UTC),
         )
 
-    async def outcome(self) -> Approved:
+    async def outcome(self) -> ApprovedUser:
         return self._approved()
 
-    async def try_key(self, key_blob: bytes) -> Approved:
+    async def try_key(self, key_blob: bytes) -> ApprovedUser:
         self.tried.append(key_blob)
         return self._approved()
 
-    def _approved(self) -> Approved:
+    def _approved(self) -> ApprovedUser:
         if self.answer is not None:
             raise self.answer
-        return cast(Approved, object())
+        return cast(ApprovedUser, object())
 
 
 class FakeAuthenticator:
@@ -85,7 +85,7 @@ class FakeAuthenticator:
     def __init__(self, *keys: bytes) -> None:
         self.keys = set(keys)
         self.certified = True
-        self.vouched = Vouch.GOOD
+        self.vouched = AccountStanding.GOOD
         self.refusal: FairleadError | None = None
         self.renewal: FakePending | FairleadError = FakePending()
         self.onboarding: FakePending | FairleadError = FakePending()
@@ -96,7 +96,7 @@ class FakeAuthenticator:
     async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
         return key_blob in self.keys
 
-    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> AccountStanding:
         return self.vouched
 
     async def refresh(self, attempt: LoginAttempt) -> None:
@@ -125,7 +125,7 @@ class FakeAuthenticator:
             raise answer
         return answer
 
-    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: Approved) -> None:
+    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: ApprovedUser) -> None:
         self.published.append("onboarded")
 
     def onboarding_refused(self, *args: object) -> None:
@@ -257,7 +257,7 @@ async def test_the_account_of_a_bound_user_is_read_again_by_a_certificate_too() 
 async def test_a_certificate_logs_in_while_a_renewal_is_due() -> None:
     mine = key()
     scene = Scene(Standing.BOUND, mine)
-    scene.authenticator.vouched = Vouch.ASK
+    scene.authenticator.vouched = AccountStanding.ASK
     await scene.flow.ask_provider(mine)
     assert isinstance(scene.flow.state, RenewalDue)
     assert await scene.prove(certificate()) is AuthReply.ENTER
@@ -449,7 +449,7 @@ async def test_a_bound_user_whose_account_is_good_is_in_at_once() -> None:
 async def test_a_bound_user_whose_account_is_too_old_approves_again() -> None:
     mine = key()
     scene = Scene(Standing.BOUND, mine)
-    scene.authenticator.vouched = Vouch.ASK
+    scene.authenticator.vouched = AccountStanding.ASK
     pending = scene.authenticator.renewal
     await scene.flow.ask_provider(mine)
     assert scene.flow.state == RenewalDue(cast(Pending, pending))
@@ -469,16 +469,16 @@ async def test_a_bound_user_whose_account_is_too_old_approves_again() -> None:
 async def test_a_second_key_of_a_good_account_ends_a_renewal_that_was_due() -> None:
     first, second = key(), key()
     scene = Scene(Standing.BOUND, first, second)
-    scene.authenticator.vouched = Vouch.ASK
+    scene.authenticator.vouched = AccountStanding.ASK
     await scene.flow.ask_provider(first)
-    scene.authenticator.vouched = Vouch.GOOD
+    scene.authenticator.vouched = AccountStanding.GOOD
     assert await scene.prove(second) is AuthReply.ENTER
 
 
 async def test_a_provider_that_is_away_locks_out_no_user_whose_account_lasts() -> None:
     mine = key()
     scene = Scene(Standing.BOUND, mine)
-    scene.authenticator.vouched = Vouch.ASK
+    scene.authenticator.vouched = AccountStanding.ASK
     scene.authenticator.renewal = ProviderUnavailable("away")
     assert await scene.prove(mine) is AuthReply.ENTER
 
@@ -486,7 +486,7 @@ async def test_a_provider_that_is_away_locks_out_no_user_whose_account_lasts() -
 async def test_a_provider_that_is_away_locks_out_a_user_whose_account_ended() -> None:
     mine = key()
     scene = Scene(Standing.BOUND, mine)
-    scene.authenticator.vouched = Vouch.ENDED
+    scene.authenticator.vouched = AccountStanding.ENDED
     scene.authenticator.renewal = ProviderUnavailable("away")
     with pytest.raises(ProviderUnavailable):
         await scene.prove(mine)
@@ -497,7 +497,7 @@ async def test_a_provider_that_is_away_locks_out_a_user_whose_account_ended() ->
 async def test_a_refused_renewal_is_no_refused_onboarding() -> None:
     mine = key()
     scene = Scene(Standing.BOUND, mine)
-    scene.authenticator.vouched = Vouch.ASK
+    scene.authenticator.vouched = AccountStanding.ASK
     scene.authenticator.renewal = FakePending(OnboardingRejected("inactive"))
     await scene.prove(mine)
     await scene.flow.begin_approval()
