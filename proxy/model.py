@@ -153,9 +153,9 @@ class Principal:
     @property
     def certificate(self) -> str:
         """Key id of the user certificate that certified the key; empty for a key of the directory."""
-        if not isinstance(self.credential, CertificateProof):
-            return ""
-        return self.credential.key_id or "unnamed"
+        shown = self.credential
+        proof = shown.proof if isinstance(shown, WebSession) else shown
+        return (proof.key_id or "unnamed") if isinstance(proof, CertificateProof) else ""
 
 
 VISITOR = User("")

@@ -9,6 +9,7 @@ import structlog
 
 from proxy import metrics
 from proxy.access import policy
+from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
@@ -100,6 +101,8 @@ class Gateway:
         self._control = control
         self._drain_s = drain_s
         self._reserved = Reserved()
+        self.lobby = Lobby()
+        """Answers what is asked of no workspace."""
 
     def reserve(self, reserved: Reserved) -> None:
         """Let no forward lead to what is the proxy's own, from now on."""

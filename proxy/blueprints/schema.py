@@ -33,7 +33,7 @@ field with its default.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from proxy.blueprints.apps import App, Slug
 from proxy.blueprints.pod import Network, Node, Resources, Security, Storage
@@ -54,6 +54,7 @@ from proxy.blueprints.values import (
     Text,
     misfit,
 )
+from proxy.userstring import LOBBY
 
 DEFAULT_ACCEPT_ENV = ("LANG", "LC_*", "TERM", "COLORTERM", "FAIRLEAD_*")
 """Variables that a client may set in every workspace."""
@@ -171,6 +172,13 @@ class Blueprint(Part):
     def home_storage(self) -> str:
         """Name of the storage that the home is on; empty for none."""
         return next((name for name, storage in self.storages.items() if storage.is_home), "")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_place(cls, value: str) -> str:
+        if value == LOBBY:
+            raise ValueError(f"{LOBBY!r} is the place of Fairlead's own commands, and no blueprint")
+        return value
 
     @model_validator(mode="after")
     def _init_names_differ(self) -> "Blueprint":

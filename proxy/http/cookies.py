@@ -24,11 +24,11 @@ class CookieNames:
     """The names that one site gives to its cookies: `stem`, or `stem-slot` where there are several."""
 
     def __init__(self, purpose: str, *, is_secure: bool) -> None:
-        """Name cookies after `purpose`, lower-case ASCII; `is_secure` says that browsers come by https.
+        """Name cookies after `purpose`, lower-case ASCII or empty; `is_secure`: browsers come by https.
 
         Over plain http names have no prefix: it needs `Secure`, and WebKit drops `Secure` cookies there.
         """
-        self._stem = f"{HOST_ONLY_PREFIX if is_secure else ''}fairlead-{purpose}"
+        self._stem = (HOST_ONLY_PREFIX if is_secure else "") + "-".join(filter(None, ("fairlead", purpose)))
         self._ours = _pattern(self._stem.encode())
         self._folded = _pattern(self._stem.casefold().encode())
         self._as_sent = re.compile(rb"[ \t]*" + self._ours.pattern + rb"[ \t]*")

@@ -213,6 +213,9 @@ class Directory(Protocol):
     async def account_of(self, name: str) -> Account | None:
         """Give the account at a provider that a user is bound to, if there is one."""
 
+    async def find_account(self, issuer: str, subject: str) -> User | None:
+        """Return the user who is bound to an account at a provider; None when no user is."""
+
     async def add_user(
         self,
         name: str,

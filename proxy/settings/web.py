@@ -34,6 +34,23 @@ class WebTlsSettings(_Section):
         return self
 
 
+class WebSessionSettings(_Section):
+    """Sessions of signed-in browsers."""
+
+    idle_s: Annotated[float, Field(ge=60, le=31_536_000)] = 43_200
+    """A session without a request for so long has ended."""
+    life_s: Annotated[float, Field(ge=60, le=31_536_000)] = 604_800
+    """From a sign-in to its end, however much the session is used."""
+    check_s: Annotated[float, Field(ge=0.1, le=60)] = 1
+    """How long an answer of the store about a session is believed, and how often open WebSockets are
+    compared with it: the bound for a sign-out on another replica without NATS."""
+    per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
+    """Browsers that one user is signed in with; the oldest session ends when there is one more."""
+    attempts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
+    """Requests to the login pages from one address (an IPv6 /64 is one) that make Fairlead ask a provider or
+    its store; more are refused for a while."""
+
+
 class WebSettings(_Section):
     """The HTTP front of apps; see docs/web.md."""
 
@@ -92,6 +109,12 @@ class WebSettings(_Section):
     """Idle connections kept for one app."""
     pool_idle_s: _Seconds = 20
     """For how long."""
+    own_s: _Seconds = 60
+    """From the head of a request to the login pages to the end of its answer, a provider's time included."""
+    session: WebSessionSettings = WebSessionSettings()
+    require: Literal["", "ssh-paired"] = ""
+    """`ssh-paired`: browsers sign in by the link of `ssh <user>+lobby@<host> web` only, and no provider is
+    asked; empty: by a provider as well."""
     index_s: _Seconds = 10
     """How often the index of public apps learns of new users; blueprints are followed at once."""
 
@@ -116,6 +139,12 @@ class WebSettings(_Section):
     def scheme_spoken(self) -> str:
         """What is spoken on our own socket, whatever an edge proxy speaks before it."""
         return "http" if self.tls.cert is None else "https"
+
+    @property
+    def has_login(self) -> bool:
+        """Whether browsers can sign in: over https, or on this machine, where names below `localhost` lead."""
+        is_local = self.apps_domain == "localhost" or self.apps_domain.endswith(".localhost")
+        return self.scheme == "https" or is_local
 
     def port(self, bound: int) -> int:
         """Return the port of the addresses that browsers use; `bound` is the one that is listened on."""

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 import asyncssh
 
 from proxy.access.gateway import Running
+from proxy.access.lobby import is_lobby
 from proxy.access.policy import CONTROLS, SUBSYSTEMS
 from proxy.access.recording_tap import RecordedOutbound, heard
 from proxy.access.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
@@ -290,6 +291,8 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
                 raise Refused(self._forced.refusal)
         elif isinstance(self._kind, Exec):
             self._check_length(self._kind.command)
+        if is_lobby(self._visit):
+            return await self._answer_in_lobby(self._kind)
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
             return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
@@ -336,6 +339,14 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._screen = RecordedOutbound(self._outbound, recorder)
         await self._say(prompts.recorded(pty=self._pty is not None))
         return heard(program, recorder)
+
+    async def _answer_in_lobby(self, kind: Shell | Exec | Subsystem) -> Exit:
+        """Carry out a command of the lobby, whose answer is the program's output."""
+        said = await self._served.gateway.lobby.run(self._visit, kind)
+        line_end = b"\r\n" if self._pty is not None else b"\n"
+        await self._outbound.write(said.out.encode().replace(b"\n", line_end))
+        await self._say(said.err.encode().replace(b"\n", line_end))
+        return ExitStatus(said.status)
 
     async def _manage(self, what: str) -> Exit:
         """Do what is about the workspace and not in it; the answer is the program's stdout."""

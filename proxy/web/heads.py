@@ -332,6 +332,27 @@ def request_for_app(request: Request, client: Client) -> bytes:
     return b"".join(lines)
 
 
+CLIENT_FIELD = b"x-fairlead-client"
+"""Tells our own pages the address of the client; the client's own field of that name is dropped."""
+
+_OF_BODY = frozenset({b"content-length", b"expect"})
+
+
+def request_for_own_site(request: Request, client: Client) -> bytes:
+    """Write the head that our own pages get: our cookies stay, and the connection ends behind the answer."""
+    dropped = _named_by_connection(request.fields)
+    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.target)]
+    for name, value in request.fields:
+        key = name.lower()
+        is_kept = key == b"cookie" or REQUEST.get(key) is None and not _is_dropped_by_prefix(key)
+        if is_kept and key not in dropped and key not in _OF_BODY:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if request.body is Body.LENGTH:
+        lines.append(b"Content-Length: %d\r\n" % request.length)
+    lines.append(b"%b: %b\r\nConnection: close\r\n\r\n" % (CLIENT_FIELD, client.address.encode()))
+    return b"".join(lines)
+
+
 def _request_field(rule: Rule, value: bytes, request: Request) -> bytes | None:
     """Return what a field of the table becomes; None: it is left out."""
     match rule:
