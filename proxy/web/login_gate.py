@@ -68,9 +68,9 @@ class LoginGate:
             return _BANNED
         if asked.is_reserved:
             return None
-        found = self._index.find(asked.host.label)
-        if found is not None:
-            return Pass(Address(found.user, found.workspace, found.target, share="public"), is_public=True)
+        public = self._index.find(asked.host.label)
+        if public is not None:
+            return Pass(public, is_public=True)
         value = self._value(asked)
         if not self._sessions.is_issued(value, asked.host.name):
             return self._judge(asked, None)
