@@ -113,7 +113,9 @@ class Lobby:
             "certificate": principal.certificate,
             "client_address": principal.client.host,
         }
-        shown = {name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
+        shown = {
+            name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()
+        }
         width = max(map(len, shown))
         lines = [f"{name.replace('_', ' '):{width}}  {value}" for name, value in shown.items() if value]
         return facts, "\n".join([*lines, ""])

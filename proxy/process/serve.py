@@ -144,7 +144,21 @@ async def _build(
     stack.push_async_callback(_start_watch(settings, directory, bus, listener, revocations).close)
     web = await open_web(
         settings.web,
-        Around(gateway, workspaces, backend, directory, catalog, _read_header, guard.is_banned),
+        Around(
+            gateway,
+            workspaces,
+            backend,
+            directory,
+            catalog,
+            _read_header,
+            guard.is_banned,
+            database,
+            bus,
+            door,
+            revocations,
+            settings.identity.recheck_s,
+            settings.listen,
+        ),
         stack,
     )
     await listener.open()

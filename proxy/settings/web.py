@@ -112,6 +112,12 @@ class WebSettings(_Section):
     own_s: _Seconds = 60
     """From the head of a request to the login pages to the end of its answer, a provider's time included."""
     session: WebSessionSettings = WebSessionSettings()
+    dev_user: str = ""
+    """User as whom the development provider signs in its account of the same name, which asks for no
+    password. `fairlead run` sets it to the user whom it prints, while that provider is for this machine."""
+    ssh_address: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.-]+:[0-9]{1,5}$")] = ""
+    """`host:port` by which users reach SSH, for the command that the login pages show; empty: that of
+    `listen` where it is this machine."""
     require: Literal["", "ssh-paired"] = ""
     """`ssh-paired`: browsers sign in by the link of `ssh <user>+lobby@<host> web` only, and no provider is
     asked; empty: by a provider as well."""
@@ -142,7 +148,7 @@ class WebSettings(_Section):
 
     @property
     def has_login(self) -> bool:
-        """Whether browsers can sign in: over https, or on this machine, where names below `localhost` lead."""
+        """Whether browsers can sign in: over https, or on this machine, by names below `localhost`."""
         is_local = self.apps_domain == "localhost" or self.apps_domain.endswith(".localhost")
         return self.scheme == "https" or is_local
 

@@ -285,12 +285,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _run(self) -> Exit:
         """Get a program running, whatever that takes, and carry its bytes."""
         assert self._kind is not None
-        if self._forced is not None:
-            self._check_length(self._forced.original_command)
-            if self._forced.refusal:
-                raise Refused(self._forced.refusal)
-        elif isinstance(self._kind, Exec):
-            self._check_length(self._kind.command)
+        self._check_command(self._kind)
         if is_lobby(self._visit):
             return await self._answer_in_lobby(self._kind)
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
@@ -327,6 +322,15 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             if recorder is not None:
                 recorder.end = prompts.end_of(end)
             return end
+
+    def _check_command(self, kind: Shell | Exec | Subsystem) -> None:
+        """Refuse what a certificate does not permit, and what is too long. Raises: Refused."""
+        if self._forced is not None:
+            self._check_length(self._forced.original_command)
+            if self._forced.refusal:
+                raise Refused(self._forced.refusal)
+        elif isinstance(kind, Exec):
+            self._check_length(kind.command)
 
     def _check_length(self, command: str) -> None:
         """Refuse a command that no program could be given. Raises: Refused."""

@@ -83,7 +83,8 @@ class LinkPages:
             ]
         )
         warning = (
-            "Go on only if you typed the command yourself, at this address, and your terminal shows this code. "
+            "Go on only if you typed the command yourself, at this address, and your terminal shows this "
+            "code. "
             "From then on this browser acts as the user above."
         )
         if held is not None:

@@ -40,6 +40,7 @@ from proxy.model import User
 from proxy.onboarding import authcode
 from proxy.onboarding.authcode import WebLogin
 from proxy.onboarding.providers.base import Provider
+from proxy.onboarding.providers.dev import ISSUER as DEV_ISSUER
 from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
 from proxy.web.origins import Origins
@@ -66,6 +67,8 @@ class LoginRules:
 
     is_ssh_only: bool
     attempts_per_minute: int
+    dev_user: str
+    """User whom the account of the same name at the development provider means, without being bound to it."""
     ssh_line: Callable[[str], str]
     """Writes the command that signs a user in by SSH; `<you>` stands for an unknown name."""
 
@@ -158,18 +161,13 @@ class LoginPages:
         if held is None:
             return self._choose(None)
         user = held.user
-        apps = [
-            Fact(app.title, f"{self._origins.origin(app.label)}/") for app in self._places.of(user.name)
-        ]
+        apps = [Fact(app.title, f"{self._origins.origin(app.label)}/") for app in self._places.of(user.name)]
         csrf = [("csrf", self.site.csrf(self.site.cookie(request), "sign-out"))]
-        body = (
-            pages.facts([Fact("You are", user.name), *apps])
-            + pages.form(
-                "/sign-out",
-                csrf,
-                "",
-                [Button("here", "Sign out"), Button("everywhere", "Sign out everywhere")],
-            )
+        body = pages.facts([Fact("You are", user.name), *apps]) + pages.form(
+            "/sign-out",
+            csrf,
+            "",
+            [Button("here", "Sign out"), Button("everywhere", "Sign out everywhere")],
         )
         return self.site.page("Signed in", body)
 
@@ -289,7 +287,9 @@ class LoginPages:
             return "account_inactive"
         user = await self.directory.find_account(profile.issuer, profile.subject)
         if user is None:
-            return "account_unknown"
+            name = self._rules.dev_user
+            is_dev = bool(name) and (profile.issuer, profile.subject) == (DEV_ISSUER, f"dev-{name}")
+            return (await self.directory.find(name) if is_dev else None) or "account_unknown"
         try:
             await self.directory.renew(profile, user.name)
         except IdentityError:
@@ -314,8 +314,8 @@ class LoginPages:
         host = f"{back.label}.{self._origins.domain}"
         if await self._keeps_no_cookies(held, host, back):
             text = (
-                f"This browser was given a session for {origin} and did not bring it back: it blocks cookies of "
-                "that page. Permit them, then open the address of the app again."
+                f"This browser was given a session for {origin} and did not bring it back: it blocks cookies "
+                "of that page. Permit them, then open the address of the app again."
             )
             return self.sorry("Your browser keeps no cookies", text)
         code = await self.sessions.offer(held, host, back.pre, client_of(request))
@@ -337,7 +337,9 @@ class LoginPages:
         held = await self.held(request)
         if held is not None:
             await self.sessions.sign_out(held.record, everywhere=form.get("decision") == "everywhere")
-        response = self.sorry("Signed out", "Every app that was open in this browser asks for a login now.", 200)
+        response = self.sorry(
+            "Signed out", "Every app that was open in this browser asks for a login now.", 200
+        )
         self.site.end_cookie(response)
         return response
 
@@ -353,7 +355,9 @@ class LoginPages:
 
 
 _REFUSALS = {
-    "account_unknown": "No user here has this account. A new user comes in by SSH first, with the command: {line}",
+    "account_unknown": (
+        "No user here has this account. A new user comes in by SSH first, with the command: {line}"
+    ),
     "account_inactive": "This account is not active at its provider.",
 }
 

@@ -163,11 +163,13 @@ class LoginGate:
             return Reply(303, "Signed in", fields=((b"Location", f"{origin}{back.path}".encode()),))
         pre = self._pre_cookies.value(fields, back.slot)
         if not pre:
-            return _without_cookie(origin, back.path)
+            return _without_cookie(origin)
         value = await self._sessions.redeem(given.get("code", ""), host.name, pre)
         end_pre = self._cookie(self._pre_cookies.name(back.slot), "", 0)
         if not value:
-            text = "This sign-in was completed already, or it took too long. Open the address of the app again."
+            text = (
+                "This sign-in was completed already, or it took too long. Open the address of the app again."
+            )
             return Reply(403, "That did not work", text, (end_pre,))
         return Reply(
             303,
@@ -187,9 +189,7 @@ class LoginGate:
         held = await self._held(asked)
         if held is not None:
             await self._sessions.sign_out(held.record)
-        return Reply(
-            200, "Signed out", "", (self._cookie(self._session_cookie.name(), "", 0),)
-        )
+        return Reply(200, "Signed out", "", (self._cookie(self._session_cookie.name(), "", 0),))
 
     async def _whoami(self, asked: Asked) -> Reply:
         held = await self._held(asked)
@@ -227,11 +227,10 @@ def _cookie_fields(request: Request) -> list[bytes]:
     return [value for name, value in request.fields if name.lower() == b"cookie"]
 
 
-def _without_cookie(origin: str, path: str) -> Reply:
-    del path
+def _without_cookie(origin: str) -> Reply:
     text = (
-        "This browser did not send back a cookie that this page gave it a moment ago. Either it blocks cookies "
-        f"of {origin}, or the sign-in took longer than {PRE_LIFE_S // 60} minutes. Permit cookies of this page, "
-        "then open the address of the app again."
+        "This browser did not send back a cookie that this page gave it a moment ago. Either it blocks "
+        f"cookies of {origin}, or the sign-in took longer than {PRE_LIFE_S // 60} minutes. Permit cookies of "
+        "this page, then open the address of the app again."
     )
     return Reply(403, "Your browser keeps no cookies of this page", text)

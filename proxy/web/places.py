@@ -1,4 +1,4 @@
-"""Which apps a signed-in user may open: decided in memory, the same for what is absent and what is forbidden."""
+"""Which apps a signed-in user may open: decided in memory, alike for what is absent and what is forbidden."""
 
 from typing import NamedTuple
 

@@ -7,7 +7,7 @@ What is spent once is spent by one UPDATE or DELETE, so that of two replicas one
 """
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -101,14 +101,15 @@ class SessionStore:
             async with self._reading() as connection:
                 if (found := (await connection.execute(query)).scalar()) is not None:
                     return bytes(found)
-            made = {"name": "values", "value": secrets.token_bytes(_KEY_BYTES), "created_at": _now()}
+            key = secrets.token_bytes(_KEY_BYTES)
+            made = {"name": "values", "value": key, "created_at": _now()}
             async with self._writing() as connection:
                 try:
                     async with connection.begin_nested():
                         await connection.execute(sa.insert(web_keys).values(made))
                 except IntegrityError:
                     continue  # another replica was faster
-                return bytes(made["value"])
+                return key
         raise AssertionError("unreachable")
 
     # ---------------------------------------------------------------------- the login origin
@@ -122,7 +123,7 @@ class SessionStore:
             if instead_of:
                 await connection.execute(sa.delete(web_sessions).where(_family(instead_of)))
             await self._make_room(connection, record.user)
-            await connection.execute(sa.insert(web_sessions).values(_row(record), digest=digest(value), pre=""))
+            await connection.execute(sa.insert(web_sessions).values(_row(record) | {"digest": digest(value)}))
 
     async def _make_room(self, connection: AsyncConnection, user: str) -> None:
         theirs = (
@@ -198,7 +199,11 @@ class SessionStore:
 
     async def offer(self, record: SessionRecord, offer: Offer) -> None:
         """Keep the session of an app's origin that a code will open."""
-        row = _row(record) | {"code": digest(offer.code), "pre": offer.pre, "code_expires_at": offer.expires_at}
+        row = _row(record) | {
+            "code": digest(offer.code),
+            "pre": offer.pre,
+            "code_expires_at": offer.expires_at,
+        }
         async with self._writing() as connection:
             await connection.execute(sa.insert(web_sessions).values(row))
 
@@ -230,7 +235,9 @@ class SessionStore:
         opened = {"digest": digest(value), "created_at": _now()}
         async with self._writing() as connection:
             if (await connection.execute(sa.update(web_sessions).where(fits).values(opened))).rowcount != 1:
-                await connection.execute(sa.delete(web_sessions).where(is_it, web_sessions.c.pre == digest(pre)))
+                await connection.execute(
+                    sa.delete(web_sessions).where(is_it, web_sessions.c.pre == digest(pre))
+                )
                 return None
             query = sa.select(web_sessions).where(web_sessions.c.digest == digest(value))
             return _record((await connection.execute(query)).mappings().one())
@@ -293,7 +300,7 @@ def _row(record: SessionRecord) -> dict[str, Any]:
     return plain | _of_proof(record.proof) | {"pre": ""}
 
 
-def _record(row: Mapping[str, Any]) -> SessionRecord:
+def _record(row: sa.RowMapping) -> SessionRecord:
     names = [one.name for one in fields(SessionRecord) if one.name != "proof"]
     return SessionRecord(**{name: row[name] for name in names}, proof=_proof(row))
 
@@ -305,12 +312,14 @@ def _of_proof(proof: Proof | None) -> dict[str, Any]:
     return {"key": None if proof is None else proof.key, "authority": None, "serial": "", "key_id": ""}
 
 
-def _proof(row: Mapping[str, Any]) -> Proof | None:
+def _proof(row: sa.RowMapping) -> Proof | None:
     if row["key"] is None:
         return None
     if row["authority"] is None:
         return KeyProof(bytes(row["key"]))
-    return CertificateProof(bytes(row["key"]), bytes(row["authority"]), int(row["serial"] or 0), row["key_id"])
+    return CertificateProof(
+        bytes(row["key"]), bytes(row["authority"]), int(row["serial"] or 0), row["key_id"]
+    )
 
 
 def _now() -> datetime:

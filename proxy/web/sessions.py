@@ -74,7 +74,9 @@ class Held:
 
     __slots__ = ("_sessions", "checked_at", "key", "principal", "record", "touched_at")
 
-    def __init__(self, sessions: "WebSessions", key: str, record: SessionRecord, principal: Principal) -> None:
+    def __init__(
+        self, sessions: "WebSessions", key: str, record: SessionRecord, principal: Principal
+    ) -> None:
         self._sessions = sessions
         self.key = key
         self.record = record
@@ -274,11 +276,13 @@ class WebSessions:
                 fingerprint=who.proof.fingerprint if who.proof is not None else "",
             )
         )
-        _log.info("signed in", user=who.user.name, client=who.client, session=record.id, provider=who.provider)
+        _log.info(
+            "signed in", user=who.user.name, client=who.client, session=record.id, provider=who.provider
+        )
         return value
 
     async def offer(self, login: Held, host: str, pre: str, client: str) -> str:
-        """Give a code, good once and for 30 s, that opens a session of one app's origin. Raises: StoreError."""
+        """Give a code that opens a session of one app's origin, once and within 30 s. Raises: StoreError."""
         code = self.seals.issue(f"code:{host}")
         now = datetime.now(UTC)
         parent = login.record
@@ -338,9 +342,7 @@ class WebSessions:
                 self._bus.publish(schema.WebSignedOut(user=record.user, session_id=record.id, actor=by))
         # An event for each root session is enough: replicas look at all of theirs.
         if records and all(record.parent for record in records):
-            self._bus.publish(
-                schema.WebSignedOut(user=records[0].user, session_id=records[0].id, actor=by)
-            )
+            self._bus.publish(schema.WebSignedOut(user=records[0].user, session_id=records[0].id, actor=by))
 
     def _stop(self, ids: set[str], reason: str) -> None:
         if not ids:

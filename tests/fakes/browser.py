@@ -49,11 +49,16 @@ class Page:
 class Browser:
     """`async with Browser() as browser`; follows redirects as a browser does, and keeps what it saw."""
 
+    def __init__(self, **headers: str) -> None:
+        """`headers` go with every request."""
+        self._headers = headers
+
     async def __aenter__(self) -> "Browser":
         self.visited: list[str] = []
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=LocalhostResolver()),
             cookie_jar=aiohttp.CookieJar(unsafe=True),
+            headers=self._headers,
         )
         return self
 

@@ -1,25 +1,48 @@
 """The web half, put together from what the process has."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import structlog
 
 from proxy.access.gateway import Gateway
+from proxy.access.revocation import Watch
 from proxy.blueprints.catalog import Catalog
+from proxy.events.publisher import Bus
 from proxy.identity.directory import Directory
+from proxy.identity.revoked_keys import Revocations
+from proxy.onboarding.service import FrontDoor
+from proxy.settings import split_address
 from proxy.settings.web import WebSettings
-from proxy.userstring import UserString
+from proxy.storage.database import Database
+from proxy.userstring import LOBBY, UserString
 from proxy.web.front import Front
-from proxy.web.gate import PublicGate
+from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad, Workspaces
 from proxy.web.index import PublicIndex
+from proxy.web.links import LinkPages
 from proxy.web.listening import IsBanned, Listener, ReadHeader, bind
+from proxy.web.login import LoginPages, LoginRules
+from proxy.web.login_gate import LoginGate
 from proxy.web.origins import Origins, Place
+from proxy.web.places import Places
+from proxy.web.seals import Seals
+from proxy.web.session_store import SessionStore
+from proxy.web.sessions import WebSessions
 from proxy.web.upstream import Pool
 from proxy.workspaces.backend import Backend
 
 _log = structlog.get_logger("web")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What signs browsers in."""
+
+    pages: LoginPages
+    links: LinkPages
+    sessions: WebSessions
 
 
 class Web:
@@ -39,6 +62,9 @@ class Web:
     def origins(self) -> Origins:
         return self.front.origins
 
+    login: Login | None = None
+    """None where browsers cannot sign in."""
+
     def apps_of(self, user: str, blueprint: str) -> list[tuple[str, str]]:
         """Return title and address of each app that a blueprint declares, for the workspace of a user."""
         definition = self._catalog.current().definitions.get(blueprint)
@@ -48,6 +74,11 @@ class Web:
             (app.title or slug, self.origins.url(Place(slug, UserString(user, blueprint))))
             for slug, app in definition.sample.apps.items()
         ]
+
+    @property
+    def login_url(self) -> str:
+        """Address of the login pages; empty where there are none."""
+        return "" if self.login is None else self.login.pages.url
 
     async def close(self, grace_s: float) -> None:
         """Accept no more, end WebSockets with a reason, let requests end for `grace_s` seconds."""
@@ -67,6 +98,14 @@ class Around:
     catalog: Catalog
     read_header: ReadHeader
     is_banned: IsBanned
+    database: Database
+    bus: Bus
+    door: FrontDoor
+    revocations: Revocations
+    recheck_s: float
+    """Seconds between two comparisons of sessions with the directory."""
+    ssh: str
+    """Address of the SSH listener, `host:port`."""
 
 
 async def open_web(settings: WebSettings, around: Around, stack: AsyncExitStack) -> Web | None:
@@ -90,13 +129,74 @@ async def open_web(settings: WebSettings, around: Around, stack: AsyncExitStack)
     )
     index = PublicIndex(around.catalog, around.directory, settings.index_s)
     origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
-    front = Front(settings, origins, PublicGate(index), Pool(road, settings))
+    login = await _open_login(settings, around, origins, stack)
+    gate: Gate = PublicGate(index)
+    if login is not None:
+        places = Places(around.catalog)
+        url = login.pages.url
+        gate = LoginGate(index, places, login.sessions, origins, url, around.is_banned)
+    front = Front(settings, origins, gate, Pool(road, settings))
+    if login is not None:
+        front.own = login.pages
+        login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
     listener = Listener(settings, front, around.read_header, around.is_banned)
     index.start()
     stack.push_async_callback(index.close)
     front.start()
     listener.start(sockets)
     web = Web(front, road, listener, around.catalog, port)
+    web.login = login
     stack.push_async_callback(web.close, 0)
     _log.info("web apps are served", origin=origins.origin("<app>--<blueprint>--<user>"))
     return web
+
+
+async def _open_login(
+    settings: WebSettings, around: Around, origins: Origins, stack: AsyncExitStack
+) -> Login | None:
+    """Open the login origin and what keeps its sessions.
+
+    Without https, names beyond this machine would carry sessions in the clear: then only public apps are
+    served. Raises: StoreError.
+    """
+    if not settings.has_login:
+        _log.warning(
+            "browsers cannot sign in: web apps need https beyond this machine; public apps are served"
+        )
+        return None
+    rules = settings.session
+    store = SessionStore(around.database, idle_s=rules.idle_s, per_user=rules.per_user)
+    seals = Seals(await store.key())
+    sessions = WebSessions(store, seals, around.directory, around.revocations, around.bus, rules)
+    stack.push_async_callback(sessions.close)
+    pages = LoginPages(
+        sessions,
+        Places(around.catalog),
+        origins,
+        around.directory,
+        list(around.door.providers.values()),
+        around.door.http,
+        LoginRules(
+            settings.require == "ssh-paired",
+            rules.attempts_per_minute,
+            settings.dev_user,
+            _ssh_line(settings, around.ssh),
+        ),
+    )
+    links = LinkPages(pages, around.bus)
+    await pages.start()
+    stack.push_async_callback(pages.close)
+    around.door.allow_redirect(pages.redirect_uri)
+    around.gateway.lobby.serve_web(links.make)
+    watch = Watch(around.directory, around.bus, sessions.live, around.recheck_s, around.revocations)
+    watch.start()
+    stack.push_async_callback(watch.close)
+    return Login(pages, links, sessions)
+
+
+def _ssh_line(settings: WebSettings, ssh: str) -> Callable[[str], str]:
+    """Return what writes the command that signs a user in by SSH."""
+    host, port = split_address(settings.ssh_address or ssh)
+    host = host if settings.ssh_address or host.startswith("127.") else "<host>"
+    option = f"-p {port} " if port != 22 else ""
+    return lambda user: f"ssh {option}{user}+{LOBBY}@{host} web"
