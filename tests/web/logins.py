@@ -13,9 +13,12 @@ DEADLINE_S = 60
 
 _APP = r"""
 import http.server, json, sys
+import base64, hashlib, time
 class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            return self.socket()
         body = ("APP " + json.dumps({"path": self.path, "headers": self.headers.items()})).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
@@ -23,6 +26,18 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     do_POST = do_GET
+    def socket(self):
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.send_response(101)
+        for name, value in (("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", accept)):
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(b"\x81\x05hello")
+        self.wfile.flush()
+        self.close_connection = True
+        while self.rfile.read1(65536):
+            pass
     def log_message(self, *_): pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
 """
@@ -83,6 +98,7 @@ def place(directory: Path, **env: str) -> Iterator[Place]:
 def serve(fairlead: Fairlead, port: int, program: str = _APP, user: str = "alice+dev") -> None:
     """Start an app in the workspace by SSH, as its user would, and wait until it listens."""
     start = f"nohup python3 - {port} >/dev/null 2>&1 <<'EOF' &\n{program}\nEOF\n"
-    wait = f"for i in $(seq 300); do (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep .1; done; exit 1"
+    tries = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep .1"
+    wait = f"for i in $(seq 300); do {tries}; done; exit 1"
     done = fairlead.ssh(f"{start} bash -c '{wait}'", "-l", user, timeout_s=DEADLINE_S * 2)
     assert done.returncode == 0, done.stderr

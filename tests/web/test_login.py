@@ -90,7 +90,7 @@ async def test_a_link_form_is_good_in_the_browser_that_opened_it_only(here: Plac
         assert cross.status == 403
 
 
-async def test_a_browser_that_is_signed_in_is_asked_before_another_session_takes_its_place(
+async def test_a_signed_in_browser_is_asked_before_its_session_is_replaced(
     here: Place,
 ) -> None:
     async with Browser(**ACCEPT) as browser:
