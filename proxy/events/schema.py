@@ -194,6 +194,8 @@ class _OfSession(_OfConnection):
     blueprint: str = ""
     account: str = ""
     """OS account that was asked for; empty for the blueprint's own."""
+    owner: str = ""
+    """Whom the workspace belongs to; `user` is who uses it."""
     started_at: str = ""
     """RFC 3339."""
 

@@ -156,6 +156,7 @@ async def _build(
             bus,
             door,
             revocations,
+            tracker,
             settings.identity.recheck_s,
             settings.listen,
         ),
@@ -218,7 +219,10 @@ def _health(
     return Health(
         settings.health,
         gauges={
-            ("fairlead_sessions", "SSH connections whose user is logged in."): lambda: len(tracker.live),
+            (
+                "fairlead_sessions",
+                "SSH connections and browsers at web apps whose user is logged in.",
+            ): lambda: len(tracker.live),
             ("fairlead_connections", "SSH connections that are open, logged in or not."): (
                 lambda: len(listener.connections())
             ),

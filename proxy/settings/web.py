@@ -148,9 +148,12 @@ class WebSettings(_Section):
 
     @property
     def has_login(self) -> bool:
-        """Whether browsers can sign in: over https, or on this machine, by names below `localhost`."""
-        is_local = self.apps_domain == "localhost" or self.apps_domain.endswith(".localhost")
-        return self.scheme == "https" or is_local
+        """Whether browsers can sign in: over https, or on this machine, by names directly below `localhost`.
+
+        Over http, cookies have no prefix that keeps siblings from setting them; browsers let no page set one
+        for `localhost` as a whole, and do so for any domain below it.
+        """
+        return self.scheme == "https" or self.apps_domain == "localhost"
 
     def port(self, bound: int) -> int:
         """Return the port of the addresses that browsers use; `bound` is the one that is listened on."""

@@ -75,6 +75,16 @@ class OwnSite(Protocol):
         """Make the protocol that answers one request and closes the connection."""
 
 
+class Sockets(Protocol):
+    """Hears of upgraded exchanges; must not raise."""
+
+    def began(self, exchange: Exchange) -> None:
+        """Learn of one that was upgraded just now."""
+
+    def over(self, exchange: Exchange) -> None:
+        """Learn of its end; each ends once."""
+
+
 MAX_OWN_BYTES = 64 * 1024
 """Of the body of a request to our own pages: forms."""
 
@@ -89,6 +99,7 @@ class Front:
         self.pool = pool
         self.tasks = TaskOwner("web")
         self.own: OwnSite | None = None
+        self.sockets: Sockets | None = None
         self.is_closing = False
         self.trusted = settings.trusted_networks
         self._connections: set[ClientConnection] = set()
@@ -204,6 +215,7 @@ class ClientConnection(asyncio.Protocol):
         "_source",
         "_state",
         "_task",
+        "_told",
         "_transport",
     )
 
@@ -226,6 +238,8 @@ class ClientConnection(asyncio.Protocol):
         """Came behind what is under way; reading is stopped while there is any."""
         self._inner: asyncio.Protocol | None = None
         """Serves the connection in our place."""
+        self._told: Exchange | None = None
+        """An upgraded exchange of whose end `Sockets` has to hear."""
         self._left = 0
         self._is_extra = False
         """Bytes came behind a chunked body in one piece with it: the connection ends with the answer."""
@@ -276,6 +290,7 @@ class ClientConnection(asyncio.Protocol):
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_lost()
+        self._tell_over()
         inner, self._inner = self._inner, None
         if inner is not None:
             inner.connection_lost(exc)
@@ -525,6 +540,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _State.LINGERING
         self._pending = b""
         self._exchange = None
+        self._tell_over()
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
@@ -541,9 +557,16 @@ class ClientConnection(asyncio.Protocol):
         elif self._exchange is not None:
             self._exchange.closes = True
 
+    def _tell_over(self) -> None:
+        told, self._told = self._told, None
+        if told is not None and self._front.sockets is not None:
+            self._front.sockets.over(told)
+
     def upgraded(self, exchange: Exchange) -> None:
-        del exchange
         self._state = _State.SPLICED
+        if self._front.sockets is not None:
+            self._told = exchange
+            self._front.sockets.began(exchange)
         metrics.WEB_REQUESTS.labels("upgraded").inc()
         self._go_on()
 

@@ -299,9 +299,19 @@ class LoginPages:
     async def signed_in(self, request: web.Request, who: SignIn, back: Return | None) -> web.Response:
         """Give the browser a new session, and send it back to where it came from."""
         value = await self.sessions.sign_in(who, await self.held(request))
-        where = f"/login?{urlencode(back.query())}" if back is not None else "/"
-        response = redirect(f"{self.url}{where}")
+        response = self._onward(back) if back is not None else redirect(f"{self.url}/")
         self.site.give_cookie(response, value, life_s=self.sessions.life_s)
+        return response
+
+    def _onward(self, back: Return) -> web.Response:
+        """Go on to the app's origin by a page, not by a redirect.
+
+        The browser may be on its way from the form of a provider. Chromium holds redirects behind a form to
+        the provider's `form-action` (CSP Level 3 §6.4.2), which names this origin at most.
+        """
+        onward = f"{self.url}/login?{urlencode(back.query())}"
+        response = self.site.page("Signed in", pages.link(onward, "Go on to the app"))
+        response.headers["Refresh"] = f"0; url={onward}"
         return response
 
     async def _send_back(self, request: web.Request, held: Held, back: Return) -> web.Response:

@@ -98,7 +98,8 @@ class LoginGate:
         address = Address(
             held.user.name, opened.workspace, opened.target, opened.share, held.actor, starts=True
         )
-        return Pass(address, actor=held.user.name, tag=held.record.id)
+        self._sessions.used(held, opened.workspace)
+        return Pass(address, actor=held.user.name, tag=held)
 
     async def _held(self, asked: Asked) -> Held | None:
         return await self._sessions.find(self._value(asked), asked.host.name)

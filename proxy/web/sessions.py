@@ -27,10 +27,12 @@ from proxy.http.sessions import digest
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import ConnId, Peer, Principal, User, WebSession
-from proxy.sessions.records import End
+from proxy.sessions.records import End, EndReason
 from proxy.settings.web import WebSessionSettings
+from proxy.userstring import UserString
 from proxy.web.frames import POLICY_VIOLATION
 from proxy.web.seals import Seals
+from proxy.web.session_records import Recorded, WebRecords
 from proxy.web.session_store import Offer, Proof, SessionRecord, SessionStore
 
 _log = structlog.get_logger("web")
@@ -69,10 +71,8 @@ class SignIn:
     proof: Proof | None = None
 
 
-class Held:
+class Held(Recorded):
     """A session that was good when it was last looked at; a `Live` of `access.revocation`."""
-
-    __slots__ = ("_sessions", "checked_at", "key", "principal", "record", "touched_at")
 
     def __init__(
         self, sessions: "WebSessions", key: str, record: SessionRecord, principal: Principal
@@ -93,6 +93,9 @@ class Held:
     def actor(self) -> Principal:
         assert self.principal is not None
         return self.principal
+
+    def warn(self, sentence: str) -> None:
+        """Say nothing: there is no place for it."""
 
     def end(self, sentence: str, end: End) -> None:
         """End the session everywhere; its WebSockets get the sentence as their reason."""
@@ -115,6 +118,7 @@ class WebSessions:
         revocations: Revocations,
         bus: Bus,
         settings: WebSessionSettings,
+        records: WebRecords,
     ) -> None:
         self.store = store
         self.seals = seals
@@ -122,6 +126,7 @@ class WebSessions:
         self._revocations = revocations
         self._bus = bus
         self._settings = settings
+        self.records = records
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._sockets: Sockets = tuple
         self._due = asyncio.Event()
@@ -200,8 +205,7 @@ class WebSessions:
         held = Held(self, key, record, _principal(record, user))
         self._held[key] = held
         while len(self._held) > _MAX_HELD:
-            _, oldest = self._held.popitem(last=False)
-            self._stop({oldest.record.id}, "there are too many sessions")
+            self._forget(next(iter(self._held)), "there are too many sessions")
         return held
 
     async def _standing(self, record: SessionRecord) -> User | None:
@@ -226,10 +230,22 @@ class WebSessions:
         is_revoked = lists.of(WebSession(record.id, record.proof)) is Revocation.REVOKED
         return None if is_revoked else user
 
+    def used(self, held: Held, workspace: UserString) -> None:
+        """Begin the record of a session that is used for an app, unless it has begun."""
+        if held.live is None and held.principal is not None:
+            held.live = self.records.open(held.principal, workspace, held)
+
     def _forget(self, key: str, reason: str) -> None:
-        held = self._held.pop(key, None)
+        held = self._drop(key, End(EndReason.REVOKED, reason))
         if held is not None:
             self._stop({held.record.id}, reason)
+
+    def _drop(self, key: str, end: End) -> Held | None:
+        """Remember a session no more, and end its record."""
+        held = self._held.pop(key, None)
+        if held is not None and held.live is not None:
+            held.live.ended(end)
+        return held
 
     # ------------------------------------------------------------------------------ sign-in
 
@@ -323,7 +339,7 @@ class WebSessions:
 
     def revoke(self, held: Held, sentence: str, end: End) -> None:
         """End a session that may not go on: here at once, then in the store."""
-        self._held.pop(held.key, None)
+        self._drop(held.key, end)
         self._stop({held.record.id}, sentence)
         self._tasks.spawn(self._end_stored(held.record, sentence, end.by), name="revoke")
 
@@ -335,7 +351,7 @@ class WebSessions:
         """Close what is open of sessions that ended, and tell other replicas."""
         ids = {record.id for record in records}
         for key in [key for key, held in self._held.items() if held.record.id in ids]:
-            del self._held[key]
+            self._drop(key, End(EndReason.LEFT, sentence))
         self._stop(ids, sentence)
         for record in records:
             if not record.parent:
@@ -348,19 +364,19 @@ class WebSessions:
         if not ids:
             return
         for tag, stop in tuple(self._sockets()):
-            if tag in ids:
+            if isinstance(tag, Held) and tag.record.id in ids:
                 stop(POLICY_VIOLATION, reason)
 
     # -------------------------------------------------------------------------- looking after
 
     async def check(self) -> None:
         """Compare the sessions of open WebSockets with the store. Raises: StoreError."""
-        open_ = {tag for tag, _ in self._sockets() if isinstance(tag, str)}
+        open_ = {tag.record.id for tag, _ in self._sockets() if isinstance(tag, Held)}
         if not open_:
             return
         gone = open_ - await self.store.alive(open_)
         for key in [key for key, held in self._held.items() if held.record.id in gone]:
-            del self._held[key]
+            self._drop(key, End(EndReason.LEFT, "you were signed out"))
         self._stop(gone, "you were signed out")
 
     async def _watch(self) -> None:
@@ -381,14 +397,14 @@ class WebSessions:
 
     def _prune(self) -> None:
         """Remember no more what was not asked for of late and has no WebSocket open."""
-        open_ = {tag for tag, _ in self._sockets()}
+        open_ = {tag.record.id for tag, _ in self._sockets() if isinstance(tag, Held)}
         long_ago = asyncio.get_running_loop().time() - _REMEMBERED_S
         for key in [
             key
             for key, held in self._held.items()
             if held.checked_at < long_ago and held.record.id not in open_
         ]:
-            del self._held[key]
+            self._drop(key, End(EndReason.CLOSED))
 
     async def _sweep(self) -> None:
         while True:
@@ -409,5 +425,6 @@ class WebSessions:
 
 
 def _principal(record: SessionRecord, user: User) -> Principal:
-    peer = Peer(ConnId(record.id), record.client, 0, record.host, 0)
+    """Make the principal of a session; each process gives it an id of its own, for its records."""
+    peer = Peer(ConnId(secrets.token_hex(8)), record.client, 0, record.host, 0)
     return Principal(peer, user, WebSession(record.id, record.proof))

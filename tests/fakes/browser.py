@@ -107,6 +107,9 @@ class Browser:
                     method, data = ("GET", None) if response.status in (301, 302, 303) else (method, data)
                     headers = {}
                     continue
+                if follow and (onward := response.headers.get("Refresh", "").partition("url=")[2]):
+                    url, method, data, headers = urljoin(url, onward), "GET", None, {}
+                    continue
                 parser = _Parser()
                 parser.feed(html)
                 return Page(url, response.status, html, dict(response.headers), parser.text, parser.forms)

@@ -14,11 +14,15 @@ DEADLINE_S = 60
 _APP = r"""
 import http.server, json, sys
 import base64, hashlib, time
+seen = []
 class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             return self.socket()
+        if self.path == "/seen":
+            self.path = repr(seen)
+        seen.append(self.path)
         body = ("APP " + json.dumps({"path": self.path, "headers": self.headers.items()})).encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
@@ -27,6 +31,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
     do_POST = do_GET
     def socket(self):
+        seen.append(self.path)
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
         self.send_response(101)
@@ -51,13 +56,15 @@ class Place:
     fairlead: Fairlead
     port: int
     app_port: int
+    scheme: str = "http"
+    domain: str = "localhost"
 
     def url(self, label: str = "lab--dev--alice", path: str = "/") -> str:
-        return f"http://{label}.localhost:{self.port}{path}"
+        return f"{self.scheme}://{label}.{self.domain}:{self.port}{path}"
 
     @property
     def login(self) -> str:
-        return f"http://login.localhost:{self.port}"
+        return f"{self.scheme}://login.{self.domain}:{self.port}"
 
     def link(self, user: str = "alice") -> dict[str, str]:
         """Ask the lobby for a link."""
@@ -74,7 +81,7 @@ def blueprint(app_port: int, share: str = "owner") -> str:
 
 
 @contextmanager
-def place(directory: Path, **env: str) -> Iterator[Place]:
+def place(directory: Path, module: str = "proxy", **env: str) -> Iterator[Place]:
     """Start Fairlead, and the app in the workspace of alice by SSH; end both."""
     directory.mkdir(exist_ok=True)
     port, app_port = free_port(), free_port()
@@ -86,12 +93,14 @@ def place(directory: Path, **env: str) -> Iterator[Place]:
             "FAIRLEAD_FRONT_DOOR__DEV_ON_LOOPBACK": "true",
             **env,
         },
+        module=module,
     )
     fairlead.prepare({"dev": blueprint(app_port)})
     try:
         fairlead.start()
         serve(fairlead, app_port)
-        yield Place(fairlead, port, app_port)
+        domain = env.get("FAIRLEAD_WEB__APPS_DOMAIN", "localhost")
+        yield Place(fairlead, port, app_port, "https" if domain != "localhost" else "http", domain)
     finally:
         fairlead.close()
 

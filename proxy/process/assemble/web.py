@@ -13,6 +13,7 @@ from proxy.events.publisher import Bus
 from proxy.identity.directory import Directory
 from proxy.identity.revoked_keys import Revocations
 from proxy.onboarding.service import FrontDoor
+from proxy.sessions.tracker import Tracker
 from proxy.settings import split_address
 from proxy.settings.web import WebSettings
 from proxy.storage.database import Database
@@ -28,6 +29,7 @@ from proxy.web.login_gate import LoginGate
 from proxy.web.origins import Origins, Place
 from proxy.web.places import Places
 from proxy.web.seals import Seals
+from proxy.web.session_records import WebRecords
 from proxy.web.session_store import SessionStore
 from proxy.web.sessions import WebSessions
 from proxy.web.upstream import Pool
@@ -102,6 +104,7 @@ class Around:
     bus: Bus
     door: FrontDoor
     revocations: Revocations
+    tracker: Tracker
     recheck_s: float
     """Seconds between two comparisons of sessions with the directory."""
     ssh: str
@@ -138,6 +141,7 @@ async def open_web(settings: WebSettings, around: Around, stack: AsyncExitStack)
     front = Front(settings, origins, gate, Pool(road, settings))
     if login is not None:
         front.own = login.pages
+        front.sockets = login.sessions.records
         login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
     listener = Listener(settings, front, around.read_header, around.is_banned)
     index.start()
@@ -167,7 +171,9 @@ async def _open_login(
     rules = settings.session
     store = SessionStore(around.database, idle_s=rules.idle_s, per_user=rules.per_user)
     seals = Seals(await store.key())
-    sessions = WebSessions(store, seals, around.directory, around.revocations, around.bus, rules)
+    sessions = WebSessions(
+        store, seals, around.directory, around.revocations, around.bus, rules, WebRecords(around.tracker)
+    )
     stack.push_async_callback(sessions.close)
     pages = LoginPages(
         sessions,

@@ -1,4 +1,4 @@
-"""Sessions of browsers in the web half, one-use links that begin them, and the key of their values."""
+"""Sessions of browsers, one-use links that begin them, the key of their values, and owners of records."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -54,6 +54,8 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("web_links_user", "web_links", ["user"])
+    # The release before this one goes on writing records, without it.
+    op.add_column("connections", sa.Column("owner", sa.String(128), nullable=False, server_default=""))
 
 
 def _proof() -> list[sa.Column[object]]:
