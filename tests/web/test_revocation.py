@@ -1,6 +1,7 @@
 """The end of sessions: sign-out, lock, removal of a key; open WebSockets are closed with a reason."""
 
 import asyncio
+import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -152,4 +153,38 @@ async def test_requests_of_other_origins_are_refused_with_a_session(here: Place)
             assert refused.value.status == 403
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await browser._session.ws_connect(here.url())
-        await asyncio.sleep(0)
+
+
+async def listed(here: Place, sockets: int) -> dict[str, str]:
+    """Wait until the one session of a browser with so many WebSockets is on record, and return its row."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            rows = json.loads(await asyncio.to_thread(here.fairlead.cli, "session", "list", "--json"))
+            found = [row for row in rows if row["client_type"] == "browser"]
+            doing = "websocket" if sockets == 1 else f"{sockets} websocket"
+            busy = [row for row in found if row["doing"] == doing]
+            if busy:
+                return dict(busy[0])
+
+
+async def test_sessions_of_browsers_are_listed_with_actor_and_owner_and_can_be_killed(here: Place) -> None:
+    async with signed_in(here) as browser:
+        socket = await connect(browser, here)
+        row = await listed(here, 1)
+        assert (row["user"], row["owner"], row["blueprint"]) == ("alice", "alice", "dev")
+        shown = json.loads(here.fairlead.cli("session", "show", row["id"], "--json"))
+        (program,) = shown["programs"]
+        assert program["target"].startswith("lab--dev--alice.localhost")
+        here.fairlead.cli("session", "kill", row["id"], "--reason", "audit")
+        assert await closed(socket) == (POLICY_VIOLATION, "ended by an operator: audit")
+        assert await status(browser, here) == 401
+
+
+async def test_one_websocket_can_be_killed_and_the_session_goes_on(here: Place) -> None:
+    async with signed_in(here) as browser:
+        socket, stays = await connect(browser, here), await connect(browser, here)
+        row = await listed(here, 2)
+        here.fairlead.cli("session", "kill", f"{row['id']}-1")
+        assert (await closed(socket))[0] == POLICY_VIOLATION
+        assert await status(browser, here) == 200
+        assert not stays.closed
