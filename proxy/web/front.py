@@ -44,6 +44,8 @@ from proxy.web.upstream import AppConnection, Pool
 _log = structlog.get_logger("web")
 
 _TICK_S = 1.0
+_FAREWELL_S = 1.0
+"""For sockets that were broken off to be gone."""
 _MOST_HOSTS = 1_024
 """Host fields whose meaning is remembered."""
 _AT_ONCE = 500
@@ -140,15 +142,20 @@ class Front:
             exchange.stop(GOING_AWAY, "the server is shutting down")
         for connection in tuple(self._connections):
             connection.finish()
+        await self._all_gone(grace_s)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._all_gone(_FAREWELL_S)
+        self.pool.close()
+        await self.tasks.close()
+
+    async def _all_gone(self, within_s: float) -> None:
+        """Wait until no client is connected, at most for so long."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout(within_s):
                 while self._connections:
                     self._changed.clear()
                     await self._changed.wait()
-        for connection in tuple(self._connections):
-            connection.abort()
-        self.pool.close()
-        await self.tasks.close()
 
     def added(self, connection: "ClientConnection", source: str) -> None:
         """Count a connection."""
@@ -564,6 +571,7 @@ class ClientConnection(asyncio.Protocol):
 
     def upgraded(self, exchange: Exchange) -> None:
         self._state = _State.SPLICED
+        self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
             self._told = exchange
             self._front.sockets.began(exchange)

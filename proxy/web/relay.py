@@ -168,11 +168,11 @@ class Exchange:
 
     def client_paused(self) -> None:
         if self._app is not None:
-            self._app.wire.pause_reading()
+            self._app.hold()
 
     def client_resumed(self) -> None:
         if self._app is not None:
-            self._app.wire.resume_reading()
+            self._app.release()
 
     def stop(self, code: int, reason: str) -> None:
         """End a splice from outside: by a Close frame where a frame of ours may stand, else by breaking off.

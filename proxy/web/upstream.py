@@ -50,6 +50,7 @@ class AppConnection:
     """One connection with an app; made by `Pool`."""
 
     __slots__ = (
+        "_is_held",
         "_left",
         "_limits",
         "_message",
@@ -80,6 +81,7 @@ class AppConnection:
         self._message: AnswerMessage | None = None
         self._left = 0
         self._stays = False
+        self._is_held = False
 
     @property
     def is_lost(self) -> bool:
@@ -94,10 +96,23 @@ class AppConnection:
         self._message = AnswerMessage(self._limits)
         self.wire.write(head)
 
+    def hold(self) -> None:
+        """Read no more from the app, until `release`."""
+        if not self._is_held:
+            self._is_held = True
+            self.wire.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._is_held:
+            self._is_held = False
+            self.wire.resume_reading()
+
     def end(self, *, reusable: bool) -> None:
         """Let go of the connection behind an exchange; `reusable`: the request was sent whole."""
         self._sink = self._request = None
         if reusable and self._stays and self._state is _State.IDLE:
+            self.release()  # the client may still be reading the end of this answer
             self.pool.give_back(self)
         else:
             self.abort()
@@ -107,7 +122,7 @@ class AppConnection:
         self._sink = self._request = self._message = None
         self._state = _State.ENDED
         self.wire.write_eof()
-        asyncio.get_running_loop().call_later(self._limits.linger_s, self.wire.abort)
+        self.pool.fade(self, self._limits.linger_s)
 
     def abort(self) -> None:
         """Break the connection off."""
@@ -277,6 +292,7 @@ class Pool:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Address, deque[AppConnection]] = {}
+        self._fading: dict[AppConnection, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         """Count the idle connections."""
@@ -310,9 +326,15 @@ class Pool:
 
     def forget(self, connection: AppConnection) -> None:
         """Keep a connection no longer; one that is not kept is fine."""
+        if (due := self._fading.pop(connection, None)) is not None:
+            due.cancel()
         waiting = self._idle.get(connection.address)
         if waiting and connection in waiting:
             waiting.remove(connection)
+
+    def fade(self, connection: AppConnection, within_s: float) -> None:
+        """Break a connection off when its app has not ended it within so many seconds."""
+        self._fading[connection] = self._loop.call_later(within_s, connection.abort)
 
     def sweep(self, now: float) -> None:
         """Close what nobody has asked of for too long."""
@@ -325,7 +347,9 @@ class Pool:
                 connection.abort()
 
     def close(self) -> None:
-        """Break off all that wait."""
+        """Break off all that wait for a request or for their end."""
+        for connection in tuple(self._fading):
+            connection.abort()
         for waiting in tuple(self._idle.values()):
             for connection in tuple(waiting):
                 connection.abort()

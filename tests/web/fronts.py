@@ -141,6 +141,7 @@ async def running(
         await listener.close()
         await front.close(0)
         await one.close()
+        await asyncio.sleep(0.01)  # what was aborted is closed in the next turn of the loop
 
 
 @dataclass

@@ -321,6 +321,16 @@ async def test_a_client_that_does_not_read_stops_the_app_and_nobody_else() -> No
         await until(lambda: written[0] > before + 1_000_000, "the app goes on")
 
 
+async def test_a_connection_that_was_held_up_by_one_client_serves_the_next() -> None:
+    """The end of an answer may wait for its client when the connection is used again."""
+    async with running(buffer_bytes=16 * 1024) as front:
+        body = b"x" * 3_000_000
+        await front.app(says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body, keeps=True))
+        for _ in range(6):
+            talk = await front.connect()
+            assert (await talk.ask(get(front))).body == body
+
+
 async def test_an_app_that_does_not_read_stops_the_client_and_nobody_else() -> None:
     async with running(buffer_bytes=64 * 1024) as front:
         go_on = asyncio.Event()
