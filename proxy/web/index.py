@@ -59,7 +59,7 @@ class PublicIndex:
         workspace, target = self._look_up(label)
         if workspace is None or target is None or workspace.user not in self._users:
             return None
-        address = self._found[label] = Address(workspace.user, workspace, target)
+        address = self._found[label] = Address(workspace.user, workspace, target, share="public")
         return address
 
     def _look_up(self, label: str) -> tuple[UserString | None, Target | None]:

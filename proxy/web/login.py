@@ -5,6 +5,7 @@
     GET  /start/{n}   to the provider of that number, by authorization code and PKCE
     GET  /callback    back from the provider: who is it?
     POST /sign-out    of this browser, or of all
+    POST /backchannel-logout/{p}   a provider says that a session ended (OpenID Connect Back-Channel Logout)
     /link/…           see `links`
 
 A browser on its way to a provider leaves nothing here. What it left with is sealed in `state`, which is good
@@ -41,6 +42,7 @@ from proxy.onboarding import authcode
 from proxy.onboarding.authcode import WebLogin
 from proxy.onboarding.providers.base import Provider
 from proxy.onboarding.providers.dev import ISSUER as DEV_ISSUER
+from proxy.onboarding.providers.oidc import Oidc
 from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
 from proxy.web.origins import Origins
@@ -107,6 +109,7 @@ class LoginPages:
                 web.get("/start/{number}", self._start),
                 web.get("/callback", self._return),
                 web.post("/sign-out", self._sign_out),
+                web.post("/backchannel-logout/{provider}", self._logged_out),
             ]
         )
 
@@ -352,6 +355,23 @@ class LoginPages:
         )
         self.site.end_cookie(response)
         return response
+
+    async def _logged_out(self, request: web.Request) -> web.StreamResponse:
+        """End sessions that a provider ended; the word is the provider's by its signature alone."""
+        name = request.match_info["provider"]
+        provider = next((one for one in self._providers if one.name == name), None)
+        token = (await read_form(request)).get("logout_token", "")
+        headers = {"Cache-Control": "no-store"}
+        if not isinstance(provider, Oidc) or not token:
+            return web.json_response({"error": "invalid_request"}, status=400, headers=headers)
+        try:
+            said = await provider.logged_out(Secret(token))
+        except OnboardingError as exc:
+            _log.warning("logout token refused", provider=name, reason=str(exc), client=client_of(request))
+            return web.json_response({"error": "invalid_request"}, status=400, headers=headers)
+        count = await self.sessions.ended_at_provider(said, name)
+        _log.info("signed out at the provider", provider=name, sessions=count)
+        return web.Response(status=200, headers=headers)
 
     # ------------------------------------------------------------------------------------ words
 

@@ -170,9 +170,16 @@ class SessionStore:
         """End every session of a user; returns what ended."""
         return await self._end(web_sessions.c.user == user)
 
-    async def end_at_provider(self, issuer: str, subject: str, sid: str) -> list[SessionRecord]:
-        """End sessions that a provider ended: those of `sid`, or without one all of the account."""
-        its = sa.and_(web_sessions.c.issuer == issuer, web_sessions.c.host == "")
+    async def end_at_provider(
+        self, issuer: str, subject: str, sid: str, until: datetime
+    ) -> list[SessionRecord]:
+        """End sessions that a provider ended: those of `sid`, or without one all of the account.
+
+        Only those that began before `until`: the same word again ends nothing that began since.
+        """
+        its = sa.and_(
+            web_sessions.c.issuer == issuer, web_sessions.c.host == "", web_sessions.c.created_at <= until
+        )
         wanted = web_sessions.c.sid == sid if sid else web_sessions.c.subject == subject
         if sid and subject:
             wanted = sa.and_(wanted, web_sessions.c.subject == subject)

@@ -27,6 +27,7 @@ from proxy.http.sessions import digest
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import ConnId, Peer, Principal, User, WebSession
+from proxy.onboarding.idtoken import LoggedOut
 from proxy.sessions.records import End, EndReason
 from proxy.settings.web import WebSessionSettings
 from proxy.userstring import UserString
@@ -45,6 +46,7 @@ _MAX_HELD = 20_000
 _REMEMBERED_S = 60
 _TOUCH_S = 300
 _SWEEP_S = 60
+_CLOCKS_DIFFER_S = 2
 _CODE_S = 30
 """Life of a one-use code from the login origin to an app's."""
 
@@ -331,9 +333,10 @@ class WebSessions:
         ended = await (self.store.end_all(record.user) if everywhere else self.store.end(record.id))
         self._ended(ended, "you signed out", by=by or record.user)
 
-    async def ended_at_provider(self, issuer: str, subject: str, sid: str, provider: str) -> int:
+    async def ended_at_provider(self, said: LoggedOut, provider: str) -> int:
         """End what a provider says has ended; returns how many sessions that were. Raises: StoreError."""
-        ended = await self.store.end_at_provider(issuer, subject, sid)
+        until = said.at + timedelta(seconds=_CLOCKS_DIFFER_S)
+        ended = await self.store.end_at_provider(said.issuer, said.subject, said.sid, until)
         self._ended(ended, "you signed out at the provider", by=f"provider:{provider}")
         return len(ended)
 

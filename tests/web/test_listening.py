@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from proxy.app import _read_header
+
 from proxy.errors import SettingsError
 from proxy.settings.web import WebSettings
 from proxy.ssh.proxyprotocol import V2_SIGNATURE

@@ -106,11 +106,10 @@ async def arrive(here: Place, chromium: Chromium) -> Person:
     assert link["code"] in await person.open(link["url"])
     await person.press("sign-in")
     assert (await person.open(here.url())).startswith("APP")
-    for _ in range(100):  # the index of public apps learns of bob
-        if (await person.open(here.url("open--dev--bob"))).startswith("APP"):
-            return person
-        await asyncio.sleep(0.2)
-    raise AssertionError("the app of bob is not shown")
+    async with asyncio.timeout(DEADLINE_S):  # the index of public apps learns of bob
+        while not (await person.open(here.url("open--dev--bob"))).startswith("APP"):
+            await asyncio.sleep(0.5)
+    return person
 
 
 async def reached(here: Place, person: Person, path: str) -> bool:
