@@ -41,12 +41,14 @@ class WebSessionSettings(_Section):
     """A session without a request for so long has ended."""
     life_s: Annotated[float, Field(ge=60, le=31_536_000)] = 604_800
     """From a sign-in to its end, however much the session is used."""
+    certificate_life_s: Annotated[float, Field(ge=60, le=31_536_000)] = 28_800
+    """The same for a browser that an SSH user certificate signed in: certificates are good for hours."""
     check_s: Annotated[float, Field(ge=0.1, le=60)] = 1
     """How long an answer of the store about a session is believed, and how often open WebSockets are
     compared with it: the bound for a sign-out on another replica without NATS."""
     per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
     """Browsers that one user is signed in with; the oldest session ends when there is one more."""
-    attempts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
+    attempts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
     """Requests to the login pages from one address (an IPv6 /64 is one) that make Fairlead ask a provider or
     its store; more are refused for a while."""
 

@@ -61,6 +61,9 @@ _MAX_SOURCES = 20_000
 _MAX_UNUSED = 2
 """Sessions of one origin that a browser was given and did not bring back: then it keeps no cookies."""
 _UNUSED_S = 60
+_BACK_CHANNEL = "/backchannel-logout/"
+_LOGOUTS_FACTOR = 10
+"""A provider speaks for all of its users from one address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ class LoginPages:
         key = sessions.seals.derive("forms", LABEL).encode()
         self.site = Site(LABEL, "", 0, self.url, key=key)
         self._rate = Rate(rules.attempts_per_minute, rules.attempts_per_minute, _MAX_SOURCES)
+        many = _LOGOUTS_FACTOR * rules.attempts_per_minute
+        self._logouts = Rate(many, many, _MAX_SOURCES)
         self.site.app.middlewares.append(self._slowly)
         self.site.app.add_routes(
             [
@@ -109,7 +114,7 @@ class LoginPages:
                 web.get("/start/{number}", self._start),
                 web.get("/callback", self._return),
                 web.post("/sign-out", self._sign_out),
-                web.post("/backchannel-logout/{provider}", self._logged_out),
+                web.post(f"{_BACK_CHANNEL}{{provider}}", self._logged_out),
             ]
         )
 
@@ -136,7 +141,8 @@ class LoginPages:
     async def _slowly(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse what comes too fast from one address, and what no store can answer now."""
         now = asyncio.get_running_loop().time()
-        if not self._rate.take(source_of(client_of(request)), now):
+        rate = self._logouts if request.path.startswith(_BACK_CHANNEL) else self._rate
+        if not rate.take(source_of(client_of(request)), now):
             raise web.HTTPTooManyRequests(
                 text="There are too many requests from your address. Wait a minute.",
                 headers={"Retry-After": "60"},

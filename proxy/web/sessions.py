@@ -26,7 +26,7 @@ from proxy.events.publisher import Bus, Subscription
 from proxy.http.sessions import digest
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
-from proxy.model import ConnId, Peer, Principal, User, WebSession
+from proxy.model import CertificateProof, ConnId, Peer, Principal, User, WebSession
 from proxy.onboarding.idtoken import LoggedOut
 from proxy.sessions.records import End, EndReason
 from proxy.settings.web import WebSessionSettings
@@ -266,6 +266,8 @@ class WebSessions:
         """
         value = self.seals.issue(LOGIN_VALUE)
         now = datetime.now(UTC)
+        is_certified = isinstance(who.proof, CertificateProof)
+        life_s = min(self.life_s, self._settings.certificate_life_s) if is_certified else self.life_s
         record = SessionRecord(
             secrets.token_hex(8),
             "",
@@ -275,7 +277,7 @@ class WebSessions:
             who.provider,
             who.client,
             now,
-            now + timedelta(seconds=self._settings.life_s),
+            now + timedelta(seconds=life_s),
             issuer=who.issuer,
             subject=who.subject,
             sid=who.sid,
