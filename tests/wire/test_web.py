@@ -329,7 +329,7 @@ async def test_a_public_app_is_opened_in_chromium_with_its_websocket(tmp_path: P
                 await asyncio.sleep(0.05)
         text = await person.open(f"http://{host('mine')}/")
         assert person.status == 401
-        assert "Not here without a login" in text
+        assert "+lobby@127.0.0.1 web" in text
 
 
 @needs("chromium")

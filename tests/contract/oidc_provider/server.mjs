@@ -9,7 +9,7 @@ const { ISSUER, REDIRECT_URI, PORT, SSH_KEY, ACCOUNTS, BACKCHANNEL } = process.e
 
 const post = (url, { headers, body }) => new Promise((resolve, reject) => {
   const { host, port, pathname } = new URL(url);
-  const to = { host: '127.0.0.1', port, path: pathname, method: 'POST', headers: { ...headers, host } };
+  const to = { host: '127.0.0.1', port, path: pathname, method: 'POST', headers: { ...Object.fromEntries(new Headers(headers)), host } };
   request(to, (answer) => { answer.resume(); resolve(new Response(null, { status: answer.statusCode })); })
     .on('error', reject)
     .end(String(body));
@@ -50,5 +50,7 @@ const provider = new Provider(ISSUER, {
   }),
   pkce: { required: () => true },
 });
+
+provider.on('backchannel.error', (context, error) => console.error(error));
 
 provider.listen(Number(PORT), '127.0.0.1', () => console.log('listening'));
