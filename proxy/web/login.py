@@ -74,6 +74,7 @@ class LoginRules:
     attempts_per_minute: int
     dev_user: str
     """User whom the account of the same name at the development provider means, without being bound to it."""
+    is_banned: Callable[[str], bool]
     ssh_line: Callable[[str], str]
     """Writes the command that signs a user in by SSH; `<you>` stands for an unknown name."""
 
@@ -139,7 +140,9 @@ class LoginPages:
 
     @web.middleware
     async def _slowly(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse what comes too fast from one address, and what no store can answer now."""
+        """Refuse banned addresses, what comes too fast from one, and what no store can answer now."""
+        if self._rules.is_banned(client_of(request)):
+            raise web.HTTPForbidden(text="Your address is banned.")
         now = asyncio.get_running_loop().time()
         rate = self._logouts if request.path.startswith(_BACK_CHANNEL) else self._rate
         if not rate.take(source_of(client_of(request)), now):

@@ -26,7 +26,7 @@ Proof = KeyProof | CertificateProof
 _KEY_BYTES = 32
 _IDS_PER_QUERY = 5_000  # both databases take 32,767 parameters
 _MAX_LISTED = 10_000
-_SWEEP_AT_ONCE = 1_000
+SWEEP_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class SessionStore:
             .where(web_sessions.c.user == user, web_sessions.c.host == "")
             .order_by(web_sessions.c.created_at.desc())
             .offset(self._per_user - 1)
-            .limit(_SWEEP_AT_ONCE)
+            .limit(SWEEP_AT_ONCE)
         )
         for id_ in (await connection.execute(theirs)).scalars().all():
             await connection.execute(sa.delete(web_sessions).where(_family(id_)))
@@ -277,7 +277,7 @@ class SessionStore:
         """Delete what has ended by age, some at a time; returns how many sessions went."""
         unredeemed = sa.and_(web_sessions.c.digest.is_(None), web_sessions.c.code_expires_at <= _now())
         old = sa.or_(sa.not_(self._lives()), unredeemed)
-        query = sa.select(web_sessions.c.id).where(old).limit(_SWEEP_AT_ONCE)
+        query = sa.select(web_sessions.c.id).where(old).limit(SWEEP_AT_ONCE)
         async with self._writing() as connection:
             ids = (await connection.execute(query)).scalars().all()
             if ids:

@@ -34,7 +34,7 @@ from proxy.userstring import UserString
 from proxy.web.frames import POLICY_VIOLATION
 from proxy.web.seals import Seals
 from proxy.web.session_records import Recorded, WebRecords
-from proxy.web.session_store import Offer, Proof, SessionRecord, SessionStore
+from proxy.web.session_store import SWEEP_AT_ONCE, Offer, Proof, SessionRecord, SessionStore
 
 _log = structlog.get_logger("web")
 
@@ -415,7 +415,8 @@ class WebSessions:
         while True:
             await asyncio.sleep(_SWEEP_S)
             try:
-                await self.store.sweep()
+                while await self.store.sweep() == SWEEP_AT_ONCE:
+                    pass  # each turn waits for the store
             except StoreError as exc:
                 _log.debug("old web sessions are not deleted", reason=str(exc))
 

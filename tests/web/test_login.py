@@ -1,8 +1,10 @@
 """Sign-in of browsers: at a provider and by an SSH key, from an app's origin and back, over real HTTP."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -160,6 +162,35 @@ async def test_a_code_is_good_once_and_with_the_cookie_of_the_browser_that_left(
         assert home.headers["Location"] == here.url(path="/deep")
         assert "HttpOnly" in home.headers["Set-Cookie"]
         assert "Domain" not in home.headers["Set-Cookie"]
+
+
+async def test_a_client_cannot_say_whose_address_it_has(here: Place) -> None:
+    async with Browser(**ACCEPT, **{"X-Fairlead-Client": "198.51.100.9"}) as browser:
+        await browser.submit(await browser.get(here.link()["url"]), "sign-in")
+    assert "198.51.100.9" not in here.fairlead.log
+
+
+async def test_too_many_requests_to_the_login_are_refused_for_a_while(tmp_path: Path) -> None:
+    with place(tmp_path / "rate", FAIRLEAD_WEB__SESSION__ATTEMPTS_PER_MINUTE="5") as here:
+        async with Browser(**ACCEPT) as browser:
+            pages = [await browser.get(f"{here.login}/") for _ in range(30)]
+            assert pages[0].status == 401
+            refused = [page for page in pages if page.status == 429]
+            assert refused
+            assert refused[0].headers["Retry-After"] == "60"
+
+
+async def test_banned_addresses_are_refused_by_apps_and_login_alike(tmp_path: Path) -> None:
+    """The client is named by a trusted proxy, so that its ban is not seen at accept."""
+    trusted = {"FAIRLEAD_WEB__TRUSTED_PROXIES": '["127.0.0.1", "::1"]'}
+    with place(tmp_path / "banned", **trusted) as here:
+        here.fairlead.cli("ban", "add", "192.0.2.66", "--for", "3600")
+        async with Browser(**ACCEPT, **{"X-Forwarded-For": "192.0.2.66"}) as browser:
+            async with asyncio.timeout(60):
+                while (await browser.get(f"{here.login}/")).status != 403:
+                    await asyncio.sleep(0.2)
+            assert (await browser.get(here.url())).status == 403
+            assert (await browser.get(here.url("open--dev--alice"))).status == 403
 
 
 async def test_secrets_are_in_no_log(here: Place) -> None:

@@ -186,6 +186,7 @@ async def _open_login(
             settings.require == "ssh-paired",
             rules.attempts_per_minute,
             settings.dev_user,
+            around.is_banned,
             _ssh_line(settings, around.ssh),
         ),
     )
