@@ -146,17 +146,17 @@ class LoginPages:
         now = asyncio.get_running_loop().time()
         rate = self._logouts if request.path.startswith(_BACK_CHANNEL) else self._rate
         if not rate.take(source_of(client_of(request)), now):
-            raise web.HTTPTooManyRequests(
-                text="There are too many requests from your address. Wait a minute.",
-                headers={"Retry-After": "60"},
-            )
+            return self._later("There are too many requests from your address. Wait a minute.", 429, 60)
         try:
             return await handler(request)
         except StoreError as exc:
             _log.warning("login pages cannot ask the store", reason=str(exc))
-            raise web.HTTPServiceUnavailable(
-                text="Sign-in is not possible at the moment. Try again soon.", headers={"Retry-After": "5"}
-            ) from None
+            return self._later("Sign-in is not possible at the moment. Try again soon.", 503, 5)
+
+    def _later(self, text: str, status: int, after_s: int) -> web.Response:
+        response = self.sorry("Not now", text, status)
+        response.headers["Retry-After"] = str(after_s)
+        return response
 
     async def held(self, request: web.Request) -> Held | None:
         """Return the session of a request's browser at this origin. Raises: StoreError."""
