@@ -139,7 +139,7 @@ def test_an_app_may_listen_on_a_socket_file(fairlead: Fairlead) -> None:
 def test_an_app_that_is_not_started_and_a_reserved_path_have_answers_of_their_own() -> None:
     status, text = ask("closed")
     assert (status, "not started" in text) == (502, True)
-    assert ask("app", "/.fairlead/whoami")[0] == 404
+    assert ask("app", "/.fairlead/nothing")[0] == 404
 
 
 # ------------------------------------------------------------------------------- WebSockets
