@@ -80,3 +80,10 @@ WEB_REQUESTS = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+
+WEB_SIGN_INS = Counter(
+    "fairlead_web_sign_ins",
+    "Sign-ins of browsers; way is provider or ssh.",
+    ("outcome", "way"),
+    registry=REGISTRY,
+)

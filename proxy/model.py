@@ -155,13 +155,13 @@ class Principal:
 
     @property
     def certificate(self) -> str:
-        """Return the key id of the user certificate that certified the key.
+        """Return the key id of the user certificate that certified the key, also that of a browser session.
 
         Empty for a key of the directory.
         """
-        if not isinstance(self.credential, CertificateProof):
-            return ""
-        return self.credential.key_id or "unnamed"
+        shown = self.credential
+        proof = shown.proof if isinstance(shown, WebSession) else shown
+        return (proof.key_id or "unnamed") if isinstance(proof, CertificateProof) else ""
 
 
 VISITOR = User("")

@@ -47,6 +47,10 @@ class Form(Enum):
     REPO = "repo"
 
 
+LOBBY = "lobby"
+"""Stands for no workspace where a blueprint would: a place of commands. No blueprint has this name."""
+
+
 @dataclass(frozen=True, slots=True)
 class UserString:
     """A parsed user string; empty strings are parts that were not given."""

@@ -12,6 +12,7 @@ import structlog
 
 from proxy import metrics
 from proxy.access import policy
+from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
@@ -116,6 +117,8 @@ class Gateway:
         self._control = control
         self._drain_s = drain_s
         self._reserved = Reserved()
+        self.lobby = Lobby()
+        """Answers what is asked of no workspace."""
 
     def reserve(self, reserved: Reserved) -> None:
         """Refuse, from now on, forwards to the proxy's own addresses and ports."""

@@ -32,7 +32,7 @@ found when it is written and not when a user logs in. docs/blueprints.md has eve
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from proxy.blueprints.apps import App, Slug
 from proxy.blueprints.pod import Network, NodePlacement, Resources, Security, Storage
@@ -53,6 +53,7 @@ from proxy.blueprints.values import (
     Text,
     misfit,
 )
+from proxy.userstring import LOBBY
 
 DEFAULT_ACCEPT_ENV = ("LANG", "LC_*", "TERM", "COLORTERM", "FAIRLEAD_*")
 """Variables that a client may set in every workspace."""
@@ -176,6 +177,13 @@ class Blueprint(Part):
     def home_storage(self) -> str:
         """Name of the storage of the home; empty for none."""
         return next((name for name, storage in self.storages.items() if storage.is_home), "")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_place(cls, value: str) -> str:
+        if value == LOBBY:
+            raise ValueError(f"{LOBBY!r} is the place of Fairlead's own commands, and no blueprint")
+        return value
 
     @model_validator(mode="after")
     def _init_names_differ(self) -> "Blueprint":

@@ -136,6 +136,7 @@ def run(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAn
                 keys.fingerprints,
                 keys.public_lines,
                 apps=web.apps_of(prepared.user, prepared.blueprint) if web else (),
+                login_url=web.login_url if web else "",
             ),
         )
 

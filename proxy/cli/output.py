@@ -115,6 +115,7 @@ def session_row(record: "ConnectionRecord") -> dict[str, Any]:
     return {
         "id": record.id,
         "user": record.user,
+        "owner": record.owner,
         "workspace": record.workspace,
         "blueprint": record.blueprint,
         "account": record.account,

@@ -125,6 +125,10 @@ async def prepare(settings: Settings) -> Prepared:
 
 def with_web(settings: Settings) -> Settings:
     """Serve web apps on loopback, unless the settings name an address or turn them off."""
+    web = settings.web
+    if "dev_user" not in web.model_fields_set:
+        web = web.model_copy(update={"dev_user": user_name(_account_name())})
+    settings = settings.model_copy(update={"web": web})
     if "listen" in settings.web.model_fields_set:
         return settings
     listen = _WEB_LISTEN
@@ -144,10 +148,11 @@ def announce(
     fingerprints: Sequence[str],
     host_keys: Sequence[str],
     apps: Sequence[tuple[str, str]] = (),
+    login_url: str = "",
 ) -> None:
     """Print how to connect; `host_keys` are lines of a known_hosts file.
 
-    `apps` are titles and addresses of web apps.
+    `apps` are titles and addresses of web apps, which `login_url` signs a browser in for.
     """
     known_hosts = _own_known_hosts(prepared.home, host, port, host_keys)
     line = ssh_line(prepared, host, port, known_hosts=known_hosts, near=Path.cwd())
@@ -155,6 +160,7 @@ def announce(
     width = max((len(url) for _, url in apps), default=0)
     facts = {
         **({"web": "\n".join(f"{url:{width}}  {title}" for title, url in apps)} if apps else {}),
+        **({"web login": login_url} if login_url else {}),
         "user": f"{prepared.user}, with {prepared.keys}",
         "host keys": "\n".join(fingerprints),
         "state": _near(prepared.home, Path.cwd()),

@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 session_app = typer.Typer(help="Connections and what runs on them, on every proxy.", **HELP)
 
 _LIVE = (
-    *("id", "user", "workspace", "client_type", "client_address", "doing", "started_at"),
+    *("id", "user", "owner", "workspace", "client_type", "client_address", "doing", "started_at"),
     *("bytes_from_client", "bytes_to_client"),
 )
 _ALL = (*_LIVE[:-2], "ended_at", "end_reason", *_LIVE[-2:])

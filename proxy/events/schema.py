@@ -195,6 +195,8 @@ class _SessionEvent(_ConnectionEvent):
     blueprint: str = ""
     account: str = ""
     """The OS account that was requested; empty for the blueprint's own."""
+    owner: str = ""
+    """The user whom the workspace belongs to; `user` is the one who uses it."""
     started_at: str = ""
     """RFC 3339."""
 
@@ -302,6 +304,47 @@ class SessionKillOrdered(_AdministrationEvent):
 
     session_id: str = ""
     """The id of a connection or a program."""
+
+
+# ------------------------------------------------------------------------------------------- web
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSignedIn(Event):
+    """A browser is signed in as a user."""
+
+    client_address: str = ""
+    session_id: str = ""
+    provider: str = ""
+    """What vouched for the user; empty for an SSH key."""
+    fingerprint: str = ""
+    """Of the SSH key; empty for a provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSignInRefused(Event):
+    """A sign-in of a browser came to nothing; `user` is empty where no user is known."""
+
+    client_address: str = ""
+    provider: str = ""
+    reasons: tuple[str, ...] = ()
+    """Words such as `account_unknown`, or the `code` of an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSignedOut(_AdministrationEvent):
+    """Sessions of a browser ended; replicas that hear it compare theirs with the database."""
+
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebLinkMade(Event):
+    """A user was given a link over SSH that signs a browser in."""
+
+    client_address: str = ""
+    connection_id: str = ""
+    fingerprint: str = ""
 
 
 # -------------------------------------------------------------------------------------- workspaces

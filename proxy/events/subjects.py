@@ -33,6 +33,10 @@ SESSION_KILL_ORDERED = "fairlead.session.kill_ordered"
 SESSION_RECORDING_INTERRUPTED = "fairlead.session.recording_interrupted"
 SESSION_RECORDING_LOST = "fairlead.session.recording_lost"
 SESSION_RECORDING_CLOSED = "fairlead.session.recording_closed"
+WEB_SIGNED_IN = "fairlead.web.signed_in"
+WEB_SIGN_IN_REFUSED = "fairlead.web.sign_in_refused"
+WEB_SIGNED_OUT = "fairlead.web.signed_out"
+WEB_LINK_MADE = "fairlead.web.link_made"
 WORKSPACE_STARTED = "fairlead.workspace.started"
 WORKSPACE_STOPPED = "fairlead.workspace.stopped"
 WORKSPACE_FAILED = "fairlead.workspace.failed"
@@ -60,6 +64,10 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         SESSION_RECORDING_INTERRUPTED: schema.RecordingInterrupted,
         SESSION_RECORDING_LOST: schema.RecordingLostEvent,
         SESSION_RECORDING_CLOSED: schema.RecordingClosed,
+        WEB_SIGNED_IN: schema.WebSignedIn,
+        WEB_SIGN_IN_REFUSED: schema.WebSignInRefused,
+        WEB_SIGNED_OUT: schema.WebSignedOut,
+        WEB_LINK_MADE: schema.WebLinkMade,
         WORKSPACE_STARTED: schema.WorkspaceStarted,
         WORKSPACE_STOPPED: schema.WorkspaceStopped,
         WORKSPACE_FAILED: schema.WorkspaceFailed,

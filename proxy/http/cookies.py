@@ -25,11 +25,11 @@ class CookieNames:
     """The names of one site's cookies: `stem`, or `stem-slot` where there are several."""
 
     def __init__(self, purpose: str, *, is_secure: bool) -> None:
-        """Name cookies after `purpose`, lower-case ASCII; `is_secure` states that browsers use https.
+        """Name cookies after `purpose`, ASCII or empty; `is_secure`: browsers use https.
 
         Over plain http names have no prefix: it needs `Secure`, and WebKit drops `Secure` cookies there.
         """
-        self._stem = f"{HOST_ONLY_PREFIX if is_secure else ''}fairlead-{purpose}"
+        self._stem = (HOST_ONLY_PREFIX if is_secure else "") + "-".join(filter(None, ("fairlead", purpose)))
         self._ours = _pattern(self._stem.encode())
         self._folded = _pattern(self._stem.casefold().encode())
         self._as_sent = re.compile(rb"[ \t]*" + self._ours.pattern + rb"[ \t]*")

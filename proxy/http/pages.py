@@ -72,6 +72,11 @@ def paragraph(text: str, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
+def link(address: str, text: str) -> str:
+    """Write a link in a paragraph of its own."""
+    return f'<p><a href="{escape(address)}">{escape(text)}</a></p>'
+
+
 def facts(entries: Sequence[Fact]) -> str:
     """Return the description of a request, without unknown values."""
     rows = "".join(

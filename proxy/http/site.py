@@ -9,6 +9,7 @@ therefore never relies on a cookie alone: it also requires a value that only its
 address or in a form.
 """
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -44,12 +45,20 @@ class Site:
     """One origin: its cookies, its checks, its sockets."""
 
     def __init__(
-        self, purpose: str, host: str, port: int, public_url: str = "", *, is_for_programs: bool = False
+        self,
+        purpose: str,
+        host: str,
+        port: int,
+        public_url: str = "",
+        *,
+        is_for_programs: bool = False,
+        key: bytes = b"",
     ) -> None:
         """Take the address to listen on; `purpose` names cookies and logs.
 
         `public_url` is the URL that browsers use, if it is not `login.localhost`. With `is_for_programs`,
-        programs of this machine may use `local_url` as well.
+        programs of this machine may use `local_url` as well. `key` makes forms valid at every replica that
+        has it; without one they are valid at this process only.
 
         Raises: SettingsError when browsers cannot use `host`, and there is no `public_url`.
         """
@@ -63,7 +72,7 @@ class Site:
         self._port = port
         self._public_url = public_url.rstrip("/")
         self._is_for_programs = is_for_programs
-        self._key = secrets.token_bytes(32)
+        self._key = key or secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
         self._cookies = CookieNames(purpose, is_secure=self._is_secure)
         self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_FORM_BYTES)
@@ -100,10 +109,7 @@ class Site:
 
     async def start(self) -> None:
         """Listen. Raises: SettingsError when the address is not available."""
-        runner = web.AppRunner(
-            self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
-        )
-        await runner.setup()
+        runner = await self._run()
         try:
             sockets = await listening.open_sockets(self._host, self._port)
             for listener in sockets:
@@ -113,6 +119,23 @@ class Site:
             raise SettingsError(f"{self._setting}: cannot listen on {exc.strerror}") from None
         self._runner = runner
         self._port = runner.addresses[0][1]
+
+    async def start_behind(self) -> None:
+        """Serve connections that another listener accepts and hands to `connection`; do not listen."""
+        self._runner = await self._run()
+
+    def connection(self) -> asyncio.Protocol:
+        """Make the protocol of one connection that was accepted elsewhere; after `start_behind`."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        return self._runner.server()
+
+    async def _run(self) -> web.AppRunner:
+        runner = web.AppRunner(
+            self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
+        )
+        await runner.setup()
+        return runner
 
     async def close(self) -> None:
         """Stop listening; requests in progress get a short grace period."""
@@ -166,9 +189,11 @@ class Site:
         """Return the cookies of a request that have this site's names."""
         return self._cookies.own(_cookie_fields(request))
 
-    def give_cookie(self, response: web.StreamResponse, value: str, slot: str = "") -> None:
+    def give_cookie(
+        self, response: web.StreamResponse, value: str, slot: str = "", *, life_s: float = LIFE_S
+    ) -> None:
         """Set a cookie. Lax: the way back from a provider is a cross-site link."""
-        self._set_cookie(response, slot, value, LIFE_S)
+        self._set_cookie(response, slot, value, int(life_s))
 
     def end_cookie(self, response: web.StreamResponse, slot: str = "") -> None:
         """Delete a cookie."""

@@ -219,6 +219,9 @@ class Directory(Protocol):
     async def account_of(self, name: str) -> Account | None:
         """Return the account at a provider that a user is bound to, or None."""
 
+    async def find_account(self, issuer: str, subject: str) -> User | None:
+        """Return the user who is bound to an account at a provider; None when no user is."""
+
     async def add_user(
         self,
         name: str,

@@ -183,6 +183,14 @@ class SqlDirectory:
         row = await self._one(users, users.c, users.c.name == name)
         return None if row is None else _account(row)
 
+    async def find_account(self, issuer: str, subject: str) -> User | None:
+        is_it = sa.and_(users.c.issuer == issuer, users.c.subject == subject)
+        row = await self._one(users, _USER, is_it)
+        if row is None:
+            self._refuse_in_doubt()
+            return None
+        return self._user(row)
+
     async def add_user(
         self,
         name: str,

@@ -96,15 +96,59 @@ async def verify(
 
     Raises: ProviderMisconfigured for every token that fails a check; ProviderUnavailable without keys.
     """
-    key_set = await keys.keys()
-    try:
-        decoded = _decode(token, key_set, expected)
-    except InvalidKeyIdError:
-        decoded = _decode_again(token, await keys.keys(unknown_in=key_set), expected)
+    decoded = await _decode_fresh(token, keys, expected)
     if str(decoded.header.get("typ", "JWT")).lower() not in ("jwt", "application/jwt"):
         raise _refuse(expected, "it is a token of another type")
     _check(decoded.claims, expected, datetime.now(UTC).timestamp(), nonce)
     return decoded.claims
+
+
+LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_LOGOUT_AGE_S = 300
+"""A provider sends a logout token at once, and may try again for a while."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedOut:
+    """What a provider says has ended: a session at the provider, or without `sid` all of an account."""
+
+    issuer: str
+    subject: str
+    sid: str
+    at: datetime
+    """When the provider said so; aware UTC."""
+
+
+async def verify_logout(token: Secret, keys: Jwks, expected: ExpectedClaims) -> LoggedOut:
+    """Read a logout token (OpenID Connect Back-Channel Logout 1.0 §2.6).
+
+    Raises: ProviderMisconfigured for every token that fails a check; ProviderUnavailable without keys.
+    """
+    decoded = await _decode_fresh(token, keys, expected)
+    claims = decoded.claims
+    if str(decoded.header.get("typ", "JWT")).lower() not in ("jwt", "logout+jwt", "application/logout+jwt"):
+        raise _refuse(expected, "it is a token of another type")
+    subject, sid, events = claims.get("sub", ""), claims.get("sid", ""), claims.get("events")
+    if "nonce" in claims or not isinstance(events, dict) or LOGOUT_EVENT not in events:
+        raise _refuse(expected, "it is no logout token")
+    if not isinstance(subject, str) or not isinstance(sid, str) or not (subject or sid):
+        raise _refuse(expected, "it names neither subject nor session")
+    now = datetime.now(UTC)
+    # An ID token has a subject, and a logout token may have none: the other checks are the same.
+    _check({**claims, "sub": subject or sid}, expected, now.timestamp(), None)
+    issued = datetime.fromtimestamp(float(claims["iat"]), UTC)
+    if (now - issued).total_seconds() > _LOGOUT_AGE_S:
+        raise _refuse(expected, "it is too old")
+    return LoggedOut(str(claims["iss"]), subject, sid, issued)
+
+
+async def _decode_fresh(token: Secret, keys: Jwks, expected: ExpectedClaims) -> jwt.Token:
+    """Check a signature, by newer keys when the known ones lack that one."""
+    key_set = await keys.keys()
+    try:
+        return _decode(token, key_set, expected)
+    except InvalidKeyIdError:
+        return _decode_again(token, await keys.keys(unknown_in=key_set), expected)
 
 
 def _decode_again(token: Secret, key_set: KeySet, expected: ExpectedClaims) -> jwt.Token:

@@ -100,6 +100,16 @@ class OnboardingService:
         return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
 
     @property
+    def http(self) -> HttpClient:
+        """The client by which providers are asked."""
+        return self._http
+
+    def allow_redirect(self, uri: str) -> None:
+        """Let the development provider send browsers to another page of ours."""
+        for server in self._servers:
+            server.redirect_uris.add(uri)
+
+    @property
     def ports(self) -> set[int]:
         """Return the ports of this machine on which Fairlead's pages are served."""
         ports = {server.port for server in self._servers}

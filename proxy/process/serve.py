@@ -152,7 +152,22 @@ async def _build(
     )
     web = await open_web(
         settings.web,
-        WebDependencies(gateway, workspaces, backend, directory, catalog, _read_header, guard.is_banned),
+        WebDependencies(
+            gateway,
+            workspaces,
+            backend,
+            directory,
+            catalog,
+            _read_header,
+            guard.is_banned,
+            database,
+            bus,
+            door,
+            revocations,
+            tracker,
+            settings.identity.recheck_s,
+            settings.listen,
+        ),
         stack,
     )
     await listener.open()
@@ -212,7 +227,10 @@ def _health(
     return Health(
         settings.health,
         gauges={
-            ("fairlead_sessions", "SSH connections whose user is logged in."): lambda: len(tracker.live),
+            (
+                "fairlead_sessions",
+                "SSH connections and browsers at web apps whose user is logged in.",
+            ): lambda: len(tracker.live),
             ("fairlead_connections", "SSH connections that are open, logged in or not."): (
                 lambda: len(listener.connections())
             ),

@@ -20,6 +20,8 @@ class Kind(StrEnum):
     """A listener in the workspace: `-R`."""
     FORWARDED = "forwarded"
     """A connection that came in through such a listener."""
+    WEBSOCKET = "websocket"
+    """A WebSocket of a browser with a web app."""
     SSH_AGENT = "ssh-agent"
     """A connection to the client's ssh-agent."""
 
@@ -90,7 +92,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionRecord(_Record):
-    """One SSH connection of a user, from login to its end."""
+    """One SSH connection of a user, from login to its end; or a signed-in browser at one web app."""
 
     proxy: str
     """Token of the process that carried it; no other process ever has it."""
@@ -110,6 +112,8 @@ class ConnectionRecord(_Record):
     fingerprint: str
     certificate: str
     """Key id of the user certificate; empty for a plain key."""
+    owner: str = ""
+    """Whom the workspace belongs to; empty in records of releases before 0007."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ connections = sa.Table(
     sa.Column("ended_by", sa.Text, nullable=False),
     sa.Column("bytes_from_client", sa.BigInteger, nullable=False),
     sa.Column("bytes_to_client", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.String(128), nullable=False, server_default=""),
     sa.Index("connections_ended_at", "ended_at"),
     sa.Index("connections_proxy", "proxy"),
     sa.Index("connections_user", "user", "started_at"),

@@ -21,6 +21,7 @@ class _Session(TypedDict):
     workspace: str
     blueprint: str
     account: str
+    owner: str
     started_at: str
 
 
@@ -91,6 +92,7 @@ def _session(record: ConnectionRecord) -> _Session:
         "workspace": record.workspace,
         "blueprint": record.blueprint,
         "account": record.account,
+        "owner": record.owner,
         "started_at": _when(record.started_at),
     }
 

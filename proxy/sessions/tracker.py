@@ -80,8 +80,10 @@ class Tracker:
         with suppress(StoreError):
             await self._store.leave(self._proxy)
 
-    def open(self, visit: Visit, client_version: str, controls: Controls) -> LiveConnection:
-        """Open the record of a user who logged in just now."""
+    def open(
+        self, visit: Visit, client_version: str, controls: Controls, *, client_type: str = ""
+    ) -> LiveConnection:
+        """Open the record of a user who logged in just now; the version tells the type by default."""
         principal, client = visit.principal, visit.principal.client
         now = datetime.now(UTC)
         record = ConnectionRecord(
@@ -98,9 +100,10 @@ class Tracker:
             client_address=client.host,
             client_port=client.port,
             client_version=storable(client_version[:256]),
-            client_type=by_version(client_version),
+            client_type=client_type or by_version(client_version),
             fingerprint=principal.fingerprint,
             certificate=storable(principal.certificate[:1_024]),
+            owner=visit.owner.name,
         )
         connection = LiveConnection(record, controls, self, self._settings.command_chars)
         self._live[connection.id] = connection

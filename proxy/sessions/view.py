@@ -114,6 +114,7 @@ def read_entry(value: bytes) -> tuple[ConnectionRecord, list[str]] | None:
     try:
         shown: dict[str, Any] = json.loads(value)
         times = {name: datetime.fromisoformat(shown[name]) for name in ("started_at", "updated_at")}
+        shown.setdefault("owner", "")  # entries of releases before 0007
         known = {name: shown[name] for name in ConnectionRecord.__dataclass_fields__}
         return ConnectionRecord(**{**known, **times}), [str(kind) for kind in shown["kinds"]]
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -34,6 +34,25 @@ class WebTlsSettings(_Section):
         return self
 
 
+class WebSessionSettings(_Section):
+    """Sessions of signed-in browsers."""
+
+    idle_s: Annotated[float, Field(ge=60, le=31_536_000)] = 43_200
+    """A session without a request for so long has ended."""
+    life_s: Annotated[float, Field(ge=60, le=31_536_000)] = 604_800
+    """From a sign-in to its end, however much the session is used."""
+    certificate_life_s: Annotated[float, Field(ge=60, le=31_536_000)] = 28_800
+    """The same for a browser that an SSH user certificate signed in: certificates are good for hours."""
+    check_s: Annotated[float, Field(ge=0.1, le=60)] = 1
+    """How long an answer of the store about a session is believed, and how often open WebSockets are
+    compared with it: the bound for a sign-out on another replica without NATS."""
+    per_user: Annotated[int, Field(ge=1, le=1_000)] = 50
+    """Browsers that one user is signed in with; the oldest session ends when there is one more."""
+    attempts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
+    """Requests to the login pages from one address (an IPv6 /64 is one) that make Fairlead ask a provider or
+    its store; more are refused for a while."""
+
+
 class WebSettings(_Section):
     """The HTTP front of apps; see docs/web.md."""
 
@@ -92,6 +111,18 @@ class WebSettings(_Section):
     """Idle connections kept for one app."""
     pool_idle_s: _Seconds = 20
     """For how long."""
+    own_s: _Seconds = 60
+    """From the head of a request to the login pages to the end of its answer, a provider's time included."""
+    session: WebSessionSettings = WebSessionSettings()
+    dev_user: str = ""
+    """User as whom the development provider signs in its account of the same name, which asks for no
+    password. `fairlead run` sets it to the user whom it prints, while that provider is for this machine."""
+    ssh_address: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9.-]+:[0-9]{1,5}$")] = ""
+    """`host:port` by which users reach SSH, for the command that the login pages show; empty: that of
+    `listen` where it is this machine."""
+    require: Literal["", "ssh-paired"] = ""
+    """`ssh-paired`: browsers sign in by the link of `ssh <user>+lobby@<host> web` only, and no provider is
+    asked; empty: by a provider as well."""
     index_s: _Seconds = 10
     """How often the index of public apps learns of new users; blueprints are followed at once."""
 
@@ -116,6 +147,15 @@ class WebSettings(_Section):
     def scheme_spoken(self) -> str:
         """What is spoken on our own socket, whatever an edge proxy speaks before it."""
         return "http" if self.tls.cert is None else "https"
+
+    @property
+    def has_login(self) -> bool:
+        """Whether browsers can sign in: over https, or on this machine, by names directly below `localhost`.
+
+        Over http, cookies have no prefix that keeps siblings from setting them; browsers let no page set one
+        for `localhost` as a whole, and do so for any domain below it.
+        """
+        return self.scheme == "https" or self.apps_domain == "localhost"
 
     def port(self, bound: int) -> int:
         """Return the port of the addresses that browsers use; `bound` is the one that is listened on."""

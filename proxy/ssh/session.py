@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 import asyncssh
 
 from proxy.access.gateway import Running
+from proxy.access.lobby import is_lobby
 from proxy.access.policy import CONTROLS, SUBSYSTEMS
 from proxy.access.recording_tap import RecordedOutbound, tap
 from proxy.access.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
@@ -307,12 +308,9 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     async def _run(self) -> Exit:
         """Start the workspace and the program, and relay bytes until the program ends."""
         assert self._kind is not None
-        if self._forced is not None:
-            self._check_length(self._forced.original_command)
-            if self._forced.refusal:
-                raise Refused(self._forced.refusal)
-        elif isinstance(self._kind, Exec):
-            self._check_length(self._kind.command)
+        self._check_command(self._kind)
+        if is_lobby(self._visit):
+            return await self._answer_in_lobby(self._kind)
         if isinstance(self._kind, Subsystem) and self._kind.name in CONTROLS:
             return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
@@ -357,6 +355,15 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if not_utf8 := compat.variables_left_out(features, self._env):
             await self._say(prompts.env_not_utf8(not_utf8, pty=pty))
 
+    def _check_command(self, kind: Shell | Exec | Subsystem) -> None:
+        """Refuse what a certificate does not permit, and what is too long. Raises: Refused."""
+        if self._forced is not None:
+            self._check_length(self._forced.original_command)
+            if self._forced.refusal:
+                raise Refused(self._forced.refusal)
+        elif isinstance(kind, Exec):
+            self._check_length(kind.command)
+
     def _check_length(self, command: str) -> None:
         """Refuse a command that is too long for any program. Raises: Refused."""
         size, most = len(bytes_of(command)), self._limits.max_command_bytes
@@ -368,6 +375,14 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._screen = RecordedOutbound(self._outbound, recorder)
         await self._say(prompts.recorded(pty=self._pty is not None))
         return tap(program, recorder)
+
+    async def _answer_in_lobby(self, kind: Shell | Exec | Subsystem) -> Exit:
+        """Carry out a command of the lobby, whose answer is the program's output."""
+        said = await self._served.gateway.lobby.run(self._visit, kind)
+        line_end = b"\r\n" if self._pty is not None else b"\n"
+        await self._outbound.write(said.out.encode().replace(b"\n", line_end))
+        await self._say(said.err.encode().replace(b"\n", line_end))
+        return ExitStatus(said.status)
 
     async def _manage(self, what: str) -> Exit:
         """Run a command about the workspace that does not enter it; its answer is the stdout."""

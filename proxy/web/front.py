@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
 from html import escape
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -25,7 +25,15 @@ from proxy.errors import FairleadError, user_sentence
 from proxy.settings.web import WebSettings
 from proxy.web.frames import GOING_AWAY
 from proxy.web.gate import Asked, Gate, Pass, Reply
-from proxy.web.heads import Body, Client, HeadInvalid, Request, Site, own_answer
+from proxy.web.heads import (
+    Body,
+    Client,
+    HeadInvalid,
+    Request,
+    Site,
+    own_answer,
+    request_for_own_site,
+)
 from proxy.web.origins import Host, HostInvalid, Misdirected, Origins
 from proxy.web.parsing import RequestMessage
 from proxy.web.relay import Exchange
@@ -54,7 +62,33 @@ class _State(Enum):
     """The request is complete, its answer is not."""
     SPLICED = "spliced"
     LINGERING = "lingering"
+    OWN = "own"
+    """Another protocol of ours serves the rest of the connection."""
     CLOSED = "closed"
+
+
+class OwnSite(Protocol):
+    """Pages of Fairlead itself, on an origin of their own beside the apps."""
+
+    label: str
+    """The DNS label before the domain of apps."""
+
+    def connection(self) -> asyncio.Protocol:
+        """Make the protocol that answers one request and closes the connection."""
+
+
+class Sockets(Protocol):
+    """Hears of upgraded exchanges; must not raise."""
+
+    def began(self, exchange: Exchange) -> None:
+        """Learn of one that was upgraded just now."""
+
+    def over(self, exchange: Exchange) -> None:
+        """Learn of its end; each ends once."""
+
+
+MAX_OWN_BYTES = 64 * 1024
+"""Of the body of a request to our own pages: forms."""
 
 
 class Front:
@@ -66,6 +100,8 @@ class Front:
         self.gate = gate
         self.pool = pool
         self.tasks = TaskOwner("web")
+        self.own: OwnSite | None = None
+        self.sockets: Sockets | None = None
         self.is_closing = False
         self.trusted = settings.trusted_networks
         self._connections: set[ClientConnection] = set()
@@ -169,6 +205,7 @@ class ClientConnection(asyncio.Protocol):
         "_exchange",
         "_front",
         "_has_written_eof",
+        "_inner",
         "_is_app_full",
         "_is_extra",
         "_is_full",
@@ -185,6 +222,7 @@ class ClientConnection(asyncio.Protocol):
         "_source",
         "_state",
         "_task",
+        "_told",
         "_transport",
     )
 
@@ -205,6 +243,10 @@ class ClientConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._pending: Buffer = b""
         """Came behind what is under way; reading is stopped while there is any."""
+        self._inner: asyncio.Protocol | None = None
+        """Serves the connection in our place."""
+        self._told: Exchange | None = None
+        """An upgraded exchange of whose end `Sockets` has to hear."""
         self._left = 0
         self._is_extra = False
         """Bytes came behind a chunked body in one piece with it: the connection ends with the answer."""
@@ -250,12 +292,15 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        del exc
         self._state = _State.CLOSED
         self._front.removed(self, self._source)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_lost()
+        self._tell_over()
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            inner.connection_lost(exc)
         if self._task is not None:
             self._task.cancel()
         self._pending = b""
@@ -263,11 +308,15 @@ class ClientConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_full = True
+        if self._inner is not None:
+            self._inner.pause_writing()
         if self._exchange is not None:
             self._exchange.client_paused()
 
     def resume_writing(self) -> None:
         self._is_full = False
+        if self._inner is not None:
+            self._inner.resume_writing()
         if self._exchange is not None:
             self._exchange.client_resumed()
 
@@ -282,6 +331,9 @@ class ClientConnection(asyncio.Protocol):
                     return
                 case _State.HEAD:
                     data = self._take_head(bytes(data))
+                case _State.OWN:
+                    self._take_own(data)
+                    return
                 case _State.LENGTH:
                     data = self._take_length(data)
                 case _State.CHUNKED:
@@ -308,12 +360,40 @@ class ClientConnection(asyncio.Protocol):
             return b""
         if request.body is not Body.CHUNKED:
             message.release()
-        self._deadline = float("inf")
         self._asked = Asked(request, host, self._client(request))
+        if self._front.own is not None and host.label == self._front.own.label:
+            return self._hand_over(self._front.own, self._asked, data[at:])
+        self._deadline = float("inf")
         self._request_id = self._front.request_id()
         self._state = _State.DECIDING
         self._decide(self._asked)
         return memoryview(data)[at:] if len(data) > at else b""
+
+    def _hand_over(self, own: OwnSite, asked: Asked, rest: bytes) -> Buffer:
+        """Have a site of ours answer this request, with the head as it was understood here.
+
+        The connection ends behind the answer: the next request on it may be for an app.
+        """
+        request = asked.request
+        if request.body is Body.CHUNKED or request.length > MAX_OWN_BYTES:
+            self._answer(Reply(413, "The request is too large"), closes=True)
+            return b""
+        inner = self._inner = own.connection()
+        self._state = _State.OWN
+        self._left = request.length
+        self._deadline = self._loop.time() + self._front.settings.own_s
+        inner.connection_made(self._transport)
+        if self._is_full:
+            inner.pause_writing()
+        inner.data_received(request_for_own_site(request, asked.client))
+        return rest
+
+    def _take_own(self, data: Buffer) -> None:
+        """Pass on what belongs to the body; what comes behind it is discarded with the connection."""
+        size = min(len(data), self._left)
+        self._left -= size
+        if size and self._inner is not None:
+            self._inner.data_received(bytes(memoryview(data)[:size]))
 
     def _take_length(self, data: Buffer) -> Buffer:
         assert self._exchange is not None
@@ -467,6 +547,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _State.LINGERING
         self._pending = b""
         self._exchange = None
+        self._tell_over()
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
@@ -483,10 +564,17 @@ class ClientConnection(asyncio.Protocol):
         elif self._exchange is not None:
             self._exchange.closes = True
 
+    def _tell_over(self) -> None:
+        told, self._told = self._told, None
+        if told is not None and self._front.sockets is not None:
+            self._front.sockets.over(told)
+
     def upgraded(self, exchange: Exchange) -> None:
-        del exchange
         self._state = _State.SPLICED
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
+        if self._front.sockets is not None:
+            self._told = exchange
+            self._front.sockets.began(exchange)
         metrics.WEB_REQUESTS.labels("upgraded").inc()
         self._go_on()
 
@@ -568,6 +656,8 @@ class ClientConnection(asyncio.Protocol):
                 self._answer(Reply(408, "The request took too long"), closes=True)
             elif self._state is _State.HEAD:
                 self.linger()
+            elif self._state is _State.OWN:
+                self.abort()
             elif self._transport.get_write_buffer_size():
                 self._deadline = now + self._front.settings.linger_s  # it still reads what was said
             else:

@@ -98,7 +98,7 @@ class GatewayRoad:
             visit = await self._visit(address)
             if not address.starts:
                 await self._require_running(visit)
-            record = _Record(visit.principal.client.conn_id)
+            record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
                 visit, address.target, address.share, record
             )

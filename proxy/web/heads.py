@@ -373,6 +373,23 @@ def request_for_app(request: Request, client: Client) -> bytes:
     )
 
 
+CLIENT_FIELD = b"x-fairlead-client"
+"""Tells our own pages the address of the client; a client's field of that name never passes."""
+
+_NOT_FOR_OWN_SITE = frozenset({b"cookie", b"content-length", b"expect", b"upgrade", b"te"})
+
+
+def request_for_own_site(request: Request, client: Client) -> bytes:
+    """Write the head that our own pages get: our cookies stay, and the connection ends behind the answer."""
+    kept = [field for field in request.passing if field[0].lower() not in _NOT_FOR_OWN_SITE]
+    kept += [field for field in request.fields if field[0].lower() == b"cookie"]
+    if request.body is Body.LENGTH:
+        kept.append((b"Content-Length", b"%d" % request.length))
+    kept += [(CLIENT_FIELD, client.address.encode()), (b"Connection", b"close")]
+    lines = b"".join(b"%b: %b\r\n" % field for field in kept)
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode(), request.target, lines)
+
+
 # ------------------------------------------------------------------------------------ answers
 
 

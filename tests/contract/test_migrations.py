@@ -15,7 +15,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-import proxy.sessions.schema  # noqa: F401 (its tables join the others in `metadata`)
+import proxy.sessions.schema
+import proxy.web.session_schema  # noqa: F401 (the same)
 from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage.migrate import MIGRATIONS

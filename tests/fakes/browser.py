@@ -49,11 +49,16 @@ class Page:
 class Browser:
     """`async with Browser() as browser`; follows redirects as a browser does, and keeps what it saw."""
 
+    def __init__(self, **headers: str) -> None:
+        """`headers` go with every request."""
+        self._headers = headers
+
     async def __aenter__(self) -> "Browser":
         self.visited: list[str] = []
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(resolver=LocalhostResolver()),
             cookie_jar=aiohttp.CookieJar(unsafe=True),
+            headers=self._headers,
         )
         return self
 
@@ -101,6 +106,9 @@ class Browser:
                     url = urljoin(url, response.headers["Location"])
                     method, data = ("GET", None) if response.status in (301, 302, 303) else (method, data)
                     headers = {}
+                    continue
+                if follow and (onward := response.headers.get("Refresh", "").partition("url=")[2]):
+                    url, method, data, headers = urljoin(url, onward), "GET", None, {}
                     continue
                 parser = _Parser()
                 parser.feed(html)

@@ -139,7 +139,7 @@ def test_an_app_may_listen_on_a_socket_file(fairlead: Fairlead) -> None:
 def test_an_app_that_is_not_started_and_a_reserved_path_have_answers_of_their_own() -> None:
     status, text = ask("closed")
     assert (status, "not started" in text) == (502, True)
-    assert ask("app", "/.fairlead/whoami")[0] == 404
+    assert ask("app", "/.fairlead/nothing")[0] == 404
 
 
 # ------------------------------------------------------------------------------- WebSockets
@@ -329,7 +329,7 @@ async def test_a_public_app_is_opened_in_chromium_with_its_websocket(tmp_path: P
                 await asyncio.sleep(0.05)
         text = await person.open(f"http://{host('mine')}/")
         assert person.status == 401
-        assert "Not here without a login" in text
+        assert "+lobby@127.0.0.1 web" in text
 
 
 @needs("chromium")

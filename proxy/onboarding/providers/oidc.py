@@ -18,7 +18,7 @@ from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding import device_flow
 from proxy.onboarding.authcode import CodeClient, refresh
 from proxy.onboarding.device_flow import Authorization, DeviceClient, Tokens
-from proxy.onboarding.idtoken import ExpectedClaims, Jwks, verify
+from proxy.onboarding.idtoken import ExpectedClaims, Jwks, LoggedOut, verify, verify_logout
 from proxy.onboarding.mapping import ClaimMapping
 from proxy.onboarding.providers.base import (
     ApprovalFacts,
@@ -120,6 +120,12 @@ class Oidc(Configured[OidcSettings]):
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
         """See Provider."""
         return self.mapped(await self.claims(tokens, nonce), issuer=self._settings.issuer)
+
+    async def logged_out(self, token: Secret) -> LoggedOut:
+        """Read what the provider says has ended. Raises: ProviderUnavailable, ProviderMisconfigured."""
+        await self.endpoints()
+        assert self._jwks is not None
+        return await verify_logout(token, self._jwks, self._expected())
 
     def mapped(self, claims: Mapping[str, Any], *, issuer: str) -> Profile:
         """Return a profile from claims that name their subject. Raises: ProviderMisconfigured."""

@@ -1,9 +1,19 @@
 // An OpenID provider that anybody can sign in to, for tests: ISSUER, REDIRECT_URI and PORT come by environment.
 // ACCOUNTS names a file that holds the groups of each account, read at every question; without it all are one.
+import { request } from 'node:http';
 import { readFileSync } from 'node:fs';
 import { Provider } from 'oidc-provider';
 
-const { ISSUER, REDIRECT_URI, PORT, SSH_KEY, ACCOUNTS } = process.env;
+// BACKCHANNEL is where it says that sessions ended; names below localhost are this machine.
+const { ISSUER, REDIRECT_URI, PORT, SSH_KEY, ACCOUNTS, BACKCHANNEL } = process.env;
+
+const post = (url, { headers, body }) => new Promise((resolve, reject) => {
+  const { host, port, pathname } = new URL(url);
+  const to = { host: '127.0.0.1', port, path: pathname, method: 'POST', headers: { ...Object.fromEntries(new Headers(headers)), host } };
+  request(to, (answer) => { answer.resume(); resolve(new Response(null, { status: answer.statusCode })); })
+    .on('error', reject)
+    .end(String(body));
+});
 
 const groupsOf = (sub) => (ACCOUNTS ? JSON.parse(readFileSync(ACCOUNTS))[sub] : ['wonderland']);
 
@@ -15,6 +25,7 @@ const provider = new Provider(ISSUER, {
     redirect_uris: [REDIRECT_URI],
     response_types: ['code'],
     token_endpoint_auth_method: 'client_secret_post',
+    ...(BACKCHANNEL ? { backchannel_logout_uri: BACKCHANNEL, backchannel_logout_session_required: true } : {}),
   }],
   claims: {
     openid: ['sub'],
@@ -22,7 +33,8 @@ const provider = new Provider(ISSUER, {
     email: ['email', 'email_verified'],
   },
   cookies: { keys: ['only for tests'] },
-  features: { deviceFlow: { enabled: true } },
+  features: { deviceFlow: { enabled: true }, backchannelLogout: { enabled: Boolean(BACKCHANNEL) } },
+  ...(BACKCHANNEL ? { fetch: post } : {}),
   rotateRefreshToken: true,
   findAccount: (context, sub) => groupsOf(sub) && ({
     accountId: sub,
@@ -38,5 +50,7 @@ const provider = new Provider(ISSUER, {
   }),
   pkce: { required: () => true },
 });
+
+provider.on('backchannel.error', (context, error) => console.error(error));
 
 provider.listen(Number(PORT), '127.0.0.1', () => console.log('listening'));

@@ -1,0 +1,131 @@
+"""The lobby: `alice+lobby` is a place of commands and no workspace; `ssh alice+lobby@host COMMAND`.
+
+Words are split as a POSIX shell does. Answers have the sentences, shapes and exit statuses of the `fairlead`
+command: 0, 1 for a failure, 2 for a command that is none.
+"""
+
+import shlex
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from proxy.errors import FairleadError
+from proxy.errors.programs import Refused
+from proxy.model import Exec, Principal, Shell, Subsystem, Visit
+from proxy.printable import printable, printable_json
+from proxy.userstring import LOBBY, Form
+
+_log = structlog.get_logger("lobby")
+
+_FAILURE, _USAGE = 1, 2
+_JSON = "--json"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link that signs a browser in once."""
+
+    url: str
+    code: str
+    """Shown by the page as well, to be compared."""
+    life_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command of the lobby answers."""
+
+    out: str = ""
+    err: str = ""
+    status: int = 0
+
+
+def is_lobby(visit: Visit) -> bool:
+    """Tell whether a user string means the lobby."""
+    value = visit.address
+    return value.form is Form.EXPLICIT and value.blueprint == LOBBY
+
+
+MakeLink = Callable[[Principal], Awaitable[Link]]
+
+_Answer = tuple[dict[str, object], str]
+"""As JSON, and in words."""
+
+
+class Lobby:
+    """One per process; `make_link` is None where there is no web half that browsers can sign in to."""
+
+    def __init__(self, make_link: MakeLink | None = None) -> None:
+        self._make_link = make_link
+        self._commands: dict[str, tuple[str, Callable[[Visit], Awaitable[_Answer]]]] = {
+            "help": ("List these commands.", self._help),
+            "whoami": ("Say who you are here, and by which key.", self._whoami),
+            "web": ("Print a link that signs a browser in as you, once, within a minute.", self._web),
+        }
+
+    def serve_web(self, make_link: MakeLink) -> None:
+        """Have `web` print links from now on."""
+        self._make_link = make_link
+
+    async def run(self, visit: Visit, kind: Shell | Exec | Subsystem) -> Said:
+        """Carry out one command line; a shell prints the help. Raises: Refused for a subsystem."""
+        if isinstance(kind, Subsystem):
+            raise Refused(f"the lobby is no workspace: it has no subsystem {kind.name}")
+        command = kind.command if isinstance(kind, Exec) else ""
+        try:
+            words = shlex.split(command)
+        except ValueError as exc:
+            return Said(err=f"fairlead: the command cannot be read: {str(exc).lower()}\n", status=_USAGE)
+        as_json = _JSON in words
+        rest = [word for word in words if word != _JSON]
+        name = rest[0] if rest else "help"
+        if problem := self._problem(name, rest):
+            return Said(err=f"fairlead: {problem}; see `help`\n", status=_USAGE)
+        try:
+            document, text = await self._commands[name][1](visit)
+        except FairleadError as exc:
+            _log.info("lobby command failed", command=name, code=exc.code, reason=str(exc))
+            return Said(err=f"fairlead: {exc.user_message}\n", status=_FAILURE)
+        return Said(printable_json(document, 2) + "\n" if as_json else printable(text, "\n"))
+
+    def _problem(self, name: str, rest: Sequence[str]) -> str:
+        """Say what is wrong with a command line; empty when nothing is."""
+        if name not in self._commands:
+            return f"there is no command {name[:40]!r} in the lobby"
+        return f"{name} takes no arguments but {_JSON}" if len(rest) > 1 else ""
+
+    async def _help(self, visit: Visit) -> _Answer:
+        told = {name: text for name, (text, _) in self._commands.items()}
+        width = max(map(len, told))
+        lines = [f"  {name:{width}}  {text}" for name, text in told.items()]
+        place = f"{visit.actor.name}+{LOBBY}"
+        head = f"Commands of the lobby: ssh {place}@HOST COMMAND [{_JSON}]"
+        return {"commands": told}, "\n".join([head, "", *lines, ""])
+
+    async def _whoami(self, visit: Visit) -> _Answer:
+        principal = visit.principal
+        facts: dict[str, object] = {
+            "user": visit.actor.name,
+            "full_name": visit.actor.full_name,
+            "groups": list(visit.actor.groups),
+            "fingerprint": principal.fingerprint,
+            "certificate": principal.certificate,
+            "client_address": principal.client.host,
+        }
+        shown = {
+            name: ", ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()
+        }
+        width = max(map(len, shown))
+        lines = [f"{name.replace('_', ' '):{width}}  {value}" for name, value in shown.items() if value]
+        return facts, "\n".join([*lines, ""])
+
+    async def _web(self, visit: Visit) -> _Answer:
+        if self._make_link is None:
+            raise Refused("browsers cannot sign in here: the web half is not served")
+        link = await self._make_link(visit.principal)
+        text = (
+            f"Open this link within {link.life_s} s. It signs one browser in as {visit.actor.name}, once:\n\n"
+            f"  {link.url}\n\nThe page has to show this code: {link.code}\n"
+        )
+        return {"url": link.url, "code": link.code, "expires_in_s": link.life_s}, text

@@ -1,0 +1,237 @@
+"""The gate with a login: who asks, by the session of this very origin, and whether the request is their own.
+
+    public app ─▶ passes                     no session ─▶ a page that is opened: to the login origin and back
+    session ─▶ sent by this origin? ─▶ theirs? ─▶ passes     anything else: 401, never a redirect
+
+Before a session is known, one index in memory is asked, for every request alike. What is absent and what is
+forbidden get the same answer.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlencode
+
+from proxy.http.cookies import CookieNames
+from proxy.http.sessions import digest
+from proxy.web.gate import NOT_PUBLIC, RESERVED_PATH, Asked, Pass, Reply, Verdict
+from proxy.web.heads import Field, Request
+from proxy.web.index import PublicIndex
+from proxy.web.origins import Origins
+from proxy.web.places import Places
+from proxy.web.returns import MAX_PATH, Return
+from proxy.web.road import Address
+from proxy.web.sessions import Held, WebSessions
+
+PRE_LIFE_S = 600
+"""Time for a sign-in, from leaving an app's origin to coming back."""
+MAX_PRE = 5
+"""Sign-ins that one browser has under way at one origin."""
+REDEEM = RESERVED_PATH + b"/redeem"
+
+NOT_THERE = Reply(404, "There is nothing here, or it is not for you")
+"""The same words for an app that is absent, and for one that this user may not open."""
+
+NOT_OF_THIS_PAGE = Reply(403, "Refused", "This request was sent by a page of another origin.")
+
+_BANNED = Reply(403, "Refused", "Your address is banned.")
+_NO_REDIRECT = Reply(405, "Not possible", "Use POST for this.", ((b"Allow", b"POST"),))
+
+
+class LoginGate:
+    """Decides about every request to an app's origin."""
+
+    def __init__(
+        self,
+        index: PublicIndex,
+        places: Places,
+        sessions: WebSessions,
+        origins: Origins,
+        login_url: str,
+        is_banned: Callable[[str], bool],
+    ) -> None:
+        """`login_url` is the login origin, without a final slash."""
+        self._index = index
+        self._places = places
+        self._sessions = sessions
+        self._origins = origins
+        self._login_url = login_url
+        self._is_banned = is_banned
+        self._is_secure = origins.scheme == "https"
+        self._session_cookie = CookieNames("", is_secure=self._is_secure)
+        self._pre_cookies = CookieNames("pre", is_secure=self._is_secure)
+
+    def at_once(self, asked: Asked) -> Verdict | None:
+        """See Gate: decide without a look-up; None where one is needed."""
+        if self._is_banned(asked.client.address):
+            return _BANNED
+        if asked.is_reserved:
+            return None
+        public = self._index.find(asked.host.label)
+        if public is not None:
+            return Pass(public, is_public=True)
+        value = self._value(asked)
+        if not self._sessions.is_issued(value, asked.host.name):
+            return self._judge(asked, None)
+        held = self._sessions.known(value, asked.host.name)
+        return None if held is None else self._judge(asked, held)
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """See Gate. Raises: StoreError."""
+        verdict = self.at_once(asked)
+        if verdict is not None:
+            return verdict
+        if asked.is_reserved:
+            return await self._reserved(asked)
+        return self._judge(asked, await self._held(asked))
+
+    def _judge(self, asked: Asked, held: Held | None) -> Verdict:
+        """Decide about a request to an app that is not public, by the session that came with it."""
+        if held is None:
+            return self._leave(asked) if asked.is_navigation and asked.request.method == "GET" else NOT_PUBLIC
+        if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
+            return NOT_OF_THIS_PAGE
+        opened = self._places.find(held.user.name, asked.host.label)
+        if opened is None:
+            return NOT_THERE
+        address = Address(
+            held.user.name, opened.workspace, opened.target, opened.share, held.actor, starts=True
+        )
+        self._sessions.used(held, opened.workspace)
+        return Pass(address, actor=held.user.name, tag=held)
+
+    async def _held(self, asked: Asked) -> Held | None:
+        return await self._sessions.find(self._value(asked), asked.host.name)
+
+    def _value(self, asked: Asked) -> str:
+        return self._session_cookie.value(_cookie_fields(asked.request))
+
+    # --------------------------------------------------------------------------------- leaving
+
+    def _leave(self, asked: Asked) -> Reply:
+        """Send a browser to the login origin, with a cookie that it has to bring back."""
+        fields = _cookie_fields(asked.request)
+        slot = secrets.token_hex(4)
+        value = self._sessions.seals.issue(f"pre:{asked.host.name}")
+        path = asked.request.target.decode("ascii")
+        back = Return(
+            asked.host.label,
+            path if len(path) <= MAX_PATH else "/",
+            slot,
+            digest(value),
+            f"{datetime.now(UTC).timestamp():.3f}",
+        )
+        own = list(dict.fromkeys(self._pre_cookies.slots(fields)))
+        old = own[: max(0, len(own) - MAX_PRE + 1)]
+        return Reply(
+            303,
+            "Sign in",
+            fields=(
+                (b"Location", f"{self._login_url}/login?{urlencode(back.query())}".encode()),
+                *(self._cookie(self._pre_cookies.name(one), "", 0) for one in old),
+                self._cookie(self._pre_cookies.name(slot), value, PRE_LIFE_S),
+            ),
+        )
+
+    # ------------------------------------------------------------------------------- coming back
+
+    async def _reserved(self, asked: Asked) -> Reply:
+        path, _, query = asked.request.target.partition(b"?")
+        if asked.request.first(b"service-worker"):
+            return Reply(400, "Refused", "This is no script.")
+        match path.removeprefix(RESERVED_PATH):
+            case b"/redeem":
+                return await self._redeem(asked, query.decode("ascii"))
+            case b"/sign-out":
+                return await self._sign_out(asked)
+            case b"/whoami":
+                return await self._whoami(asked)
+            case _:
+                return Reply(404, "There is nothing here")
+
+    async def _redeem(self, asked: Asked, query: str) -> Reply:
+        """Take the code that the login origin gave, from the browser that left here."""
+        if not asked.is_navigation or asked.request.method != "GET":
+            return Reply(400, "Refused", "This address is opened by the login only.")
+        given = dict(parse_qsl(query))
+        back = Return.read(given)
+        fields, host = _cookie_fields(asked.request), asked.host
+        if back is None or back.label != host.label:
+            return Reply(400, "Refused", "This address is not complete.")
+        origin = self._origins.origin(host.label)
+        if await self._held(asked) is not None:  # another tab was faster
+            return Reply(303, "Signed in", fields=((b"Location", f"{origin}{back.path}".encode()),))
+        pre = self._pre_cookies.value(fields, back.slot)
+        if not pre:
+            return _without_cookie(origin)
+        value = await self._sessions.redeem(given.get("code", ""), host.name, pre)
+        end_pre = self._cookie(self._pre_cookies.name(back.slot), "", 0)
+        if not value:
+            text = (
+                "This sign-in was completed already, or it took too long. Open the address of the app again."
+            )
+            return Reply(403, "That did not work", text, (end_pre,))
+        return Reply(
+            303,
+            "Signed in",
+            fields=(
+                (b"Location", f"{origin}{back.path}".encode()),
+                self._cookie(self._session_cookie.name(), value, int(self._sessions.life_s)),
+                end_pre,
+            ),
+        )
+
+    async def _sign_out(self, asked: Asked) -> Reply:
+        if asked.request.method != "POST":
+            return _NO_REDIRECT
+        if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
+            return NOT_OF_THIS_PAGE
+        held = await self._held(asked)
+        if held is not None:
+            await self._sessions.sign_out(held.record)
+        return Reply(200, "Signed out", "", (self._cookie(self._session_cookie.name(), "", 0),))
+
+    async def _whoami(self, asked: Asked) -> Reply:
+        held = await self._held(asked)
+        if held is None:
+            return NOT_PUBLIC
+        if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
+            return NOT_OF_THIS_PAGE
+        return Reply(200, json.dumps({"user": held.user.name, "session": held.record.id}))
+
+    def _cookie(self, name: str, value: str, max_age_s: int) -> Field:
+        secure = "; Secure" if self._is_secure else ""
+        text = f"{name}={value}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{secure}"
+        return b"Set-Cookie", text.encode()
+
+
+def is_own_request(request: Request, origin: bytes) -> bool:
+    """Tell whether a request with our cookie was sent by the page of `origin`, or by its user.
+
+    Browsers put `Origin` on every WebSocket, every unsafe request and every request of another origin that
+    can be read; a request without it that changes nothing may be an image or script of another page, which
+    `Sec-Fetch-Site` tells (Fetch Metadata Request Headers §2.3), and may be a page that a user opens.
+    """
+    said = [value for name, value in request.fields if name.lower() == b"origin"]
+    if said:
+        return said == [origin]
+    if request.upgrade or request.method not in ("GET", "HEAD", "OPTIONS"):
+        return False
+    if request.first(b"sec-fetch-site") in (b"", b"same-origin", b"none"):
+        return True
+    is_opened = request.first(b"sec-fetch-mode") == b"navigate"
+    return is_opened and request.first(b"sec-fetch-dest") == b"document"
+
+
+def _cookie_fields(request: Request) -> list[bytes]:
+    return [value for name, value in request.fields if name.lower() == b"cookie"]
+
+
+def _without_cookie(origin: str) -> Reply:
+    text = (
+        "This browser did not send back a cookie that this page gave it a moment ago. Either it blocks "
+        f"cookies of {origin}, or the sign-in took longer than {PRE_LIFE_S // 60} minutes. Permit cookies of "
+        "this page, then open the address of the app again."
+    )
+    return Reply(403, "Your browser keeps no cookies of this page", text)

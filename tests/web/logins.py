@@ -1,0 +1,114 @@
+"""A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.wire.harness import Fairlead, free_port
+
+ACCEPT = {"Accept": "text/html"}
+DEADLINE_S = 60
+
+_APP = r"""
+import http.server, json, sys
+import base64, hashlib, time
+seen = []
+class Echo(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            return self.socket()
+        if self.path == "/seen":
+            self.path = repr(seen)
+        seen.append(self.path)
+        body = ("APP " + json.dumps({"path": self.path, "headers": self.headers.items()})).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_POST = do_GET
+    def socket(self):
+        seen.append(self.path)
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.end_headers()
+        self.wfile.write(b"\x81\x05hello")
+        self.wfile.flush()
+        self.close_connection = True
+        while self.rfile.read1(65536):
+            pass
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
+"""
+
+
+@dataclass
+class Place:
+    """A running Fairlead whose user alice has an app `lab`."""
+
+    fairlead: Fairlead
+    port: int
+    app_port: int
+    scheme: str = "http"
+    domain: str = "localhost"
+
+    def url(self, label: str = "lab--dev--alice", path: str = "/") -> str:
+        return f"{self.scheme}://{label}.{self.domain}:{self.port}{path}"
+
+    @property
+    def login(self) -> str:
+        return f"{self.scheme}://login.{self.domain}:{self.port}"
+
+    def link(self, user: str = "alice") -> dict[str, str]:
+        """Ask the lobby for a link."""
+        done = self.fairlead.ssh("web --json", "-l", f"{user}+lobby")
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+
+def blueprint(app_port: int, share: str = "owner") -> str:
+    return (
+        f"name: dev\napps:\n  lab: {{title: a lab, listen: {{port: {app_port}}}, share: {share}}}\n"
+        f"  open: {{listen: {{port: {app_port}}}, share: public}}\n"
+    )
+
+
+@contextmanager
+def place(directory: Path, module: str = "proxy", **env: str) -> Iterator[Place]:
+    """Start Fairlead, and the app in the workspace of alice by SSH; end both."""
+    directory.mkdir(exist_ok=True)
+    port, app_port = free_port(), free_port()
+    fairlead = Fairlead(
+        directory,
+        extra_env={
+            "FAIRLEAD_WEB__LISTEN": f"127.0.0.1:{port}",
+            "FAIRLEAD_WEB__DEV_USER": "alice",
+            "FAIRLEAD_FRONT_DOOR__DEV_ON_LOOPBACK": "true",
+            **env,
+        },
+        module=module,
+    )
+    fairlead.prepare({"dev": blueprint(app_port)})
+    try:
+        fairlead.start()
+        serve(fairlead, app_port)
+        domain = env.get("FAIRLEAD_WEB__APPS_DOMAIN", "localhost")
+        yield Place(fairlead, port, app_port, "https" if domain != "localhost" else "http", domain)
+    finally:
+        fairlead.close()
+
+
+def serve(fairlead: Fairlead, port: int, program: str = _APP, user: str = "alice+dev") -> None:
+    """Start an app in the workspace by SSH, as its user would, and wait until it listens."""
+    start = f"nohup python3 - {port} >/dev/null 2>&1 <<'EOF' &\n{program}\nEOF\n"
+    tries = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep .1"
+    wait = f"for i in $(seq 300); do {tries}; done; exit 1"
+    done = fairlead.ssh(f"{start} bash -c '{wait}'", "-l", user, timeout_s=DEADLINE_S * 2)
+    assert done.returncode == 0, done.stderr
