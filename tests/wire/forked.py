@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,15 +65,25 @@ def is_wanted() -> bool:
     return os.environ.get("FAIRLEAD_TESTS_FORK", "1") != "0"
 
 
-def fairlead(*words: str, env: Mapping[str, str], directory: Path, timeout_s: float) -> tuple[int, str, str]:
-    """Run one command to its end; return exit status, stdout and stderr."""
-    number = time.monotonic_ns()
-    out, errors = (directory / f".{number}.{name}" for name in ("out", "err"))
-    status = Forked(words, env, out, errors).wait(timeout_s)
-    told = status, out.read_text(), errors.read_text()
-    out.unlink()
-    errors.unlink()
-    return told
+def fairlead(
+    *words: str, env: Mapping[str, str] | None = None, timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end, in this environment or another.
+
+    Raises: subprocess.TimeoutExpired, after the command was killed.
+    """
+    env = os.environ if env is None else env
+    if not is_wanted():
+        line = [sys.executable, "-m", "proxy", *words]
+        return subprocess.run(line, env=env, capture_output=True, text=True, timeout=timeout_s)
+    with tempfile.TemporaryDirectory() as directory:
+        out, errors = Path(directory) / "out", Path(directory) / "errors"
+        process = Forked(words, env, out, errors)
+        try:
+            status = process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(words, status, out.read_text(), errors.read_text())
 
 
 def _run(words: tuple[str, ...], env: dict[str, str], out: str, errors: str, directory: str) -> None:

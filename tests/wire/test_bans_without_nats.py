@@ -1,8 +1,6 @@
 """Bans while a real NATS server is dead: commands answer, bans hold at this proxy and are shared later."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,9 +26,7 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 def command(server: Fairlead, *words: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "proxy", *words], env=server.env(), capture_output=True, text=True, timeout=120
-    )
+    done = server.run(*words)
     return done.returncode, done.stdout, done.stderr
 
 

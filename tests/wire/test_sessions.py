@@ -443,12 +443,6 @@ def test_what_the_commands_show(fairlead: Fairlead, before: set[str]) -> None:
     ],
 )
 def test_what_the_commands_refuse(fairlead: Fairlead, words: tuple[str, ...], sentence: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "proxy", "session", *words],
-        env=fairlead.env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = fairlead.run("session", *words)
     assert done.returncode in (1, 2)
     assert sentence in done.stderr
