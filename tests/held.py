@@ -50,7 +50,7 @@ class Held:
 
         A run of `--last-failed` repeats a few tests of the run before, and is held to what that one broke.
         """
-        option, cache = self._config.option, self._config.cache
+        option, cache = self._config.option, getattr(self._config, "cache", None)
         if option.hold_budgets:
             self._broken += self._spent.over(budgets.load())
         if option.hold_skips:

@@ -155,8 +155,9 @@ def drill(directory: Path, database_url: str) -> Iterator[Drill]:
         yield Drill(proxies, pages, sessions, directory / "elsewhere")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """A server of this module, since a test puts another one in its place; each test has its own database."""
     made = Cluster()
     try:
         made.start()
