@@ -9,6 +9,9 @@ WORKERS ?= 3
 # A file stays on one worker, and the files with the largest budgets come first (tests/budgets.py).
 SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Without its cache, pytest compiles every test file anew in each worker: 7 s of CPU apiece.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help run test cluster containers soak lint fix bench protos lock images images-evaluation clean
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -23,22 +23,27 @@ class Budgets:
     """Seconds that the tests of a file may take together, set-up and tear-down included."""
 
     default_s: float
+    folders: Mapping[str, float]
+    """For each file below the folder, instead of the default."""
     files: Mapping[str, float]
 
     def of(self, file: str) -> float:
         """Return the budget of a file, given by its path from the root of the repository."""
-        return self.files.get(file, self.default_s)
+        if file in self.files:
+            return self.files[file]
+        parents = (str(folder) for folder in PurePosixPath(file).parents)
+        return next((self.folders[folder] for folder in parents if folder in self.folders), self.default_s)
 
 
 @cache
 def load(file: Path = FILE) -> Budgets:
     """Read the budgets.
 
-    Raises: ValueError if a number is not positive, or not above the default (such a line says nothing).
+    Raises: KeyError; ValueError if a number is not above the default, and such a line says nothing.
     """
     read = tomllib.loads(file.read_text())
-    budgets = Budgets(read["default_s"], read["files"])
-    for name, seconds in read["files"].items():
+    budgets = Budgets(read["default_s"], read["folders"], read["files"])
+    for name, seconds in [*budgets.folders.items(), *budgets.files.items()]:
         if not seconds > budgets.default_s > 0:
             raise ValueError(f"{file}: {name} = {seconds} is not above default_s = {budgets.default_s}")
     return budgets
