@@ -12,7 +12,7 @@ from tests.wire.harness import Fairlead
 from tests.wire.peers import until
 from tests.wire.test_protection import is_banned
 
-KNOWN, STRANGER = "192.0.2.1", "127.9.9.9"
+KNOWN, STRANGER = "127.9.9.8", "127.9.9.9"
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def test_bans_hold_here_while_nats_is_away_and_are_shared_when_it_is_back(
     }
     fairlead = make_fairlead(settings)
     until(lambda: command(fairlead, "ban", "add", KNOWN, "--reason", "scans")[0] == 0, "NATS takes a ban")
+    until(lambda: is_banned(fairlead, KNOWN), "the proxy has heard of it")
     nats.kill()
 
     until(lambda: banned(fairlead) == [KNOWN], "the copy of this home is read")
