@@ -20,16 +20,15 @@ def main() -> NoReturn:
 
 
 def _leave(status: int) -> NoReturn:
-    """End the process, at once where obstore was used.
+    """End the process; after a use of obstore, without the interpreter's shutdown.
 
-    Its threads let go of Python's objects a moment after the last request has ended. When the interpreter
-    is being taken down by then, they abort the process, which had done all that was asked of it.
-    Source: PyO3/pyo3-async-runtimes#40.
+    Its threads release Python's objects a moment after the last request. If the interpreter shuts down at
+    that moment, they abort the process, although its work is done. Source: PyO3/pyo3-async-runtimes#40.
     """
     if "obstore" not in sys.modules:
         sys.exit(status)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # closed, or nobody reads it any more
+        with suppress(OSError, ValueError):  # closed, or its reader has ended
             stream.flush()
     os._exit(status)
 

@@ -1,4 +1,4 @@
-"""What counts as one address: an IPv4 one, or the /64 of an IPv6 one, which is what one subscriber has."""
+"""The unit of addresses in limits: an IPv4 address, or the /64 of IPv6, which one subscriber has."""
 
 import ipaddress
 from collections.abc import Iterable
@@ -7,9 +7,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def source_of(address: str) -> str:
-    """Give what counts as one source; text that is no address is a source of its own.
+    """Return the source of an address; text that is no address is a source of its own.
 
-    An IPv4 address mapped into IPv6, which is how a dual-stack socket shows it, is that IPv4 address.
+    An IPv4 address mapped into IPv6, as a dual-stack socket shows it, is that IPv4 address.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -23,7 +23,7 @@ def source_of(address: str) -> str:
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Read addresses and CIDR ranges. Raises: ValueError naming the first that is neither."""
+    """Parse addresses and CIDR ranges. Raises: ValueError naming the first that is neither."""
     return tuple(map(_network, texts))
 
 
@@ -40,7 +40,7 @@ def _network(text: str) -> Network:
 
 
 def is_in(address: str, networks: Iterable[Network]) -> bool:
-    """Tell whether an address lies in one of these; text that is no address lies in none."""
+    """Return whether an address lies in one of these networks; False for text that is no address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

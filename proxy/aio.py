@@ -1,4 +1,4 @@
-"""Tasks that have a name, an owner and an end. The only place that creates one."""
+"""Tasks with a name, an owner and an end. The only module that creates tasks."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -13,10 +13,10 @@ _T = TypeVar("_T")
 
 
 class TaskOwner:
-    """Own tasks: keep each alive until it ends, log what it raises, cancel the rest at the end.
+    """An owner of tasks: keeps each alive until it ends, logs exceptions, cancels the rest at the end.
 
-    A task that fails does not disturb its siblings; what a task raises is for whoever awaits it,
-    and a traceback is logged when that is a bug, which is anything but a FairleadError.
+    A task that fails does not affect the others. Its exception goes to the task that awaits it. A bug, which
+    is any exception but a FairleadError, is also logged with its traceback.
     """
 
     __slots__ = ("_name", "_tasks")
@@ -39,7 +39,7 @@ class TaskOwner:
         self._tasks.discard(task)
         if task.cancelled() or (exc := task.exception()) is None:
             return
-        if not isinstance(exc, FairleadError):  # a named failure is whoever awaits the task's to tell
+        if not isinstance(exc, FairleadError):  # a FairleadError is reported by the task that awaits this one
             _log.error("task failed", task=task.get_name(), exc_info=exc)
 
     def cancel(self) -> None:
@@ -64,6 +64,6 @@ class TaskOwner:
 
 
 async def settle(task: asyncio.Task[Any]) -> None:
-    """Cancel `task` and wait until it is gone; what it raises is its owner's business."""
+    """Cancel `task` and wait until it has ended; its owner handles its exception."""
     task.cancel()
     await asyncio.wait([task])

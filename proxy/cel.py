@@ -1,8 +1,8 @@
 """Expressions of the Common Expression Language, compiled once and evaluated on plain values.
 
-The only door to the library. An expression sees the variables it was declared, and nothing else of this
-process; evaluation is bounded by the library's budgets of iteration and recursion, and its regular
-expressions run in linear time.
+The only module that uses the library. An expression sees the declared variables, and nothing else of this
+process. The library's budgets of iteration and recursion bound evaluation, and its regular expressions run in
+linear time.
 
 Source: https://github.com/cel-expr/cel-spec (language), `cel-expr-python` (the C++ implementation, bound).
 """
@@ -26,10 +26,10 @@ _TYPES = {
 
 
 class ExpressionError(ValueError):
-    """An expression cannot be compiled, or gave no value; always turned into ours by whoever asked."""
+    """An expression that cannot be compiled or evaluated; callers translate it into an error of their own."""
 
 
-class Program:
+class CompiledExpression:
     """One compiled expression."""
 
     def __init__(self, source: str, program: Any) -> None:
@@ -38,11 +38,11 @@ class Program:
 
     @property
     def kind(self) -> str:
-        """What it gives as far as can be told beforehand: STRING, INT, LIST, DYN …"""
+        """Return the type of the result as far as known before evaluation: STRING, INT, LIST, DYN …"""
         return str(self._program.return_type().name()).partition("<")[0]
 
     def evaluate(self, data: Mapping[str, Any]) -> Any:
-        """Give the value; a variable that `data` lacks is an error only where it is read.
+        """Evaluate; a variable that `data` lacks is an error only where it is read.
 
         Raises: ExpressionError, without any value of `data`.
         """
@@ -57,30 +57,30 @@ class Program:
 
 
 class Environment:
-    """The variables that expressions may name; dots may stand in a name, as in `user.name`."""
+    """The variables that expressions may use; names may contain dots, as in `user.name`."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        """`variables` gives each its type: bool, int, string, strings, or map."""
+        """Declare `variables` with their types: bool, int, string, strings, or map."""
         self._env = cel.NewEnv(
             variables={name: _TYPES[kind] for name, kind in variables.items()},
             extensions=[ext_strings.ExtStrings()],
         )
 
-    def compile(self, source: str) -> Program:
+    def compile(self, source: str) -> CompiledExpression:
         """Compile and check types.
 
-        Raises: ExpressionError saying what is wrong, and where in the expression.
+        Raises: ExpressionError with the problem and its place in the expression.
         """
         if len(source) > MAX_SOURCE_CHARACTERS:
             raise ExpressionError(f"an expression has at most {MAX_SOURCE_CHARACTERS} characters")
         try:
-            return Program(source, self._env.compile(source))
+            return CompiledExpression(source, self._env.compile(source))
         except RuntimeError as exc:
             raise ExpressionError(_complaint(str(exc))) from None
 
 
 def _complaint(text: str) -> str:
-    """Take the first complaint of the compiler, without what it prints around it."""
+    """Return the first error of the compiler, without its decoration."""
     matched = re.search(r"ERROR: <input>:(\d+):(\d+): (.*)", text)
     if matched is None:
         return " ".join(text.removeprefix("INVALID_ARGUMENT: ").split("[INVALID_ARGUMENT]")[0].split())
@@ -90,7 +90,7 @@ def _complaint(text: str) -> str:
 
 
 def _reason(text: str, source: str) -> str:
-    """Say what an evaluation failed for: its kind, and a key only when the expression itself names it."""
+    """Return the kind of an evaluation error, and a key only when the expression itself contains it."""
     kind = text.partition(":")[0].lower().replace("_", " ")
     key = re.search(r'"([^"]+)"', text)
     return f"{kind}: {key[1]}" if key and key[1] in source else kind

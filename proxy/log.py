@@ -1,8 +1,8 @@
 """Structured logging to stderr: JSON lines, or aligned text on a terminal.
 
 Every event carries what was bound to its logger (`conn`, `user`, `chan`, …). Values of environment
-variables, commands, tokens and keys are never logged; fingerprints are. What strangers chose, as user strings
-and client versions, is shown with its control characters escaped in both forms.
+variables, commands, tokens and keys are never logged; fingerprints are. Text that clients chose, such as user
+strings and client versions, is shown with its control characters escaped in both forms.
 """
 
 import io
@@ -45,7 +45,7 @@ def configure(level: str, form: LogFormat) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # Libraries that log by the standard module speak only when something is wrong.
+    # Libraries that use the standard module log only from WARNING on.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PrintableLines("%(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -53,7 +53,7 @@ def configure(level: str, form: LogFormat) -> None:
 
 
 class _PrintableLines(logging.Formatter):
-    """Lines of libraries, whose messages may quote what a client sent."""
+    """Lines of libraries, whose messages may quote text of a client."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), keep="\n\t")
@@ -62,13 +62,13 @@ class _PrintableLines(logging.Formatter):
 def _printable_event(
     logger: object, method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape what a terminal would carry out; colours are added after this. JSON escapes by itself."""
+    """Escape control characters before colours are added. JSON escapes by itself."""
     del logger, method
     return {key: value if key == "exc_info" else _shown(value) for key, value in event.items()}
 
 
 def _shown(value: Any) -> Any:
-    """Return a value whose text holds no control character: also of what is shown by its `str`."""
+    """Return a value whose text, or whose `str`, holds no control character."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | dict | list | tuple | set | frozenset):

@@ -1,7 +1,7 @@
-"""What is counted, for Prometheus. Counters live here; what can be looked at when asked is `health`'s.
+"""Metrics for Prometheus. Counters are here; gauges that are computed on request are in `health`.
 
 Names and labels follow https://prometheus.io/docs/practices/naming/. No label ever holds a name, an address
-or anything else that strangers choose: their number would have no bound.
+or any other value that clients choose: their number would have no bound.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Histogram

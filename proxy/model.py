@@ -1,6 +1,6 @@
 """Values that travel between modules: frozen, without behaviour that needs a library.
 
-The stages of a login are types, so that a signature says how far the user has come:
+The stages of a login are types, so that a signature shows how far the user has come:
 Peer → LoginAttempt → Principal → Visit → (workspace) Endpoint.
 """
 
@@ -16,7 +16,7 @@ from proxy.octets import shown
 from proxy.userstring import UserString
 
 ConnId = NewType("ConnId", str)
-"""Ours, random, in every log line of one SSH connection; what a person quotes as reference."""
+"""Random, in every log line of one SSH connection; the reference that users quote."""
 
 WorkspaceName = NewType("WorkspaceName", str)
 """A DNS label: `<user>-<10 hex>`; the same on every replica."""
@@ -38,7 +38,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """A peer that said who it wants to be; nothing is proved."""
+    """A peer with the user it asks for; nothing is proved."""
 
     peer: Peer
     user_string: UserString
@@ -46,33 +46,35 @@ class LoginAttempt:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Our record of a person."""
+    """Fairlead's record of a user."""
 
     name: str
     full_name: str = ""
     locked: bool = False
     expires_at: datetime | None = None
-    """Aware UTC; from then on nobody logs in as this user. None for never."""
+    """Aware UTC; from then on logins of this user are refused. None for never."""
     email: str = ""
     uid: int | None = None
     """Numeric OS account in workspaces; None only for a user whom an older release just added."""
     gid: int | None = None
     """Primary group; None means the same number as `uid`."""
     groups: tuple[str, ...] = ()
-    """What the provider said when it was last asked, as long as that counts; empty for users whom an operator
-    added."""
+    """The groups in effect, of the provider's last answer; empty for users whom an operator added."""
     known_groups: tuple[str, ...] = ()
-    """The same, however long ago that was: it gives nothing."""
+    """The groups of the provider's last answer, however old; they give no rights."""
     provider: str = ""
-    """Our name of the provider that vouches for this user; empty for users whom an operator added."""
+    """The name in the settings of the provider that vouches for this user.
+
+    Empty for users whom an operator added.
+    """
     id: str = ""
     """Identifies this record for good: a later user of the same name has another. Workspaces belong to it."""
     created_at: datetime | None = None
-    """Aware UTC: when this record was made; None for a user who is in no directory."""
+    """Aware UTC: when this record was made; None for a user outside the directory."""
 
     @property
     def restricting_groups(self) -> tuple[str, ...]:
-        """Groups for rules that take something away: those do not end by age."""
+        """Return the groups for rules that restrict: age does not end those."""
         return tuple(dict.fromkeys((*self.groups, *self.known_groups)))
 
 
@@ -85,7 +87,7 @@ class KeyProof:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…`, as ssh-keygen prints it."""
+        """Return `SHA256:…`, as ssh-keygen prints it."""
         return _fingerprint(self.key)
 
 
@@ -102,7 +104,7 @@ class CertificateProof:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…` of the certified key, as ssh-keygen prints it."""
+        """Return `SHA256:…` of the certified key, as ssh-keygen prints it."""
         return _fingerprint(self.key)
 
 
@@ -111,13 +113,13 @@ class WebSession:
     """A browser session that the user signed in to."""
 
     id: str
-    """Ours, random, no secret: the cookie holds another value."""
+    """Random, and no secret: the cookie holds another value."""
     proof: KeyProof | CertificateProof | None = None
-    """What signed the browser in where that was an SSH key; None for a provider."""
+    """The SSH key with which the user signed in; None for a sign-in at a provider."""
 
     @property
     def fingerprint(self) -> str:
-        """Of the SSH key that signed the browser in; empty for a provider."""
+        """Return the fingerprint of the SSH key that signed in; empty for a provider."""
         return "" if self.proof is None else self.proof.fingerprint
 
 
@@ -127,7 +129,7 @@ class Anonymous:
 
     @property
     def fingerprint(self) -> str:
-        """Empty."""
+        """Return "": there is no key."""
         return ""
 
 
@@ -140,7 +142,7 @@ def _fingerprint(key: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The user who asks, and what proved who that is."""
+    """The user who asks, with the proof of identity."""
 
     client: Peer
     user: User
@@ -148,12 +150,15 @@ class Principal:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…` of the proved key; empty where none was."""
+        """Return `SHA256:…` of the proved key; empty without one."""
         return self.credential.fingerprint
 
     @property
     def certificate(self) -> str:
-        """Key id of the user certificate that certified the key; empty for a key of the directory."""
+        """Return the key id of the user certificate that certified the key.
+
+        Empty for a key of the directory.
+        """
         if not isinstance(self.credential, CertificateProof):
             return ""
         return self.credential.key_id or "unnamed"
@@ -165,25 +170,25 @@ VISITOR = User("")
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A principal at a workspace: who asks, and whose workspace it is, are two values.
+    """A principal at a workspace: the user who asks, and the owner of the workspace, are two values.
 
     Over SSH the owner is the user who asks. Policy, tokens and records take each from its own field.
     """
 
     principal: Principal
     owner: User
-    """Whom the workspace belongs to."""
+    """The user to whom the workspace belongs."""
     address: UserString
-    """Which of the owner's workspaces: the user string that was typed, or what another address means."""
+    """One of the owner's workspaces: the user string that was typed, or the equivalent of another address."""
 
     @property
     def actor(self) -> User:
-        """The user who asks."""
+        """Return the user who asks."""
         return self.principal.user
 
     @property
     def account(self) -> str:
-        """The OS account that is asked for; empty for the workspace's own."""
+        """Return the requested OS account; empty for the workspace's own."""
         return self.address.account
 
 
@@ -235,7 +240,7 @@ class Exec:
     """One command line for the account's shell."""
 
     command: str
-    """As `octets.text_of` makes it: it may hold bytes that are not UTF-8."""
+    """A text of `octets.text_of`: it may hold bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +252,7 @@ class Subsystem:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """All that a session channel said before its program was asked for."""
+    """The parameters of a session channel, as set before its program was requested."""
 
     kind: Shell | Exec | Subsystem
     env: Mapping[str, str] = field(default_factory=dict)
@@ -256,9 +261,9 @@ class ProgramSpec:
     ssh_agent: str = ""
     """Id of the listener whose socket becomes SSH_AUTH_SOCK; empty for none."""
     original_command: str = ""
-    """What the client asked for where its certificate forces a command; becomes SSH_ORIGINAL_COMMAND."""
+    """The client's command where its certificate forces another; becomes SSH_ORIGINAL_COMMAND."""
     user_rc: bool = False
-    """Whether the client's key or certificate (`permit-user-rc`) permits that `~/.ssh/rc` is run first."""
+    """Whether the client's key or certificate (`permit-user-rc`) permits to run `~/.ssh/rc` first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +282,7 @@ class UnixTarget:
     """A socket path in the workspace."""
 
     path: str
-    """As `octets.text_of` makes it: it may hold bytes that are not UTF-8."""
+    """A text of `octets.text_of`: it may hold bytes that are not UTF-8."""
 
     def __str__(self) -> str:
         return shown(self.path)
@@ -295,11 +300,11 @@ class SshAgentBind:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """What is the proxy's own on a machine that it shares with workspaces; no forward leads there."""
+    """The proxy's own addresses on a machine that it shares with workspaces; no forward may reach them."""
 
     ports: frozenset[int] = frozenset()
     directories: tuple[str, ...] = ()
-    """Absolute paths; what is below them is meant too, but for the home of the workspace."""
+    """Absolute paths, with everything below them except the home of the workspace."""
 
 
 Target = TcpTarget | UnixTarget
@@ -311,14 +316,14 @@ Bind = TcpTarget | UnixTarget | SshAgentBind
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """A program ended by itself, 0 to 255."""
+    """The end of a program that exited by itself, with status 0 to 255."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True)
 class ExitSignal:
-    """A program was ended by a signal; `name` without SIG (RFC 4254 §6.10)."""
+    """The end of a program by a signal; `name` without SIG (RFC 4254 §6.10)."""
 
     name: str
     core_dumped: bool = False
@@ -331,7 +336,7 @@ Exit = ExitStatus | ExitSignal
 
 
 class Phase(Enum):
-    """Where a workspace is on its way, in the words the person reads."""
+    """The progress of a workspace, in the words that users read."""
 
     PREPARING = "preparing"
     STARTING = "starting"
@@ -340,7 +345,7 @@ class Phase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One thing worth telling somebody who waits for a workspace."""
+    """One step of a start that is shown to waiting users."""
 
     phase: Phase
     text: str
@@ -348,26 +353,27 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a workspace's shelld listens, and what proves that a caller may talk to it."""
+    """The address of a workspace's shelld, and the names that authentication there uses."""
 
     workspace: WorkspaceName
     address: str
     """A gRPC target: `unix:///path` or `ipv4:10.0.0.7:2822`."""
     generation: str
-    """Changes whenever another shelld process answers there; links of an older one are dead."""
+    """Changes when another shelld process answers there; links of an older one are dead."""
     server_name: str = ""
     """Name in the server's certificate. Empty for a Unix socket of this machine, which needs neither
-    certificate nor token: only our own account can open it."""
+    certificate nor token: only the proxy's own account can open it.
+    """
     user: str = ""
-    """Whom the workspace belongs to: the subject of tokens for it."""
+    """The owner of the workspace: the subject of tokens for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TlsMaterial:
-    """What a proxy makes a mutual TLS connection with, PEM; told from others by identity."""
+    """PEM credentials for mutual TLS. Compared by object identity."""
 
     roots: bytes
-    """Who may vouch for workspaces."""
+    """Certificates of the authorities that may vouch for workspaces."""
     certificate: bytes
-    """The proxy's own, and what else the workspace needs to follow it to a root."""
+    """The proxy's certificate, with the intermediate ones that lead to a root."""
     key: bytes

@@ -1,6 +1,6 @@
-"""Commands, values and paths: bytes on both wires, text in here, and nothing lost in between.
+"""Conversion of commands, values and paths: bytes on both wires, text inside, without loss.
 
-POSIX knows no encoding of them. A byte that is no part of UTF-8 is a lone surrogate in the text (PEP 383).
+POSIX defines no encoding for them. A byte outside UTF-8 is a lone surrogate in the text (PEP 383).
 Such text must be `shown` before it goes into a record, an event or a sentence.
 """
 
@@ -11,12 +11,12 @@ _OTHER_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def text_of(data: bytes) -> str:
-    """Return the text of any bytes; `bytes_of` gives the same bytes back."""
+    """Return the text of any bytes; `bytes_of` returns the same bytes again."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def bytes_of(text: str) -> bytes:
-    """Return the bytes that `text_of` made a text of, or the UTF-8 of any other text."""
+    """Return the bytes from which `text_of` made a text, or the UTF-8 of any other text."""
     return text.encode("utf-8", "surrogateescape")
 
 

@@ -1,7 +1,7 @@
-"""Text of strangers made harmless for a terminal: control characters are shown and not carried out. Pure.
+"""Untrusted text made safe for a terminal: control characters are shown and not executed. Pure.
 
 User strings, client versions, commands, paths and names may hold anything. ESC and the controls U+0080 to
-U+009F begin sequences that retitle a window, write to the clipboard or type an answer; marks of direction
+U+009F begin sequences that change a window's title, write to the clipboard or type an answer; direction marks
 make a line read as another.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return `text` with what is not printable, nor in `keep`, written as `\x1b` or `\u202e`."""
+    r"""Return `text` with unprintable characters, except those in `keep`, written as `\x1b` or `\u202e`."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() or one in keep else _escaped(one) for one in text)
@@ -28,7 +28,7 @@ def printable_value(value: Any) -> Any:
 
 
 def printable_json(value: Any, indent: int | None = None) -> str:
-    r"""Write JSON of the same value in which what is not printable is written as `\u009b`; letters stay."""
+    """Return the JSON of the same value with unprintable characters written as `\\u009b`; letters stay."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     # Outside of strings there are line ends and spaces only, and json has escaped those inside.
     return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)

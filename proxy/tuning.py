@@ -1,4 +1,4 @@
-"""What makes the process fast and belongs to no module: the allocator, the collector and gRPC's engine."""
+"""Performance settings of the whole process: allocator, garbage collector and gRPC's engine."""
 
 import ctypes
 import gc
@@ -12,10 +12,10 @@ _KEPT_BYTES = 16 * 1024 * 1024
 
 
 def keep_buffers() -> None:
-    """Have freed buffers of up to 2 MiB kept for the next frame, 16 MiB in all.
+    """Let the allocator keep freed buffers of up to 2 MiB for the next frame, 16 MiB in all.
 
-    glibc gives everything above 128 KiB back to the kernel when it is freed, so that every frame pays
-    for its page faults anew. Other C libraries have no mallopt, and do without.
+    glibc returns freed memory above 128 KiB to the kernel, so that every frame causes page faults again.
+    Other C libraries have no mallopt, and work without it.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_MMAP_THRESHOLD, _FRAME_BYTES)
@@ -23,20 +23,20 @@ def keep_buffers() -> None:
 
 
 def settle_heap() -> None:
-    """Keep what was made until now out of every later garbage collection; call when all is built.
+    """Exclude all existing objects from later garbage collections; call it when the process is set up.
 
-    Modules and settings are most of the heap of a process that has just begun, and looking through them
-    again stops every connection for as long.
+    Modules and settings are most of the heap of a process that has just started, and a scan of them stops
+    every connection for as long as it takes.
     """
     gc.collect()
     gc.freeze()
 
 
 def choose_grpc_engine() -> None:
-    """Have gRPC poll its sockets in its caller's thread; call before grpc is imported.
+    """Let gRPC poll its sockets in its caller's thread; call before grpc is imported.
 
-    Its newer engine hands every message through threads of its own, which costs a third of the processor
-    time of a transfer and a third of a round trip. A release of gRPC without the choice ignores it, and what
-    an operator set stays.
+    Its newer engine passes every message through threads of its own, which costs a third of the processor
+    time of a transfer and a third of a round trip. A release of gRPC without the choice ignores it, and an
+    operator's own value stays.
     """
     os.environ.setdefault("GRPC_EXPERIMENTS", _GRPC_EXPERIMENTS)

@@ -1,4 +1,4 @@
-"""The user string: what a person types before `@`.
+"""The user string: the text before `@`.
 
     user-string = user [ ("+" / "~") spec ]
     spec        = blueprint *( "+" param )  /  param *( "+" param )
@@ -12,7 +12,7 @@ k8shell work unchanged. At most 128 characters after unwrapping.
 
 Four forms: implicit (`alice`), explicit (`alice+dev`), named (`alice+pod=ws1`, never provisions) and
 repo (`alice+repo=org/proj+ref=main`). `workload` and `ns` go together; `pod` excludes `repo`, `ref` and
-`workload`; `ref` needs `repo`. Pure: text in, value or UserStringInvalid out.
+`workload`; `ref` needs `repo`. Pure: takes text, returns a value or raises UserStringInvalid.
 """
 
 import base64
@@ -39,7 +39,7 @@ _WORKLOAD_KINDS = ("deployment", "statefulset", "daemonset")
 
 
 class Form(Enum):
-    """Which workspace a user string asks for."""
+    """The kinds of workspace addresses in a user string."""
 
     IMPLICIT = "implicit"
     EXPLICIT = "explicit"
@@ -49,7 +49,7 @@ class Form(Enum):
 
 @dataclass(frozen=True, slots=True)
 class UserString:
-    """A parsed user string; empty strings stand for what was not given."""
+    """A parsed user string; empty strings are parts that were not given."""
 
     user: str
     blueprint: str = ""
@@ -58,13 +58,14 @@ class UserString:
     ref: str = ""
     pod: str = ""
     account: str = ""
-    """The OS account asked for with `user=`."""
+    """The OS account requested with `user=`."""
     ns: str = ""
     workload: str = ""
     """`kind/name`."""
 
     @property
     def form(self) -> Form:
+        """Return the form of this user string."""
         if self.pod:
             return Form.NAMED
         if self.repo:
@@ -73,17 +74,17 @@ class UserString:
 
 
 def parse(text: str) -> UserString:
-    """Read a user string as typed.
+    """Parse a user string as typed.
 
-    Raises: UserStringInvalid with the position, counted in the unwrapped text, of what cannot be read.
+    Raises: UserStringInvalid with the position, counted in the unwrapped text, of the first problem.
     """
     return _Parser(_unwrap(text)).parse()
 
 
 def format_user_string(value: UserString) -> str:
-    """Write `value` such that `parse` gives it back; parameters in the order of KEYS.
+    """Format `value` so that `parse` returns it again; parameters in the order of KEYS.
 
-    Never longer than what was parsed, so that it cannot fail for its length.
+    The result is never longer than the parsed text, so it never exceeds the limit.
     """
     head = [_encode(value.blueprint)] if value.blueprint else []
     given = {key: getattr(value, "account" if key == "user" else key) for key in KEYS}
@@ -100,14 +101,14 @@ def _encode(text: str) -> str:
 
 
 def wrap(text: str) -> str:
-    """Wrap a user string for clients that cannot carry `+`, `=` or `/` in a user name."""
+    """Encode a user string for clients that cannot carry `+`, `=` or `/` in a user name."""
     return "b64-" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def canonical_key(value: UserString, blueprint: str) -> str:
-    """Name what makes two logins meet in one workspace; `blueprint` is the one in effect.
+    """Return the key that identifies the workspace of a login; `blueprint` is the one in effect.
 
-    The account is left out: the same workspace serves every account of it.
+    It leaves the account out: one workspace serves all of its accounts.
     """
     parts = {
         "u": value.user,
@@ -124,9 +125,9 @@ def canonical_key(value: UserString, blueprint: str) -> str:
 def workspace_name(value: UserString, blueprint: str, owner: str = "") -> str:
     """Derive the workspace's name: a DNS label (RFC 1123) of at most 51 characters.
 
-    Distinct canonical keys give distinct names but for a collision of 40 bits of SHA-256 within one
-    user. The named form is its own name. `owner` is what tells this user from an earlier one of that
-    name, who has the name without it.
+    Distinct canonical keys give distinct names but for a collision of 40 bits of SHA-256 within one user. The
+    named form is its own name. `owner` distinguishes this user from an earlier one of that name, whose
+    workspaces have names without it.
     """
     if value.pod:
         return value.pod
@@ -138,7 +139,7 @@ def workspace_name(value: UserString, blueprint: str, owner: str = "") -> str:
 def _unwrap(text: str) -> str:
     if (prefix := _WRAPPED.match(text)) is None:
         return text
-    # Checked before decoding, so that nobody makes us decode a megabyte.
+    # Checked before decoding, so that no client makes the proxy decode a megabyte.
     if len(text) > MAX_WRAPPED_CHARACTERS:
         shown = text[:MAX_WRAPPED_CHARACTERS]
         raise UserStringInvalid("too long", text=shown, position=len(shown))
@@ -152,7 +153,7 @@ def _unwrap(text: str) -> str:
 
 
 class _Parser:
-    """One pass over the text; `_fail` knows where it stands."""
+    """One pass over the text; `_fail` knows the position."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -270,7 +271,10 @@ class _Parser:
 
 
 def _of_an_address(text: str) -> str:
-    """Return how to write the `+` of an ssh:// address, where OpenSSH makes it a blank; "" if it was none."""
+    """Return the text that replaces the `+` of an ssh:// address, where OpenSSH sends a blank.
+
+    "" if there is none.
+    """
     try:
         parse(text.replace(" ", "+"))
     except UserStringInvalid:

@@ -1,4 +1,4 @@
-"""The process: argv to settings, the launcher first, then everything that has threads."""
+"""The entry point of shelld: settings, then the launcher, then the parts that have threads."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ EX_CONFIG = 78
 
 
 def main() -> None:
-    """Serve until a signal or idleness ends it.
+    """Serve until a signal or idleness ends the process.
 
     Exits 0 then, 78 with every problem in one message when the settings are bad, 75 when another
-    shelld serves the socket.
+    shelld serves the socket, 69 when a required init script failed.
     """
     try:
         chosen = settings.load(sys.argv[1:])
@@ -39,14 +39,17 @@ def main() -> None:
 
     forked = fork_launcher()
     from shelld.app import serve
-    from shelld.unix_socket import Taken
+    from shelld.bootstrap.outcome import EX_REQUIRED, RequiredScriptFailed
+    from shelld.unix_socket import SocketInUse
 
     try:
         _run(serve(chosen, forked))
     except SettingsError as error:
         _refuse(error, EX_CONFIG)
-    except Taken as error:
+    except SocketInUse as error:
         _refuse(error, EX_TEMPFAIL)
+    except RequiredScriptFailed as error:
+        _refuse(error, EX_REQUIRED)
 
 
 def _run(serving: Coroutine[Any, Any, None]) -> None:

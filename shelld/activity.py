@@ -1,6 +1,6 @@
-"""Whether the workspace does anything, and what it uses.
+"""Activity of the workspace, and its use of resources.
 
-Idle means: no payload either way, and no process of the workspace using the processor. An open
+Idle means: no payload in either direction, and no process of the workspace using the processor. An open
 shell, forward or window that does nothing is idle.
 """
 
@@ -16,15 +16,15 @@ from shelld.launch import proc
 from shelld.programs.registry import Registry
 
 BUSY_SHARE = 0.02
-"""Of one processor: above a shell's prompt, a multiplexer's clock; below any work."""
+"""Share of one processor: above a shell's prompt and a multiplexer's clock, below any work."""
 _SHORTEST_LOOK_S = 1.0
 LOOK_EVERY_S = 15.0
-"""Half a minute of work must be seen as such, however seldom anybody asks."""
+"""Seconds between measurements: half a minute of work must be seen, even without any Status call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the workspace uses now; numbers that cannot be found out are 0."""
+    """The present use of resources; unavailable numbers are 0."""
 
     load_1m: float = 0.0
     memory_bytes: int = 0
@@ -32,16 +32,19 @@ class Usage:
 
 
 class Activity:
-    """Looks at the processes of the workspace: all that can be seen, where shelld is the first of them.
+    """Measurements of the workspace's processes: every visible one, where shelld is the first of them.
 
-    That counts what was brought in from outside (`kubectl exec`) and what belongs to other accounts. Where
-    shelld is not the first, the processes below it are the workspace's.
+    That includes processes from outside (`kubectl exec`) and those of other accounts. Where shelld is not the
+    first process, the processes below it are the workspace's.
     """
 
     def __init__(
         self, registry: Registry, home: str, look: Callable[[], Iterable[proc.Process]] = proc.processes
     ) -> None:
-        """CPU time is compared with the moment of the last look that was long enough ago."""
+        """Take the registry, the home and the source of processes.
+
+        CPU time is measured from the first look on.
+        """
         self._registry = registry
         self._home = home
         self._look = look
@@ -49,7 +52,7 @@ class Activity:
         self._looked_at = time.monotonic()
 
     def look(self) -> Usage:
-        """Measure; processor use since the last look counts as activity."""
+        """Measure; processor use since the last measurement counts as activity."""
         everything = list(self._look())
         me = os.getpid()
         if me == 1:
@@ -57,7 +60,7 @@ class Activity:
         else:
             below = proc.descendants(me, everything)
         own = [process.resident_bytes for process in everything if process.pid == me]
-        # Children that shelld has buried took their processor time along: it is in its own account.
+        # Children that shelld has reaped took their processor time along: it is in its own account.
         buried = os.times()
         self._compare(sum(process.cpu_s for process in below) + buried.children_user + buried.children_system)
         return Usage(
@@ -67,7 +70,7 @@ class Activity:
         )
 
     async def keep_looking(self) -> None:
-        """Look often enough that no work is averaged away; never returns."""
+        """Measure often enough that no work is averaged away; never returns."""
         while True:
             self.look()
             await asyncio.sleep(LOOK_EVERY_S)

@@ -1,4 +1,4 @@
-"""Tasks with a name and an owner: the only place that creates one."""
+"""Tasks with a name and an owner: the only module that creates tasks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from shelld.log import Log
 
 _log = Log("shelld.aio")
 LINGER_S = 1.0
-"""For a client to hear that its call is over, before the call is."""
+"""Seconds for a client to receive the last frames of its call before the call ends."""
 
 _T = TypeVar("_T")
 _alive: set[asyncio.Task[Any]] = set()
 
 
 def spawn(coroutine: Coroutine[Any, Any, _T], *, name: str) -> asyncio.Task[_T]:
-    """Start a task that is kept alive until it ends and whose failure is never silent.
+    """Start a task that is kept alive until it ends, and whose failure is always reported.
 
-    The caller owns it: awaits it, or cancels it with `end`. An exception that nobody awaits is
-    logged when it is not one of ours.
+    The caller owns the task: it awaits it, or cancels it with `end`. An exception that no caller awaits is
+    logged unless it is a ShelldError.
     """
     task = asyncio.create_task(coroutine, name=name)
     _alive.add(task)
@@ -39,7 +39,7 @@ def _settle(task: asyncio.Task[Any]) -> None:
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel `tasks` and wait until they are gone; what they raise is not the caller's business."""
+    """Cancel `tasks` and wait until they have ended; their exceptions are ignored."""
     waiting = [task for task in tasks if not task.done()]
     for task in waiting:
         task.cancel()

@@ -1,4 +1,4 @@
-"""The composition root: builds everything once, in order, and takes it down in the other order."""
+"""The composition root: builds every part once, in order, and closes them in reverse order."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from shelld import aio, stop_notice
 from shelld.activity import Activity
 from shelld.bootstrap.bootstrap import Bootstrap
+from shelld.bootstrap.outcome import RequiredScriptFailed, note_termination
 from shelld.forwards.dial import Dialer
 from shelld.forwards.listen import Listeners
 from shelld.idle import stop_when_idle
@@ -17,39 +20,42 @@ from shelld.launch.account import Accounts
 from shelld.launch.launch import Launcher
 from shelld.launch.reaper import Reaper
 from shelld.log import Log
-from shelld.programs.command import Starter
-from shelld.programs.hangup import Farewell
+from shelld.programs.command import ProgramStarter
+from shelld.programs.hangup import SessionTerminator
 from shelld.programs.registry import Registry
 from shelld.programs.sftpserver import SftpServers
 from shelld.rpc.auth import TokenAuthenticator, trust_socket
 from shelld.rpc.service import Server, Service
 from shelld.settings import Settings
 from shelld.temp_dirs import PrivateDirectories
-from shelld.unix_socket import UnixDoor
+from shelld.unix_socket import UnixSocket
 
 _log = Log("shelld.app")
 _LAST_FRAMES_S = 2.0
-"""For the exits of programs that were hung up to reach their clients."""
-_LAST_WORDS_S = 0.5
-"""For an announcement to be on its way before programs are hung up."""
+"""Seconds for the exits of hung-up programs to reach their clients."""
+_ANNOUNCE_S = 0.5
+"""Seconds for an announcement to be sent before programs are hung up."""
 _IDLE = "idle"
+_INIT = "init"
+_TERMINATION_LOG = "/dev/termination-log"
+"""`terminationMessagePath` of a container, which the proxy leaves at its default."""
 
 
 async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
-    """Serve until TERM, INT or idleness; every program of the workspace is gone afterwards.
+    """Serve until TERM, INT or idleness; every program of the workspace has ended afterwards.
 
-    Raises: SettingsError, Taken before anything was served.
+    Raises: SettingsError, SocketInUse before anything was served.
     """
     authenticate = trust_socket if settings.tls is None else TokenAuthenticator(settings, settings.tls)
-    door = UnixDoor(settings.listen.removeprefix("unix://")) if settings.tls is None else None
-    told = _listen_for_signals()  # before anybody can see the socket and think that it serves
+    unix_socket = UnixSocket(settings.listen.removeprefix("unix://")) if settings.tls is None else None
+    stop_signal = _listen_for_signals()  # before a client can see the socket and expect an answer
     reaper = Reaper()
     reaper.install()
     launcher = Launcher(forked, reaper)
     accounts = Accounts(settings)
     registry = Registry(settings.limits)
-    farewell = Farewell(settings.grace_s)
-    bootstrap = Bootstrap(settings, accounts.own, launcher, farewell)
+    terminator = SessionTerminator(settings.grace_s)
+    bootstrap = Bootstrap(settings, accounts.own, launcher, terminator, registry.announce)
     private = PrivateDirectories()
     listeners = Listeners(
         settings.forward,
@@ -60,94 +66,146 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         accounts.own.home,
     )
     activity = Activity(registry, accounts.own.home)
-    starter = Starter(
+    starter = ProgramStarter(
         settings,
         accounts,
         launcher,
-        farewell,
+        terminator,
         bootstrap.ready,
         listeners.agent_socket,
         SftpServers(settings.sftp_server, private),
     )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
-    service = Service(settings, accounts, registry, starter, dialer, listeners, activity)
+    service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap)
     server = Server(service.behaviours(), authenticate)
 
-    await bootstrap.prepare()
-    await server.start(settings.listen.removeprefix("tcp://") if door is None else door.hidden, settings.tls)
-    if door is not None:
-        door.show()
+    release = partial(_release, private, launcher, reaper, unix_socket)
+    if not await _prepare(bootstrap, stop_signal, settings, release):
+        return
+    await server.start(
+        settings.listen.removeprefix("tcp://") if unix_socket is None else unix_socket.hidden, settings.tls
+    )
+    if unix_socket is not None:
+        unix_socket.show()
     aside = [
         aio.spawn(bootstrap.run_scripts(), name="init scripts"),
         aio.spawn(activity.keep_looking(), name="activity"),
     ]
     _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
     try:
-        reason = await _until_stop(told, settings, registry, activity, door)
+        reason = await _until_stop(stop_signal, settings, registry, activity, unix_socket)
         _log.info("stopping", reason=reason, programs=registry.programs)
-        await _say_goodbye(reason, settings, registry)
+        await _announce_stop(reason, settings, registry)
     finally:
         registry.stop()
-        if door is not None:
-            door.hide()
+        if unix_socket is not None:
+            unix_socket.hide()
         await aio.end(aside)
-        await _end_programs(registry, farewell, launcher, server)
-        private.close()
-        launcher.close()
-        reaper.uninstall()
-        if door is not None:
-            door.close()
+        await _end_programs(registry, terminator, launcher, server)
+        release()
+
+
+def _release(
+    private: PrivateDirectories, launcher: Launcher, reaper: Reaper, unix_socket: UnixSocket | None
+) -> None:
+    """Release the resources of this process."""
+    private.close()
+    launcher.close()
+    reaper.uninstall()
+    if unix_socket is not None:
+        unix_socket.close()
+
+
+async def _prepare(
+    bootstrap: Bootstrap, stop_signal: asyncio.Future[str], settings: Settings, release: Callable[[], None]
+) -> bool:
+    """Prepare the workspace before anything is served; return False when a signal came first.
+
+    Raises: RequiredScriptFailed. No process of the workspace is left then, or after a signal.
+    """
+    may_serve = False
+    try:
+        await bootstrap.prepare()
+        may_serve = await _run_required(bootstrap, stop_signal, settings)
+    finally:
+        if not may_serve:
+            await bootstrap.terminator.end_all(frozenset({bootstrap.launcher.pid}))
+            release()
+    return may_serve
+
+
+async def _run_required(bootstrap: Bootstrap, stop_signal: asyncio.Future[str], settings: Settings) -> bool:
+    """Run the required scripts; return False when a signal came first.
+
+    Raises: RequiredScriptFailed, also written down for the backend that started this workspace.
+    """
+    running = aio.spawn(bootstrap.run_required(), name="required init scripts")
+    awaited: set[asyncio.Future[Any]] = {running, stop_signal}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        await aio.end([running])
+        return False
+    failure = running.result()
+    if failure is None:
+        return True
+    if settings.stop_note is not None:
+        stop_notice.note(settings.stop_note, by=_INIT, reason=str(failure))
+    if settings.create_account:  # this is a container
+        note_termination(_TERMINATION_LOG, str(failure))
+    raise RequiredScriptFailed(failure)
 
 
 def _listen_for_signals() -> asyncio.Future[str]:
     """Return the name of the first TERM or INT to come; as PID 1 no signal has a default effect."""
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[str] = loop.create_future()
+    stop_signal: asyncio.Future[str] = loop.create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _tell(told, number.name))
-    return told
+        loop.add_signal_handler(number, _set_once(stop_signal, number.name))
+    return stop_signal
 
 
 async def _until_stop(
-    told: asyncio.Future[str],
+    stop_signal: asyncio.Future[str],
     settings: Settings,
     registry: Registry,
     activity: Activity,
-    door: UnixDoor | None,
+    unix_socket: UnixSocket | None,
 ) -> str:
-    """Wait for a signal or, when that is wanted, for idleness; return which."""
-    waiting: set[asyncio.Future[str]] = {told}
+    """Wait for a signal or, if configured, for idleness; return the reason."""
+    waiting: set[asyncio.Future[str]] = {stop_signal}
     if settings.idle_stop_s > 0:
-        waiting.add(aio.spawn(_idle(settings, registry, activity, door), name="idle"))
+        waiting.add(aio.spawn(_idle(settings, registry, activity, unix_socket), name="idle"))
     done, rest = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     await aio.end(task for task in rest if isinstance(task, asyncio.Task))
     return done.pop().result()
 
 
-def _tell(told: asyncio.Future[str], reason: str) -> Callable[[], None]:
-    def tell() -> None:
-        if not told.done():
-            told.set_result(reason)
+def _set_once(stop_signal: asyncio.Future[str], reason: str) -> Callable[[], None]:
+    def set_result() -> None:
+        if not stop_signal.done():
+            stop_signal.set_result(reason)
 
-    return tell
+    return set_result
 
 
-async def _idle(settings: Settings, registry: Registry, activity: Activity, door: UnixDoor | None) -> str:
-    def nothing() -> None:
-        """A TCP port has no name to hide; `draining` refuses newcomers."""
+async def _idle(
+    settings: Settings, registry: Registry, activity: Activity, unix_socket: UnixSocket | None
+) -> str:
+    def do_nothing() -> None:
+        """Do nothing: a TCP port has no name to hide, and `draining` refuses new calls."""
 
     await stop_when_idle(
         registry,
         activity,
         settings.idle_stop_s,
-        hide=nothing if door is None else door.hide,
-        show=nothing if door is None else door.show,
+        hide=do_nothing if unix_socket is None else unix_socket.hide,
+        show=do_nothing if unix_socket is None else unix_socket.show,
     )
     return _IDLE
 
 
-async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> None:
-    """Tell people why their programs end, unless a proxy has, and note what nobody else knows."""
+async def _announce_stop(reason: str, settings: Settings, registry: Registry) -> None:
+    """Announce the reason of the stop unless a proxy did; write it down if no other process knows it."""
     if reason == _IDLE:
         registry.stop()
         sentence = stop_notice.idle(settings.idle_stop_s)
@@ -157,12 +215,14 @@ async def _say_goodbye(reason: str, settings: Settings, registry: Registry) -> N
     elif not registry.draining:
         registry.stop()
         registry.announce(stop_notice.STOPPED)
-    await registry.announced(_LAST_WORDS_S)
+    await registry.announced(_ANNOUNCE_S)
 
 
-async def _end_programs(registry: Registry, farewell: Farewell, launcher: Launcher, server: Server) -> None:
-    """Hang up every program, let the last frames out, then end what is left of the workspace."""
+async def _end_programs(
+    registry: Registry, terminator: SessionTerminator, launcher: Launcher, server: Server
+) -> None:
+    """Hang up every program, send the last frames, then end the remaining processes of the workspace."""
     for program in list(registry.running):
         program.hang_up()
-    await farewell.everything(frozenset({launcher.pid}))
+    await terminator.end_all(frozenset({launcher.pid}))
     await server.stop(_LAST_FRAMES_S)

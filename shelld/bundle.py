@@ -1,7 +1,7 @@
-"""The bundle that shelld runs from in images that have no Python: its layout, and how it gets there.
+"""The bundle that contains shelld for images without Python: its layout and its installation.
 
-Run as a program by the bundle's interpreter, `bundle.py TARGET` copies the bundle into a directory.
-That is what an init container does, as root or not, in an image without a shell.
+Run as a program by the bundle's interpreter, `bundle.py TARGET` copies the bundle into a directory. An init
+container does so, as root or not, in an image without a shell.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A directory as `deploy.bundle` makes it."""
+    """A directory in the layout of `deploy.bundle`."""
 
     root: Path
 
     @property
     def loader(self) -> Path:
+        """Return the dynamic loader of the bundle."""
         return self.root / "lib" / "ld.so"
 
     def run(self, program: Path, *, preload: Sequence[Path] = ()) -> list[str]:
-        """Return the start of the argv that runs a program of the bundle by the bundle's libraries.
+        """Return the start of an argv that runs a program of the bundle with the bundle's libraries.
 
         The program sees its own path as argv[0]. No environment variable is needed, so its children
         inherit none.
@@ -37,37 +38,38 @@ class Bundle:
 
     @property
     def sftp_server(self) -> Path:
+        """Return the sftp server of the bundle."""
         return self.root / "libexec" / "sftp-server"
 
     @property
     def nss_wrapper(self) -> Path:
-        """nss_wrapper(1): answers for passwd and group out of files of our choice."""
+        """Return nss_wrapper(1), a library that reads passwd and group from configured files."""
         return self.root / "lib" / "libnss_wrapper.so"
 
 
 def find(module: Path = Path(__file__)) -> Bundle | None:
-    """Return the bundle that this shelld is part of; None for one that a machine's Python runs."""
+    """Return the bundle of this shelld; None when a machine's Python runs it."""
     root = module.resolve().parent.parent.parent
     bundle = Bundle(root)
     return bundle if root.joinpath("app") in module.resolve().parents and bundle.loader.is_file() else None
 
 
 def keep_to_files() -> None:
-    """Have this process and its forks look accounts up in files and hosts in files and DNS, nowhere else.
+    """Limit look-ups of this process and its forks: accounts in files, hosts in files and DNS, nothing else.
 
-    The workspace's nsswitch.conf may name modules, which the bundle's libc would load from the workspace's
-    libraries: made for another libc, and possibly the end of this process.
+    The workspace's nsswitch.conf may name modules. The bundle's libc would load them from the workspace's
+    libraries: made for another libc, they could crash this process.
     """
     configure = getattr(ctypes.CDLL(None), "__nss_configure_lookup", None)
-    if configure is not None:  # glibc's; musl reads nothing but files
+    if configure is not None:  # glibc's; musl reads files only
         for database, services in (("passwd", "files"), ("group", "files"), ("hosts", "files dns")):
             configure(database.encode(), services.encode())
 
 
 def install(source: Path, target: Path) -> None:
-    """Copy a bundle into a directory that exists; what lies there from an earlier try is replaced.
+    """Copy a bundle into an existing directory; remains of an earlier attempt are replaced.
 
-    Modes are set whatever the umask says: the copying account may not be the one that runs it.
+    Modes are set independent of the umask: the copying account may not be the one that runs it.
     """
     for directory, names, files in os.walk(source):
         there = target / os.path.relpath(directory, source)

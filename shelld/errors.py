@@ -1,16 +1,16 @@
-"""The errors of shelld, each with the words its caller shows.
+"""Errors of shelld, each with the sentence that its caller shows.
 
 ShelldError
 ├─ SettingsError(problems)        start-up only; exit 78
 ├─ Unauthenticated(reason)        a call without a valid certificate name or token
-├─ ProtocolError(reason)          a frame that has no business here; ends one call
+├─ ProtocolError(reason)          a frame that the protocol does not allow here; ends one call
 ├─ Mismatch(reason)               the caller speaks another version, or to another workspace
 ├─ Unavailable(reason)            shelld is stopping and takes no new work
-├─ CallGone(reason)               the client left while it was written to; nobody is told
+├─ CallGone(reason)               the client left during a write; no answer is sent
 ├─ StartError(code, reason)       a program did not start; a frame, not a gRPC status
 └─ OpenError(code, reason)        a dial, listen or accept failed; a frame as well
 
-`reason` is one sentence without secrets, fit to be shown to the person at the terminal.
+`reason` is one sentence without secrets, fit for the user at the terminal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import StrEnum
 
 
 class ShelldError(Exception):
-    """The root: anything else that reaches the edge of a call is a bug."""
+    """A known failure; any other exception at the end of a call is a bug."""
 
 
 class SettingsError(ShelldError):
@@ -33,27 +33,27 @@ class SettingsError(ShelldError):
 
 
 class Unauthenticated(ShelldError):
-    """The caller did not prove who it is; `str` holds a short reason without the token."""
+    """A caller that did not prove its identity; `str` holds a short reason without the token."""
 
 
 class ProtocolError(ShelldError):
-    """The caller sent what the contract does not allow at this point."""
+    """A frame that the protocol does not allow at this point."""
 
 
 class Mismatch(ShelldError):
-    """The caller speaks another version of the protocol, or means another workspace."""
+    """A caller that speaks another version of the protocol, or means another workspace."""
 
 
 class Unavailable(ShelldError):
-    """shelld is stopping and takes no new work; another one may."""
+    """A shelld that is stopping and takes no new work; another one may."""
 
 
 class CallGone(ShelldError):
-    """The client left while it was written to: as good as a cancellation, which follows."""
+    """A client that left during a write; equivalent to the cancellation that follows."""
 
 
 class StartCode(StrEnum):
-    """Why no program runs. Names are those of `StartFailed.Code`."""
+    """Reasons for a program that does not run. Names are those of `StartFailed.Code`."""
 
     NOT_FOUND = "NOT_FOUND"
     NOT_EXECUTABLE = "NOT_EXECUTABLE"
@@ -65,7 +65,7 @@ class StartCode(StrEnum):
 
 
 class OpenCode(StrEnum):
-    """Why no connection or listener exists. Names are those of `OpenFailed.Code`."""
+    """Reasons for a missing connection or listener. Names are those of `OpenFailed.Code`."""
 
     PROHIBITED = "PROHIBITED"
     REFUSED = "REFUSED"
@@ -82,17 +82,17 @@ class StartError(ShelldError):
     """A program that did not start."""
 
     def __init__(self, code: StartCode, reason: str) -> None:
-        """`reason` is shown to the user as it stands."""
+        """Take the code and the reason, which the user sees unchanged."""
         super().__init__(reason)
         self.code = code
         self.reason = reason
 
 
 class OpenError(ShelldError):
-    """A connection or a listener that did not come to be."""
+    """A connection or a listener that could not be opened."""
 
     def __init__(self, code: OpenCode, reason: str) -> None:
-        """`reason` is shown to the user as it stands."""
+        """Take the code and the reason, which the user sees unchanged."""
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -124,5 +124,5 @@ _OPEN_CODES = {
 
 
 def open_code(number: int | None) -> OpenCode:
-    """Translate an errno of socket(2), connect(2) or bind(2); unknown ones mean a shortage."""
+    """Return the code for an errno of socket(2), connect(2) or bind(2); RESOURCES for unknown ones."""
     return _OPEN_CODES.get(number or 0, OpenCode.RESOURCES)

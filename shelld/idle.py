@@ -1,4 +1,4 @@
-"""Stopping a workspace that does nothing."""
+"""The stop of an idle workspace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_NAP_S = 15.0
 
 
 async def until_idle(registry: Registry, activity: Activity, idle_stop_s: float) -> None:
-    """Return once nothing has been active for `idle_stop_s` (> 0)."""
+    """Wait until nothing has been active for `idle_stop_s` (> 0)."""
     while True:
         activity.look()
         left_s = idle_stop_s - registry.idle_s
@@ -30,10 +30,10 @@ async def stop_when_idle(
     hide: Callable[[], None],
     show: Callable[[], None],
 ) -> None:
-    """Return once the workspace is idle and nobody can reach it any more.
+    """Wait until the workspace is idle and no client can reach it any more.
 
-    The door is closed first and the clock looked at again afterwards: whoever came in between keeps
-    the workspace alive, and whoever comes later finds no socket and starts another shelld.
+    The socket is hidden first, then the clock is read again. A client that connected in between keeps the
+    workspace alive. A later client finds no socket and starts another shelld.
     """
     while True:
         await until_idle(registry, activity, idle_stop_s)

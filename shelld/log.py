@@ -1,4 +1,4 @@
-"""JSON lines on standard error: one object a line, keys `ts`, `level`, `event` and what is known.
+"""JSON lines on standard error: one object a line, keys `ts`, `level`, `event` and the known facts.
 
 Never logged: environment values, command lines, output of programs, tokens.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _JsonLines(logging.Formatter):
-    """One record, one line, whatever the message holds."""
+    """A format of one line a record, for any message."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -29,7 +29,7 @@ class _JsonLines(logging.Formatter):
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Leave out that gRPC could not end a call whose client had gone a moment before: nobody is waiting."""
+    """Return False for gRPC's message that a call could not be ended because its client had just left."""
     return not (record.name.startswith("grpc.") and "ExecuteBatchError" in record.getMessage())
 
 
@@ -37,23 +37,23 @@ class Log:
     """A logger whose keyword arguments become keys of the line."""
 
     def __init__(self, name: str) -> None:
-        """`name` is the module that speaks."""
+        """Take the name of the module that logs."""
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Say what only a developer asks for."""
+        """Log an event for developers."""
         self._logger.debug("%s", event, extra={"fields": fields})
 
     def info(self, event: str, **fields: Any) -> None:
-        """Say what happened."""
+        """Log an event."""
         self._logger.info("%s", event, extra={"fields": fields})
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Say what an operator may want to repair."""
+        """Log an event that an operator may have to repair."""
         self._logger.warning("%s", event, extra={"fields": fields})
 
     def bug(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Say what should not have happened, with its traceback."""
+        """Log an event that is a bug, with its traceback."""
         self._logger.error("%s", event, extra={"fields": fields}, exc_info=error)
 
 

@@ -1,4 +1,4 @@
-"""How the C library's allocator treats buffers of a frame's size."""
+"""Settings of the C library's allocator for buffers of a frame's size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _KEPT_BYTES = 8 * 1024 * 1024
 
 
 def keep_buffers() -> None:
-    """Have the allocator keep buffers of a frame's size instead of returning each to the kernel.
+    """Let the allocator keep buffers of a frame's size instead of returning each to the kernel.
 
     By default glibc maps anything above 128 KiB anew and unmaps it when it is freed, so that every
-    frame pays for 256 page faults: two thirds of all processor time of a download, measured. Other
-    C libraries have no mallopt, and do not need it as badly.
+    frame causes 256 page faults: two thirds of all processor time of a download, measured. Other
+    C libraries have no mallopt, and need it less.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""Commands, values and paths: bytes to the kernel, text in here, and nothing lost in between.
+"""Conversion of commands, values and paths: bytes for the kernel, text inside shelld, without loss.
 
-A byte that is no part of UTF-8 is a lone surrogate in the text (PEP 383), whatever locale shelld was started
-in. Such text must be `shown` before it is encoded as UTF-8 for people.
+A byte that is not part of UTF-8 is a lone surrogate in the text (PEP 383), in every locale. Such text must be
+`shown` before it is encoded as UTF-8 for users.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _OTHER_BYTE = re.compile("[\udc80-\udcff]")
 
 
 def text_of(data: bytes) -> str:
-    """Return the text of any bytes; `bytes_of` gives the same bytes back."""
+    """Return the text of any bytes; `bytes_of` returns the same bytes again."""
     return data.decode("utf-8", "surrogateescape")
 
 
 def bytes_of(text: str) -> bytes:
-    """Return the bytes that `text_of` made a text of, or the UTF-8 of any other text."""
+    """Return the bytes from which `text_of` made a text, or the UTF-8 of any other text."""
     return text.encode("utf-8", "surrogateescape")
 
 

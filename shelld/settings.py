@@ -23,12 +23,12 @@ MAX_SOCKET_PATH_BYTES = 107
 """Room in `sun_path` without its final NUL: unix(7)."""
 
 INTERNAL_SFTP = "internal-sftp"
-"""As `sftp_server`: the server that shelld brings along; sshd_config(5) has the word."""
+"""Value of `sftp_server` for the server that is part of shelld; the word is from sshd_config(5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """The workspace's own account; what is None is asked of passwd or of the running process."""
+    """The workspace's own account; None values come from passwd or the running process."""
 
     name: str | None = None
     uid: int | None = None
@@ -45,11 +45,13 @@ class InitScript:
     name: str
     script: str
     when: str = "once"
+    required: bool = False
+    """Whether the workspace is not ready, and shelld does not serve, unless it succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardSettings:
-    """What may be dialled and bound: grammar in `rules`. An empty tuple permits nothing."""
+    """Addresses that may be dialled and bound: grammar in `rules`. An empty tuple permits nothing."""
 
     tcp: tuple[str, ...] = ("*:*",)
     unix: tuple[str, ...] = ("*",)
@@ -59,7 +61,7 @@ class ForwardSettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Ceilings of one workspace, so that a runaway client gets an answer instead of a dead shelld."""
+    """Limits of one workspace, so that a client beyond them gets an error and shelld keeps working."""
 
     programs: int = 512
     connections: int = 4096
@@ -79,7 +81,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a shelld needs to know; see `docs` for the file."""
+    """All settings of one shelld; see `docs` for the file."""
 
     workspace: str
     listen: str
@@ -88,37 +90,37 @@ class Settings:
     """Always present with TCP."""
     log_level: str = "info"
     user: str = ""
-    """The user whom the workspace belongs to; in Unix-socket mode only told, with TCP part of the token."""
+    """The user to whom the workspace belongs; part of the token with TCP, otherwise only for display."""
     account: AccountSettings = field(default_factory=AccountSettings)
     create_account: bool = False
     """Write the account to /etc/passwd and its companions: they are this workspace's own files."""
     take_home: bool = False
-    """Give the account what is in the home when that belongs to another: it was handed over."""
+    """Change the owner of files in a home that belongs to another account."""
     sudo: bool = False
     """Let the account become root without a password; with `create_account`, where sudo is installed."""
     accounts: tuple[str, ...] = ()
-    """OS accounts that may be asked for besides the workspace's own."""
+    """OS accounts that may be requested besides the workspace's own."""
     shell: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     container_env: Mapping[str, str] = field(default_factory=dict)
-    """What this process itself was started with; empty unless the file says that it is a container's."""
+    """The environment of this process at its start; empty unless the file marks it as a container's."""
     accept_env: tuple[str, ...] = ("LANG", "LC_*", "COLORTERM", "FAIRLEAD_*")
     user_rc: bool = True
-    """Run `~/.ssh/rc` before a shell or command, where the proxy says that the client's key permits it."""
+    """Run `~/.ssh/rc` before a shell or command, where the proxy reports that the client's key permits it."""
     init: tuple[InitScript, ...] = ()
     init_wait_s: float = 30.0
-    """A program waits this long for the init scripts, then starts beside them."""
+    """Seconds that a program waits for the init scripts; then it starts beside them."""
     init_timeout_s: float = 600.0
-    """One init script is ended after this long."""
+    """Seconds after which one init script is ended."""
     forward: ForwardSettings = field(default_factory=ForwardSettings)
     runtime_dir: str = "/var/run"
     hostname: str | None = None
     grace_s: float = 5.0
-    """From the hang-up of a lost session to its KILL; TERM comes half-way."""
+    """Seconds from the hang-up of a lost session to its KILL; TERM is sent after half of them."""
     idle_stop_s: float = 0.0
-    """Stop after so long without activity; 0 never."""
+    """Seconds without activity after which shelld stops; 0 never."""
     stop_note: str | None = None
-    """Where to note, as JSON, why shelld ended by itself: `by`, `at` (ISO 8601) and `reason`."""
+    """Path for the reason of shelld's stop, as JSON: `by`, `at` (ISO 8601) and `reason`."""
     limits: Limits = field(default_factory=Limits)
     dial_timeout_s: float = 15.0
     accept_timeout_s: float = 30.0
@@ -164,6 +166,7 @@ def _init(raw: object, problems: list[str]) -> tuple[InitScript, ...]:
             name=reader.take("name", f"script-{position}", text),
             script=reader.take("script", "", text),
             when=reader.take("when", "once", text),
+            required=reader.take("required", False, flag),
         )
         reader.close()
         if script.when not in {"once", "every"}:
@@ -204,7 +207,7 @@ def _limits(raw: object, problems: list[str]) -> Limits:
 def parse(
     raw: object, *, listen: str, tls: Tls | None, log_level: str, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Build settings from the parsed JSON file; pure. `environ` is what this process was started with.
+    """Return settings from the parsed JSON file; `environ` is the environment at the start. Pure.
 
     Raises: SettingsError with every problem found.
     """
@@ -265,7 +268,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _tls(arguments: argparse.Namespace, problems: list[str]) -> Tls | None:
-    """Refuse TCP without certificates and a token key: anybody who can reach the port gets a shell."""
+    """Refuse TCP without certificates and a token key: any client of the port would get a shell."""
     files = {
         "--tls-cert": arguments.tls_cert,
         "--tls-key": arguments.tls_key,
@@ -297,7 +300,7 @@ def _check_listen(listen: str, problems: list[str]) -> None:
     if scheme == "unix":
         if not rest.startswith("/"):
             problems.append("--listen unix:// needs an absolute path")
-        elif len(os.fsencode(rest)) >= MAX_SOCKET_PATH_BYTES:  # one more for the name of `door.hidden`
+        elif len(os.fsencode(rest)) >= MAX_SOCKET_PATH_BYTES:  # one more for the name of `UnixSocket.hidden`
             problems.append(f"--listen: a socket path has fewer than {MAX_SOCKET_PATH_BYTES} bytes here")
     elif scheme == "tcp":
         host, _, port = rest.rpartition(":")
@@ -317,7 +320,7 @@ def _started_with() -> dict[str, str]:
 
 
 def load(argv: Sequence[str]) -> Settings:
-    """Read the command line and the file it names.
+    """Read the command line and the file that it names.
 
     Raises: SettingsError with every problem found; SystemExit for `--version`, `--help` and
     unknown flags, as argparse does.
@@ -345,10 +348,10 @@ def load(argv: Sequence[str]) -> Settings:
 
 
 def prepare_process() -> None:
-    """Set what gRPC's core reads from the environment; call before it is imported.
+    """Set the environment variables of gRPC's core; call before it is imported.
 
-    Its fork handlers would stop the world on every fork of the launcher's emergency path, and its
-    own log would break the JSON lines. Its newer event engine hands every message through threads of its
+    Its fork handlers would pause every thread on each fork of the launcher's emergency path, and its
+    own log would break the JSON lines. Its newer event engine passes every message through threads of its
     own, which costs a seventh of the processor time of a transfer; a release without the choice ignores it.
     """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"

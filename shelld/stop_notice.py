@@ -1,4 +1,4 @@
-"""What is said and noted when a workspace ends by itself."""
+"""Texts and files for the stop of a workspace by itself."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ STOPPED = "this workspace is being stopped"
 
 
 def idle(limit_s: float) -> str:
-    """Say why a workspace that did nothing for `limit_s` ends."""
+    """Return the reason of a workspace that stops after `limit_s` seconds without activity."""
     return f"this workspace did nothing for {duration(limit_s)} and stops now; the next connection starts it"
 
 
 def duration(seconds: float) -> str:
-    """Say a time in its largest whole unit: 8 hours, 90 minutes, 1 second."""
+    """Return a time in its largest whole unit: 8 hours, 90 minutes, 1 second."""
     for unit, length_s in (("hour", 3600), ("minute", 60)):
         if seconds >= length_s and seconds % length_s == 0:
             return _counted(int(seconds // length_s), unit)
@@ -31,7 +31,7 @@ def _counted(count: int, unit: str) -> str:
 
 
 def note(path: str, *, by: str, reason: str) -> None:
-    """Write why shelld ends by itself, whole or not at all; that it cannot be written keeps nobody."""
+    """Write the reason of shelld's stop, whole or not at all; a failed write does not delay the stop."""
     content = {"by": by, "at": datetime.now(UTC).isoformat(), "reason": reason}
     fresh = path + ".new"
     try:

@@ -1,4 +1,4 @@
-"""Directories that an image need not have: somewhere to put a file for the life of this shelld."""
+"""Temporary directories in images that may lack /tmp, for files during the life of this shelld."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENOUGH = os.W_OK | os.X_OK
 
 
 def temporary(account: Account) -> str:
-    """Return a directory that this process can make files in and that the account can enter.
+    """Return a directory where this process can create files and which the account can enter.
 
     The last resorts are memory, which every container runtime mounts, and the account's home.
 
@@ -28,7 +28,7 @@ def temporary(account: Account) -> str:
 
 
 class PrivateDirectories:
-    """Directories of an account that are gone when this shelld is, made when they are first asked for."""
+    """Directories of an account, created on demand and removed at the end of this shelld."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[str, bool], Path] = {}
@@ -66,6 +66,6 @@ class PrivateDirectories:
         return made
 
     def close(self) -> None:
-        """Remove them with everything in them."""
+        """Remove the directories with their content."""
         for directory in self._made.values():
             shutil.rmtree(directory, ignore_errors=True)

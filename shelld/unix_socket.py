@@ -1,4 +1,4 @@
-"""The address that shelld serves: one shelld a socket, and no trace of a dead one."""
+"""The Unix socket that shelld serves: one shelld a socket, and removal of a dead one's socket."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from shelld.errors import SettingsError
 
 
-class Taken(Exception):
-    """Another shelld serves this socket."""
+class SocketInUse(Exception):
+    """A socket that another shelld serves."""
 
 
-class UnixDoor:
-    """A Unix socket path, held by a lock beside it for as long as the process lives.
+class UnixSocket:
+    """A Unix socket path, held by a lock file beside it for as long as the process lives.
 
-    The socket is bound under the name `hidden` and shown when it listens, so that whoever sees it can
+    The socket is bound under the name `hidden` and renamed when it listens, so that a client that sees it can
     connect to it.
     """
 
     def __init__(self, path: str) -> None:
         """Take the lock and remove the socket of a dead predecessor.
 
-        The lock file stays behind: removing it would let two processes lock two files of one name.
+        The lock file is never removed: otherwise two processes could lock two files of one name.
 
-        Raises: Taken; SettingsError when the path cannot be used.
+        Raises: SocketInUse; SettingsError when the path cannot be used.
         """
         self.path = path
         self.hidden = f"{path}~"
@@ -40,7 +40,7 @@ class UnixDoor:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
-            raise Taken(f"another shelld serves {path}") from None
+            raise SocketInUse(f"another shelld serves {path}") from None
         for stale in (path, self.hidden):
             self._remove_stale(stale)
 
@@ -52,17 +52,17 @@ class UnixDoor:
             os.unlink(path)
 
     def hide(self) -> None:
-        """Make the socket unreachable for newcomers without closing it."""
+        """Hide the socket from new clients without closing it."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path, self.hidden)
 
     def show(self) -> None:
-        """Let newcomers in."""
+        """Make the socket visible to clients."""
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.hidden, self.path)
 
     def close(self) -> None:
-        """Remove the socket and let a successor in."""
+        """Remove the socket, and release the lock for a successor."""
         for path in (self.path, self.hidden):
             Path(path).unlink(missing_ok=True)
         os.close(self._lock)
@@ -70,7 +70,7 @@ class UnixDoor:
 
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
-    """Create files and sockets of mode 0600 at most, from their first moment."""
+    """Limit the mode of new files and sockets to 0600, from their creation on."""
     before = os.umask(0o177)
     try:
         yield

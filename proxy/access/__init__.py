@@ -1,1 +1,1 @@
-"""The road of a login, a program and a forward, for any protocol, and the policy that is asked."""
+"""Access for any client protocol: login, programs and forwards, and the policy that allows them."""

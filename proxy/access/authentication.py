@@ -1,6 +1,6 @@
-"""The road of a login: who somebody is, whether they may come in, and what is told of it to others.
+"""Authentication and admission of users, and the events about them.
 
-Knows neither SSH nor SQL nor HTTP: `ssh.login` keeps the state of one attempt, `identity` the records.
+Independent of SSH, SQL and HTTP: `ssh.login_flow` holds the state of one login, `identity` the records.
 """
 
 from dataclasses import fields
@@ -14,25 +14,31 @@ from proxy import metrics
 from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.login import AccountEnded, LockedOut, OnboardingError, OnboardingRefused, UserExpired
-from proxy.errors.login import Waitlisted as WaitlistedError
+from proxy.errors.login import (
+    AccountEnded,
+    LockedOut,
+    OnboardingError,
+    OnboardingRefused,
+    UserExpired,
+    Waitlisted,
+)
 from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.keys import fingerprint
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User
-from proxy.onboarding.flow import Approved, Onboarding, Pending
+from proxy.onboarding.flow import ApprovedUser, Onboarding, Pending
 from proxy.onboarding.keysource import KeyChange, KeySource
-from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.refresher import AccountStanding, Refresher
 
 _log = structlog.get_logger("logins")
 
 CERTIFICATE = "certificate"
-"""Origin of keys that no provider and no operator gave."""
+"""Origin of keys that come from no provider and no operator."""
 
 
 class _Connection(TypedDict):
-    """What every event of a connection says."""
+    """Fields of every event of a connection."""
 
     user: str
     client_address: str
@@ -42,19 +48,19 @@ class _Connection(TypedDict):
 
 
 class Standing(Enum):
-    """What a name is to us before anything is proved."""
+    """The relation of a user name to the directory, before the client proves anything."""
 
     KNOWN = "known"
     BOUND = "bound"
     """Known, and bound to an account at a provider."""
     NEW = "new"
-    """Unknown, and somebody new may come in by a provider."""
+    """Unknown, while new users may log in through a provider."""
     UNKNOWN = "unknown"
-    """Unknown, and nobody new may come in; treated as a known user with other keys."""
+    """Unknown, while no new user may log in; treated as a known user with other keys."""
 
 
-class Logins:
-    """One per process; every connection shares it."""
+class Authenticator:
+    """The authentication of users; one for each process, shared by all connections."""
 
     def __init__(
         self,
@@ -64,7 +70,7 @@ class Logins:
         onboarding: Onboarding | None,
         accounts: Refresher | None = None,
     ) -> None:
-        """`accounts` keeps what providers say of known users up to date; None leaves it as it is."""
+        """Create it; `accounts` refreshes what providers said about known users (None: no refresh)."""
         self._accounts = accounts
         self._directory = directory
         self._keys = keys
@@ -81,29 +87,29 @@ class Logins:
         return Standing.NEW if is_open else Standing.UNKNOWN
 
     async def recognises(self, attempt: LoginAttempt, key_blob: bytes) -> bool:
-        """Tell whether this key would log this user in; proves nothing.
+        """Return whether this key would log the user in; this proves nothing.
 
-        Unknown users take the same queries as known ones, so that their time tells nothing either; the
-        provider of a user who is bound to one is asked besides.
+        Unknown users take the same queries as known ones, so that their time gives nothing away. For a user
+        who is bound to a provider, the provider is asked besides.
         Raises: StoreError.
         """
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
-    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> Vouch:
-        """Say what is to be done before a proved key lets its user in; GOOD for a key that is not the user's.
+    async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> AccountStanding:
+        """Return what has to be done before a proved key logs its user in; GOOD for a key of another user.
 
         Call only after the signature was verified. Raises: StoreError.
         """
         name = attempt.user_string.user
         if self._accounts is None or (key := await self._keys.key_of(name, key_blob)) is None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         user = await self._directory.find(name)
         if user is None or not user.provider or not policy.may_login(user, datetime.now(UTC)):
-            return Vouch.GOOD  # `admit` says what is wrong
+            return AccountStanding.GOOD  # `admit` gives the reason
         return await self._accounts.vouch(name, key.origin)
 
     async def refresh(self, attempt: LoginAttempt) -> None:
-        """Have the account of a user who comes by a certificate read again when that is due.
+        """Read the account of a user with a certificate again when that is due.
 
         Raises: StoreError.
         """
@@ -111,17 +117,17 @@ class Logins:
             await self._accounts.vouch(attempt.user_string.user, CERTIFICATE)
 
     async def admit(self, attempt: LoginAttempt, key_blob: bytes) -> Principal | None:
-        """Turn a proved key into a principal; None when it is not the user's.
+        """Return the principal of a proved key; None when it is not a key of the user.
 
         Call only after the signature was verified. Raises: StoreError; LoginRefused, which may name its
-        reason since the key has told who is asking.
+        reason because the key has identified the user.
         """
         name = attempt.user_string.user
         key = await self._keys.key_of(name, key_blob)
         if key is None:
             return None
         pair = name, key.key.fingerprint
-        # User and key by one query: the name may have changed hands since the key was found.
+        # User and key by one query: the name may have another owner since the key was found.
         standing = (await self._directory.standing_of({pair}))[pair]
         user = standing.user
         if user is None or not standing.has_key:
@@ -132,7 +138,7 @@ class Logins:
         return Principal(attempt.peer, user, KeyProof(key_blob))
 
     async def admit_certified(self, attempt: LoginAttempt, proof: CertificateProof) -> Principal | None:
-        """Turn a proved key that a trusted authority certified into a principal; None for an unknown user.
+        """Return the principal of a proved key with a certificate; None for an unknown user.
 
         Raises: StoreError, LoginRefused.
         """
@@ -150,9 +156,9 @@ class Logins:
     # ------------------------------------------------------------------------------- onboarding
 
     async def assure_new(self) -> None:
-        """Check that a name that was not found is new, before its owner is offered an onboarding.
+        """Check that an unknown name is really new, before its owner is offered an onboarding.
 
-        Raises: StoreError when the directory lost users, of whom this may be one.
+        Raises: StoreError when the directory lost users, because this may be one of them.
         """
         await self._directory.assure()
 
@@ -171,7 +177,7 @@ class Logins:
         return await self._onboarding.renew(attempt.peer.host, name, key_blob, account.provider)
 
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
-        """Ask a provider for something to show to a person whose key was proved.
+        """Begin the onboarding of a new user whose key was proved; the result holds what to show.
 
         Raises: OnboardingError.
         """
@@ -191,8 +197,8 @@ class Logins:
         )
         return pending
 
-    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: Approved) -> None:
-        """Tell that somebody is new here."""
+    def onboarded(self, attempt: LoginAttempt, client_version: str, approved: ApprovedUser) -> None:
+        """Publish that a new user is onboarded."""
         self._publisher.publish(
             schema.Onboarded(
                 **_connection(attempt.peer, attempt.user_string.user, client_version),
@@ -210,30 +216,30 @@ class Logins:
         exc: FairleadError,
         provider: str = "",
     ) -> None:
-        """Tell that an onboarding ended without a user; `provider` is empty when it showed no code."""
+        """Publish that an onboarding ended without a user; `provider` is empty when it showed no code."""
         account = exc.account if isinstance(exc, OnboardingError) else ""
-        refused = schema.OnboardingRefused(
+        refused = schema.OnboardingRefusedEvent(
             **_connection(attempt.peer, attempt.user_string.user, client_version),
             provider=provider,
             account=account,
             fingerprint=fingerprint(key_blob),
             reasons=(exc.code,),
         )
-        if isinstance(exc, WaitlistedError):
-            told = {item.name: getattr(refused, item.name) for item in fields(schema.Waitlisted)}
-            self._publisher.publish(schema.Waitlisted(**told))
+        if isinstance(exc, Waitlisted):
+            facts = {item.name: getattr(refused, item.name) for item in fields(schema.WaitlistedEvent)}
+            self._publisher.publish(schema.WaitlistedEvent(**facts))
         else:
             self._publisher.publish(refused)
 
-    # ------------------------------------------------------------------------------- what is told
+    # ------------------------------------------------------------------------------- what is facts
 
     def failed(self, event: schema.AuthFailed) -> None:
-        """Tell of a connection that ended without a login."""
+        """Count and publish a connection that ended without a login."""
         metrics.LOGINS.labels("failed", next(iter(event.reasons), "gave_up")).inc()
         self._publisher.publish(event)
 
     def succeeded(self, principal: Principal, client_version: str, methods: tuple[str, ...]) -> None:
-        """Tell that a user is in."""
+        """Count and publish a login."""
         metrics.LOGINS.labels("succeeded", "").inc()
         self._publisher.publish(
             schema.AuthSucceeded(
@@ -253,7 +259,7 @@ def _check_account(name: str, standing: KeyStanding) -> None:
 
 
 def key_event(change: KeyChange) -> schema.Event:
-    """Tell what a provider changed about the keys of a user."""
+    """Return the event of a key that a provider added or removed."""
     make = schema.KeyAdded if change.is_added else schema.KeyRemoved
     return make(
         user=change.user,

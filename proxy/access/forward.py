@@ -1,6 +1,6 @@
-"""The road of a forward: its record, the workspace's end, the client's end, and the bytes between them.
+"""Forwarding of one connection: its record, both of its ends, and the bytes between them.
 
-Knows neither SSH nor gRPC: the side that began a forward gives two functions, one for each end.
+Independent of SSH and gRPC: the caller passes two functions, one for each end.
 """
 
 from collections.abc import Awaitable, Callable
@@ -19,12 +19,12 @@ Opening = AbstractAsyncContextManager[tuple[Connection, Link]]
 
 
 class ClientRefused(Exception):
-    """A connection that the client did not take; the message is the client's reason."""
+    """The client did not take a connection; the message is the client's reason."""
 
 
 async def carry(
     opening: Opening,
-    meet: Callable[[], Awaitable[None]],
+    open_client_end: Callable[[], Awaitable[None]],
     *,
     record: LiveProgram,
     inbound: Inbound,
@@ -32,13 +32,14 @@ async def carry(
 ) -> None:
     """Open the workspace's end, then the client's, and carry bytes until both directions have ended.
 
-    `meet` returns when the client's end stands. The record ends with the forward, with the reason.
+    `open_client_end` returns when the client's end is open. The record ends with the forward, with the
+    reason.
 
-    Raises: FairleadError when the workspace's end cannot be had, or breaks; ClientRefused from `meet`.
+    Raises: FairleadError when the workspace's end cannot be opened, or breaks; ClientRefused by the client.
     """
     try:
         async with opening as (connection, link):
-            await meet()
+            await open_client_end()
             await relay_connection(connection, inbound, outbound, link.max_frame_bytes)
             record.ended(End(EndReason.CLOSED))
     except FairleadError as exc:
@@ -49,4 +50,4 @@ async def carry(
         record.ended(End(EndReason.FAILED, f"the client refused it: {exc}"))
         raise
     finally:
-        record.ended(End(EndReason.LEFT))  # cancelled; every other end is on record already
+        record.ended(End(EndReason.LEFT))  # cancelled; every other end is recorded already

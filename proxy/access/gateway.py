@@ -1,4 +1,7 @@
-"""The road of a program: workspace, link, stream; knows neither SSH nor gRPC. Logins are `logins`'."""
+"""Programs and forwards in workspaces: policy, workspace, link, stream and recording, in this order.
+
+Independent of SSH and gRPC. Logins are in `authentication`.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -34,6 +37,7 @@ from proxy.upstream.streams import Connection, Listener, Program
 from proxy.workspaces.backend import Report, WorkspaceRequest
 from proxy.workspaces.control import Control
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.reaching import reach
 
 _DRAIN_POLL_S = 0.25
 
@@ -43,13 +47,13 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("gateway")
 
 
-def _silent(_: object) -> None:
-    """Report to nobody: a forward has no place to show progress."""
+def _ignore_progress(_: object) -> None:
+    """Ignore progress: a forward has no place to show it."""
 
 
 @contextmanager
 def _counted(spec: ProgramSpec) -> Iterator[None]:
-    """Count a program by how its start went."""
+    """Count a program by the outcome of its start."""
     outcome = "cancelled"
     try:
         yield
@@ -62,23 +66,26 @@ def _counted(spec: ProgramSpec) -> Iterator[None]:
 
 
 class Running(NamedTuple):
-    """A program that was started, and what goes with it."""
+    """A program that was started, and its recording."""
 
     program: Program
     link: Link
     recorder: Recorder | None
-    """Of what the person sees and types; None: it is not recorded."""
+    """The recorder of output and input; None: the program is not recorded."""
     splash: str
-    """What the blueprint wants shown before the first prompt."""
+    """Text of the blueprint to show before the first prompt."""
 
 
 class ForwardRecord(Protocol):
     """The record of a forward, as far as its recording needs it."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Return the id of the record."""
+
     @property
-    def traffic(self) -> Traffic: ...
+    def traffic(self) -> Traffic:
+        """Return the counts of bytes."""
 
 
 class Place(NamedTuple):
@@ -91,7 +98,7 @@ class Place(NamedTuple):
 
 
 class Gateway:
-    """One per process; every connection shares it."""
+    """The one way to programs and forwards; one for each process, shared by all connections."""
 
     def __init__(
         self,
@@ -102,7 +109,7 @@ class Gateway:
         *,
         drain_s: float = 0,
     ) -> None:
-        """`drain_s` is how long a workspace that is being stopped is waited for."""
+        """Create it; `drain_s` is the longest wait for a workspace that is being stopped."""
         self._workspaces = workspaces
         self._links = links
         self._recordings = recordings
@@ -111,11 +118,11 @@ class Gateway:
         self._reserved = Reserved()
 
     def reserve(self, reserved: Reserved) -> None:
-        """Let no forward lead to what is the proxy's own, from now on."""
+        """Refuse, from now on, forwards to the proxy's own addresses and ports."""
         self._reserved = reserved
 
     async def control(self, visit: Visit, what: str, report: Report) -> str:
-        """Do one of policy.CONTROLS, which enter no workspace; gives what the person is told.
+        """Run one of policy.CONTROLS, which enter no workspace; return the text for the user.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
@@ -123,7 +130,7 @@ class Gateway:
         return await self._control.run(visit, what, report)
 
     async def place(self, visit: Visit) -> Place:
-        """Say where a connection leads, whether or not that runs.
+        """Return the place that a connection leads to, whether or not the workspace runs.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
@@ -131,17 +138,17 @@ class Gateway:
         return Place(request.name, request.blueprint.name, request.blueprint.all_accept_env)
 
     async def may_remain(self, was: Visit, now: Visit) -> Decision:
-        """Say whether a connection made as `was` may go on when its user's groups are those of `now`.
+        """Decide whether a connection of `was` may go on after the user's groups changed to those of `now`.
 
-        What was not within reach by the groups of before, they did not give; that goes on.
+        What the old groups did not allow was allowed otherwise, and goes on.
 
-        Raises: FairleadError when it cannot be found out at the moment.
+        Raises: FairleadError when it cannot be decided at the moment.
         """
         try:
             blueprint = await self._workspaces.entrance_of(was)
         except _DENIALS:
             return ALLOWED
-        except FairleadError:  # what the old groups gave is not known; what the new ones give is asked below
+        except FairleadError:  # unknown what the old groups allowed; the new ones decide below
             blueprint = ""
         try:
             await self._workspaces.entrance_of(now, blueprint)
@@ -153,9 +160,9 @@ class Gateway:
     async def program(
         self, visit: Visit, spec: Callable[[], ProgramSpec], program_id: str, report: Report
     ) -> AsyncIterator[Running]:
-        """Start the workspace where needed, then the program; it is ended on leaving.
+        """Start the workspace if needed, then the program; the program ends when the context is left.
 
-        `spec` is asked again when the workspace is there: a terminal may have another size by then.
+        `spec` is called when the workspace is ready, because the terminal may have another size by then.
 
         Raises: Refused, BlueprintError, WorkspaceError, ProgramNotStarted, UpstreamError;
             RecordingUnavailable and, while inside or on leaving, RecordingLost when the program may not
@@ -178,7 +185,7 @@ class Gateway:
     async def dial(
         self, visit: Visit, target: Target, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect from inside the workspace; broken off on leaving unless both directions ended.
+        """Connect from inside the workspace; leaving breaks the connection off unless both directions ended.
 
         Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError;
             RecordingUnavailable and, while inside or on leaving, RecordingLost when the connection may not
@@ -192,7 +199,7 @@ class Gateway:
     async def open_app(
         self, visit: Visit, target: Target, share: str, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect to an app that the blueprint declares at `target` and shares as `share` says.
+        """Connect to an app that the blueprint declares at `target` with the share `share`.
 
         Raises: as `dial`.
         """
@@ -209,16 +216,19 @@ class Gateway:
             recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
             connection, link = await self._on_link(
-                stack, request, _silent, lambda link: link.dial(target, visit.account, self._reserved)
+                stack,
+                request,
+                _ignore_progress,
+                lambda link: link.dial(target, visit.account, self._reserved),
             )
             async with connection:
                 yield connection, link
 
     @asynccontextmanager
     async def listen(
-        self, visit: Visit, bind: Bind, listener_id: str, report: Report = _silent
+        self, visit: Visit, bind: Bind, listener_id: str, report: Report = _ignore_progress
     ) -> AsyncIterator[tuple[Listener, Link]]:
-        """Listen inside the workspace until left.
+        """Listen inside the workspace until the context is left.
 
         Raises: Refused, BlueprintError, WorkspaceError, OpenFailed, UpstreamError.
         """
@@ -240,7 +250,7 @@ class Gateway:
     async def accept(
         self, visit: Visit, link: Link, connection_id: str
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Claim a connection that a listener of this visit announced on `link`, which stays while it lasts.
+        """Claim a connection that a listener of this visit announced on `link`, which is held while inside.
 
         Raises: Refused, OpenFailed, UpstreamError.
         """
@@ -252,7 +262,7 @@ class Gateway:
     async def accept_recorded(
         self, visit: Visit, link: Link, connection_id: str, target: str, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Claim a connection, and record it when a rule says so; `target` is what was listened at.
+        """Claim a connection, and record it when a rule says so; `target` is the listening address.
 
         Raises: as `accept`; BlueprintError, WorkspaceError, RecordingUnavailable, RecordingLost.
         """
@@ -280,7 +290,8 @@ class Gateway:
     ) -> tuple[_T, Link]:
         """Open something on a link, which `stack` then holds.
 
-        A workspace that is being stopped takes nothing: it is waited for, and started anew or held.
+        A workspace that is being stopped accepts nothing: wait for its end, then start it again unless it is
+        held.
         """
         give_up_at = asyncio.get_running_loop().time() + self._drain_s
         while True:
@@ -299,10 +310,10 @@ class Gateway:
 
     @asynccontextmanager
     async def _link(self, request: WorkspaceRequest, report: Report) -> AsyncIterator[Link]:
-        """Hold a link to the workspace, which is started where needed.
+        """Hold a link to the workspace, which is started if needed.
 
-        A workspace that ended between being found and being reached is looked for once more; nothing
-        was asked of it yet, so nothing happens twice.
+        A workspace that ended between look-up and connect is looked up once more. It has received no request
+        yet, so nothing happens twice.
         """
         async with AsyncExitStack() as stack:
             try:
@@ -313,11 +324,11 @@ class Gateway:
             yield link
 
     async def _reach(self, stack: AsyncExitStack, request: WorkspaceRequest, report: Report) -> Link:
-        endpoint = await self._workspaces.ensure(request, report)
-        return await stack.enter_async_context(self._links.use(endpoint))
+        link = await reach(self._workspaces, self._links, request, report)
+        return await stack.enter_async_context(self._links.hold(link))
 
 
 def _require(decision: Decision) -> None:
-    """Raises: Refused with the sentence of a policy that does not allow it."""
+    """Raise Refused with the policy's sentence when the policy does not allow it."""
     if not decision:
         raise Refused(decision.reason)

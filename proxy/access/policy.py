@@ -1,8 +1,8 @@
-"""The policy: whether a user may log in, stay, and do what is asked in a workspace. Pure decisions on values.
+"""The access policy: pure decisions on logins, on staying connected, and on each action in a workspace.
 
-One function for each thing that can be asked for; `gateway` asks before it does any of them, whatever
-protocol the client speaks. Who may have which blueprint, and how many workspaces, are rules of `blueprints`
-and `workspaces`; where a forward may lead inside the workspace is decided there, by shelld.
+There is one function for each action. `gateway` calls it before the action, for every client protocol.
+`blueprints` and `workspaces` hold the rules on blueprints and on the number of workspaces; shelld decides
+where a forward may lead inside the workspace.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ from proxy.model import (
 PROGRAM_SUBSYSTEMS = frozenset({"sftp"})
 """Subsystems that run in the workspace."""
 CONTROLS = frozenset({"workspace-start", "workspace-stop", "workspace-status"})
-"""Subsystems that are about the workspace and not in it; Fairlead answers them itself."""
+"""Subsystems about the workspace that do not enter it; Fairlead answers them itself."""
 SUBSYSTEMS = PROGRAM_SUBSYSTEMS | CONTROLS
 
 GROUPS_ENDED = Decision(
@@ -43,7 +43,7 @@ def may_login(user: User, now: datetime) -> Decision:
 
 
 def may_stay(user: User | None, has_key: bool, now: datetime, *, ended_at_provider: str = "") -> Decision:
-    """Decide whether a connection may go on, by what the directory says at `now` of its user and its key.
+    """Decide whether a connection may go on, by the directory's records of its user and key at `now`.
 
     `ended_at_provider` names a provider that vouched for the key and does not any more.
     """
@@ -60,7 +60,7 @@ def account_ended(provider: str) -> Decision:
 
 
 def may_run(visit: Visit, kind: Shell | Exec | Subsystem) -> Decision:
-    """Decide whether a program may run in the workspace: for its owner, any but an unknown subsystem."""
+    """Decide whether a program may run in the workspace: for its owner, any except unknown subsystems."""
     if isinstance(kind, Subsystem) and kind.name not in SUBSYSTEMS:
         return Decision(f"no subsystem {kind.name!r}; there is {', '.join(sorted(SUBSYSTEMS))}")
     return _is_owner(visit)
@@ -85,9 +85,9 @@ def may_open(visit: Visit, share: str) -> Decision:
 
 
 def may_listen(visit: Visit, bind: Bind) -> Decision:
-    """Decide whether connections to `bind` in the workspace may be brought to the client: of its owner.
+    """Decide whether the client may receive connections to `bind` in the workspace: for its owner.
 
-    The socket of an ssh-agent needs a key of the user at the other end, which a browser does not have.
+    The socket of an ssh-agent requires an SSH key as credential, which a browser does not have.
     """
     if (decision := _is_owner(visit)) and isinstance(bind, SshAgentBind) and not visit.principal.fingerprint:
         return Decision("an ssh-agent is forwarded by SSH clients only")
@@ -95,7 +95,7 @@ def may_listen(visit: Visit, bind: Bind) -> Decision:
 
 
 def may_accept(visit: Visit) -> Decision:
-    """Decide whether one connection that reached a listener may be brought to the client."""
+    """Decide whether the client may receive one connection that reached a listener."""
     return _is_owner(visit)
 
 

@@ -1,7 +1,7 @@
-"""Bytes between one SSH channel and one stream upstream: bounded, paced, half-closed, in order.
+"""The relay of bytes between one client channel and one upstream stream: bounded, paced and in order.
 
-`Inbound` holds what the client sent, `Outbound` paces what the client is sent. The relay functions
-move bytes between these and a stream, and know nothing of SSH requests.
+`Inbound` holds what the client sent, `Outbound` paces what is sent to the client. The relay functions move
+bytes between these and a stream, and know no SSH requests.
 """
 
 import asyncio
@@ -21,37 +21,62 @@ _JOINED_BYTES = 32 * 1024
 
 
 class Channel(Protocol):
-    """What the relay needs of an SSH channel."""
+    """The part of a client channel that the relay uses."""
 
-    def write(self, data: Buffer, datatype: int | None = None) -> None: ...
-    def write_eof(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def is_closing(self) -> bool: ...
+    def write(self, data: Buffer, datatype: int | None = None) -> None:
+        """Send payload of a data type; None is the channel's normal data."""
+
+    def write_eof(self) -> None:
+        """Send EOF."""
+
+    def pause_reading(self) -> None:
+        """Stop reading from the client."""
+
+    def resume_reading(self) -> None:
+        """Continue reading."""
+
+    def is_closing(self) -> bool:
+        """Return whether the channel is closed or closing."""
+
     @property
-    def unsent_bytes(self) -> int: ...
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-    def drop_unsent(self) -> None: ...
+    def unsent_bytes(self) -> int:
+        """Return the bytes that were written and did not go out."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Set the sizes at which writing is paused and resumed."""
+
+    def drop_unsent(self) -> None:
+        """Drop normal data that did not go out."""
 
 
 class Sink(Protocol):
-    """Where a program's output goes, and words of ours."""
+    """A destination for a program's output and for our own text."""
 
-    async def write(self, data: Buffer, datatype: int | None = None) -> None: ...
-    async def say(self, text: bytes, datatype: int | None = None) -> None: ...
+    async def write(self, data: Buffer, datatype: int | None = None) -> None:
+        """Send payload, then wait until more may follow."""
+
+    async def say(self, text: bytes, datatype: int | None = None) -> None:
+        """Send our own text, which is not counted as payload."""
 
 
 class ProgramStream(Protocol):
-    """What the relay needs of a program."""
+    """The part of a program that the relay uses."""
 
-    async def read(self) -> Output | StdoutEof | Notice | Exit: ...
-    async def room(self, limit_bytes: int) -> int: ...
-    async def write(self, pieces: Sequence[Buffer], size: int) -> None: ...
-    async def write_eof(self) -> None: ...
+    async def read(self) -> Output | StdoutEof | Notice | Exit:
+        """Wait for the next output or the exit."""
+
+    async def room(self, limit_bytes: int) -> int:
+        """Wait until stdin takes bytes; return how many, at most `limit_bytes`."""
+
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None:
+        """Write `pieces` of together `size` bytes to stdin."""
+
+    async def write_eof(self) -> None:
+        """Close stdin."""
 
 
 class Gate:
-    """Open or shut; whoever waits goes on when it opens."""
+    """A gate that is open or shut; waiting tasks go on when it opens."""
 
     __slots__ = ("_event",)
 
@@ -61,22 +86,26 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
+        """Return whether the gate is open."""
         return self._event.is_set()
 
     def shut(self) -> None:
+        """Shut the gate."""
         self._event.clear()
 
     def open(self) -> None:
+        """Open the gate."""
         self._event.set()
 
     async def wait(self) -> None:
+        """Wait until the gate is open."""
         await self._event.wait()
 
 
 class Inbound:
-    """What the client sent and nobody took yet.
+    """A buffer of bytes that the client sent.
 
-    Holds up to `limit_bytes` and one packet, then stops the channel, whose window (RFC 4254 §5.2) stops
+    It holds up to `limit_bytes` and one packet, then pauses the channel, whose window (RFC 4254 §5.2) stops
     the client.
     """
 
@@ -97,7 +126,7 @@ class Inbound:
         self._pieces: deque[Buffer] = deque()
         self._size = 0
         self.received = 0
-        """Bytes that ever came from the client."""
+        """Total of bytes from the client."""
         self._eof = False
         self._paused = False
         self._available = asyncio.Event()
@@ -105,11 +134,11 @@ class Inbound:
         self._channel: Channel | None = None
 
     def attach(self, channel: Channel) -> None:
-        """Say which channel to stop when there is too much."""
+        """Set the channel that is paused when the buffer is full."""
         self._channel = channel
 
     def feed(self, data: Buffer) -> None:
-        """Take what arrived: uncopied, but for small pieces, which are joined to bound their number."""
+        """Add bytes without copying; small pieces are joined, to bound their number."""
         size = len(data)
         last = self._pieces[-1] if self._pieces else None
         if size >= _SMALL_BYTES:
@@ -126,12 +155,12 @@ class Inbound:
             self._channel.pause_reading()
 
     def feed_eof(self) -> None:
-        """The client sends no more."""
+        """Record that the client sends no more."""
         self._eof = True
         self._available.set()
 
     def leave(self) -> None:
-        """The client closed the channel: what it sent is still to be taken, nothing can be answered."""
+        """Record that the client closed the channel: its bytes are still delivered, without any answer."""
         self._channel = None
         self._left.set()
         self.feed_eof()
@@ -141,7 +170,7 @@ class Inbound:
         await self._left.wait()
 
     def peek(self) -> bytes:
-        """Look at everything held, without taking it."""
+        """Return everything held, without taking it."""
         return b"".join(self._pieces)
 
     def discard(self) -> None:
@@ -151,17 +180,17 @@ class Inbound:
         self._after_take()
 
     async def wait(self) -> None:
-        """Return when there is something to take, or the end."""
+        """Wait until there are bytes to take, or the end."""
         await self._available.wait()
 
     def forget_wakeup(self) -> None:
-        """Let `wait` wait for the next arrival instead of what is held already."""
+        """Let `wait` wait for the next arrival, in spite of what is held already."""
         self._available.clear()
 
     async def take(self, limit_bytes: int) -> tuple[Sequence[Buffer], int]:
-        """Wait for bytes and take what is there, in pieces of `limit_bytes` together at most.
+        """Wait for bytes and take at most `limit_bytes` of them.
 
-        Gives the pieces and their size; no pieces at the end.
+        Return the pieces and their size; no pieces at the end.
         """
         while not self._pieces:
             if self._eof:
@@ -196,7 +225,7 @@ class Inbound:
 
 
 class Outbound:
-    """What goes to the client, no faster than the client and its connection take it."""
+    """The output to the client, paced by the client's window and its TCP connection."""
 
     __slots__ = ("_channel", "_connection", "_is_unread", "_written", "gate")
 
@@ -210,15 +239,15 @@ class Outbound:
 
     @property
     def sent(self) -> int:
-        """Bytes of payload that went to the client: what its window kept back is not among them."""
+        """Payload bytes that went to the client, without those that its window keeps back."""
         return max(0, self._written - self._channel.unsent_bytes) if self._channel is not None else 0
 
     def attach(self, channel: Channel) -> None:
-        """Say which channel to write to."""
+        """Set the channel to write to."""
         self._channel = channel
 
     async def write(self, data: Buffer, datatype: int | None = None) -> None:
-        """Send payload, then wait until more may follow. A closed channel swallows it."""
+        """Send payload, then wait until more may follow. A closed channel drops it."""
         channel = self._channel
         if channel is None or channel.is_closing() or (self._is_unread and datatype is None):
             return
@@ -228,7 +257,7 @@ class Outbound:
             await self._ready()
 
     async def say(self, text: bytes, datatype: int | None = None) -> None:
-        """Send words of ours, which are not payload, as `write` does."""
+        """Send our own text, which is not payload, as `write` does."""
         channel = self._channel
         if channel is not None and not channel.is_closing():
             channel.write(text, datatype)
@@ -240,16 +269,16 @@ class Outbound:
             await self._connection.wait()
 
     async def flush(self) -> None:
-        """Wait until everything written is on its way: the client's window took it, or the channel closed.
+        """Wait until everything written has gone into the client's window, or the channel is closed.
 
-        asyncssh sends requests ahead of data that waits for the window, and the exit-status is one.
+        asyncssh sends requests before data that waits for the window, and the exit-status is a request.
         """
         if self._channel is not None and not self._channel.is_closing():
             self._channel.set_write_buffer_limits(0)
             await self.gate.wait()
 
     def abandon_stdout(self) -> None:
-        """Drop stdout from now on, and what of it has not gone out; stderr goes on."""
+        """Drop stdout from now on, with what of it has not gone out; stderr goes on."""
         self._is_unread = True
         if self._channel is not None and not self._channel.is_closing():
             self._channel.drop_unsent()
@@ -261,7 +290,7 @@ class Outbound:
 
 
 class ChannelTraffic:
-    """What a channel has carried, counted where the bytes pass anyway."""
+    """The bytes that a channel has carried, counted by its buffers."""
 
     __slots__ = ("_inbound", "_outbound")
 
@@ -271,10 +300,12 @@ class ChannelTraffic:
 
     @property
     def from_client(self) -> int:
+        """Payload bytes from the client."""
         return self._inbound.received
 
     @property
     def to_client(self) -> int:
+        """Payload bytes to the client."""
         return self._outbound.sent
 
 
@@ -286,11 +317,11 @@ async def relay_program(
     frame_bytes: int,
     warn: Callable[[str], None],
 ) -> Exit:
-    """Carry one program's bytes until it ends; `stderr` is the data type of its second output, and
-    `warn` hears what the workspace wants the person to know.
+    """Carry one program's bytes until it ends.
 
-    stdin flows up, stdout and stderr down; order holds within each of the two. Returns after the last
-    output was handed to the channel, so that exit-status can follow it.
+    `stderr` is the data type of the second output; `warn` gets texts of the workspace for the user. stdin
+    goes up, stdout and stderr go down; order holds within each direction. The call returns after the last
+    output was given to the channel, so that exit-status can follow it.
 
     Raises: UpstreamError when the link breaks before an exit.
     Cancelled: nothing is held back; the caller cancels the program.
@@ -317,7 +348,7 @@ async def _feed_program(program: ProgramStream, inbound: Inbound, frame_bytes: i
     try:
         await _feed(program, inbound, frame_bytes)
     except UpstreamError:
-        return  # the reader of the same stream sees the same end, and tells it
+        return  # the reader of the same stream gets the same error, and raises it
 
 
 async def relay_connection(
@@ -325,8 +356,8 @@ async def relay_connection(
 ) -> None:
     """Carry one connection's bytes both ways until both directions have ended.
 
-    A client that closes the channel has ended both, and what it sent is delivered first: OpenSSH closes
-    right behind its last bytes. Returns when the workspace has taken everything.
+    A client that closes the channel has ended both, and its bytes are delivered first: OpenSSH closes right
+    after its last bytes. The call returns when the workspace has taken everything.
 
     Raises: UpstreamError when the peer or the link breaks the connection.
     """
@@ -349,7 +380,7 @@ async def _follow(connection: Connection, inbound: Inbound, up: asyncio.Task[Non
 
 
 async def _end_behind(connection: Connection, up: asyncio.Task[None]) -> None:
-    """Nothing can be answered any more: end the connection behind the last of what the client sent."""
+    """End the connection after the last bytes of a client that closed its channel."""
     await asyncio.wait([up])
     await connection.abandon()
 

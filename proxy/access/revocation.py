@@ -1,8 +1,8 @@
-"""Ends connections that may not go on: of users locked, removed or expired, and of keys removed or revoked.
+"""Revocation: the end of live connections of users and keys that were locked, removed, expired or revoked.
 
-The directory is the truth. It is asked every `recheck_s`, once for all live connections of this process, and
-at once when an event says that something changed: on every replica within that bound, and with NATS sooner.
-A directory that does not answer ends nobody, and neither does one that lost users or keys for who is missing.
+The directory decides. It is queried every `recheck_s` seconds, once for all live connections of this process,
+and at once when an event reports a change: so a change takes effect on every replica within that time, and
+sooner with NATS. No connection ends because the directory does not answer, or because it lost users or keys.
 """
 
 import asyncio
@@ -26,30 +26,31 @@ from proxy.sessions.records import End, EndReason
 
 _log = structlog.get_logger("watch")
 
-_TELLING = frozenset({subjects.USER_LOCKED, subjects.USER_KEY_REMOVED})
+_IMMEDIATE_EVENTS = frozenset({subjects.USER_LOCKED, subjects.USER_KEY_REMOVED})
 
-_AT_ONCE = 200
-"""Connections that are compared with lists of revoked keys in one turn of the event loop."""
+_CHECKED_PER_TURN = 200
+"""Connections that are compared with lists of revoked keys in one iteration of the event loop."""
 
 
 class Live(Protocol):
-    """A connection, logged in or not yet."""
+    """A connection, before or after its login."""
 
     @property
-    def principal(self) -> Principal | None: ...
+    def principal(self) -> Principal | None:
+        """Return the user who is logged in; None before the login."""
 
     def end(self, sentence: str, end: End) -> None:
-        """End it with a sentence for the person; `end` is for the record."""
+        """End the connection with a sentence for the user; `end` is for the record."""
 
     def regrouped(self, user: User) -> None:
-        """Go on as a user whose groups are others now; what the old ones gave ends."""
+        """Go on with the user's new groups; what only the old ones allowed ends."""
 
 
 Connections = Callable[[], Collection[Live]]
 
 
-class Watch:
-    """One per process; `connections` gives those that are open at the moment."""
+class RevocationMonitor:
+    """The monitor of all live connections; one for each process. `connections` returns those open now."""
 
     def __init__(
         self,
@@ -65,16 +66,16 @@ class Watch:
         self._recheck_s = recheck_s
         self._revocations = revocations
         self._due = asyncio.Event()
-        self._is_blind = False
+        self._is_unavailable = False
         self._tasks = TaskOwner("watch")
 
     def start(self) -> None:
-        """Begin, with a look at whatever is there."""
+        """Subscribe to events, and check at once."""
         self._tasks.spawn(self._listen(self._bus.subscribe(subjects.ALL_USER)), name="events")
         self._tasks.spawn(self._run(), name="recheck")
 
     async def close(self) -> None:
-        """End watching; connections stay."""
+        """Stop checking; connections go on."""
         await self._tasks.close()
 
     async def check(self) -> None:
@@ -82,15 +83,15 @@ class Watch:
         live = [(one, one.principal) for one in self._connections() if one.principal is not None]
         if not live:
             return
-        live = await self._unrevoked(live)
+        live = await self._end_revoked(live)
         try:
             standing = await self._directory.standing_of({_pair(principal) for _, principal in live})
         except StoreError as exc:
             metrics.RECHECKS.labels("failed").inc()
-            self._note_blindness(str(exc))
+            self._log_outage(str(exc))
             return
         lost = sum(not found.is_certain for found in standing.values())
-        self._note_blindness(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
+        self._log_outage(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
         metrics.RECHECKS.labels("in_doubt" if lost else "done").inc()
         now = datetime.now(UTC)
         still_open = self._connections()
@@ -104,7 +105,7 @@ class Watch:
             elif found.user is not None and found.user.groups != principal.user.groups:
                 connection.regrouped(found.user)
 
-    async def _unrevoked(self, live: Sequence[tuple[Live, Principal]]) -> list[tuple[Live, Principal]]:
+    async def _end_revoked(self, live: Sequence[tuple[Live, Principal]]) -> list[tuple[Live, Principal]]:
         """End connections by the lists of revoked keys, and return the others.
 
         A list that cannot be read ends none.
@@ -112,7 +113,7 @@ class Watch:
         lists = await self._revocations.current()
         staying = []
         for number, (connection, principal) in enumerate(live, start=1):
-            if number % _AT_ONCE == 0:
+            if number % _CHECKED_PER_TURN == 0:
                 await asyncio.sleep(0)
             if lists.of(principal.credential) is not Revocation.REVOKED:
                 staying.append((connection, principal))
@@ -129,13 +130,13 @@ class Watch:
         )
         connection.end(reason, End(EndReason.REVOKED, reason))
 
-    def _note_blindness(self, reason: str) -> None:
-        """Log an outage once, not at every look."""
-        if reason and not self._is_blind:
+    def _log_outage(self, reason: str) -> None:
+        """Log an outage once, not at every check."""
+        if reason and not self._is_unavailable:
             _log.warning("live connections cannot be compared with the directory", reason=reason)
-        elif self._is_blind and not reason:
+        elif self._is_unavailable and not reason:
             _log.info("live connections are compared with the directory again")
-        self._is_blind = bool(reason)
+        self._is_unavailable = bool(reason)
 
     async def _run(self) -> None:
         while True:
@@ -145,7 +146,7 @@ class Watch:
             self._due.clear()
             try:
                 await self.check()
-            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+            except Exception:  # noqa: BLE001 (a bug in one check must not end all later ones)
                 _log.exception("watch failed")
 
     async def _listen(self, subscription: Subscription) -> None:
@@ -157,7 +158,7 @@ class Watch:
             subscription.close()
 
     def _concerns_us(self, message: Message) -> bool:
-        if message.subject not in _TELLING:
+        if message.subject not in _IMMEDIATE_EVENTS:
             return False
         event = cloudevents.decode(message.data)
         user = None if event is None else event.data.get("user")
@@ -166,9 +167,9 @@ class Watch:
 
 
 def _judge(found: KeyStanding, principal: Principal, now: datetime) -> Decision:
-    """Decide by what is certain: a user whose key alone was lost may still be locked.
+    """Decide by what is certain: a user whose key was lost may still be locked.
 
-    A user of the same name with another id is another user: the one of the connection was removed.
+    A user of the same name with another id is another user: the user of the connection was removed.
     """
     user = found.user
     if user is not None and user.id != principal.user.id:
@@ -179,5 +180,5 @@ def _judge(found: KeyStanding, principal: Principal, now: datetime) -> Decision:
 
 
 def _pair(principal: Principal) -> tuple[str, str]:
-    """Name what has to stay for a connection to stay; whoever came by a certificate needs no stored key."""
+    """Return user name and fingerprint of the needed key; a user with a certificate needs no stored key."""
     return principal.user.name, "" if principal.certificate else principal.fingerprint

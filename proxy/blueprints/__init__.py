@@ -1,1 +1,1 @@
-"""What a workspace should look like. Where it runs is `workspaces`."""
+"""Blueprints: descriptions of workspaces, their sources and their inheritance. `workspaces` runs them."""

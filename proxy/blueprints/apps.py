@@ -1,4 +1,4 @@
-"""Web apps that a blueprint declares: what each is called, where it listens, who may open it."""
+"""Web apps that a blueprint declares: their names, where they listen, and who may open them."""
 
 from typing import Annotated, Literal
 
@@ -9,11 +9,12 @@ from proxy.blueprints.values import AbsolutePath, Part, Text, misfit
 from proxy.model import Target, TcpTarget, UnixTarget
 
 RESERVED = frozenset({"terminal", "files", "connect", "login"})
-"""Slugs that Fairlead keeps for pages of its own."""
+"""Slugs that Fairlead reserves for its own pages."""
 
 MIN_SLUG, MAX_SLUG = 3, 20
 """Characters of a slug. With two, a label would have hyphens in places 3 and 4, which RFC 5891 §4.2.3.1
-reserves."""
+reserves.
+"""
 
 
 def _slug(text: str) -> str:
@@ -33,7 +34,7 @@ Slug = Annotated[str, AfterValidator(_slug)]
 
 
 class Listen(Part):
-    """Where an app listens in its workspace; exactly one of both."""
+    """The address of an app in its workspace; exactly one field is set."""
 
     port: Annotated[int, Field(ge=1, le=65_535)] | None = None
     """On localhost."""
@@ -50,7 +51,7 @@ class Listen(Part):
 
     @property
     def target(self) -> Target:
-        """Return what to dial from inside the workspace."""
+        """Return the target to dial from inside the workspace."""
         if self.socket is not None:
             return UnixTarget(self.socket)
         assert self.port is not None
@@ -61,7 +62,7 @@ class App(Part):
     """One web app."""
 
     title: Text = ""
-    """For people; empty: the slug."""
+    """Shown to users; empty: the slug."""
     listen: Listen
     share: Literal["owner", "public"] = "owner"
-    """`public`: anyone who reaches the web half may open it while the workspace runs, without a login."""
+    """`public`: every visitor of the web half may open it while the workspace runs, without a login."""

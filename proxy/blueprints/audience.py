@@ -7,7 +7,10 @@ from proxy.model import ALLOWED, Decision, User
 
 
 def matches(user: User, *, users: Sequence[str], groups: Sequence[str]) -> bool:
-    """Whether a pattern of names or of groups is this user's; groups are compared without regard to case."""
+    """Return whether a pattern of names or groups matches the user.
+
+    Groups are compared without regard to case.
+    """
     own = [group.lower().strip("/") for group in user.groups]
     return any(fnmatchcase(user.name, pattern) for pattern in users) or any(
         fnmatchcase(group, pattern.lower().strip("/")) for pattern in groups for group in own
@@ -15,7 +18,10 @@ def matches(user: User, *, users: Sequence[str], groups: Sequence[str]) -> bool:
 
 
 def may_use(user: User, *, users: Sequence[str], groups: Sequence[str]) -> Decision:
-    """Whether what is for these users and groups, or without any for everybody, is for this one."""
+    """Decide whether something for these users and groups is for this user.
+
+    Without any pattern it is for all.
+    """
     if not (users or groups) or matches(user, users=users, groups=groups):
         return ALLOWED
     return Decision("this is for other users and groups")

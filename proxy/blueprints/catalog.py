@@ -1,6 +1,6 @@
-"""The blueprints in use: read whole, swapped whole, never half.
+"""The blueprints in use, which are replaced only as a whole set.
 
-A set that cannot be used is refused with file, line and path in the log, and the last good one stays.
+A set with an error is refused, with file, line and path in the log, and the last good one stays.
 """
 
 import time
@@ -21,20 +21,23 @@ _Signature = tuple[tuple[str, int, int, int], ...]
 
 
 class Catalog:
-    """Holds the set in use; whoever watches a source offers it newer ones."""
+    """The set in use; the follower of a source offers newer sets to it."""
 
     def __init__(self, first: Snapshot, metadata: Mapping[str, Any]) -> None:
-        """Raises: BlueprintInvalid, so that a broken set is noticed by whoever starts the process."""
+        """Begin with `first`.
+
+        Raises: BlueprintInvalid, so that a broken set is noticed at the start of the process.
+        """
         self._metadata = metadata
         self._set = read_set(first, metadata)
 
     def current(self, *, wanted: str = "") -> BlueprintSet:
-        """Give the set in use; `wanted` names the blueprint that had better be in it. Never waits."""
+        """Return the set in use without waiting; `wanted` names the blueprint that should be in it."""
         del wanted
         return self._set
 
     def offer(self, snapshot: Snapshot) -> bool:
-        """Take a newer set into use when it is good; say whether it is."""
+        """Use a newer set if it is good; return whether it is."""
         try:
             taken = read_set(snapshot, self._metadata)
         except BlueprintInvalid as exc:
@@ -52,7 +55,7 @@ class Catalog:
 
 
 class DirectoryCatalog(Catalog):
-    """Follows a directory of this machine: a use sees a change that is older than a second."""
+    """A catalog of a local directory: a change is seen at the first use after a second."""
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class DirectoryCatalog(Catalog):
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Read the directory; one that is missing holds nothing. Raises: BlueprintInvalid."""
+        """Read the directory; a missing one is empty. Raises: BlueprintInvalid."""
         self._directory = directory
         self._clock = clock
         self._checked_at = clock()
@@ -69,8 +72,10 @@ class DirectoryCatalog(Catalog):
         super().__init__(read_directory(directory), metadata or {})
 
     def current(self, *, wanted: str = "") -> BlueprintSet:
+        """Return the set in use; read the directory again if it changed."""
         now = self._clock()
-        at_once = bool(wanted) and wanted not in self._set.definitions  # it may have been written just now
+        # Its file may have been written just now.
+        at_once = bool(wanted) and wanted not in self._set.definitions
         if now - self._checked_at >= CHECK_EVERY_S or at_once:
             self._checked_at = now
             if (signature := _signature(self._directory)) != self._signature:
@@ -80,12 +85,12 @@ class DirectoryCatalog(Catalog):
 
 
 def _signature(directory: Path) -> _Signature:
-    """Tell one state of the directory from another, without reading files."""
+    """Return a value that differs when the directory changed, without reading files."""
     seen = []
     for path in blueprint_files(directory):
         try:
             stat = path.stat()
-        except OSError:  # gone since it was listed, or a dangling link: reading it will say so
+        except OSError:  # gone since it was listed, or a dangling link: the reader reports it
             seen.append((path.name, 0, 0, 0))
         else:
             seen.append((path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino))

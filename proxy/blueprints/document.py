@@ -1,7 +1,7 @@
-"""YAML as blueprints use it: values, the place that each of them stands at, and expressions.
+"""YAML documents of blueprints: values, the line of each value, and expressions.
 
-Narrower than YAML, so that what is read is what was meant: no tags but `!cel`, no dates, no repeated keys,
-keys are text, and no anchors that grow without end.
+Stricter than YAML, so that the result is what the author meant: no tags but `!cel`, no dates, no repeated
+keys, keys are text, and no anchors that grow without end.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import yaml
 
 from proxy.errors.blueprints import BlueprintInvalid
 
-MAX_NODES = 20_000  # a few lines of nested anchors stand for billions
+MAX_NODES = 20_000  # a few lines of nested anchors can mean billions of nodes
 EXPRESSION_TAG = "!cel"
 
 Location = tuple[str | int, ...]
@@ -24,14 +24,14 @@ _MAPPING, _SEQUENCE = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """`!cel "…"`: what stands here is worked out for each workspace."""
+    """`!cel "…"`: a value that is computed for each workspace."""
 
     source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value and its place; in a mapping the place is the key's."""
+    """A value and its place; in a mapping the place is that of the key."""
 
     value: Any
     """A dict of nodes by text, a list of nodes, an Expression, or a scalar of JSON."""
@@ -39,7 +39,7 @@ class Node:
     line: int
 
     def plain(self) -> Any:
-        """Give the value without places; expressions stay as they are."""
+        """Return the value without places; expressions stay as they are."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -47,21 +47,21 @@ class Node:
         return self.value
 
     def expressions(self, loc: Location = ()) -> Iterator[tuple[Location, Expression]]:
-        """Give every expression and its location."""
+        """Yield every expression and its location."""
         if isinstance(self.value, Expression):
             yield loc, self.value
         for key, node in self.children():
             yield from node.expressions((*loc, key))
 
     def children(self) -> "Iterator[tuple[str | int, Node]]":
-        """Give the nodes directly below, by key or index."""
+        """Yield the nodes directly below, by key or index."""
         if isinstance(self.value, dict):
             yield from self.value.items()
         elif isinstance(self.value, list):
             yield from enumerate(self.value)
 
     def below(self, part: str | int) -> "Node | None":
-        """Find the node directly below, where there is one."""
+        """Return the node directly below; None if there is none."""
         return next((node for key, node in self.children() if key == part), None)
 
 
@@ -73,15 +73,17 @@ class Document:
 
     @property
     def file_name(self) -> str:
+        """Name of the file."""
         return self.root.file_name
 
     @property
     def content(self) -> dict[str, Any]:
+        """Return the nodes by key."""
         plain: dict[str, Any] = self.root.plain()
         return plain
 
     def where(self, loc: Location) -> str:
-        """Name a place: `dev.yaml:7: forward.tcp[0]`; what is missing stands where its parent begins."""
+        """Describe a place: `dev.yaml:7: forward.tcp[0]`; a missing value has the place of its parent."""
         node = self.root
         for part in loc:
             if (below := node.below(part)) is None:
@@ -91,13 +93,13 @@ class Document:
 
 
 def place(file_name: str, line: int, loc: Location) -> str:
-    """Write a place as people read it."""
+    """Format a place for users."""
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).removeprefix(".")
     return f"{file_name}:{line}: {path}" if path else f"{file_name}:{line}"
 
 
 def read_document(data: bytes, file_name: str) -> Document:
-    """Read one YAML document that is a mapping; an empty file is an empty one.
+    """Parse one YAML document that is a mapping; an empty file is an empty mapping.
 
     Raises: BlueprintInvalid.
     """
@@ -119,7 +121,7 @@ def read_document(data: bytes, file_name: str) -> Document:
 
 
 class _Reader:
-    """Walks the nodes of YAML once, making ours."""
+    """A converter of YAML nodes into nodes with places."""
 
     def __init__(self, file_name: str, text: str) -> None:
         self._file_name = file_name

@@ -1,13 +1,14 @@
-"""Late expressions: `!cel "…"` in place of a value, worked out for each workspace.
+"""Late expressions: `!cel "…"` in place of a value, computed for each workspace.
 
     user.name · user.full_name · user.email · user.provider     text
     user.uid · user.gid                                         numbers
     user.groups                                                 list of text
     workspace.name · workspace.blueprint                        text
-    workspace.repo · workspace.ref · workspace.ns · workspace.workload      text, empty where not asked for
+    workspace.repo · workspace.ref · workspace.ns · workspace.workload      text, empty if not in the user
+    string
     metadata                                                    map, `blueprint.metadata` of the settings
 
-An expression that gives null leaves its field, or its entry of a list, out.
+An expression that gives null removes its field, or its entry of a list.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from proxy.blueprints.document import Document, Expression, Location, Node
-from proxy.cel import Environment, ExpressionError, Program
+from proxy.cel import CompiledExpression, Environment, ExpressionError
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import User
 from proxy.userstring import UserString
@@ -41,14 +42,16 @@ _VARIABLES = {
 _JSON = frozenset({"STRING", "INT", "UINT", "DOUBLE", "BOOL", "NULL", "NULL_TYPE", "LIST", "MAP", "DYN"})
 
 FIXED = frozenset({"name", "template", "abstract", "access", "quota", "apps"})
-"""Decide who may have a blueprint at all, or open an app of it; they are the same for everybody."""
+"""Fields without expressions: they decide who may use a blueprint or open its apps, so they are equal for
+all users.
+"""
 
-Programs = Mapping[Location, Program]
+Programs = Mapping[Location, CompiledExpression]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What expressions may ask about."""
+    """The values of variables in expressions."""
 
     user: User
     workspace: str
@@ -57,7 +60,7 @@ class Facts:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def variables(self) -> dict[str, Any]:
-        """Give the variables by name; a number that is not known is left out, so that nobody becomes 0."""
+        """Return the variables by name, without unknown numbers, so that no user gets the number 0."""
         user, origin = self.user, self.origin
         gid = user.uid if user.gid is None else user.gid
         return {
@@ -79,7 +82,7 @@ class Facts:
 
 
 def sample_facts(blueprint: str, metadata: Mapping[str, Any]) -> Facts:
-    """Make up somebody, so that every blueprint is worked out once when it is read."""
+    """Return facts of an invented user, so that every blueprint is computed once when it is read."""
     user = User(
         name="sample",
         full_name="Sample Person",
@@ -96,7 +99,7 @@ def sample_facts(blueprint: str, metadata: Mapping[str, Any]) -> Facts:
 def compile_expressions(document: Document) -> Programs:
     """Compile every expression of a blueprint, inherited ones included.
 
-    Raises: BlueprintInvalid at the first that cannot be used, or stands where none may.
+    Raises: BlueprintInvalid for the first that is invalid or not allowed at its place.
     """
     programs = {}
     for loc, expression in document.root.expressions():
@@ -110,9 +113,9 @@ def compile_expressions(document: Document) -> Programs:
 
 
 def evaluate(document: Document, programs: Programs, facts: Facts) -> Document:
-    """Put values in the place of expressions.
+    """Replace expressions by their values.
 
-    Raises: BlueprintInvalid naming the expression that gives none.
+    Raises: BlueprintInvalid naming the expression that has no value.
     """
     if not programs:
         return document
@@ -138,7 +141,7 @@ def _filled(node: Node, loc: Location, values: Mapping[Location, Any]) -> Node:
 
 
 def _nodes(value: Any, at: Node) -> Any:
-    """Make nodes below a result, all of them at the place of the expression."""
+    """Return nodes for a result, all with the place of the expression."""
     if isinstance(value, dict):
         return {str(key): Node(_nodes(one, at), at.file_name, at.line) for key, one in value.items()}
     if isinstance(value, list):
@@ -148,7 +151,7 @@ def _nodes(value: Any, at: Node) -> Any:
     raise BlueprintInvalid(f"{at.file_name}:{at.line}", f"expression: gives {type(value).__name__}")
 
 
-def _compile(expression: Expression) -> Program:
+def _compile(expression: Expression) -> CompiledExpression:
     program = _environment().compile(expression.source)
     if program.kind not in _JSON:
         raise ExpressionError(f"gives {program.kind}, which no field takes")

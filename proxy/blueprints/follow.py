@@ -1,4 +1,4 @@
-"""Follows a source that takes a while to ask, beside the road of logins, which it never holds up."""
+"""Following of a remote source in the background, so that logins never wait for it."""
 
 import asyncio
 import json
@@ -19,13 +19,13 @@ _log = structlog.get_logger("blueprints")
 
 
 class LastGood:
-    """The last set that was taken into use, kept for a start at which the source does not answer."""
+    """The last good set, stored for a start during an outage of the source."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def read(self) -> Snapshot | None:
-        """Give what was kept, or None."""
+        """Return the stored set; None if there is none."""
         try:
             kept = json.loads(self._file.read_bytes())
             files = {str(name): str(text).encode() for name, text in kept["files"].items()}
@@ -34,7 +34,7 @@ class LastGood:
             return None
 
     def write(self, snapshot: Snapshot) -> None:
-        """Replace what was kept; a directory that cannot be written to only costs the precaution."""
+        """Replace the stored set; a directory that cannot be written is only logged."""
         content = {
             "revision": snapshot.revision,
             "files": {name: data.decode(errors="replace") for name, data in snapshot.files.items()},
@@ -48,9 +48,9 @@ class LastGood:
 
 
 async def first_catalog(source: Source, last_good: LastGood, metadata: Mapping[str, Any]) -> Catalog:
-    """Read the source for the first time; what was last good stands in for one that cannot be used.
+    """Read the source for the first time; use the last good set if that fails.
 
-    Raises: BlueprintSourceFailed, BlueprintInvalid when nothing stands in.
+    Raises: BlueprintSourceFailed, BlueprintInvalid when there is no last good set.
     """
     try:
         snapshot = await source.fetch()
@@ -67,7 +67,7 @@ async def first_catalog(source: Source, last_good: LastGood, metadata: Mapping[s
 
 
 class Follower:
-    """Offers a catalog what its source holds, as often as `refresh_s` says."""
+    """The task that offers the contents of a source to a catalog every `refresh_s` seconds."""
 
     def __init__(self, source: Source, catalog: Catalog, last_good: LastGood, refresh_s: float) -> None:
         self._source = source
@@ -78,19 +78,19 @@ class Follower:
         self._owner = TaskOwner("blueprints")
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start following."""
         self._owner.spawn(self._follow(), name="follow")
 
     async def refresh(self) -> None:
-        """Ask once, and take what is new into use when it is good; a failure is told in the log."""
+        """Fetch once, and use a new set if it is good; a failure is logged."""
         try:
             snapshot = await self._source.fetch()
-        except FairleadError as exc:  # whatever it is, the next time may be better
+        except FairleadError as exc:  # every kind of failure may end by the next round
             _log.warning("blueprints not refreshed", why=str(exc), revision=self._catalog.current().revision)
             return
         if snapshot.revision == self._offered:
             return
-        self._offered = snapshot.revision  # a broken one is told once, not every minute
+        self._offered = snapshot.revision  # so that a broken set is logged once, not every minute
         if self._catalog.offer(snapshot):
             await asyncio.to_thread(self._last_good.write, snapshot)
 
@@ -100,6 +100,6 @@ class Follower:
 
     async def _follow(self) -> None:
         while True:
-            # Replicas that started together should not ask together for ever.
+            # Replicas that started together should not fetch together for ever.
             await asyncio.sleep(self._refresh_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load
             await self.refresh()

@@ -1,7 +1,7 @@
-"""Single files of repositories, read from the forges that people come from.
+"""Single files of repositories, read from the forges (GitHub, GitLab) among the providers.
 
 Sources: docs.github.com REST "Repository contents", "Repositories"; docs.gitlab.com "Repository files API",
-"Projects API". Both answer 404 for what is not there and for what may not be seen.
+"Projects API". Both answer 404 for what does not exist and for what may not be read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class RepositoryFiles:
     def __init__(
         self, providers: Sequence[ProviderSettings], http: Http, tokens: Mapping[str, Secret]
     ) -> None:
-        """`tokens` may read what is private, by provider."""
+        """Create it; `tokens` by provider may read private repositories."""
         self._forges = {
             one.title: one for one in providers if isinstance(one, GitHubSettings | GitLabSettings)
         }
@@ -33,17 +33,17 @@ class RepositoryFiles:
 
     @property
     def providers(self) -> Sequence[str]:
-        """Name those that have repositories."""
+        """Return the names of the providers that have repositories."""
         return list(self._forges)
 
     def clone_url(self, provider: str, repo: str) -> str:
-        """Give the address that `git clone` takes."""
+        """Return the address for `git clone`."""
         return f"{self._forges[provider].url}/{repo}.git"
 
     async def read(self, provider: str, repo: str, ref: str, path: str, *, private: bool) -> bytes | None:
-        """Read one file at a branch, tag or commit; None when the repository has no such file there.
+        """Read one file at a branch, tag or commit; return None when the repository has no such file there.
 
-        An empty `ref` is the default branch; `private` lets our token be used.
+        An empty `ref` is the default branch; `private` allows the use of our token.
 
         Raises: BlueprintNotFound when there is no such repository, for us; RepositoryUnreachable.
         """
@@ -87,7 +87,7 @@ def _repository_url(forge: _Forge, repo: str) -> str:
 
 
 def _unreachable(provider: str, repo: str, reason: str) -> RepositoryUnreachable:
-    """Make the error of a forge that does not answer; `reason` is for the log."""
+    """Return the error for a forge that does not answer; `reason` is for the log."""
     about = f" about repository {repo}" if repo else ""
     return RepositoryUnreachable(
         f"{provider}{about}: {reason}",

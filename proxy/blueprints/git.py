@@ -1,8 +1,8 @@
-"""Blueprints from a Git repository, by the `git` of this machine.
+"""Blueprints from a Git repository, read with the local `git` command.
 
-A refresh asks for the name of the commit, and only for a new one fetches it: one commit, into an empty bare
-repository that is thrown away, out of which the files are read as objects. Nothing is ever checked out, so
-that no hook, filter, link or submodule of the repository has a chance.
+A refresh asks for the name of the commit, and fetches only a new one: one commit, into an empty temporary
+bare repository, from which the files are read as objects. Nothing is ever checked out, so that no hook,
+filter, link or submodule of the repository has an effect.
 
 Source: git-ls-remote(1), git-fetch(1), git-ls-tree(1), git-cat-file(1), gitcredentials(7).
 """
@@ -24,7 +24,7 @@ from proxy.errors.blueprints import BlueprintSourceFailed
 from proxy.settings.blueprints import GitSettings
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
-"""What one command of git may print, and so all blueprints together."""
+"""Largest output of one git command, and so of all blueprints together."""
 
 _MAX_WORDS_BYTES = 64 * 1024
 _CREDENTIALS = (
@@ -42,9 +42,9 @@ class GitSource:
         self._last: tuple[bytes, Snapshot] | None = None
 
     async def fetch(self) -> Snapshot:
-        """Give the files of the newest commit; the same value again while there is no newer one.
+        """Return the files of the newest commit; the same value again while there is no newer one.
 
-        Raises: BlueprintSourceFailed, at the latest after `timeout_s`.
+        Raises: BlueprintSourceFailed, after `timeout_s` at the latest.
         """
         place = f"{self._settings.ref} of {self._settings.url}"
         try:
@@ -88,7 +88,7 @@ class GitSource:
         return Snapshot(_contents(printed, list(objects)), commit, unreadable)
 
     async def _git(self, command: str, *words: str, at: Path | None = None, given: str = "") -> bytes:
-        """Run one command to its end, without a terminal, without the account's own configuration."""
+        """Run one command to its end, without a terminal and without the account's own configuration."""
         program = shutil.which("git")
         if program is None:
             raise BlueprintSourceFailed("blueprints are kept in Git, and there is no git on this machine")
@@ -106,7 +106,7 @@ class GitSource:
         )
         try:
             _limit_files(process.pid, self._settings.max_bytes)
-            status, printed, said = await _to_its_end(process, given)
+            status, printed, said = await _communicate(process, given)
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -153,7 +153,7 @@ class GitSource:
 
 
 def _chosen(listed: bytes) -> tuple[dict[str, str], dict[str, str]]:
-    """From `ls-tree -z --long`: objects by name of the files to read, and why others cannot be."""
+    """Parse the output of `ls-tree -z --long` into objects to read and errors, by file name."""
     objects: dict[str, str] = {}
     unreadable: dict[str, str] = {}
     for entry in listed.split(b"\0"):
@@ -172,7 +172,7 @@ def _chosen(listed: bytes) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _contents(printed: bytes, names: list[str]) -> dict[str, bytes]:
-    """Cut what `cat-file --batch` printed for these files, in this order."""
+    """Split the output of `cat-file --batch` into the contents of these files, in this order."""
     files, at = {}, 0
     for name in names:
         end = printed.index(b"\n", at)
@@ -182,27 +182,27 @@ def _contents(printed: bytes, names: list[str]) -> dict[str, bytes]:
     return files
 
 
-def _limit_files(pid: int, most: int) -> None:
-    """Bound what a process may write to one file, where the system can; it has written nothing yet."""
+def _limit_files(pid: int, max_bytes: int) -> None:
+    """Limit the size of files that a process may write, if the system can; it has written nothing yet."""
     if hasattr(resource, "prlimit"):
         with suppress(ProcessLookupError):
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
 
 
-async def _to_its_end(process: Process, given: str) -> tuple[int, bytes, bytes]:
-    """Give a process its input, and wait for its status, its output and its complaints."""
+async def _communicate(process: Process, given: str) -> tuple[int, bytes, bytes]:
+    """Send a process its input; return its status, output and error output."""
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdin.write(given.encode())
     process.stdin.close()
     printed, said = await asyncio.gather(
-        _at_most(process.stdout, MAX_OUTPUT_BYTES), _at_most(process.stderr, _MAX_WORDS_BYTES)
+        _read_at_most(process.stdout, MAX_OUTPUT_BYTES), _read_at_most(process.stderr, _MAX_WORDS_BYTES)
     )
     return await process.wait(), printed, said
 
 
-async def _at_most(stream: asyncio.StreamReader, limit: int) -> bytes:
+async def _read_at_most(stream: asyncio.StreamReader, limit: int) -> bytes:
     """Read to the end. Raises: BlueprintSourceFailed for more than `limit` bytes."""
     data = bytearray()
     while chunk := await stream.read(64 * 1024):
@@ -214,6 +214,6 @@ async def _at_most(stream: asyncio.StreamReader, limit: int) -> bytes:
 
 def _why(data: bytes) -> str:
     lines = [line.strip() for line in data.decode(errors="replace").splitlines() if line.strip()]
-    # Git's first complaint says why, the later ones what to do about it in general.
+    # Git's first line of errors has the reason; later ones are general advice.
     said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[-1] if lines else "")
     return "".join(character for character in said if character.isprintable())[:300]

@@ -1,8 +1,8 @@
-"""What a blueprint takes over from its template: parent first, node by node. Pure.
+"""Inheritance of blueprints from templates: parent first, node by node. Pure.
 
-A scalar of the child replaces the parent's; mappings are joined, key by key; a list is appended to the
-parent's, except where LISTS says otherwise. `null` takes away what the template has at that place. Every
-value keeps the place it was written at, so that an error names the file to change.
+A scalar of the child replaces the parent's; mappings are joined by key; a list is appended to the parent's,
+except where LISTS says otherwise. `null` removes the template's value at that place. Every value keeps its
+own place, so that an error names the file to change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,21 @@ NOT_INHERITED = frozenset({"name", "template", "abstract"})
 
 
 KEPT = frozenset({"record"})
-"""`null` takes nothing away here: whoever writes a child may be the one whom it would record."""
+"""`null` removes nothing here: the author of a child may be the user to be recorded."""
 
 
 class Join(Enum):
-    """How a child's list meets its parent's."""
+    """The way in which a child's list is joined with its parent's."""
 
     APPEND = "append"
     REPLACE = "replace"
     BY_NAME = "by name"
-    """An entry replaces the one of the same `name` where that stands, else it is appended."""
+    """An entry replaces the parent's entry of the same `name`, else it is appended."""
 
 
 LISTS: Mapping[str, Join] = {
     "init": Join.BY_NAME,
-    # What grants something can be narrowed by a child, which appending would never do.
+    # A child can only narrow a list that grants something by replacing it.
     "access.users": Join.REPLACE,
     "access.groups": Join.REPLACE,
     "accounts": Join.REPLACE,
@@ -41,13 +41,13 @@ LISTS: Mapping[str, Join] = {
     "security.add_capabilities": Join.REPLACE,
     "storages.*.access_modes": Join.REPLACE,
 }
-"""By path, with `*` for any key. Every other list is appended."""
+"""Lists by path, with `*` for any key. Every other list is appended."""
 
 
 def inherit(name: str, documents: Mapping[str, Document]) -> Document:
     """Join a blueprint with its template, that one's template, and so on.
 
-    Raises: BlueprintInvalid for a template that is not there, and for one that inherits from itself.
+    Raises: BlueprintInvalid for a missing template, and for inheritance in a circle.
     """
     line = [name]
     while (template := _template_of(documents[line[-1]])) is not None:
@@ -66,7 +66,7 @@ def inherit(name: str, documents: Mapping[str, Document]) -> Document:
 
 
 def merge(parent: Node, child: Node) -> Node:
-    """Join two whole blueprints; the child's own facts are not taken from the parent."""
+    """Join two whole blueprints; fields in NOT_INHERITED come from the child only."""
     kept = {key: node for key, node in parent.value.items() if key not in NOT_INHERITED}
     return _merge(Node(kept, parent.file_name, parent.line), child, ())
 
@@ -78,7 +78,7 @@ def _hint(name: str, names: Iterable[str]) -> str:
 
 def _template_of(document: Document) -> str | None:
     node = document.root.below("template")
-    # Anything else is refused when the fields are read, with a better sentence.
+    # Anything else is refused when the fields are read, with a better message.
     return node.value if node is not None and isinstance(node.value, str) else None
 
 
@@ -98,7 +98,7 @@ def _merge(parent: Node, child: Node, loc: Location) -> Node:
 
 
 def join_of(loc: Location) -> Join:
-    """Look up how lists at a place are joined."""
+    """Return how lists at a place are joined."""
     parts = [str(part) for part in loc]
     for path, join in LISTS.items():
         wanted = path.split(".")

@@ -1,7 +1,7 @@
-"""Whether one forward rule permits nothing that another does not. Pure, and on the safe side.
+"""Comparison of forward rules: one permits nothing that another does not. Pure; when in doubt, it says no.
 
-The meaning of rules is shelld's (`shelld.forwards.rules`): a name rule judges the name that was asked for,
-a network rule the address that it has; so neither ever stands for the other.
+shelld defines the meaning of rules (`shelld.forwards.rules`): a name rule decides on the requested name, a
+network rule on its address; so neither ever covers the other.
 """
 
 import ipaddress
@@ -24,13 +24,13 @@ class _Rule:
 
 
 def tcp_within(rule: str, rules: Iterable[str]) -> bool:
-    """Whether one of `rules` permits all that `rule` does; all of them are well-formed."""
+    """Return whether one of `rules` permits all that `rule` does; all rules are valid."""
     inner = _parse(rule)
     return any(_covers(_parse(outer), inner) for outer in rules)
 
 
 def path_within(glob: str, globs: Iterable[str]) -> bool:
-    """Whether one of `globs` permits all paths that `glob` does."""
+    """Return whether one of `globs` permits all paths that `glob` does."""
     if _GLOB.search(glob):
         return any(outer in {"*", glob} for outer in globs)
     plain = posixpath.normpath(glob)

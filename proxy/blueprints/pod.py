@@ -1,7 +1,7 @@
-"""The parts of a blueprint that only a cluster can honour: what surrounds the workspace's container.
+"""Parts of a blueprint that only a cluster implements: the pod around the workspace's container.
 
-Names follow Kubernetes where it has one for the same thing. `proxy.workspaces.kubernetes.manifest` turns
-them into objects; the local backend has no use for them, see docs/blueprints.md.
+Names follow Kubernetes where it has one for the same thing. `proxy.workspaces.kubernetes.manifest` turns them
+into objects; the local backend ignores them, see docs/blueprints.md.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ Id = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Resources(Part):
-    """What the scheduler sets aside, and what the kernel grants at most."""
+    """Requests for the scheduler, and limits that the kernel enforces."""
 
     requests: Mapping[ResourceName, Quantity] = {}
     limits: Mapping[ResourceName, Quantity] = {}
@@ -48,11 +48,11 @@ class Resources(Part):
 
 
 class Storage(Part):
-    """One volume and where it is mounted.
+    """One volume and its mount path.
 
     `home`: a claim of this workspace alone, mounted as the account's home; kept when the workspace is
-    deleted, unless purged. `shared`: one claim for all workspaces of one person (or of one blueprint), kept
-    likewise. `existing`: a claim that somebody else made. `empty`: scratch space on the node's disk, and
+    deleted, unless purged. `shared`: one claim for all workspaces of one user (or of one blueprint), kept
+    likewise. `existing`: a claim that the operator made. `empty`: scratch space on the node's disk, and
     `memory`: in its memory; both are gone when the workspace stops.
     """
 
@@ -60,13 +60,13 @@ class Storage(Part):
     path: MountPath = ""
     """Absolute, or `~` and `~/…` for the account's home; a storage of kind home is mounted as `~`."""
     size: Quantity | None = None
-    """Of a claim that is made; None takes the installation's. Of empty and memory: the limit."""
+    """Size of a new claim; None takes the installation's. For empty and memory: the limit."""
     storage_class: ObjectName | None = None
     """None takes the cluster's default."""
     access_modes: AccessModes | None = None
     """None: ReadWriteOnce for home, ReadWriteMany for shared."""
     scope: Literal["user", "blueprint"] = "user"
-    """Whose workspaces share a shared one: those of one person, or everybody's of this blueprint."""
+    """Workspaces that use one shared claim: those of one user, or all of this blueprint."""
     claim: ObjectName | None = None
     """Name of the claim, for existing."""
     sub_path: SubPath | None = None
@@ -96,15 +96,17 @@ class Storage(Part):
 
     @property
     def mount_path(self) -> str:
+        """Return the path inside the container; the home of a storage of kind home."""
         return self.path or "~"
 
     @property
     def is_home(self) -> bool:
-        """Whether the account's home is on it."""
+        """Return whether the account's home is on it."""
         return self.mount_path == "~"
 
     @property
     def claim_access_modes(self) -> tuple[str, ...]:
+        """Access modes of a new claim, with the defaults."""
         return self.access_modes or (("ReadWriteOnce",) if self.kind == "home" else ("ReadWriteMany",))
 
 
@@ -128,11 +130,11 @@ class Port(Part):
 
 
 class EgressCidr(Part):
-    """Addresses that may be reached from the workspace, whatever its network policy."""
+    """Addresses that may be reached from the workspace under any network policy."""
 
     cidr: Cidr
     excluded: tuple[Cidr, ...] = ()
-    """Parts of `cidr` that stay out of reach."""
+    """Parts of `cidr` that may not be reached."""
     ports: tuple[Port, ...] = ()
     """Empty: every port."""
 
@@ -149,15 +151,16 @@ class EgressPods(Part):
 
 
 class Network(Part):
-    """Whom the workspace can reach and who can reach it, enforced by the cluster's network plugin.
+    """Network access from and to the workspace, enforced by the cluster's network plugin.
 
-    The proxies always reach shelld, nobody else does; DNS is always reachable.
+    The proxies always reach shelld, and no other pod does; DNS is always reachable.
     """
 
     policy: Literal["isolated", "user", "blueprint", "organization", "open"] = "open"
-    """`isolated`: nothing else. `user`, `blueprint`: workspaces of the same person, or of the same blueprint,
-    reach each other. `organization`: all workspaces do. `open`: everything may be reached from it, and what
-    may reach it is as for isolated."""
+    """`isolated`: no other pod. `user`, `blueprint`: workspaces of the same user, or of the same blueprint,
+    reach each other. `organization`: all workspaces do. `open`: the workspace reaches everything, and is
+    reached as with isolated.
+    """
     egress_cidrs: tuple[EgressCidr, ...] = ()
     egress_pods: tuple[EgressPods, ...] = ()
 
@@ -166,16 +169,17 @@ class Security(Part):
     """The security context of the workspace's container."""
 
     run_as_user: Id | None = None
-    """None: shelld runs as root and gives every program its account. A number: shelld and all programs run
-    as that user, which needs no privilege at all."""
+    """None: shelld runs as root and gives every program its account. A number: shelld and all programs run as
+    that user, which needs no privilege.
+    """
     run_as_group: Id | None = None
     """None: the same number as `run_as_user`."""
     fs_group: Id | None = None
-    """Group that volumes are given to; None: `run_as_group` where there is one."""
+    """Group of the volumes; None: `run_as_group` if there is one."""
     drop_capabilities: tuple[Capability, ...] = ()
     add_capabilities: tuple[Capability, ...] = ()
     allow_privilege_escalation: bool | None = None
-    """Whether setuid programs gain anything; None: as `sudo` says."""
+    """Whether setuid programs gain privileges; None: as `sudo` says."""
     read_only_root: bool = False
     seccomp_profile: SeccompProfile = "RuntimeDefault"
 
@@ -187,11 +191,12 @@ class Security(Part):
 
     @property
     def is_root(self) -> bool:
+        """Return whether shelld runs as root."""
         return not self.run_as_user
 
 
 class Toleration(Part):
-    """A taint that does not keep the workspace away."""
+    """A taint that the workspace tolerates."""
 
     key: LabelKey | None = None
     """None, with Exists: every taint."""
@@ -199,7 +204,7 @@ class Toleration(Part):
     value: LabelValue = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     seconds: Annotated[int, Field(ge=0)] | None = None
-    """How long a NoExecute taint is borne; None: for ever."""
+    """Seconds that a NoExecute taint is tolerated; None: for ever."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Toleration":
@@ -212,8 +217,8 @@ class Toleration(Part):
         return self
 
 
-class Node(Part):
-    """Where it may run."""
+class NodePlacement(Part):
+    """Rules for the node that the workspace runs on."""
 
     selector: Mapping[LabelKey, LabelValue] = {}
     tolerations: tuple[Toleration, ...] = ()

@@ -1,4 +1,4 @@
-"""From the files of one moment to the blueprints they define; pure, and complete about what is wrong."""
+"""Reading of blueprint files into definitions, with a complete list of errors. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,35 +15,36 @@ from proxy.blueprints.schema import Blueprint
 from proxy.blueprints.sources import MAX_FILE_BYTES, MAX_FILES, Snapshot
 from proxy.errors.blueprints import BlueprintInvalid
 
-_MAX_TOLD = 20
+_MAX_LISTED = 20
 
 
 class Problem(NamedTuple):
-    """One thing wrong with one file."""
+    """One error in one file."""
 
     file: str
     where: str
-    """`file:line: path`, the path left out for the whole file. An inherited value stands in another file."""
+    """`file:line: path`; for the whole file without a path. An inherited value is in another file."""
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A blueprint as it is written, with what it inherits; its expressions wait for a workspace."""
+    """A blueprint as written, with what it inherits; expressions are computed later for each workspace."""
 
     document: Document
     programs: Programs
     sample: Blueprint
-    """Worked out for somebody made up. Name, access, quota and `abstract` are those of everybody's."""
+    """Computed for an invented user. Name, access, quota and `abstract` are the same for all users."""
 
     @property
     def name(self) -> str:
+        """Name of the blueprint."""
         return self.sample.name
 
     def resolve(self, facts: Facts) -> Blueprint:
-        """Work out the expressions for one workspace.
+        """Compute the expressions for one workspace.
 
-        Raises: BlueprintInvalid naming the place of what cannot be worked out.
+        Raises: BlueprintInvalid naming the place of an expression without a value.
         """
         if not self.programs:
             return self.sample
@@ -52,35 +53,35 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class BlueprintSet:
-    """Blueprints that go together, by name."""
+    """Blueprints of one moment, by name."""
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
     revision: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What expressions see as `metadata`."""
+    """The value of `metadata` in expressions."""
 
 
 def read_set(snapshot: Snapshot, metadata: Mapping[str, Any]) -> BlueprintSet:
     """Read every file.
 
-    Raises: BlueprintInvalid with the first problem; the rest is named in the reason.
+    Raises: BlueprintInvalid with the first problem; the reason lists the others.
     """
     definitions, problems = examine(snapshot, metadata)
     if problems:
-        told = list(dict.fromkeys((where, reason) for _, where, reason in problems))
-        raise _joined(told)
+        distinct = list(dict.fromkeys((where, reason) for _, where, reason in problems))
+        raise _joined(distinct)
     return BlueprintSet(definitions, snapshot.revision, metadata)
 
 
 def examine(snapshot: Snapshot, metadata: Mapping[str, Any]) -> tuple[dict[str, Definition], list[Problem]]:
-    """Read every file, and give what can be used beside everything that is wrong."""
+    """Read every file; return the valid blueprints and all problems."""
     documents, problems = _documents(snapshot)
     definitions = {}
     broken = {PurePath(problem.file).stem: problem for problem in problems}
     for name, document in documents.items():
         try:
             definitions[name] = define(name, documents, metadata)
-        except Invalid as exc:
+        except BlueprintProblems as exc:
             problems += [Problem(document.file_name, where, reason) for where, reason in exc.problems]
         except BlueprintInvalid as exc:
             template = document.content.get("template")
@@ -91,7 +92,7 @@ def examine(snapshot: Snapshot, metadata: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def define(name: str, documents: Mapping[str, Document], metadata: Mapping[str, Any]) -> Definition:
-    """Make one blueprint of the documents, and work it out once for somebody made up.
+    """Create one blueprint from the documents, and compute it once for an invented user.
 
     Raises: BlueprintInvalid.
     """
@@ -102,19 +103,21 @@ def define(name: str, documents: Mapping[str, Document], metadata: Mapping[str, 
 
 
 def build(document: Document, name: str) -> Blueprint:
-    """Check the fields of a blueprint in which nothing is left to inherit or to evaluate.
+    """Validate the fields of a blueprint without inheritance and expressions.
 
     Raises: BlueprintInvalid.
     """
     try:
-        # As JSON, because strictness about Python values would refuse every list for a tuple.
+        # As JSON, because strict validation of Python values would refuse a list for a tuple.
         return Blueprint.model_validate_json(to_json({"name": name, **document.content}))
     except ValidationError as exc:
-        raise Invalid([told(error, document) for error in exc.errors(include_url=False)]) from None
+        raise BlueprintProblems(
+            [explain_error(error, document) for error in exc.errors(include_url=False)]
+        ) from None
 
 
-class Invalid(BlueprintInvalid):
-    """Several problems of one blueprint, told apart."""
+class BlueprintProblems(BlueprintInvalid):
+    """Several separate problems of one blueprint."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         self.problems = problems
@@ -123,7 +126,7 @@ class Invalid(BlueprintInvalid):
 
 
 def _documents(snapshot: Snapshot) -> tuple[dict[str, Document], list[Problem]]:
-    """Read the files as YAML, by the name of the blueprint in each."""
+    """Parse the files as YAML, by the name of the blueprint in each."""
     documents: dict[str, Document] = {}
     problems = [Problem(file, file, reason) for file, reason in snapshot.unreadable.items()]
     if len(snapshot.files) > MAX_FILES:
@@ -143,7 +146,7 @@ def _documents(snapshot: Snapshot) -> tuple[dict[str, Document], list[Problem]]:
 
 
 def _document(file: str, data: bytes) -> tuple[str, Document]:
-    """Read one file. Raises: BlueprintInvalid."""
+    """Parse one file. Raises: BlueprintInvalid."""
     if len(data) > MAX_FILE_BYTES:
         raise BlueprintInvalid(file, f"larger than {MAX_FILE_BYTES} bytes")
     document = read_document(data, file)
@@ -151,8 +154,8 @@ def _document(file: str, data: bytes) -> tuple[str, Document]:
     return (name if isinstance(name, str) else PurePath(file).stem), document
 
 
-def told(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
-    """Name the place and the reason of one error of pydantic's."""
+def explain_error(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
+    """Return place and reason of one validation error of pydantic."""
     loc: Location = tuple(part for part in error["loc"] if part != "[key]")
     if error["type"] == "misfit":
         loc += tuple(error["ctx"]["at"])
@@ -173,6 +176,6 @@ def told(error: Mapping[str, Any], document: Document) -> tuple[str, str]:
 
 def _joined(problems: list[tuple[str, str]]) -> BlueprintInvalid:
     (where, reason), *rest = problems
-    also = "".join(f"; {where}: {reason}" for where, reason in rest[:_MAX_TOLD])
-    more = f"; and {len(rest) - _MAX_TOLD} more" if len(rest) > _MAX_TOLD else ""
+    also = "".join(f"; {where}: {reason}" for where, reason in rest[:_MAX_LISTED])
+    more = f"; and {len(rest) - _MAX_LISTED} more" if len(rest) > _MAX_LISTED else ""
     return BlueprintInvalid(where, reason + also + more)

@@ -1,8 +1,8 @@
-"""What the file of a repository may say of a workspace, and how it is laid over a blueprint of ours. Pure.
+"""Workspace files of repositories: their permitted fields, and how they extend an operator's blueprint. Pure.
 
-Whoever can push to a repository writes its file, so it is taken as a stranger's: it has the fields below and
-no others, `null` and expressions are none of them, and each may only add to what the blueprint has, or narrow
-it. Its scripts run as the person who asked for the repository, as the rest of its code does.
+Every user who can push to a repository can write its file, so it is not trusted: it has only the fields
+below, without `null` and expressions, and each may only add to the blueprint or narrow it. Its scripts run as
+the user who asked for the repository, as the rest of its code does.
 """
 
 import re
@@ -17,7 +17,7 @@ from proxy.blueprints.document import Document, Location, Node, read_document
 from proxy.blueprints.expressions import Facts, evaluate
 from proxy.blueprints.inherit import merge
 from proxy.blueprints.narrow import path_within, tcp_within
-from proxy.blueprints.reading import Definition, Invalid, build, told
+from proxy.blueprints.reading import BlueprintProblems, Definition, build, explain_error
 from proxy.blueprints.schema import Blueprint, InitScript
 from proxy.blueprints.values import (
     EnvName,
@@ -36,7 +36,7 @@ from proxy.settings.blueprints import RepositorySettings
 
 MAX_FILE_BYTES = 64 * 1024
 RESERVED_SCRIPT = "fairlead-"
-"""Scripts of ours begin with this."""
+"""Prefix of the names of Fairlead's own scripts."""
 
 _PROTECTED_ENV = ("LD_*", "FAIRLEAD_*", "SSH_*", "SUDO_*", "BASH_ENV", "ENV", "IFS", "HOME", "USER",
                   "LOGNAME", "SHELL", "MAIL", "PATH", "PYTHON*", "GIT_SSH*")  # fmt: skip
@@ -60,11 +60,11 @@ def _scratch_path(path: str) -> str:
     return path
 
 
-Shown = Annotated[str, Field(max_length=4_096), AfterValidator(_printable)]
+DisplayText = Annotated[str, Field(max_length=4_096), AfterValidator(_printable)]
 
 
 class RepositoryForward(Part):
-    """Within what the blueprint permits."""
+    """Forwards, within those of the blueprint."""
 
     tcp: tuple[TcpRule, ...] = ()
     unix: tuple[PathGlob, ...] = ()
@@ -73,7 +73,7 @@ class RepositoryForward(Part):
 
 
 class RepositoryStorage(Part):
-    """Scratch space besides that of the blueprint."""
+    """Scratch space, besides that of the blueprint."""
 
     kind: Literal["empty", "memory"]
     path: Annotated[str, AfterValidator(_scratch_path)]
@@ -81,25 +81,25 @@ class RepositoryStorage(Part):
 
 
 class RepositoryFile(Part):
-    """All that a `.fairlead.yaml` may hold; no field takes null."""
+    """All fields of a `.fairlead.yaml`; no field takes null."""
 
     template: Name = ""
     """One of those that the operator offers."""
-    description: Shown = ""
-    splash: Shown = ""
+    description: DisplayText = ""
+    splash: DisplayText = ""
     image: Image = ""
     """One that the operator permits."""
     env: Mapping[Annotated[EnvName, AfterValidator(_env_name)], Text] = {}
     init: Annotated[tuple[InitScript, ...], Field(max_length=50)] = ()
-    """After the scripts of the blueprint, none of which can be replaced."""
+    """Run after the scripts of the blueprint, which cannot be replaced."""
     forward: RepositoryForward = RepositoryForward()
     storages: Annotated[Mapping[StorageName, RepositoryStorage], Field(max_length=10)] = {}
 
 
 def read_repository_file(data: bytes, file_name: str) -> Document:
-    """Read a repository's file as far as that goes without the blueprint that it is laid over.
+    """Parse a repository's file, as far as possible without the blueprint that it extends.
 
-    Raises: BlueprintInvalid, as a repository's own: the person is told what is wrong with it.
+    Raises: BlueprintInvalid marked as the repository's own, so that the user sees the error.
     """
     if len(data) > MAX_FILE_BYTES:
         raise _of_repository(file_name, f"larger than {MAX_FILE_BYTES} bytes")
@@ -112,7 +112,7 @@ def read_repository_file(data: bytes, file_name: str) -> Document:
 
 
 def template_of(document: Document, settings: RepositorySettings) -> str:
-    """Choose the blueprint that a repository's file is laid over.
+    """Return the name of the blueprint that a repository's file extends.
 
     Raises: BlueprintInvalid for one that is not offered.
     """
@@ -127,13 +127,13 @@ def template_of(document: Document, settings: RepositorySettings) -> str:
 def lay_over(
     definition: Definition, document: Document, facts: Facts, settings: RepositorySettings
 ) -> Blueprint:
-    """Work out a blueprint, and add what the repository's file says.
+    """Compute a blueprint, and add the contents of the repository's file.
 
-    Raises: BlueprintInvalid for what it may not say.
+    Raises: BlueprintInvalid for contents that are not permitted.
     """
     own = definition.resolve(facts)
     worked_out = evaluate(definition.document, definition.programs, facts)
-    for loc, reason in _trespasses(
+    for loc, reason in _violations(
         RepositoryFile.model_validate_json(to_json(document.content)), own, settings
     ):
         raise _of_repository(document.where(loc), reason)
@@ -153,10 +153,10 @@ def lay_over(
         raise _of_repository(exc.where, exc.reason) from None
 
 
-def _trespasses(
+def _violations(
     file: RepositoryFile, own: Blueprint, settings: RepositorySettings
 ) -> Sequence[tuple[Location, str]]:
-    """Find what would change the blueprint instead of adding to it, or is more than is permitted."""
+    """Return what would change the blueprint instead of extending it, or is not permitted."""
     found: list[tuple[Location, str]] = []
     if file.image and not any(image_matches(file.image, pattern) for pattern in settings.images):
         found.append((("image",), f"{file.image} is not an image that repositories may use"))
@@ -178,14 +178,14 @@ def _trespasses(
 
 
 def image_matches(image: str, pattern: str) -> bool:
-    """Whether a pattern permits an image; `*` stays within a part of the path, `**` does not."""
+    """Return whether a pattern permits an image; `*` stays within a part of the path, `**` does not."""
     words = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
     expression = "".join(words.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", pattern))
     return re.fullmatch(expression, image) is not None
 
 
 def _check_fields(document: Document) -> None:
-    """Raises: BlueprintInvalid."""
+    """Check that only known fields without null and expressions are used. Raises: BlueprintInvalid."""
     if computed := next(document.root.expressions(), None):
         raise BlueprintInvalid(document.where(computed[0]), "a repository has no expressions")
     for field in document.root.value:
@@ -194,9 +194,11 @@ def _check_fields(document: Document) -> None:
     try:
         RepositoryFile.model_validate_json(to_json(document.content))
     except ValidationError as exc:
-        raise Invalid([told(error, document) for error in exc.errors(include_url=False)]) from None
+        raise BlueprintProblems(
+            [explain_error(error, document) for error in exc.errors(include_url=False)]
+        ) from None
 
 
 def _of_repository(where: str, reason: str) -> BlueprintInvalid:
-    """Make the error whose owner is the person who reads it."""
+    """Return the error for the user, who can change the file."""
     return BlueprintInvalid(where, reason, user_message=f"{where}: {reason}")

@@ -1,4 +1,4 @@
-"""From a user string to the blueprint it means for this person. Pure."""
+"""The blueprint that a user string means for a user. Pure."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from proxy.userstring import Form, UserString, workspace_name
 def resolve_name(
     value: UserString, *, default: str, repositories: bool = False, workloads: bool = False
 ) -> str:
-    """Choose the blueprint's name; empty for the named form, whose workspace knows its own.
+    """Return the blueprint's name; empty for the form `pod=`, whose workspace has its own.
 
-    `repositories` and `workloads` say what the backend can serve.
+    `repositories` and `workloads` say what the backend supports.
 
     Raises: BlueprintNotFound for a repository, WorkspaceNotFound for a workload, that the backend
-        cannot serve.
+        does not support.
     """
     instead = f"log in as {value.user}+{value.blueprint or default}"
     if value.form is Form.REPO and not repositories:
@@ -34,7 +34,7 @@ def resolve_name(
 
 
 def default_blueprint(user: User, rules: Sequence[PersonRule], otherwise: str) -> str:
-    """Name the blueprint of a user string that names none: the first rule for this user that gives one."""
+    """Return the blueprint for a user string without one: that of the first rule for this user."""
     chosen = (
         rule.default
         for rule in rules
@@ -44,10 +44,10 @@ def default_blueprint(user: User, rules: Sequence[PersonRule], otherwise: str) -
 
 
 def find(blueprints: BlueprintSet, name: str, user: User, *, abstract_too: bool = False) -> Definition:
-    """Find a blueprint that this person may have; with `abstract_too` as the base of another.
+    """Return a blueprint that this user may use; with `abstract_too` as the base of another.
 
-    Raises: BlueprintNotFound, in the same words whether there is none or it is for others; the sentence
-        lists what there is for this person.
+    Raises: BlueprintNotFound, with the same text for a missing blueprint and one for other users; the text
+        lists the blueprints of this user.
     """
     definition = blueprints.definitions.get(name)
     if definition is not None and _may_use(definition, user):
@@ -61,7 +61,7 @@ def find(blueprints: BlueprintSet, name: str, user: User, *, abstract_too: bool 
 
 
 def usable(blueprints: BlueprintSet, user: User) -> list[Definition]:
-    """Give the blueprints that this person may have, by name."""
+    """Return the blueprints that this user may use, by name."""
     return [
         definition
         for _, definition in sorted(blueprints.definitions.items())
@@ -72,11 +72,11 @@ def usable(blueprints: BlueprintSet, user: User) -> list[Definition]:
 def resolve(
     blueprints: BlueprintSet, name: str, user: User, origin: UserString, workspace: str = ""
 ) -> Blueprint:
-    """Give the blueprint with nothing left to inherit or to evaluate.
+    """Return the blueprint without inheritance and expressions.
 
-    `workspace` is the workspace's name where it is not the first that the user string gives.
+    `workspace` is the workspace's name if it differs from the first one that the user string gives.
 
-    Raises: BlueprintNotFound, as `find`; BlueprintInvalid when an expression has no value for this person.
+    Raises: BlueprintNotFound, as `find`; BlueprintInvalid when an expression has no value for this user.
     """
     definition = find(blueprints, name, user)
     facts = Facts(user, workspace or workspace_name(origin, name), name, origin, blueprints.metadata)

@@ -1,4 +1,4 @@
-"""What a blueprint may contain, read strictly from YAML: an error names file, line and path.
+"""The schema of blueprints, read strictly from YAML: an error names file, line and path.
 
     name: dev                        # default: the file's name
     description: a shell of this machine
@@ -25,9 +25,8 @@
     security: {run_as_user: 1000, drop_capabilities: [ALL]}
     node: {selector: {pool: dev}}
 
-What a value does is shelld's business, or the cluster's (see `pod`); that it can be one is checked here,
-so that a mistake is found when it is written and not when somebody logs in. docs/blueprints.md has every
-field with its default.
+shelld or the cluster (see `pod`) give a value its effect. Its form is checked here, so that a mistake is
+found when it is written and not when a user logs in. docs/blueprints.md has every field with its default.
 """
 
 from collections.abc import Mapping
@@ -36,7 +35,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from proxy.blueprints.apps import App, Slug
-from proxy.blueprints.pod import Network, Node, Resources, Security, Storage
+from proxy.blueprints.pod import Network, NodePlacement, Resources, Security, Storage
 from proxy.blueprints.values import (
     AbsolutePath,
     Account,
@@ -66,10 +65,15 @@ class InitScript(Part):
     """Marks a `once` script as done in this home; a new name runs it again."""
     script: Text
     when: Literal["once", "every"] = "once"
+    required: bool = False
+    """Whether the workspace is not ready, and nobody is let in, unless the script succeeds."""
 
 
 class Forward(Part):
-    """What may be dialled from the workspace, and bound in it. An empty list permits nothing."""
+    """Targets that may be dialled from the workspace, and addresses to bind in it.
+
+    An empty list permits none.
+    """
 
     tcp: tuple[TcpRule, ...] = ("*:*",)
     unix: tuple[PathGlob, ...] = ("*",)
@@ -78,7 +82,7 @@ class Forward(Part):
 
 
 class Limits(Part):
-    """Ceilings of one workspace, so that a runaway client gets an answer."""
+    """Limits of one workspace; a client that reaches one gets an error."""
 
     programs: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096
@@ -86,30 +90,30 @@ class Limits(Part):
 
 
 class Access(Part):
-    """Who may use a blueprint: whoever one entry matches, and everybody when there is none."""
+    """The users of a blueprint: those that one entry matches; without entries, all users."""
 
     users: tuple[Pattern, ...] = ()
     groups: tuple[Pattern, ...] = ()
-    """As the person's provider names them; without regard to case."""
+    """Names of groups at the provider; without regard to case."""
 
 
 class Quota(Part):
-    """How many workspaces of one blueprint there may be, everybody's together; None: any number."""
+    """Limits on the number of workspaces of one blueprint, for all users together; None: no limit."""
 
     total: Annotated[int, Field(ge=0)] | None = None
-    """Existing, running or not."""
+    """Existing workspaces, running or not."""
     running: Annotated[int, Field(ge=0)] | None = None
 
 
 class Blueprint(Part):
-    """One kind of workspace: nothing is left to inherit or to evaluate."""
+    """One kind of workspace, without inheritance and expressions."""
 
     name: Name
     description: str = ""
     template: Name | None = None
     """The blueprint that this one inherited from."""
     abstract: bool = False
-    """True: only ever inherited from, never asked for. Not inherited itself."""
+    """True: only a template, never used for a workspace. Not inherited itself."""
     access: Access = Access()
     quota: Quota = Quota()
 
@@ -119,10 +123,10 @@ class Blueprint(Part):
     shell: AbsolutePath | None = None
     init: tuple[InitScript, ...] = ()
     user_rc: bool = True
-    """Whether `~/.ssh/rc` is run before a shell or command, as `PermitUserRC` of sshd_config(5) says."""
+    """Whether `~/.ssh/rc` runs before a shell or command, as `PermitUserRC` of sshd_config(5) says."""
     forward: Forward = Forward()
     splash: str = ""
-    """Shown before the first prompt of an interactive session."""
+    """DisplayText before the first prompt of an interactive session."""
     account: Account | None = None
     """The workspace's own OS account, where the backend can choose one; None: the user's name."""
     home: AbsolutePath | None = None
@@ -134,14 +138,14 @@ class Blueprint(Part):
     idle_stop_s: Seconds | None = None
     """Seconds; 0 never stops; None takes the installation's setting."""
     lifetime_s: Seconds | None = None
-    """From one start to the stop that comes whatever goes on; 0: never; None: the installation's setting."""
+    """Seconds from a start to the stop, even while in use; 0: never; None: the installation's setting."""
     stop_hold_s: Seconds | None = None
-    """A stop that the person asked for is not undone by a login for this long; None: the setting."""
+    """Seconds for which a login does not undo a stop by the user; None: the installation's setting."""
     limits: Limits = Limits()
     record: tuple[Literal["shell", "exec", "sftp", "forward"], ...] = ()
-    """Recorded besides what the installation's rules say, which no blueprint can take away."""
+    """Kinds recorded besides those of the installation's rules, which no blueprint can remove."""
     apps: Mapping[Slug, App] = {}
-    """Web apps by slug, each shown on an origin of its own. Never computed: the same for all users."""
+    """Web apps by slug, each on an origin of its own. No expressions: the same for all users."""
 
     image: Image | None = None
     """None takes the backend's default image."""
@@ -150,26 +154,27 @@ class Blueprint(Part):
     image_pull_secrets: tuple[ObjectName, ...] = ()
     resources: Resources = Resources()
     storages: Mapping[StorageName, Storage] = {}
-    """By name. Without one that is the home, the home is scratch space and gone when the workspace stops."""
+    """By name. Without a home storage, the home is scratch space and is lost when the workspace stops."""
     network: Network = Network()
     security: Security = Security()
     service_account: ObjectName | None = None
-    """Whose token is mounted; None: the namespace's default account, and no token."""
-    node: Node = Node()
+    """Account whose token is mounted; None: the namespace's default account, and no token."""
+    node: NodePlacement = NodePlacement()
 
     @property
     def all_accept_env(self) -> tuple[str, ...]:
+        """Return all patterns, with DEFAULT_ACCEPT_ENV."""
         return (*DEFAULT_ACCEPT_ENV, *self.accept_env)
 
     @property
     def allow_privilege_escalation(self) -> bool:
-        """Whether setuid programs gain anything, with the default worked out."""
+        """Return whether setuid programs gain privileges, with the default applied."""
         given = self.security.allow_privilege_escalation
         return self.sudo if given is None else given
 
     @property
     def home_storage(self) -> str:
-        """Name of the storage that the home is on; empty for none."""
+        """Name of the storage of the home; empty for none."""
         return next((name for name, storage in self.storages.items() if storage.is_home), "")
 
     @model_validator(mode="after")

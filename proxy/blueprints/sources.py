@@ -1,4 +1,4 @@
-"""Where the files of blueprints come from. A set is read whole, at one moment, or not at all."""
+"""Sources of blueprint files. A set is read as a whole, at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,40 +14,40 @@ class Snapshot:
     """The files of one moment."""
 
     files: Mapping[str, bytes]
-    """By name; no more than MAX_FILE_BYTES + 1 of each, so that a larger one shows as that."""
+    """By name; at most MAX_FILE_BYTES + 1 of each, so that a larger one is recognised."""
     revision: str = ""
-    """What tells this state from others, for people: a commit, a resourceVersion."""
+    """Name of this state for operators: a commit, a resourceVersion."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Files that are there and could not be read, and why."""
+    """Reasons why files could not be read, by name."""
 
 
 class Source(Protocol):
-    """Somewhere that blueprints are kept, and that takes a while to ask."""
+    """A remote source of blueprints."""
 
     async def fetch(self) -> Snapshot:
-        """Read the files as they are now, within a deadline of the source's own.
+        """Read the present files, within a deadline of the source's own.
 
         Raises: BlueprintSourceFailed.
         """
 
 
 def is_blueprint(file_name: str) -> bool:
-    """Tell files that hold blueprints from others; editors' hidden files are none."""
+    """Return whether a file holds a blueprint; hidden files of editors do not."""
     return file_name.endswith((".yaml", ".yml")) and not file_name.startswith(".")
 
 
 def blueprint_files(directory: Path) -> list[Path]:
-    """List the files of a directory that hold blueprints."""
+    """Return the files of a directory that hold blueprints."""
     return sorted(path for path in directory.glob("*.y*ml") if is_blueprint(path.name))
 
 
 def read_directory(directory: Path) -> Snapshot:
-    """Read a directory; one that is missing holds nothing."""
+    """Read a directory; a missing one is empty."""
     return read_files(blueprint_files(directory))
 
 
 def read_files(paths: list[Path]) -> Snapshot:
-    """Read these files; their names alone tell them apart."""
+    """Read these files; the keys are their names without directories."""
     files, unreadable = {}, {}
     for path in paths:
         try:

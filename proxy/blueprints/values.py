@@ -1,6 +1,6 @@
-"""The kinds of single values that blueprints are made of, each with the sentence that refuses it.
+"""Types of single values in blueprints, each with the text of its error.
 
-Whether a value makes sense where it runs is known only there; that it can be one is checked here.
+Only the form of a value is checked here; whether it makes sense is known only where it is used.
 """
 
 import ipaddress
@@ -21,18 +21,21 @@ _SUFFIXES = {
 
 
 class Part(BaseModel):
-    """One section: every field is known, typed strictly, and never changes."""
+    """One section: every field is known, strictly typed and immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def misfit(at: tuple[str | int, ...], reason: str) -> PydanticCustomError:
-    """Make the error of a validator that looked at several fields; `at` leads to the one to change."""
+    """Return the error of a validator of several fields; `at` is the location of the one to change."""
     return PydanticCustomError("misfit", "{reason}", {"reason": reason, "at": at})
 
 
 def _of_form(pattern: str, words: str, *, at_most: int = 1_024) -> AfterValidator:
-    """Accept text that `pattern` matches whole; `words` end the sentence "… is not …"."""
+    """Return a validator for text that `pattern` matches as a whole.
+
+    `words` end the sentence "… is not …".
+    """
     compiled = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -79,7 +82,7 @@ def _cidr(text: str) -> str:
 
 
 def _number_as_text(value: object) -> object:
-    """People write `cpu: 2` and `cpu: 0.5`; Kubernetes wants text."""
+    """Accept numbers: `cpu: 2` and `cpu: 0.5` are common, but Kubernetes wants text."""
     return f"{value}" if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
@@ -90,7 +93,7 @@ def _quantity(text: str) -> str:
 
 
 def amount(quantity: str) -> Decimal:
-    """Give the number that a Kubernetes quantity stands for.
+    """Return the number of a Kubernetes quantity.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
     """

@@ -1,1 +1,1 @@
-"""The command line: words in, one of our modules called, a table or JSON out."""
+"""The command line of the operator."""

@@ -1,4 +1,4 @@
-"""`fairlead ban …`: addresses that are not let in."""
+"""`fairlead ban …`: banned addresses."""
 
 import asyncio
 import ipaddress
@@ -13,7 +13,7 @@ from proxy.cli.output import print_json, print_rows, say, warn
 if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.protection.bans import Ban, Bans
-    from proxy.protection.homebans import HeldBans
+    from proxy.protection.home_bans import HeldBans
     from proxy.settings import Settings
 
 ban_app = typer.Typer(help="Addresses that are not let in.", **HELP)
@@ -87,8 +87,8 @@ def why(context: typer.Context, address: Address, as_json: Json = False) -> None
     ban, offences = _with_bans(context, act)
     is_allowed = is_in(address, settings.protection.allowed)
     if as_json:
-        told = {"address": source, "allowed": is_allowed, "offences": offences}
-        print_json(told | {"ban": None if ban is None else _row(ban)})
+        answer = {"address": source, "allowed": is_allowed, "offences": offences}
+        print_json(answer | {"ban": None if ban is None else _row(ban)})
     elif ban is None:
         say(f"{source} is not banned; it was {offences} times of late")
     else:
@@ -117,7 +117,7 @@ def _source(address: str) -> str:
 def _with_bans(
     context: typer.Context, act: "Callable[[Bans | HeldBans], Awaitable[_T]]", event: "Event | None" = None
 ) -> _T:
-    """Do something with the bans that replicas share, or, while NATS is away, with those of this home."""
+    """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home."""
     from proxy import log
     from proxy.errors.stores import StateUnavailable
 
@@ -149,12 +149,13 @@ async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaita
     bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
     buckets.start()
     where = f"NATS ({', '.join(events.urls)})" if events.urls else str(settings.shared_file)
+    wait_s = events.command_wait_s if events.urls else 2 * events.ack_timeout_s
     try:
-        async with asyncio.timeout(events.command_wait_s):
+        async with asyncio.timeout(wait_s):
             await bans.live()
         return await act(bans)
     except TimeoutError:
-        raise StateUnavailable(f"{where} gives no bans within {events.command_wait_s:g} s") from None
+        raise StateUnavailable(f"{where} gives no bans within {wait_s:g} s") from None
     finally:
         await bans.close()
         await buckets.close()
@@ -163,14 +164,18 @@ async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaita
 async def _held(
     settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]", reason: str, *, changes: bool
 ) -> _T:
-    """Go by the file of this home, and say what that means."""
-    from proxy.protection.homebans import HeldBans
+    """Go by the file of this home, and say what that means. Raises: StateError."""
+    from proxy.errors.stores import StateUnavailable
+    from proxy.protection.home_bans import HeldBans
 
     timeout_s, max_sources = settings.events.ack_timeout_s, settings.protection.bans.max_sources
     bans = HeldBans(settings.shared_file, timeout_s=timeout_s, max_sources=max_sources)
     try:
-        await bans.open()
+        async with asyncio.timeout(2 * timeout_s):
+            await bans.open()
         result = await act(bans)
+    except TimeoutError:
+        raise StateUnavailable(f"{reason}, and {settings.shared_file} cannot be read either") from None
     finally:
         await bans.close()
     whose = f"the proxy of {settings.state_dir}"

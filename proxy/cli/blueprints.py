@@ -1,4 +1,4 @@
-"""`fairlead blueprint …`: what there is, what is wrong with it, and what it comes to for one person."""
+"""`fairlead blueprint …`: list, check and render blueprints."""
 
 import asyncio
 from pathlib import Path
@@ -45,24 +45,38 @@ def check_blueprints(
         list[Path] | None, typer.Argument(help="Files; default: all.", show_default=False)
     ] = None,
     as_json: Json = False,
+    pod_security: Annotated[
+        str, typer.Option(help="What a namespace enforces: baseline or restricted.", show_default=False)
+    ] = "",
 ) -> None:
     """Read blueprints and say what is wrong with them; exit 1 when anything is.
 
     Files are read together with the blueprints in use, which they may inherit from or replace.
     """
+    from proxy.blueprints.pod_security import Level, check
     from proxy.blueprints.reading import examine
+
+    levels = [level.value for level in Level]
+    if pod_security not in {"", *levels}:
+        raise typer.BadParameter(
+            f"{pod_security!r} is none of {', '.join(levels)}", param_hint="--pod-security"
+        )
 
     settings: Settings = context.obj.settings()
     snapshot, asked = _to_check(settings, paths or [])
-    _, problems = examine(snapshot, settings.blueprint.metadata)
+    definitions, problems = examine(snapshot, settings.blueprint.metadata)
+    if pod_security:
+        problems += check(definitions, Level(pod_security))
     rows: list[dict[str, Any]] = []
     for file in [*snapshot.files, *snapshot.unreadable]:
         if file not in asked:
             continue
-        told = [problem for problem in problems if problem.file == file]
+        own_problems = [problem for problem in problems if problem.file == file]
         shown = str(asked[file])
-        rows += [{"file": shown, "ok": False, "where": one.where, "reason": one.reason} for one in told]
-        rows += [] if told else [{"file": shown, "ok": True, "where": None, "reason": None}]
+        rows += [
+            {"file": shown, "ok": False, "where": one.where, "reason": one.reason} for one in own_problems
+        ]
+        rows += [] if own_problems else [{"file": shown, "ok": True, "where": None, "reason": None}]
     print_rows(rows, as_json, ("file", "ok", "where", "reason"))
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
@@ -117,7 +131,7 @@ def _row(definition: "Definition", blueprints: "BlueprintSet", default: str) -> 
 
 
 def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[str, Path]]":
-    """Read the files to check, and those beside which they would stand."""
+    """Return the files to check together with the blueprints in use."""
     from proxy.blueprints.sources import Snapshot, blueprint_files, read_directory, read_files
 
     directory = settings.blueprint_dir
@@ -125,7 +139,7 @@ def _to_check(settings: "Settings", paths: list[Path]) -> "tuple[Snapshot, dict[
         return read_directory(directory), {path.name: path for path in blueprint_files(directory)}
     given, there = read_files(paths), read_directory(directory)
     asked = {path.name: path for path in paths}
-    # The files asked for come last, so that of two with one name it is they that are told.
+    # The files to check come last, so that of two with one name their errors are shown.
     files = {name: data for name, data in there.files.items() if name not in asked} | dict(given.files)
     return Snapshot(files, unreadable=given.unreadable), asked
 
@@ -160,7 +174,7 @@ def _manifests(request: "WorkspaceRequest", settings: "Settings") -> list[dict[s
 
 
 async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
-    """Take the user of the directory, or make up one with a uid as the directory would give."""
+    """Return the user of the directory, or an invented one with a uid as the directory would assign it."""
     from proxy.model import User
 
     known = await _known(settings, name)
@@ -168,7 +182,7 @@ async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
 
 
 async def _known(settings: "Settings", name: str) -> "User | None":
-    """Find a user; without a database there is none, and blueprints can be tried all the same."""
+    """Find a user; None without a database, so that blueprints can be tried without one."""
     from proxy.errors.stores import DatabaseMissing
     from proxy.identity.store import SqlDirectory
 

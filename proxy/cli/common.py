@@ -1,4 +1,4 @@
-"""What groups of commands share: words on the command line, the directory, and telling what was changed."""
+"""Parts that groups of commands share: options, the directory, and publishing of changes."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 Tell = Callable[["Event"], None]
-"""Says what was changed; it leaves when the change is made."""
+"""Collects an event of a change; it is published when the change is made."""
 
 HELP: dict[str, Any] = {
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -31,7 +31,7 @@ Name = Annotated[str, typer.Argument(help="User name, as typed before '+' in ssh
 
 
 def with_directory(context: typer.Context, act: Callable[["Directory"], Awaitable[_T]]) -> _T:
-    """Do something with the directory that changes nothing others must know at once."""
+    """Run `act` with the directory, without changes that proxies must know at once."""
 
     async def only(directory: "Directory", _tell: Tell) -> _T:
         return await act(directory)
@@ -40,7 +40,7 @@ def with_directory(context: typer.Context, act: Callable[["Directory"], Awaitabl
 
 
 def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaitable[_T]]) -> _T:
-    """Do something with the directory, then tell NATS, when it is configured, what was changed."""
+    """Run `act` with the directory, then publish the changes through NATS when it is configured."""
     from proxy import log
     from proxy.identity.store import SqlDirectory
 
@@ -78,7 +78,7 @@ def tell_if_cut(shown: int, limit: int, *, is_cut: bool) -> None:
 
 
 def actor() -> str:
-    """Name who runs this command, for events and records."""
+    """Return the name of the operator, for events and records."""
     try:
         return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
     except KeyError:
@@ -96,7 +96,7 @@ def read_text(name: str) -> str:
 
 
 async def publish(settings: "Settings", events: "list[Event]") -> None:
-    """Tell NATS what was changed, and the person when it does not take it."""
+    """Publish changes through NATS, and warn the operator when that fails."""
     from proxy.events.natsbus import NatsBus
 
     bus = NatsBus(settings.events, proxy_id=settings.proxy_id)

@@ -1,4 +1,4 @@
-"""`fairlead database …`: the schema of the database, and what is expected to be in it."""
+"""`fairlead database …`: the schema of the database, and the check of its contents."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

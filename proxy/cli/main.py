@@ -1,8 +1,8 @@
-"""The command line: words in, one of our modules called, a table or JSON out. No decisions.
+"""The command line: it parses words, calls one module, and prints a table or JSON. No decisions.
 
 Heavy modules are imported inside the commands that need them, so that the others answer at once.
-Exit status: 0, 1 with one sentence on stderr, 2 for a wrong command line, 78 for settings that cannot
-be used.
+Exit status: 0, 1 with one sentence on stderr, 2 for a wrong command line, 78 for settings that cannot be
+used.
 """
 
 import sys
@@ -64,7 +64,7 @@ AnyoneAnyUser = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What stands before the command."""
+    """The options before the command."""
 
     config: Path | None
     home: Path | None
@@ -78,7 +78,7 @@ class _Options:
         )
 
     def to_serve(self, listen: str | None, anyone_any_user: bool) -> "Settings":
-        """Read the settings of a serving proxy, and find before its start what keeps it from starting."""
+        """Return the settings of a serving proxy, with all errors that would prevent its start."""
         door = {"dev_anyone_may_be_any_user": True} if anyone_any_user else None
         settings = self.settings(listen=listen, front_door=door)
         settings.check_dev_provider()
@@ -139,7 +139,7 @@ def run(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAn
             ),
         )
 
-    # A newcomer looks for the line to type, and finds it when nothing else is said.
+    # A new operator needs the line to type, and finds it when nothing else is printed.
     _serve(settings, program, level=None if "level" in settings.log.model_fields_set else "warning")
 
 

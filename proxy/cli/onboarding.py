@@ -1,4 +1,4 @@
-"""`fairlead onboarding …`: people who approved in a browser and wait for an operator."""
+"""`fairlead onboarding …`: new users who approved in a browser and wait for an operator."""
 
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
@@ -79,14 +79,14 @@ def reject(context: typer.Context, ids: Ids, as_json: Json = False) -> None:
 
     async def act(directory: "Directory", tell: Tell) -> "list[OnboardingRecord]":
         from proxy.errors.login import OnboardingRejected
-        from proxy.events.schema import OnboardingRefused
+        from proxy.events.schema import OnboardingRefusedEvent
 
         records = []
         for number in ids:
             record = await directory.reject(number, actor())
             records.append(record)
             tell(
-                OnboardingRefused(
+                OnboardingRefusedEvent(
                     user=record.name,
                     provider=record.account.provider,
                     account=record.account.login,

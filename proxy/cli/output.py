@@ -1,6 +1,7 @@
-"""How the command line shows data: JSON for programs, a table for people, tabs for pipes.
+"""Output of the command line: JSON for programs, a table on a terminal, tabs in pipes.
 
-The only way from a command to the terminal: strangers wrote much of what is shown, see `printable`.
+The only way from a command to the terminal, because much of the text comes from untrusted users; see
+`printable`.
 """
 
 import sys
@@ -46,7 +47,7 @@ def user_row(record: "UserRecord") -> dict[str, Any]:
 
 
 def onboarding_row(record: "OnboardingRecord") -> dict[str, Any]:
-    """Flatten somebody on the waiting list."""
+    """Flatten an entry of the waiting list."""
     return {
         "id": record.id,
         "status": record.status.value,
@@ -67,7 +68,7 @@ def onboarding_row(record: "OnboardingRecord") -> dict[str, Any]:
 
 
 def import_row(change: "UserChange") -> dict[str, Any]:
-    """Flatten what an import did to a user."""
+    """Flatten the change of a user by an import."""
     return {
         "name": change.name,
         "action": change.action,
@@ -77,7 +78,7 @@ def import_row(change: "UserChange") -> dict[str, Any]:
 
 
 def key_row(stored: "StoredKey") -> dict[str, Any]:
-    """Flatten a key; the key itself can be printed again from its `line`."""
+    """Flatten a key; its `line` has the whole key."""
     return {
         "fingerprint": stored.key.fingerprint,
         "algorithm": stored.key.algorithm,
@@ -160,7 +161,7 @@ def _lasting(record: "ConnectionRecord | ProgramRecord") -> dict[str, Any]:
 
 
 def event_row(event: "WorkspaceEvent") -> dict[str, Any]:
-    """Flatten what a backend noted."""
+    """Flatten a message of a backend."""
     return {
         "at": _when(event.at),
         "kind": event.kind,
@@ -175,7 +176,7 @@ def _when(moment: datetime | None) -> str | None:
 
 
 def count(number: int, what: str) -> str:
-    """Write `1 key` and `2 keys`."""
+    """Return `1 key` or `2 keys`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
@@ -195,12 +196,12 @@ def print_lines(text: str) -> None:
 
 
 def print_json(value: Any, *, indent: int | None = 2, flush: bool = False) -> None:
-    """Print JSON with letters of every language as they are; on one line with `indent` None."""
+    """Print JSON with non-ASCII letters unchanged; on one line with `indent` None."""
     print(printable_json(value, indent), flush=flush)
 
 
 def print_fields(row: Mapping[str, Any], width: int, *, without: Sequence[str] = ()) -> None:
-    """Print a name and a value a line, leaving out what is empty."""
+    """Print one name and value on each line, without empty values."""
     for key, value in row.items():
         if key not in without and value not in (None, ""):
             say(f"{key.removesuffix('_at').replace('_', ' '):{width}}{value}")
@@ -220,7 +221,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool, columns: Sequen
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> "Table":
-    """Make what `print_rows` shows on a terminal."""
+    """Return the table that `print_rows` shows on a terminal."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`fairlead provider …`: are the configured identity providers as they should be?"""
+"""`fairlead provider …`: checks of the configured identity providers."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +21,7 @@ _IN_WORDS = {True: "right", False: "wrong", None: "skipped"}
 
 @provider_app.callback()
 def _group() -> None:
-    """Keep `check` a word of its own while it is the only command."""
+    """Keep `check` a command of its own while it is the only one."""
 
 
 @provider_app.command("check")
@@ -81,7 +81,7 @@ async def _check(
 
 
 async def _known_accounts(settings: "Settings") -> "dict[str, Account]":
-    """Find somebody of each provider; a check of providers goes on without the directory."""
+    """Return a known account of each provider; none without the directory."""
     from proxy.identity.store import SqlDirectory
 
     try:

@@ -1,7 +1,7 @@
-"""`fairlead run`: a Fairlead of one's own, without configuration, for whoever runs it.
+"""`fairlead run`: a private Fairlead without configuration, for the user who runs it.
 
-Authorises that person's keys, writes a first blueprint, and says what to type. Everything is kept
-under `home`, and a second run finds it there. Nothing outside `home` is written.
+It authorises that user's keys, writes a first blueprint, and prints the line to type. Everything is kept
+under `home`, where a second run finds it. Nothing outside `home` is written.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ from proxy.process.assemble.database import open_to_serve
 from proxy.settings import Settings, split_address
 
 SSH_AGENT_TIMEOUT_S = 5.0
-"""An ssh-agent that asks its owner, or one behind a dead connection, must not keep us from starting."""
+"""An ssh-agent that asks its owner, or one behind a dead connection, must not delay the start for longer."""
 
 _WEB_LISTEN = "127.0.0.1:8022"
-"""Where apps are shown, unless it is taken: then any free port."""
+"""Address of apps; if it is taken, any free port."""
 
 _DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")  # ssh_config(5)
 
@@ -58,14 +58,14 @@ apps:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The keys of one person, and what `ssh` will do about them by itself."""
+    """The keys of one user, and which of them `ssh` uses by itself."""
 
     files: dict[Path, list[PublicKey]]
     """By `.pub` file."""
     ssh_agent: list[PublicKey]
 
     def identity(self) -> tuple[bool, Path | None]:
-        """Say whether any of these can log in, and which file `ssh -i` must be told, if one."""
+        """Return whether any of these can log in, and the file for `ssh -i` if one is needed."""
         if self.ssh_agent:
             return True, None
         private = [path.with_suffix("") for path in self.files if path.with_suffix("").exists()]
@@ -76,18 +76,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """All that is needed to say how to connect."""
+    """The facts to print about how to connect."""
 
     user: str
     blueprint: str
     home: Path
     identity: Path | None
     keys: str
-    """Where the keys came from, in words."""
+    """Origin of the keys, in words."""
 
 
 async def prepare(settings: Settings) -> Prepared:
-    """Make what a first login needs; what is there already stays.
+    """Create what a first login needs; existing files stay.
 
     Raises: FairleadError when the address is taken or `home` cannot be written; StoreError.
     """
@@ -124,7 +124,7 @@ async def prepare(settings: Settings) -> Prepared:
 
 
 def with_web(settings: Settings) -> Settings:
-    """Serve web apps on loopback where the settings do not say where, and not that they are off."""
+    """Serve web apps on loopback, unless the settings name an address or turn them off."""
     if "listen" in settings.web.model_fields_set:
         return settings
     listen = _WEB_LISTEN
@@ -145,7 +145,7 @@ def announce(
     host_keys: Sequence[str],
     apps: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Say on stdout how to connect; `host_keys` are lines as known_hosts wants them.
+    """Print how to connect; `host_keys` are lines of a known_hosts file.
 
     `apps` are titles and addresses of web apps.
     """
@@ -180,7 +180,7 @@ def announce(
 
 
 def ssh_line(prepared: Prepared, host: str, port: int, *, known_hosts: Path | None, near: Path) -> str:
-    """Write the command to type; paths below `near` are relative. Pure."""
+    """Return the command to type; paths below `near` are relative. Pure."""
     words = ["ssh"]
     if port != 22:
         words += ["-p", str(port)]
@@ -192,12 +192,12 @@ def ssh_line(prepared: Prepared, host: str, port: int, *, known_hosts: Path | No
 
 
 def reachable(host: str) -> str:
-    """Turn an address to listen on into one to connect to from the same machine."""
+    """Return an address of the same machine for an address to listen on."""
     return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
 
 
 def user_name(account: str) -> str:
-    """Turn an account's name into one that a user string can hold."""
+    """Return an account's name in the form that a user string permits."""
     name = re.sub(r"[^a-z0-9_.-]", "-", account.lower()).lstrip(".-").rstrip(".")
     try:
         return check_name(name[:64])
@@ -206,7 +206,7 @@ def user_name(account: str) -> str:
 
 
 def knows(known_hosts: str, host: str, port: int, host_keys: Sequence[str]) -> bool:
-    """Tell whether a known_hosts file has this address with a key of ours, so that ssh asks nothing.
+    """Return whether a known_hosts file has this address with a key of ours, so that ssh asks nothing.
 
     Source: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT.
     """
@@ -231,9 +231,9 @@ def _names(field: str, name: str) -> bool:
 
 
 def _own_known_hosts(home: Path, host: str, port: int, host_keys: Sequence[str]) -> Path | None:
-    """Write a file of our own unless the person's knows us.
+    """Write a known_hosts file under `home`, unless the user's own file has our key.
 
-    With it the line works at once: no question, and no refusal after a fresh clone made other keys.
+    With it the printed command works at once, without a question, and after a fresh clone with other keys.
     """
     target = reachable(host)
     with suppress(OSError):
@@ -247,7 +247,7 @@ def _own_known_hosts(home: Path, host: str, port: int, host_keys: Sequence[str])
 
 
 def _require_free(listen: str) -> None:
-    """Find a taken port before anything is made, and say what to do about it."""
+    """Check that the port is free before anything is created. Raises: FairleadError with advice."""
     host, port = split_address(listen)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -277,7 +277,7 @@ def _account_name() -> str:
 
 
 def _ssh_dir() -> Path:
-    """Where `ssh` looks by itself: it asks passwd and not HOME."""
+    """Return the directory where `ssh` looks by itself: it asks passwd and not HOME."""
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir) / ".ssh"
     except KeyError:
@@ -290,7 +290,7 @@ def _keys_of_files(directory: Path) -> dict[Path, list[PublicKey]]:
         try:
             found[file] = parse_public_keys(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, KeyInvalid):
-            continue  # a certificate, a weak key or no key at all: not one to log in with
+            continue  # a certificate, a weak key or no key at all: it cannot log in
     return found
 
 
@@ -325,7 +325,7 @@ def _usable(lines: Iterable[str]) -> list[PublicKey]:
 
 
 def _own_key(file: Path) -> PublicKey:
-    """Read the key that we made, or make it: the private half is written last and private from the start."""
+    """Read our own key, or create it: the private half is written last and is private from the start."""
     public_file = file.with_name(file.name + ".pub")
     if not file.exists():
         private = Ed25519PrivateKey.generate()

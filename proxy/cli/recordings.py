@@ -18,7 +18,7 @@ from proxy.errors.stores import RecordingError
 if TYPE_CHECKING:
     from proxy.recording.archive import Archive, Listing
     from proxy.recording.manifest import Manifest, Signed
-    from proxy.recording.replay import Shown
+    from proxy.recording.replay import ReplayStep
 
 _T = TypeVar("_T")
 
@@ -32,7 +32,7 @@ Recording = Annotated[
 
 
 def add_to(session_app: typer.Typer) -> None:
-    """Put what concerns one recording beside the other commands on sessions."""
+    """Add the commands on one recording to those on sessions."""
     session_app.command("replay")(replay)
     session_app.command("verify")(verify)
     session_app.add_typer(recordings_app, name="recordings")
@@ -65,13 +65,13 @@ def verify(context: typer.Context, recording: Recording, as_json: Json = False) 
     """Tell whether a recording is as it was recorded; exit 1 when it is not."""
 
     async def act(archive: "Archive") -> bool:
-        verdict = await archive.verify(await archive.find(recording))
+        result = await archive.verify(await archive.find(recording))
         if as_json:
             fields = ("state", "detail", "blocks", "size")
-            print_json({name: getattr(verdict, name) for name in fields})
+            print_json({name: getattr(result, name) for name in fields})
         else:
-            say(f"{verdict.state}: {verdict.detail}")
-        return verdict.is_sound
+            say(f"{result.state}: {result.detail}")
+        return result.is_sound
 
     if not _with_archive(context, act):
         raise typer.Exit(1)
@@ -100,7 +100,7 @@ def replay(
     async def act(archive: "Archive") -> None:
         found = await archive.find(recording)
         if export is None:
-            await _play(archive, found.manifest, speed, idle_limit, tame=not raw)
+            await _play(archive, found.manifest, speed, idle_limit, sanitize=not raw)
         else:
             await _export(archive, found, export, output)
 
@@ -111,10 +111,10 @@ def replay(
 
 
 async def _play(
-    archive: "Archive", manifest: "Manifest", speed: float, idle_limit: float | None, *, tame: bool
+    archive: "Archive", manifest: "Manifest", speed: float, idle_limit: float | None, *, sanitize: bool
 ) -> None:
     from proxy.recording.lines import read_line
-    from proxy.recording.replay import Pace, log_lines, play
+    from proxy.recording.replay import ReplayPace, log_lines, play
 
     if manifest.format != "asciicast-2":
         if not manifest.format:
@@ -125,19 +125,19 @@ async def _play(
                     say(text)
         return
     with _watching(manifest):
-        async for shown in play(archive.lines(manifest), Pace(speed, idle_limit), tame=tame):
+        async for shown in play(archive.lines(manifest), ReplayPace(speed, idle_limit), sanitize=sanitize):
             await asyncio.sleep(shown.wait_s)
             _show(shown)
 
 
-def _show(shown: "Shown") -> None:
+def _show(shown: "ReplayStep") -> None:
     sys.stdout.write(shown.text)
     sys.stdout.flush()
 
 
 @contextmanager
 def _watching(manifest: "Manifest") -> Iterator[None]:
-    """Keep a terminal from taking part, and leave it as it was."""
+    """Turn off echo and input of the terminal while inside, and restore it."""
     from proxy.recording.replay import RESET
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -153,7 +153,7 @@ def _watching(manifest: "Manifest") -> Iterator[None]:
     finally:
         sys.stdout.write(RESET)
         sys.stdout.flush()
-        # Whatever the terminal answered to what was shown must not reach the shell.
+        # The terminal's answers to what was shown must not reach the shell.
         termios.tcsetattr(descriptor, termios.TCSAFLUSH, before)
         warn(f"\nfairlead: end of recording {manifest.id}")
 
@@ -169,8 +169,8 @@ async def _export(
 
     manifest = found.manifest
     if form == "html":
-        verdict = await archive.verify(found)
-        await _write(_encoded(page(manifest, verdict, archive.lines(manifest))), output)
+        result = await archive.verify(found)
+        await _write(_encoded(page(manifest, result, archive.lines(manifest))), output)
     elif manifest.format == "asciicast-2":
         cast = plain_cast(archive.lines(manifest), has_terminal=manifest.has_terminal)
         await _write(cast, output)
@@ -184,7 +184,7 @@ async def _encoded(pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
 
 
 async def _write(pieces: AsyncIterator[bytes], output: Path | None) -> None:
-    """Write to a file for its owner only: a recording may hold secrets."""
+    """Write to a file with mode 0600: a recording may hold secrets."""
     if output is None:
         async for piece in pieces:
             sys.stdout.buffer.write(piece)

@@ -1,4 +1,4 @@
-"""`fairlead session …`: who is connected, what was done, and the end of it."""
+"""`fairlead session …`: connected users, their programs, and the means to end them."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ from proxy.errors.stores import IdentityError
 
 if TYPE_CHECKING:
     from proxy.sessions.records import ConnectionRecord, ProgramRecord
-    from proxy.sessions.store import Asked, SessionStore
+    from proxy.sessions.store import SessionQuery, SessionStore
     from proxy.settings import Settings
     from proxy.shared.buckets import Bucket
 
@@ -72,7 +72,7 @@ def list_sessions(  # noqa: PLR0913, PLR0917 - each is an option
     as_json: Json = False,
 ) -> None:
     """List who is connected, or was."""
-    from proxy.sessions.store import Asked
+    from proxy.sessions.store import SessionQuery
 
     is_past = all_ or bool(since) or bool(until)
     begin = _moment("--since", since) if since else datetime.now(UTC) - timedelta(days=days)
@@ -81,7 +81,7 @@ def list_sessions(  # noqa: PLR0913, PLR0917 - each is an option
         raise IdentityError(f"--until {until} is not after --since {since}")
     if until and not since:
         begin = datetime.fromtimestamp(0, UTC)
-    asked = Asked(
+    asked = SessionQuery(
         user, workspace, live_only=not is_past, since=begin if is_past else None, until=end, limit=limit + 1
     )
 
@@ -127,9 +127,9 @@ def watch_sessions(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a change.")] = False,
 ) -> None:
     """Show who is connected until interrupted."""
-    from proxy.sessions.store import Asked
+    from proxy.sessions.store import SessionQuery
 
-    asked = Asked(user, workspace, limit=_MAX_WATCHED)
+    asked = SessionQuery(user, workspace, limit=_MAX_WATCHED)
     require_user(context, user)
 
     async def act(store: "SessionStore", settings: "Settings") -> None:
@@ -186,8 +186,8 @@ def _moment(option: str, text: str) -> datetime:
         raise IdentityError(f"{option}: {exc}, nor a span such as 12h") from None
 
 
-async def _rows(store: "SessionStore", asked: "Asked") -> list[dict[str, Any]]:
-    """Give sessions with what is going on in each."""
+async def _rows(store: "SessionStore", asked: "SessionQuery") -> list[dict[str, Any]]:
+    """Return sessions with the kinds of their programs."""
     records = await store.select(asked)
     doing: dict[str, list[str]] = {}
     for program in await store.programs_of([record.id for record in records]):
@@ -197,7 +197,7 @@ async def _rows(store: "SessionStore", asked: "Asked") -> list[dict[str, Any]]:
 
 
 def _summary(kinds: Sequence[str]) -> str:
-    """Write `shell, 3 forward`."""
+    """Return a summary such as `shell, 3 forward`."""
     counted = {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)}
     return ", ".join(kind if number == 1 else f"{number} {kind}" for kind, number in counted.items())
 
@@ -211,8 +211,8 @@ async def _whole(store: "SessionStore", record: "ConnectionRecord | ProgramRecor
     return session_row(record) | {"programs": programs}
 
 
-def _seen(view: "Bucket", asked: "Asked") -> list[dict[str, Any]]:
-    """Give what the proxies show of themselves now."""
+def _seen(view: "Bucket", asked: "SessionQuery") -> list[dict[str, Any]]:
+    """Return what the proxies show of their connections now."""
     from proxy.sessions.view import read_entry
 
     rows = []
@@ -251,7 +251,7 @@ async def _watch_table(look: Look, every_s: float) -> None:
 
 @asynccontextmanager
 async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
-    """Give what replicas share of who is on; None without NATS, or when it does not answer."""
+    """Return the live view that replicas share; None without NATS, or when it does not answer."""
     if not settings.events.urls:
         yield None
         return
@@ -279,22 +279,22 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
 
 
 async def _chosen(store: "SessionStore", ids: Sequence[str], user: str, workspace: str) -> list[str]:
-    """Give the live ones that are meant. Raises: IdentityError for an id that is not on record."""
-    from proxy.sessions.store import Asked
+    """Return the ids of the chosen live sessions. Raises: IdentityError for an unknown id."""
+    from proxy.sessions.store import SessionQuery
 
     found = {record.id: record for record in await store.find(ids)}
     if missing := [id_ for id_ in ids if id_ not in found]:
         raise IdentityError(f"there is no session {', '.join(missing)} on record")
     wanted = [id_ for id_ in ids if found[id_].ended_at is None]
     if user or workspace:
-        wanted += [record.id for record in await store.select(Asked(user, workspace, limit=100_000))]
+        wanted += [record.id for record in await store.select(SessionQuery(user, workspace, limit=100_000))]
     return list(dict.fromkeys(wanted))
 
 
 async def _kill(
     store: "SessionStore", settings: "Settings", ids: Sequence[str], reason: str, wait_s: float
 ) -> set[str]:
-    """Order the end of sessions and wait for it; gives those that are still there."""
+    """Order the end of sessions and wait for it; return those that are still there."""
     from proxy.events.schema import SessionKillOrdered
 
     if not ids:
@@ -302,7 +302,7 @@ async def _kill(
     who = actor()
     await store.order_kills(ids, who, reason[:256], datetime.now(UTC))
     if settings.events.urls:
-        # One event makes every proxy look at all orders; the rest is for the audit.
+        # One event makes every proxy read all orders; the others are for the audit.
         await publish(settings, [SessionKillOrdered(session_id=id_, actor=who) for id_ in ids])
     deadline = time.monotonic() + wait_s
     while True:

@@ -1,4 +1,4 @@
-"""`fairlead trust …`: who vouches for workspaces and proxies, and when that changes."""
+"""`fairlead trust …`: the authority that certifies workspaces and proxies, and its rotation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from proxy.cli.output import print_rows
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-    from proxy.trust.manager import Keeper
+    from proxy.trust.manager import TrustManager
 
 _T = TypeVar("_T")
 
@@ -25,7 +25,7 @@ _COLUMNS = ("number", "state", "issues_from", "retires_at", "authority_until", "
 def show(context: typer.Context, as_json: Json = False) -> None:
     """List generations: the one that signs, one that is announced, one that retires."""
 
-    async def act(keeper: "Keeper") -> list[dict[str, Any]]:
+    async def act(keeper: "TrustManager") -> list[dict[str, Any]]:
         return keeper.rows(datetime.now(UTC))
 
     print_rows(_with_keeper(context, act), as_json, _COLUMNS)
@@ -46,14 +46,14 @@ def rotate(
 ) -> None:
     """Announce a new authority and master key; everything else happens by itself, without ending sessions."""
 
-    async def act(keeper: "Keeper") -> list[dict[str, Any]]:
+    async def act(keeper: "TrustManager") -> list[dict[str, Any]]:
         await keeper.rotate(None if announce_s is None else timedelta(seconds=announce_s))
         return keeper.rows(datetime.now(UTC))
 
     print_rows(_with_keeper(context, act), as_json, _COLUMNS)
 
 
-def _with_keeper(context: typer.Context, act: Callable[["Keeper"], Awaitable[_T]]) -> _T:
+def _with_keeper(context: typer.Context, act: Callable[["TrustManager"], Awaitable[_T]]) -> _T:
     from proxy import log
     from proxy.process.assemble.trust import open_trust
 

@@ -1,4 +1,4 @@
-"""A file of users and keys, read: YAML, JSON or CSV in, checked entries and every problem out. Pure."""
+"""The parser of files of users and keys (YAML, JSON, CSV): checked entries and all problems. Pure."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ _REASONS = {
 
 
 def parse_moment(text: object) -> datetime:
-    """Read a date, which means its first moment, or a date and time; UTC unless it says otherwise.
+    """Parse a date, which means its first moment, or a date and time; UTC unless it has an offset.
 
     Raises: ValueError.
     """
@@ -69,9 +69,9 @@ class _Entry(BaseModel):
 
 
 def read_users(file: str, text: str, form: str = "") -> tuple[list[UserEntry], list[str]]:
-    """Give the entries of a file, and what is wrong with it; `form` is yaml, json or csv, or by the name.
+    """Return the entries of a file, and its problems; `form` is yaml, json or csv, or empty to use the name.
 
-    Raises: IdentityError when the file cannot be read as that at all.
+    Raises: IdentityError when the file cannot be parsed in that format at all.
     """
     form = form or _FORMS.get(file.rpartition(".")[2].lower(), "yaml")
     if form not in _FORMS.values():
@@ -128,7 +128,7 @@ def _csv_rows(file: str, text: str) -> Iterable[tuple[str, object]]:
 
 
 def _adds_keys_only(entry: UserEntry, known: UserEntry) -> bool:
-    """Tell whether a further row of a user says nothing that the first one does not."""
+    """Return whether a further row of a user has no facts that differ from the first."""
     facts = ("full_name", "email", "uid", "expires_at", "locked")
     return bool(entry.keys) and all(getattr(entry, fact) in (None, getattr(known, fact)) for fact in facts)
 

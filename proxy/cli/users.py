@@ -90,7 +90,7 @@ def show_user(context: typer.Context, name: Name, as_json: Json = False) -> None
 
 
 class Leave(Enum):
-    """What becomes of the workspaces of a user who is removed."""
+    """The fate of the workspaces of a user who is removed."""
 
     STOP = "stop"
     DELETE = "delete"
@@ -216,7 +216,7 @@ def _tell_of_import(result: "ImportResult", tell: Tell) -> None:
 
 
 def _reserved(settings: "Settings", name: str) -> str:
-    """Say why no user may have a name where workspaces are pods, in which it would be an account."""
+    """Return why a name is reserved in pods, where it would be an account; empty if it is not."""
     from proxy.identity import reserved_names
 
     return reserved_names.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""

@@ -1,4 +1,4 @@
-"""`fairlead workspace …`: what runs, why, and its beginning and end."""
+"""`fairlead workspace …`: list, start, stop, give and delete workspaces."""
 
 import asyncio
 import sys
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.model import Progress, User, WorkspaceName
     from proxy.settings import Settings
+    from proxy.upstream.client import Links
     from proxy.workspaces.backend import Backend, Report, Stop, WorkspaceRecord
 
 _T = TypeVar("_T")
@@ -54,7 +55,7 @@ def list_workspaces(
 @workspace_app.command("show")
 def show_workspace(context: typer.Context, name: OneName, as_json: Json = False) -> None:
     """Show one workspace: where it is, and why it is not running."""
-    row = workspace_row(_with_backend(context, lambda backend: _found(backend, name)))
+    row = workspace_row(_with_links(context, lambda backend, links: _examined(backend, links, name)))
     if as_json:
         print_json(row)
         return
@@ -162,21 +163,21 @@ def show_events(context: typer.Context, name: OneName, as_json: Json = False) ->
 
 
 _SETTLE_AT_MOST_S = 5.0
-"""Proxies that look less often are told by NATS."""
+"""Longest wait for proxies to see a removal; proxies that check less often get an event by NATS."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """What became of the workspaces of a user."""
+    """The results for the workspaces of a user."""
 
     ended: "list[WorkspaceRecord]"
     kept: "list[WorkspaceRecord]"
-    """Homes that workspaces left which were deleted before."""
+    """Homes of workspaces that were deleted before."""
     failures: list[BaseException]
 
 
 def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> None:
-    """Stop or delete the workspaces of a user who was just removed, and say what is left of them."""
+    """Stop or delete the workspaces of a user who was just removed, and print what is left of them."""
     from proxy.workspaces.backend import Stop
 
     settings: Settings = context.obj.settings()
@@ -208,7 +209,7 @@ def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> N
 async def _leave_all(
     backend: "Backend", user: "User", stop: "Stop", *, delete: bool, settle_s: float
 ) -> _Left:
-    """End every workspace of a user, `settle_s` after the user was removed where one runs.
+    """End every workspace of a user, `settle_s` after the user was removed if one runs.
 
     Until proxies have ended the user's connections, one of those could start a workspace again.
     """
@@ -239,19 +240,22 @@ async def _leave(
 
 
 async def _note_owner(backend: "Backend", record: "WorkspaceRecord", user: "User", stop: "Stop") -> None:
-    """Record the owner of what an older release made, while it is known; what has no home needs none."""
+    """Record the owner of a workspace of an older release while it is known.
+
+    Without a home there is no need.
+    """
     if not record.owner:
         with suppress(Refused):
             await backend.give(record.name, user, stop)
 
 
 def _tell_stopped(context: typer.Context, records: "Sequence[WorkspaceRecord]", stop: "Stop") -> None:
-    """Publish that workspaces were stopped, where events go anywhere."""
-    from proxy.workspaces.start_events import tell_stopped
+    """Publish that workspaces were stopped, if events are published at all."""
+    from proxy.workspaces.start_events import publish_stopped
 
     events: list[Event] = []
     for record in records:
-        tell_stopped(events.append, record, stop)
+        publish_stopped(events.append, record, stop)
     settings: Settings = context.obj.settings()
     if events and settings.events.urls:
         asyncio.run(publish(settings, events))
@@ -306,7 +310,7 @@ async def _find_user(settings: "Settings", name: str) -> "User | None":
 async def _start(
     settings: "Settings", backend: "Backend", user: "User", record: "WorkspaceRecord", report: "Report"
 ) -> None:
-    """Do what the owner's next login would do."""
+    """Start a workspace as the owner's next login would."""
     from proxy.process.assemble.catalog import open_catalog, open_repositories
     from proxy.userstring import UserString
     from proxy.workspaces.provisioner import Workspaces
@@ -342,7 +346,7 @@ def _each(
     names: Sequence[str],
     change: "Callable[[Backend, WorkspaceName], Awaitable[None]]",
 ) -> None:
-    """Do the same to every name; what fails for one is told after the others are done."""
+    """Apply `change` to every name; the failure of one is printed after the others are done."""
     from proxy.model import WorkspaceName
 
     async def act(backend: "Backend") -> list[Any]:
@@ -354,6 +358,37 @@ def _each(
         warn(f"fairlead: {failure}")
     if failures:
         raise failures[0]
+
+
+async def _examined(backend: "Backend", links: "Links", name: str) -> "WorkspaceRecord":
+    """Find a workspace, and ask it what became of its init scripts where it runs."""
+    from proxy.workspaces.failed_scripts import with_failed_scripts
+
+    return await with_failed_scripts(await _found(backend, name), backend, links)
+
+
+def _with_links(context: typer.Context, act: "Callable[[Backend, Links], Awaitable[_T]]") -> _T:
+    """Do something with the backend and with links to its workspaces."""
+    from proxy import log
+    from proxy.process.assemble.backend import open_backend
+    from proxy.process.assemble.trust import open_trust, uses_tcp
+    from proxy.upstream.client import Links
+
+    settings: Settings = context.obj.settings()
+    log.configure("error", "text")
+
+    async def main() -> _T:
+        async with open_trust(settings) as trust:
+            if uses_tcp(settings):
+                await trust.open()
+            links = Links(settings.upstream, settings.proxy_id, trust if uses_tcp(settings) else None)
+            async with open_backend(settings, trust) as backend:
+                try:
+                    return await act(backend, links)
+                finally:
+                    await links.close()
+
+    return asyncio.run(main())
 
 
 def _with_backend(context: typer.Context, act: "Callable[[Backend], Awaitable[_T]]") -> _T:

@@ -1,14 +1,14 @@
-"""Every failure that has a name, one module a branch, and what each of three audiences hears of it.
+"""Named failures, one module a branch, with their texts for log, user and script.
 
     FairleadError                code · user_message · exit_status · retryable
-    ├─ LoginError                no channel yet: said by banner or disconnect, then no login
+    ├─ LoginError                before any channel: shown by banner or disconnect, then no login
     │  ├─ UserStringInvalid(position)
     │  ├─ LoginRefused
     │  │  ├─ LockedOut
     │  │  ├─ UserExpired
     │  │  ├─ AddressBanned
     │  │  └─ TooManySessions
-    │  └─ OnboardingError        somebody new is not let in; each has a sentence of its own
+    │  └─ OnboardingError        a new user is not let in; each has a sentence of its own
     │     ├─ KeyNotProved
     │     ├─ TooManyPending      (retryable)
     │     │  ├─ TooManyFromSource
@@ -23,19 +23,19 @@
     │     │  └─ OnboardingRejected
     │     ├─ Waitlisted
     │     ├─ NameTaken
-    │     ├─ GrantEnded          what refreshes an account at its provider is refused there
-    │     ├─ GrantMissing        nothing refreshes the account; its person has to approve
+    │     ├─ GrantEnded          the provider refuses the token that refreshes an account
+    │     ├─ GrantMissing        no token to refresh the account; its user has to approve
     │     ├─ AccountEnded        the provider does not vouch for the account any more
     │     ├─ ProviderUnavailable (retryable)
     │     └─ ProviderMisconfigured
     ├─ Refused                   policy after login: exit 254, or open refusal 1
-    │  ├─ WorkspaceHeld          stopped on request lately; a reconnect does not undo that
-    │  ├─ OwnerUnknown           older than the user record; an operator decides whose it is
+    │  ├─ WorkspaceHeld          stopped on request lately; a reconnect does not start it
+    │  ├─ OwnerUnknown           older than the user record; an operator decides who owns it
     │  └─ NameReserved           a system account's name, where workspaces have accounts
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
-    ├─ ProgramNotStarted(kind)   the workspace is there, the program is not
+    ├─ ProgramNotStarted(kind)   the workspace runs, the program does not start
     ├─ BlueprintError
-    │  ├─ BlueprintNotFound      there is none for this person: exit 254
+    │  ├─ BlueprintNotFound      none of that name for this user: exit 254
     │  ├─ BlueprintInvalid(where)
     │  ├─ BlueprintSourceFailed  (retryable)
     │  └─ RepositoryUnreachable  (retryable)
@@ -45,7 +45,7 @@
     │  │  └─ WorkspaceUnstartable
     │  ├─ ReadyTimeout           (retryable)
     │  ├─ StopTimeout            (retryable)
-    │  └─ ClusterError           what was asked of Kubernetes was not done
+    │  └─ ClusterError           a request to Kubernetes failed
     │     ├─ ClusterForbidden
     │     ├─ ClusterRefused
     │     ├─ ClusterConflict     (retryable)
@@ -54,30 +54,30 @@
     │        └─ ClusterThrottled (retryable)
     ├─ UpstreamError
     │  ├─ Unreachable            (retryable)
-    │  │  └─ Draining            it takes no new work, because it is being stopped
+    │  │  └─ Draining            takes no new work, because it is being stopped
     │  ├─ Incompatible
     │  └─ UpstreamLost           (retryable)
-    ├─ IdentityError             what was asked of the directory cannot be done
+    ├─ IdentityError             the directory cannot do what an operator asked
     │  ├─ UserNotFound
     │  ├─ UserExists
     │  ├─ KeyNotFound
     │  └─ KeyInvalid
-    ├─ TrustError                certificates or keys of workspaces cannot be had (retryable)
-    ├─ RecordingError            what must be recorded cannot be, or a recording cannot be read
+    ├─ TrustError                certificates or keys of workspaces are not available (retryable)
+    ├─ RecordingError            a recording cannot be made or read
     │  ├─ RecordingUnavailable   (retryable) a program is not started unrecorded: exit 254
     │  ├─ RecordingLost          (retryable) a program is not left running unrecorded: exit 254
     │  └─ RecordingNotFound
     ├─ StoreError                the identity store cannot answer
     │  ├─ DatabaseMissing        there is none yet
-    │  └─ SchemaOutdated         it waits for the start of a proxy of this release
-    ├─ StateError                what replicas share cannot be changed
+    │  └─ SchemaOutdated         an older schema, until a proxy of this release starts
+    ├─ StateError                state that replicas share cannot be changed
     │  ├─ StateUnavailable       (retryable)
     │  ├─ StateConflict
     │  └─ StateRefused
     └─ SettingsError             start-up only; process exit 78
 
-`str(exc)` is for the operator's log. `user_message` is for the person at the terminal and never
-holds a secret, a path of ours or a traceback. Whatever is not a FairleadError is a bug.
+`str(exc)` is for the operator's log. `user_message` is for the user at the terminal and never
+holds a secret, a path of this machine or a traceback. Any other exception is a bug.
 """
 
 from typing import ClassVar
@@ -96,7 +96,7 @@ EXIT_CONFIG = 78
 
 
 class FairleadError(Exception):
-    """Name a failure; `code` is stable, dotted, unique, and doubles as a metric label."""
+    """A named failure; `code` is stable, dotted and unique, and serves as a metric label."""
 
     code: ClassVar[str] = "internal"
     exit_status: int = EXIT_LINK
@@ -108,26 +108,26 @@ class FairleadError(Exception):
 
     @property
     def user_message(self) -> str:
-        """One sentence for the person, without trailing newline."""
+        """Return one sentence for the user, without trailing newline."""
         return self._user_message or str(self)
 
 
 class SettingsError(FairleadError):
-    """Settings that cannot be used; the message lists every problem with its path."""
+    """Unusable settings; the message lists every problem with its path."""
 
     code = "settings"
     exit_status = EXIT_CONFIG
 
 
 def exit_status_of(exc: BaseException) -> int:
-    """Choose the exit status that tells a script what failed: 126, 127, 254, or 255 for the rest."""
+    """Return the exit status by which a script knows the failure: 126, 127, 254, or 255 for the rest."""
     return exc.exit_status if isinstance(exc, FairleadError) else EXIT_LINK
 
 
 def user_sentence(exc: BaseException, reference: str) -> str:
-    """Say to the person what failed; `reference` finds the rest in the log.
+    """Return the sentence that tells the user the failure; `reference` finds the rest in the log.
 
-    A bug (anything that is not a FairleadError) is called an internal error and nothing else.
+    A bug (any exception but a FairleadError) is called an internal error and nothing else.
     """
     if not isinstance(exc, FairleadError):
         return f"internal error (reference {reference})"

@@ -1,23 +1,23 @@
-"""What a workspace is made from is missing, wrong, or cannot be read."""
+"""Errors of blueprints and of the repositories that they come from."""
 
 from proxy.errors import EXIT_REFUSED, FairleadError
 
 
 class BlueprintError(FairleadError):
-    """A blueprint is missing or wrong."""
+    """A missing or invalid blueprint."""
 
     code = "blueprint"
 
 
 class BlueprintNotFound(BlueprintError):
-    """No blueprint of that name can be used by this user."""
+    """A blueprint name that this user cannot use, or that does not exist."""
 
     code = "blueprint.not_found"
     exit_status = EXIT_REFUSED
 
 
 class BlueprintInvalid(BlueprintError):
-    """A blueprint file cannot be used; `where` is file, line and path of the first problem."""
+    """An invalid blueprint file; `where` is file, line and path of the first problem."""
 
     code = "blueprint.invalid"
 
@@ -29,7 +29,7 @@ class BlueprintInvalid(BlueprintError):
 
 
 class BlueprintSourceFailed(BlueprintError):
-    """What keeps the blueprints cannot be asked; start-up only, later the last good ones serve."""
+    """A source of blueprints that cannot be read; start-up only, later the last good ones are used."""
 
     code = "blueprint.source_failed"
     retryable = True
@@ -41,7 +41,7 @@ class BlueprintSourceFailed(BlueprintError):
 
 
 class RepositoryUnreachable(BlueprintError):
-    """The provider of a repository does not answer, or not sensibly."""
+    """A provider of repositories that does not answer, or not sensibly."""
 
     code = "blueprint.repository_unreachable"
     retryable = True

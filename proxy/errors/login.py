@@ -1,16 +1,16 @@
-"""Nobody is let in: said by banner or disconnect, before any channel."""
+"""Errors of logins: shown by banner or disconnect, before any channel exists."""
 
 from proxy.errors import FairleadError
 
 
 class LoginError(FairleadError):
-    """The connection ends before any channel exists."""
+    """A failure that ends the connection before any channel exists."""
 
     code = "login"
 
 
 class UserStringInvalid(LoginError):
-    """What was typed before `@` cannot be parsed; `position` counts characters from 0."""
+    """A malformed user string; `position` counts characters from 0."""
 
     code = "login.user_string_invalid"
 
@@ -22,162 +22,165 @@ class UserStringInvalid(LoginError):
 
 
 class LoginRefused(LoginError):
-    """Nobody is told whether the user, the key or a rule was the reason; the log is."""
+    """A refused login.
+
+    The client does not learn whether the user, the key or a rule was the reason; the log does.
+    """
 
     code = "login.refused"
 
 
 class LockedOut(LoginRefused):
-    """The key is right, and an operator has locked its user."""
+    """A login with the right key, of a user whom an operator has locked."""
 
     code = "login.locked"
 
 
 class UserExpired(LoginRefused):
-    """The key is right, and its user was let in until a moment that has passed."""
+    """A login with the right key, of a user whose access has expired."""
 
     code = "login.expired"
 
 
 class AddressBanned(LoginRefused):
-    """The key is right, and an operator has banned the address that it comes from."""
+    """A login with the right key, from an address that an operator has banned."""
 
     code = "login.address_banned"
 
 
 class TooManySessions(LoginRefused):
-    """The key is right, and its user has as many connections as one may have."""
+    """A login with the right key, of a user who has as many connections as allowed."""
 
     code = "login.too_many_sessions"
 
 
 class OnboardingError(LoginError):
-    """A person who is not in the directory could not be let in.
+    """An onboarding that failed: the user is not in the directory and is not added.
 
-    `user_message` names no account, key or claim of the provider: whoever asks need not be its owner.
+    `user_message` names no account, key or claim of the provider: the client may not be the account's owner.
     """
 
     code = "onboarding"
     account: str = ""
-    """The account that approved, once it is known: for events, never for the person."""
+    """The account that approved, once it is known: for events, never for the user."""
 
 
 class KeyNotProved(OnboardingError):
-    """Onboarding was asked for without a key whose signature was verified."""
+    """An onboarding that was requested without a key whose signature was verified."""
 
     code = "onboarding.key_not_proved"
 
 
 class TooManyPending(OnboardingError):
-    """So many people wait for approval that nobody else may begin."""
+    """An onboarding beyond the limit of pending approvals."""
 
     code = "onboarding.too_many_pending"
     retryable = True
 
 
 class TooManyFromSource(TooManyPending):
-    """One address has as many approvals pending, or began as many of late, as it may."""
+    """An onboarding beyond the limits of one address: of pending approvals, or of recent starts."""
 
     code = "onboarding.too_many_from_source"
 
 
 class TooManyForName(TooManyPending):
-    """One user name has as many approvals pending as it may."""
+    """An onboarding beyond the limit of pending approvals for one user name."""
 
     code = "onboarding.too_many_for_name"
 
 
 class CodeExpired(OnboardingError):
-    """Nobody approved in time, or nobody was left waiting."""
+    """A code that was not approved in time, or whose last waiting client has left."""
 
     code = "onboarding.code_expired"
     retryable = True
 
 
 class ApprovalDenied(OnboardingError):
-    """The person, or the provider on their behalf, said no."""
+    """An approval that the user, or the provider on the user's behalf, denied."""
 
     code = "onboarding.denied"
 
 
 class OtherAccount(OnboardingError):
-    """The account that approved is not the user name that was typed."""
+    """An approval by another account than the user name that was typed."""
 
     code = "onboarding.other_account"
 
 
 class AccountInactive(OnboardingError):
-    """The account that approved is blocked or suspended at its provider."""
+    """An approval by an account that is blocked or suspended at its provider."""
 
     code = "onboarding.account_inactive"
 
 
 class KeyNotListed(OnboardingError):
-    """Approved, but the provider does not list the proved key for that account."""
+    """An approval by an account for which the provider does not list the proved key."""
 
     code = "onboarding.key_not_listed"
 
 
 class KeyNotConfirmed(OnboardingError):
-    """Approved, but nobody confirmed this key on a page that shows it."""
+    """An approval without a confirmation of this key on the page that shows it."""
 
     code = "onboarding.key_not_confirmed"
 
 
 class OnboardingRefused(OnboardingError):
-    """A rule keeps this account out; the message names the rule."""
+    """An account that a rule refuses; the message names the rule."""
 
     code = "onboarding.refused"
 
 
 class OnboardingRejected(OnboardingRefused):
-    """An operator looked at the waiting list and said no to this account."""
+    """An account on the waiting list that an operator rejected."""
 
     code = "onboarding.rejected"
 
 
 class Waitlisted(OnboardingError):
-    """A rule lets this account in only after an operator approves."""
+    """An account that a rule admits only after an operator approves."""
 
     code = "onboarding.waitlisted"
 
 
 class NameTaken(OnboardingError):
-    """The user name belongs to another account already."""
+    """A user name that belongs to another account already."""
 
     code = "onboarding.name_taken"
 
 
 class GrantEnded(OnboardingError):
-    """The provider refuses what it gave to refresh an account with: it is revoked, expired or spent."""
+    """A refresh token that the provider refuses: it is revoked, expired or spent."""
 
     code = "onboarding.grant_ended"
 
 
 class GrantMissing(OnboardingError):
-    """The provider answers, and there is nothing to refresh an account with."""
+    """An account without a token to refresh it with, while the provider answers."""
 
     code = "onboarding.grant_missing"
 
 
 class AccountEnded(OnboardingError):
-    """The account is deleted or disabled at its provider, or the provider does not vouch for it any more."""
+    """An account that is deleted or disabled at its provider, or that the provider no longer vouches for."""
 
     code = "onboarding.account_ended"
 
 
 class ProviderUnavailable(OnboardingError):
-    """The identity provider does not answer, or not sensibly."""
+    """An identity provider that does not answer, or not sensibly."""
 
     code = "onboarding.provider_unavailable"
     retryable = True
     may_have_acted: bool = False
-    """The answer was lost, so that a token that is good for one use may be spent."""
+    """Whether the provider may have acted although its answer was lost: a one-use token may be spent."""
 
 
 class ProviderMisconfigured(OnboardingError):
-    """The identity provider refuses us, or its answers do not fit our settings."""
+    """An identity provider that refuses Fairlead, or whose answers do not fit the settings."""
 
     code = "onboarding.provider_misconfigured"
     is_token_refused: bool = False
-    """A bearer token was refused with status 401."""
+    """Whether a bearer token was refused with status 401."""

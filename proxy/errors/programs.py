@@ -1,4 +1,4 @@
-"""A logged-in user does not get what a channel asked for."""
+"""Errors of channels: a request of a logged-in user that is not fulfilled."""
 
 from enum import Enum
 
@@ -6,32 +6,32 @@ from proxy.errors import EXIT_LINK, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, EXIT_RE
 
 
 class Refused(FairleadError):
-    """A rule forbids what a logged-in user asked for."""
+    """A request of a logged-in user that a rule forbids."""
 
     code = "refused"
     exit_status = EXIT_REFUSED
 
 
 class WorkspaceHeld(Refused):
-    """Somebody stopped the workspace a moment ago, and meant it."""
+    """A workspace that was stopped on request a moment ago, and is not started again yet."""
 
     code = "refused.workspace_held"
 
 
 class OwnerUnknown(Refused):
-    """The workspace was made before its owner was recorded, and may be an earlier user's of the same name."""
+    """A workspace older than the record of its owner; it may belong to an earlier user of the same name."""
 
     code = "refused.owner_unknown"
 
 
 class NameReserved(Refused):
-    """The user's name is that of a system account, which images have."""
+    """A user name that is also the name of a system account of images."""
 
     code = "refused.name_reserved"
 
 
 class OpenFailedKind(Enum):
-    """Why a connection or a listener could not be had in the workspace."""
+    """Reasons for a failed dial or bind in the workspace."""
 
     PROHIBITED = "prohibited"
     REFUSED = "refused"
@@ -45,7 +45,7 @@ class OpenFailedKind(Enum):
 
 
 class OpenFailed(FairleadError):
-    """A dial or a bind failed in the workspace, for the reason that the workspace gave."""
+    """A dial or bind that failed in the workspace, with the reason that the workspace gave."""
 
     code = "forward.open_failed"
 
@@ -55,7 +55,7 @@ class OpenFailed(FairleadError):
 
 
 class ProgramNotStartedKind(Enum):
-    """Why shelld could not start a program."""
+    """Reasons for a program that shelld could not start."""
 
     NOT_FOUND = "not found"
     NOT_EXECUTABLE = "not executable"
@@ -74,7 +74,7 @@ _STATUSES = {
 
 
 class ProgramNotStarted(FairleadError):
-    """The workspace runs, but not this program."""
+    """A program that did not start in a running workspace."""
 
     code = "program.not_started"
 

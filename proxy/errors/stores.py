@@ -1,46 +1,46 @@
-"""What is kept cannot be read or changed: the directory, recordings, what replicas share."""
+"""Storage errors: the identity directory, recordings, and state that replicas share."""
 
 from proxy.errors import EXIT_REFUSED, FairleadError
 
 
 class IdentityError(FairleadError):
-    """What was asked of the directory cannot be done; said to the operator, never to somebody who logs in."""
+    """A request that the directory cannot fulfil; shown to operators, never to a client that logs in."""
 
     code = "identity"
 
 
 class UserNotFound(IdentityError):
-    """The directory has no such user."""
+    """A user who is not in the directory."""
 
     code = "identity.user_not_found"
 
 
 class UserExists(IdentityError):
-    """The directory has that user already."""
+    """A user who is in the directory already."""
 
     code = "identity.user_exists"
 
 
 class KeyNotFound(IdentityError):
-    """The user has no such key."""
+    """A key that the user does not have."""
 
     code = "identity.key_not_found"
 
 
 class KeyInvalid(IdentityError):
-    """A public key cannot be used: damaged, weak, or of another kind than it says."""
+    """An unusable public key: damaged, weak, or of another type than it claims."""
 
     code = "identity.key_invalid"
 
 
 class RecordingError(FairleadError):
-    """The store of recordings cannot do what was asked of it."""
+    """A request that the store of recordings cannot fulfil."""
 
     code = "recording"
 
 
 class RecordingUnavailable(RecordingError):
-    """A rule wants no program to run unrecorded, and none can be recorded now."""
+    """A recording that cannot be made now, for a program that a rule forbids to run unrecorded."""
 
     code = "recording.unavailable"
     exit_status = EXIT_REFUSED
@@ -48,7 +48,7 @@ class RecordingUnavailable(RecordingError):
 
 
 class RecordingLost(RecordingError):
-    """The same, and the program was running."""
+    """A recording that failed while such a program was running."""
 
     code = "recording.lost"
     exit_status = EXIT_REFUSED
@@ -56,50 +56,50 @@ class RecordingLost(RecordingError):
 
 
 class RecordingNotFound(RecordingError):
-    """There is no such recording."""
+    """A recording that does not exist."""
 
     code = "recording.not_found"
 
 
 class StoreError(FairleadError):
-    """The identity store cannot answer."""
+    """An identity store that cannot answer."""
 
     code = "store"
     retryable = True
 
 
 class DatabaseMissing(StoreError):
-    """There is no database, or one without tables of ours: nothing was ever kept in it."""
+    """A database that does not exist, or has none of Fairlead's tables: nothing was ever stored in it."""
 
     code = "store.missing"
 
 
 class SchemaOutdated(StoreError):
-    """The database has the schema of an older release; a proxy that starts brings it up to date."""
+    """A database with the schema of an older release; a proxy that starts brings it up to date."""
 
     code = "store.schema_outdated"
 
 
 class StateError(FairleadError):
-    """What replicas share could not be changed; what is known of it can still be read."""
+    """A change of shared state that failed; the state as last known can still be read."""
 
     code = "state"
 
 
 class StateUnavailable(StateError):
-    """The store of shared state does not answer; the change may have been made all the same."""
+    """A store of shared state that does not answer; the change may have been made all the same."""
 
     code = "state.unavailable"
     retryable = True
 
 
 class StateConflict(StateError):
-    """Somebody else changed the entry first."""
+    """An entry that another writer changed first."""
 
     code = "state.conflict"
 
 
 class StateRefused(StateError):
-    """The store will never take this change: too large, full, or not permitted."""
+    """A change that the store will never accept: too large, full, or not permitted."""
 
     code = "state.refused"

@@ -1,46 +1,47 @@
-"""What lies between the proxy and shelld."""
+"""Errors between the proxy and shelld."""
 
 from proxy.errors import FairleadError
 
 
 class UpstreamError(FairleadError):
-    """Something between the proxy and shelld."""
+    """A failure between the proxy and shelld."""
 
     code = "upstream"
 
 
 class Unreachable(UpstreamError):
-    """Nobody answers at the workspace's address within the deadline."""
+    """A workspace whose address does not answer within the deadline."""
 
     code = "upstream.unreachable"
     retryable = True
 
 
 class Draining(Unreachable):
-    """The workspace is about to be stopped and takes no new work; nothing was done there."""
+    """A workspace that is about to be stopped and takes no new work; nothing was done there."""
 
     code = "upstream.draining"
 
 
 class Incompatible(UpstreamError):
-    """shelld speaks another major version, or is another workspace's."""
+    """A shelld of another major version, or of another workspace."""
 
     code = "upstream.incompatible"
 
 
 class UpstreamLost(UpstreamError):
-    """The link broke while in use."""
+    """A link that broke while in use."""
 
     code = "upstream.lost"
     retryable = True
 
 
 class TrustError(FairleadError):
-    """What proves a proxy to workspaces, and them to it, cannot be read, made or kept."""
+    """Certificates or keys, of proxies or of workspaces, that cannot be read, made or stored."""
 
     code = "trust"
     retryable = True
 
     @property
     def user_message(self) -> str:
+        """Return the sentence for the user; the reason is for the log only."""
         return "Fairlead cannot prove itself to workspaces now; its operator can see why in the log"

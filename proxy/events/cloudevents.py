@@ -1,4 +1,4 @@
-"""Events on their way out and back: CloudEvents 1.0 JSON, in structured mode.
+"""Encoding and decoding of events: CloudEvents 1.0 JSON, in structured mode.
 
 Source: CloudEvents 1.0, JSON event format.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from proxy.events.schema import Event
 
 MAX_TEXT = 256
-"""Characters of one text; the rest is cut and the cut shown by `…`."""
+"""Characters of one text; a longer one is cut and ends with `…`."""
 MAX_ITEMS = 64
 """Entries of one list; an ssh-agent may offer hundreds of keys."""
 
@@ -23,7 +23,7 @@ _FINGERPRINT = re.compile(r"(?:SHA256|MD5):[A-Za-z0-9+/=:]{1,128}")
 
 @dataclass(frozen=True, slots=True)
 class CloudEvent:
-    """An event as read back; `data` as in docs/events.md, with whatever a newer proxy added."""
+    """A decoded event; `data` as in docs/events.md, plus fields that a newer proxy added."""
 
     id: str
     source: str
@@ -34,14 +34,14 @@ class CloudEvent:
 
 
 def source_of(proxy_id: str) -> str:
-    """Name a replica as CloudEvents does."""
+    """Return the CloudEvents source of a replica."""
     return f"/fairlead/proxy/{proxy_id}"
 
 
 def encode(event: Event, *, type_: str, proxy_id: str) -> bytes:
-    """Render `event` as structured CloudEvents 1.0 JSON, ASCII only, one line.
+    """Encode `event` as structured CloudEvents 1.0 JSON, ASCII only, one line.
 
-    Guarantees: no text longer than MAX_TEXT, no list longer than MAX_ITEMS, nothing unprintable; a reason or
+    Guarantees: no text longer than MAX_TEXT, no list longer than MAX_ITEMS, nothing unprintable. A reason or
     a method that is no word becomes `other`, a fingerprint of another shape becomes empty.
     """
     data: dict[str, Any] = {
@@ -64,7 +64,7 @@ def encode(event: Event, *, type_: str, proxy_id: str) -> bytes:
 
 
 def decode(content: bytes) -> CloudEvent | None:
-    """Read an event of ours; None for anything else, whoever sent it."""
+    """Decode an event of Fairlead; None for anything else, from any sender."""
     try:
         envelope = json.loads(content)
     except (ValueError, RecursionError):
@@ -94,9 +94,9 @@ def _text(name: str, value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Bound `text` to MAX_TEXT characters and show what cannot be printed as U+FFFD.
+    """Cut `text` to MAX_TEXT characters and replace each unprintable one by U+FFFD.
 
-    Control and direction characters and undecodable bytes are such; a space is not.
+    Control and direction characters and undecodable bytes are unprintable; a space is not.
     """
     cut = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
     if cut.isprintable():

@@ -1,4 +1,4 @@
-"""A bus that ends where this process ends: what runs without NATS, with its subjects and wildcards."""
+"""A bus inside one process, used without NATS; it has the subjects and wildcards of NATS."""
 
 from proxy.events import subjects
 from proxy.events.publisher import Counters, Mailbox, Message, Subscription, render
@@ -6,9 +6,9 @@ from proxy.events.schema import Event
 
 
 class InProcessBus:
-    """Hand events to the readers of this process; see publisher.Bus.
+    """A bus that passes events to the readers of this process; see publisher.Bus.
 
-    Without a reader an event is gone, and counts as published: so it is with NATS.
+    An event without a reader is lost and counts as published, as with NATS.
     """
 
     def __init__(self, *, proxy_id: str, subscription_queue_size: int = 1_000) -> None:
@@ -20,16 +20,16 @@ class InProcessBus:
 
     @property
     def pending(self) -> int:
-        """Nothing ever waits."""
+        """Return 0: no event waits."""
         return 0
 
     @property
     def connected(self) -> bool:
-        """Until closed."""
+        """Return True until the bus is closed."""
         return not self._closed
 
     def start(self) -> None:
-        """Nothing to do."""
+        """Do nothing; see publisher.Bus."""
 
     def publish(self, event: Event) -> None:
         """See publisher.Publisher."""

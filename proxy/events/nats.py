@@ -1,10 +1,10 @@
 """A connection to NATS that carries events. nats-py's exceptions end here, as LinkFailed.
 
-When a connection is lost it is thrown away with all that it holds, and `natsbus` makes the next. So every
-event that no server has acknowledged is in our own bounded queue and nowhere else.
+A lost connection is discarded with all that it holds, and `natsbus` opens the next. So every event that no
+server has acknowledged is in Fairlead's own bounded queue and nowhere else.
 
-An acknowledgement is JetStream's, one per event, or, without JetStream, the PONG behind a batch. Both mean at
-least once: `id` tells duplicates, and JetStream removes those of two minutes by itself. See docs/events.md.
+An acknowledgement is JetStream's, one per event, or, without JetStream, the PONG after a batch. Both mean at
+least once: `id` identifies duplicates, and JetStream removes those within two minutes. See docs/events.md.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from proxy.settings.events import EventsSettings
 _log = structlog.get_logger("events")
 
 _HEADER_ROOM_BYTES = 1_024
-"""The server counts headers into the payload; ours are far smaller."""
+"""Room for headers, which the server counts as payload; Fairlead's are far smaller."""
 
 
 class Link(Wire):
@@ -91,7 +91,7 @@ class Link(Wire):
                 )
             )
         except nats.js.errors.BadRequestError as exc:
-            if exc.err_code != STREAM_EXISTS:  # another replica was faster
+            if exc.err_code != STREAM_EXISTS:  # another replica was first
                 raise
         _log.info("nats stream made", stream=settings.stream)
 
@@ -101,9 +101,9 @@ class Link(Wire):
     # ------------------------------------------------------------------------------------ publishing
 
     async def send(self, batch: list[Rendered]) -> None:
-        """Send `batch` and wait for its acknowledgement; `published` and `refused` tell of each id.
+        """Send `batch` and wait for its acknowledgement; `published` and `refused` then hold the ids.
 
-        Raises: LinkFailed; these two are right all the same.
+        Raises: LinkFailed; `published` and `refused` are right even then.
         """
         self.published, self.refused = set(), set()
         self._sent = {str(number): item for number, item in enumerate(batch)}
@@ -127,7 +127,7 @@ class Link(Wire):
                 await self._client.publish(wire, item.data)
             if self.lost.done():
                 return
-        await self._ping()  # what the server refuses to take, it says before it answers
+        await self._ping()  # the server reports a refusal before it sends the PONG
         for number, item in tuple(self._sent.items()):
             if subjects.to_wire(item.subject, self._settings.prefix).lower() in self._denied:
                 self._refuse(number, "not permitted")
@@ -153,16 +153,16 @@ class Link(Wire):
             error = answer.get("error") if isinstance(answer, dict) else {"description": "no stream takes it"}
         if error is None:
             self.published.add(self._sent.pop(number).id)
-        elif error.get("code") == 400 and error.get("err_code") != 10060:  # 10060: another stream took it
+        elif error.get("code") == 400 and error.get("err_code") != 10060:  # 10060: another stream accepted it
             self._refuse(number, str(error.get("description")))
-        else:  # full, without a leader, not there: sent again later
+        else:  # full, without a leader, or missing: sent again later
             self.fail(f"JetStream: {error.get('description')}")
         self._acknowledged.set()
 
     # --------------------------------------------------------------------------------------- reading
 
     async def read_for(self, mailboxes: list[Mailbox]) -> None:
-        """Subscribe for those that are new and unsubscribe those that are gone.
+        """Subscribe for new mailboxes and unsubscribe for closed ones.
 
         Raises: LinkFailed.
         """
@@ -193,7 +193,7 @@ class Link(Wire):
     # --------------------------------------------------------------------------------------- its end
 
     async def _on_error(self, exc: Exception) -> None:
-        """Hear what nats-py has to say between calls."""
+        """Handle an error that nats-py reports between calls."""
         if isinstance(exc, nats.errors.SlowConsumerError):
             for mailbox, reader in self._readers.items():
                 if reader is exc.sub:

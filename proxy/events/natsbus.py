@@ -1,10 +1,10 @@
-"""A bus that reaches every replica through NATS, and outlives every NATS server.
+"""A bus that reaches every replica through NATS, and survives outages of every NATS server.
 
     publish ─▶ Outbox ─▶ batch ─▶ Link ─▶ server
                  ▲                 │ acknowledged: published · refused for good: failed
                  └──── the rest ───┘ connection lost or silent: sent again by the next one
 
-Connections are `nats`; what waits between two of them waits here, in a queue with a bound of ours.
+Connections are in `nats`; between two of them, events wait here in a bounded queue.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from proxy.events import subjects
 from proxy.events.nats import Link
 from proxy.events.publisher import Mailbox, Outbox, Subscription, render
 from proxy.events.schema import Event
-from proxy.nats.outages import Told, hold_for_ever
+from proxy.nats.outages import OutageLog, stay_connected
 from proxy.nats.wire import LinkFailed
 from proxy.settings.events import EventsSettings
 
@@ -25,11 +25,11 @@ _log = structlog.get_logger("events")
 
 
 class NatsBus:
-    """Carry events through NATS; see publisher.Bus.
+    """A bus that carries events through NATS; see publisher.Bus.
 
-    Guarantees: an event given to `publish` is kept until a server has acknowledged it or until more than
-    `queue_size` newer ones wait, which is counted; start-up and logins never wait for NATS. Every way in
-    which NATS can fail is logged once when it begins and once when it ends.
+    Guarantees: an event given to `publish` is kept until a server has acknowledged it, or until more than
+    `queue_size` newer ones wait, which is counted. Start-up and logins never wait for NATS. Every kind of
+    NATS failure is logged once when it begins and once when it ends.
     """
 
     def __init__(self, settings: EventsSettings, *, proxy_id: str) -> None:
@@ -43,7 +43,7 @@ class NatsBus:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._link: Link | None = None
-        self._told = Told("nats")
+        self._outages = OutageLog("nats")
         self._overflowing = False
         self._closed = False
 
@@ -54,12 +54,12 @@ class NatsBus:
 
     @property
     def connected(self) -> bool:
-        """Whether a server is there as far as we know."""
+        """Return whether a server is connected, as far as is known."""
         return self._link is not None and self._link.opened and not self._link.lost.done()
 
     def start(self) -> None:
         """See publisher.Bus."""
-        self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
+        self._tasks.spawn(stay_connected(self._settings, self._hold), name="nats")
 
     def publish(self, event: Event) -> None:
         """See publisher.Publisher."""
@@ -87,7 +87,7 @@ class NatsBus:
         self._wake.set()
 
     async def close(self, flush_timeout_s: float) -> None:
-        """See publisher.Bus. Returns within `flush_timeout_s` and a moment, server or not."""
+        """See publisher.Bus. Returns shortly after `flush_timeout_s` at most, with or without a server."""
         self._closed = True
         self._wake.set()
         if self._outbox and len(self._tasks):
@@ -106,16 +106,16 @@ class NatsBus:
     # ------------------------------------------------------------------------------ the connection
 
     async def _hold(self, url: str) -> bool:
-        """Hold a connection until it is lost."""
+        """Keep one connection until it is lost."""
         before = self.counters.published
         link = self._link = Link(self._settings, url, self._wake.set)
         try:
             await link.open()
             delivery = "stream" if link.in_stream else "core"
-            self._told.connected(url, delivery=delivery, **self._figures())
+            self._outages.connected(url, delivery=delivery, **self._figures())
             await self._carry(link)
         except LinkFailed as exc:
-            self._told.disconnected(url, str(exc), **self._figures())
+            self._outages.disconnected(url, str(exc), **self._figures())
         except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end events until a restart)
             _log.exception("events failed", server=url)
         finally:

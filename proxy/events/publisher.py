@@ -1,6 +1,6 @@
-"""What the rest of the proxy sees of events: Publisher, Bus, and the bounded queues that both buses use.
+"""The interface of events for the rest of the proxy: Publisher, Bus, and the bounded queues of both buses.
 
-Nothing here knows NATS. All of it belongs to one event loop and is called from its thread only.
+No module here uses NATS. All objects belong to one event loop and are called from its thread only.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ _log = structlog.get_logger("events")
 
 
 class Message(NamedTuple):
-    """One event as published by whichever replica; `cloudevents.decode(data)` reads it."""
+    """One event as any replica published it; `cloudevents.decode(data)` decodes it."""
 
     subject: str
     data: bytes
@@ -25,37 +25,37 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages before the next one were missed: whoever keeps state by events must look it up now.
+    """A mark of missed messages: a reader that keeps state must read that state again.
 
-    The first item of every subscription, and the first after each reconnection, since nobody knows what was
-    published before; so a reader needs no other way to begin.
+    It is the first item of every subscription, and the first after each reconnection, because messages may
+    have been published before. So a reader needs no other initial step.
     """
 
     missed: int | None
-    """How many this reader was too slow for; None when it was not there to hear them."""
+    """Number of messages that a slow reader lost; None when it was not connected."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """What became of the events given to `publish`; they only grow.
+    """Counts of the events given to `publish`, by outcome; they only grow.
 
     Given = published + dropped + failed + pending. An event is counted as dropped when its acknowledgement
-    was not seen, so it may have arrived all the same.
+    was not received, so it may have arrived all the same.
     """
 
     published: int = 0
-    """Acknowledged by the server, or handed to the readers of this process."""
+    """Acknowledged by the server, or passed to the readers of this process."""
     dropped: int = 0
-    """The oldest of a full queue, and what was left when the bus was closed."""
+    """The oldest of a full queue, and the rest when the bus was closed."""
     failed: int = 0
-    """Refused for good: too large, not permitted, or not renderable."""
+    """Refused for good: too large, not permitted, or not encodable."""
 
 
 class Publisher(Protocol):
-    """Takes events; the only thing that most of the proxy needs of this package."""
+    """A consumer of events; most of the proxy needs nothing else of this package."""
 
     def publish(self, event: schema.Event) -> None:
-        """Take `event` for publication.
+        """Accept `event` for publication.
 
         Guarantees: never raises, never blocks, never waits for the network.
         """
@@ -64,8 +64,8 @@ class Publisher(Protocol):
 class Subscription(Protocol):
     """Messages of one pattern, for one reader: `async for item in subscription`.
 
-    Messages come in order; a full queue drops the oldest and says so by a Gap. The iteration ends when the
-    subscription or the bus is closed.
+    Messages come in order; a full queue drops the oldest and a Gap marks the loss. The iteration ends when
+    the subscription or the bus is closed.
     """
 
     def __aiter__(self) -> Self: ...
@@ -76,44 +76,45 @@ class Subscription(Protocol):
         """Return when messages arrive; not before the first connection to NATS."""
 
     def close(self) -> None:
-        """End it; what waits is forgotten. Twice is fine."""
+        """End the subscription; waiting messages are dropped. Further calls do nothing."""
 
 
 class Bus(Publisher, Protocol):
-    """Takes and gives events."""
+    """A publisher that also delivers events."""
 
     @property
-    def counters(self) -> Counters: ...
+    def counters(self) -> Counters:
+        """Return the counts of this bus."""
 
     @property
     def pending(self) -> int:
-        """Events taken and not yet acknowledged."""
+        """Return the number of events accepted and not yet acknowledged."""
 
     @property
     def connected(self) -> bool:
-        """Whether events leave this process now; an in-process bus always says yes."""
+        """Return whether events leave this process now; always True for an in-process bus."""
 
     def start(self) -> None:
-        """Begin carrying events; needs a running loop and does not wait for any server.
+        """Start to carry events; needs a running loop and does not wait for any server.
 
         Events published before are kept.
         """
 
     def subscribe(self, pattern: str) -> Subscription:
-        """Read what is published on `pattern` of `subjects`, by this replica and by all others.
+        """Subscribe to `pattern` of `subjects`, as published by this replica and all others.
 
         Raises: ValueError for a pattern that is not below `fairlead`.
         """
 
     async def close(self, flush_timeout_s: float) -> None:
-        """Let what is pending leave for at most `flush_timeout_s` seconds (≥ 0), then end everything.
+        """Send pending events for at most `flush_timeout_s` seconds (≥ 0), then end everything.
 
-        The rest is counted as dropped, and so is what is published later.
+        The rest is counted as dropped, and so are events published later.
         """
 
 
 class Rendered(NamedTuple):
-    """An event ready to leave."""
+    """An encoded event."""
 
     subject: str
     id: str
@@ -121,7 +122,7 @@ class Rendered(NamedTuple):
 
 
 def render(event: schema.Event, proxy_id: str, counters: Counters) -> Rendered | None:
-    """Render `event`; None, counted and logged when that is impossible: publishing never raises."""
+    """Encode `event`; None, counted and logged, when that fails: publishing never raises."""
     try:
         subject = subjects.subject_of(event)
         data = cloudevents.encode(event, type_=subject, proxy_id=proxy_id)
@@ -133,7 +134,7 @@ def render(event: schema.Event, proxy_id: str, counters: Counters) -> Rendered |
 
 
 class Outbox:
-    """Events waiting for acknowledgement: `size` of them, and beside these the batch last taken."""
+    """A queue of events without acknowledgement: at most `size`, plus the batch in progress."""
 
     __slots__ = ("_size", "_taken", "_waiting", "counters")
 
@@ -147,20 +148,20 @@ class Outbox:
         return len(self._waiting) + len(self._taken)
 
     def put(self, item: Rendered) -> bool:
-        """Append `item`; False when the oldest had to go for it."""
+        """Append `item`; return False when the oldest was dropped for it."""
         self._waiting.append(item)
         return self._trim()
 
     def take(self, count: int) -> list[Rendered]:
-        """Begin a batch of at most `count`, oldest first; the former one must be settled."""
+        """Start a batch of at most `count` events, oldest first; the previous batch must be settled."""
         assert not self._taken
         self._taken = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
         return self._taken
 
     def settle(self, *, published: Iterable[str], failed: Iterable[str]) -> bool:
-        """End the batch by ids; what is in neither goes back to the front.
+        """End the batch by ids; events in neither list return to the front of the queue.
 
-        False when some of it had to be dropped.
+        Returns False when some of them had to be dropped.
         """
         done, refused = set(published), set(failed)
         back = [item for item in self._taken if item.id not in done | refused]
@@ -171,7 +172,7 @@ class Outbox:
         return self._trim()
 
     def drop_all(self) -> int:
-        """Give up on everything; how many that were."""
+        """Drop every event; return their number."""
         count = len(self)
         self.counters.dropped += count
         self._waiting.clear()
@@ -187,7 +188,7 @@ class Outbox:
 
 
 class Mailbox:
-    """Messages waiting for one reader; a Subscription."""
+    """A queue of messages for one reader; a Subscription."""
 
     __slots__ = ("_closed", "_gap", "_live", "_missed", "_on_close", "_size", "_waiting", "_wake", "pattern")
 
@@ -222,12 +223,12 @@ class Mailbox:
         await self._live.wait()
 
     def went_live(self) -> None:
-        """Let `live` return; what was published before is a gap."""
+        """Make `live` return; messages published before are a gap."""
         self.put_gap()
         self._live.set()
 
     def put(self, message: Message) -> None:
-        """Append `message`; the oldest goes when there is no room."""
+        """Append `message`; drop the oldest when the queue is full."""
         if self._closed:
             return
         if len(self._waiting) >= self._size:
@@ -237,7 +238,7 @@ class Mailbox:
         self._wake.set()
 
     def put_gap(self) -> None:
-        """Tell the reader that an unknown number of messages was missed."""
+        """Mark that an unknown number of messages was missed."""
         self._gap = True
         self._wake.set()
 

@@ -1,8 +1,8 @@
-"""Events as values; `cloudevents` renders them. See docs/events.md for readers.
+"""Events as values; `cloudevents` encodes them. docs/events.md describes them for consumers.
 
-There is no field for a password, a user code, a device code, a token or a private key, and none for
-free text about a failure: reasons are words of a fixed shape. What a stranger chose (the name typed, the
-client's version) leaves bounded and printable. A new event is a class here and a row in `subjects`.
+No field holds a password, a user code, a device code, a token or a private key, and none holds free text
+about a failure: reasons are words of a fixed shape. Values that a client chose (the typed name, its version)
+are bounded and made printable. A new event needs a class here and a row in `subjects`.
 """
 
 import secrets
@@ -12,7 +12,7 @@ from uuid import UUID
 
 
 def new_id() -> str:
-    """Make a UUID version 7 (RFC 9562): unique everywhere, sorting by millisecond."""
+    """Return a new UUID version 7 (RFC 9562): unique everywhere, sorted by millisecond."""
     milliseconds = int(datetime.now(UTC).timestamp() * 1_000)
     value = (milliseconds << 80) | secrets.randbits(80)
     value = value & ~(0xF << 76) | (0x7 << 76)
@@ -26,54 +26,55 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened to a user; `id` and `time` are made when the value is."""
+    """An event about a user; `id` and `time` are set on construction."""
 
     id: str = field(default_factory=new_id)
     time: datetime = field(default_factory=_now)
-    """Aware."""
+    """Aware UTC."""
     user: str = ""
-    """The user's name; empty when nobody is known."""
+    """The user's name; empty when none is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfConnection(Event):
-    """What is known of the SSH connection on which it happened."""
+class _ConnectionEvent(Event):
+    """Fields of the SSH connection that an event concerns."""
 
     client_address: str = ""
-    """IPv4 or IPv6, no brackets: the real client's, from the PROXY header where there is one."""
+    """IPv4 or IPv6, no brackets: the client's own, from the PROXY header where there is one."""
     client_port: int = 0
     client_version: str = ""
-    """What the client said after `SSH-2.0-`."""
+    """The client's version after `SSH-2.0-`."""
     connection_id: str = ""
-    """Ours, random; the reference a person quotes, and in every log line of the connection."""
+    """Random; the reference that users quote, and part of every log line of the connection."""
 
 
 # ------------------------------------------------------------------------------------------ logins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthFailed(_OfConnection):
-    """A connection ended without a login; one event a connection, however many keys were offered.
+class AuthFailed(_ConnectionEvent):
+    """A connection that ended without a login; one event a connection, for any number of offered keys.
 
-    `user` is as typed, known or not; the bare name when the user string could be parsed, the whole otherwise.
+    `user` is as typed, known or not: the bare name when the user string could be parsed, else the whole
+    string.
     """
 
     methods: tuple[str, ...] = ()
     """SSH names: `publickey`, `keyboard-interactive`, …; empty when none was tried."""
     reasons: tuple[str, ...] = ()
-    """Words such as `key_unknown`, or the `code` of an error; in the order in which they arose."""
+    """Words such as `key_unknown`, or the `code` of an error; in order of time."""
     fingerprints: tuple[str, ...] = ()
     """`SHA256:…` of the keys offered, proved or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuthSucceeded(_OfConnection):
-    """A user is in."""
+class AuthSucceeded(_ConnectionEvent):
+    """A login that succeeded."""
 
     methods: tuple[str, ...] = ()
     """The methods that were needed, in order."""
     fingerprint: str = ""
-    """Of the proved key, or of the key that a certificate certifies."""
+    """Fingerprint of the proved key, or of the key that a certificate certifies."""
     certificate: str = ""
     """Key id of the user certificate; empty for a plain key."""
 
@@ -82,39 +83,39 @@ class AuthSucceeded(_OfConnection):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfOnboarding(_OfConnection):
+class _OnboardingEvent(_ConnectionEvent):
     provider: str = ""
     """The provider's name in the configuration."""
     fingerprint: str = ""
-    """Of the key that was proved and is the candidate."""
+    """Fingerprint of the candidate: the key that was proved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnboardingStarted(_OfOnboarding):
-    """An unknown name was shown a code; `user` is as typed."""
+class OnboardingStarted(_OnboardingEvent):
+    """A code that was shown to an unknown user; `user` is as typed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Onboarded(_OfOnboarding):
-    """The provider vouched, the key was confirmed, and the user is now ours."""
+class Onboarded(_OnboardingEvent):
+    """A user who was added after the provider vouched and the key was confirmed."""
 
     account: str = ""
     """The account's name at the provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OnboardingRefused(_OfOnboarding):
-    """An onboarding ended without a user."""
+class OnboardingRefusedEvent(_OnboardingEvent):
+    """An onboarding that ended without a user."""
 
     account: str = ""
-    """As far as the provider told before the refusal."""
+    """The account's name, as far as the provider gave it before the refusal."""
     reasons: tuple[str, ...] = ()
     """`denied`, `expired`, `account_mismatch`, `key_not_listed`, `rule`, `provider_down`, …"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waitlisted(_OfOnboarding):
-    """A rule wants an operator to decide."""
+class WaitlistedEvent(_OnboardingEvent):
+    """An onboarding that a rule leaves to an operator."""
 
     account: str = ""
 
@@ -123,143 +124,146 @@ class Waitlisted(_OfOnboarding):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfAdministration(Event):
+class _AdministrationEvent(Event):
     actor: str = ""
-    """Who did it: a user, `cli:<OS user>`, `provider:<name>`, `rule:<name>`."""
+    """Who acted: a user, `cli:<OS user>`, `provider:<name>`, `rule:<name>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserLocked(_OfAdministration):
-    """A user may not be in: every proxy ends the user's connections when it hears this."""
+class UserLocked(_AdministrationEvent):
+    """A locked user: every proxy ends the user's connections on this event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserUnlocked(_OfAdministration):
-    """A user may log in again."""
+class UserUnlocked(_AdministrationEvent):
+    """An unlocked user, who may log in again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddressBanned(_OfAdministration):
-    """An address is not let in until `until`; `user` is empty."""
+class AddressBannedEvent(_AdministrationEvent):
+    """An address that is banned until `until`; `user` is empty."""
 
     address: str = ""
     """IPv4, or the /64 of IPv6."""
     until: str = ""
     """RFC 3339, UTC."""
     offences: int = 0
-    """Bans of this address that are remembered, this one included; 0 for an operator's."""
+    """Remembered bans of this address, this one included; 0 for an operator's ban."""
     reasons: tuple[str, ...] = ()
-    """Those of the last failure before the ban."""
+    """Reasons of the last failure before the ban."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddressUnbanned(_OfAdministration):
-    """An operator let an address in again; nothing is told when a ban's time is over."""
+class AddressUnbanned(_AdministrationEvent):
+    """An address whose ban an operator ended; a ban that expires publishes no event."""
 
     address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfKey(_OfAdministration):
+class _KeyEvent(_AdministrationEvent):
     fingerprint: str = ""
     key_type: str = ""
     """`ssh-ed25519`, `sk-ssh-ed25519@openssh.com`, …"""
     origin: str = ""
-    """Where the key comes from: `static` for the command line, or a provider's name."""
+    """Origin of the key: `static` for the command line, or a provider's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyAdded(_OfKey):
-    """A key opens the door for a user from now on."""
+class KeyAdded(_KeyEvent):
+    """A key that authenticates a user from now on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeyRemoved(_OfKey):
-    """A key no longer opens the door; connections that it opened are ended."""
+class KeyRemoved(_KeyEvent):
+    """A key that no longer authenticates; the connections that used it are ended."""
 
 
 # ---------------------------------------------------------------------------------------- sessions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfSession(_OfConnection):
-    """A connection of a user, from login to its end; `connection_id` names it everywhere."""
+class _SessionEvent(_ConnectionEvent):
+    """Fields of a user's connection, from login to its end; `connection_id` is its name in every system."""
 
     client_type: str = ""
-    """`OpenSSH`, `PuTTY`, `VS Code`, …: what the version and the first commands look like."""
+    """`OpenSSH`, `PuTTY`, `VS Code`, …: a guess from the version and the first commands."""
     fingerprint: str = ""
     certificate: str = ""
     workspace: str = ""
-    """Empty, as the blueprint, when no such workspace can be had."""
+    """Empty, as is the blueprint, when there is no such workspace."""
     blueprint: str = ""
     account: str = ""
-    """OS account that was asked for; empty for the blueprint's own."""
+    """The OS account that was requested; empty for the blueprint's own."""
     started_at: str = ""
     """RFC 3339."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOpened(_OfSession):
-    """A connection may be used; one event a connection."""
+class SessionOpened(_SessionEvent):
+    """A connection that is ready for use; one event a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfTraffic(_OfSession):
+class _TrafficEvent(_SessionEvent):
     bytes_from_client: int = 0
     bytes_to_client: int = 0
-    """Payload of all its channels since login."""
+    """Payload bytes of all its channels since login."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionUpdated(_OfTraffic):
-    """A connection carried something since the last event of it."""
+class SessionUpdated(_TrafficEvent):
+    """A connection that carried payload since its last event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionClosed(_OfTraffic):
-    """A connection is over; one event a connection, from the proxy that had it or the one that noticed."""
+class SessionClosed(_TrafficEvent):
+    """A connection that ended.
+
+    One event a connection, from its own proxy or the replica that noticed the loss.
+    """
 
     ended_at: str = ""
     reasons: tuple[str, ...] = ()
     """One word, such as `left`, `lost`, `killed`, `idle` or `proxy_lost`."""
     actor: str = ""
-    """Who ended it, if somebody did."""
+    """Who ended it; empty when it ended by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfProgram(Event):
+class _ProgramEvent(Event):
     connection_id: str = ""
     program_id: str = ""
     kind: str = ""
     """`shell`, `exec`, `sftp`, `scp`, `rsync`, `git`, `forward`, `listen`, `forwarded`, `ssh-agent`."""
     target: str = ""
-    """Where a forward goes, or what is listened on."""
+    """The target of a forward, or the address of a listener."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProgramStarted(_OfProgram):
-    """Something began on a connection: a program, a forward, a listener.
+class ProgramStarted(_ProgramEvent):
+    """A program, a forward or a listener that started on a connection.
 
-    The command line is not here: people type secrets into them.
+    The command line is left out, because users type secrets into it.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProgramEnded(_OfProgram):
-    """It is over."""
+class ProgramEnded(_ProgramEvent):
+    """A program, a forward or a listener that ended."""
 
     bytes_from_client: int = 0
     bytes_to_client: int = 0
     exit_status: int = -1
-    """-1 for whatever has none."""
+    """-1 for a kind without an exit status."""
     exit_signal: str = ""
-    """Without SIG."""
+    """The signal's name without SIG."""
     reasons: tuple[str, ...] = ()
     actor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfRecording(Event):
+class _RecordingEvent(Event):
     connection_id: str = ""
     recording_id: str = ""
     """The id of the program or forward that is recorded."""
@@ -268,65 +272,71 @@ class _OfRecording(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingInterrupted(_OfRecording):
-    """Storage is down; what was recorded waits, and what finds no room will be missing."""
+class RecordingInterrupted(_RecordingEvent):
+    """A recording whose storage is down: data waits, and data beyond the buffer will be missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingLost(_OfRecording):
-    """A program was ended, because its rule wants it recorded and it could not be."""
+class RecordingLostEvent(_RecordingEvent):
+    """A program that was ended because its rule requires a recording and recording failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecordingClosed(_OfRecording):
-    """A recording is over; what is said here must be what the recording says, or it was tampered with."""
+class RecordingClosed(_RecordingEvent):
+    """A recording that ended. Its values must match the recording; a difference shows that it was changed."""
 
     complete: bool = False
     """Whether all of it is stored, and nothing was left out."""
     gaps: int = 0
     blocks: int = 0
     hash: str = ""
-    """Of the last block."""
+    """Hash of the last block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionKillOrdered(_OfAdministration):
-    """Somebody ordered that a session ends; the order itself is in the database, this only says: look."""
+class SessionKillOrdered(_AdministrationEvent):
+    """An order to end a session.
+
+    The order itself is in the database; this event only asks replicas to read it.
+    """
 
     session_id: str = ""
-    """Of a connection or a program."""
+    """The id of a connection or a program."""
 
 
 # -------------------------------------------------------------------------------------- workspaces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _OfWorkspace(Event):
-    """`user` is whom it belongs to."""
+class _WorkspaceEvent(Event):
+    """Fields of a workspace that an event concerns; `user` is its owner."""
 
     workspace: str = ""
     blueprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspaceStarted(_OfWorkspace):
-    """A workspace answers that did not run before; replicas that waited together tell it with one `id`."""
+class WorkspaceStarted(_WorkspaceEvent):
+    """A workspace that became ready.
+
+    Replicas that waited for the same start publish one and the same `id`.
+    """
 
     duration_ms: int = 0
-    """How long whoever waited first did."""
+    """Milliseconds that the first waiting client waited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspaceStopped(_OfWorkspace):
-    """A workspace was ended; its home stays."""
+class WorkspaceStopped(_WorkspaceEvent):
+    """A workspace that was stopped; its home stays."""
 
     actor: str = ""
-    """A user, `cli:<OS user>`, `idle` or `lifetime`."""
+    """Who stopped it: a user, `cli:<OS user>`, `idle` or `lifetime`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspaceFailed(_OfWorkspace):
-    """A workspace did not start."""
+class WorkspaceFailed(_WorkspaceEvent):
+    """A workspace that did not start."""
 
     reasons: tuple[str, ...] = ()
     """The code of an error, such as `workspace.start_failed`."""

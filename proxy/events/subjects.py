@@ -1,8 +1,8 @@
-"""Every NATS subject, with what is published there: the only place that spells one.
+"""Every NATS subject and the event published there: the only module with subject names.
 
-A subject is also the `type` of its CloudEvents. A row and a class of `schema` add one.
+A subject is also the `type` of its CloudEvents. A new event needs a row here and a class in `schema`.
 
-Inside the process a subject always begins with `fairlead`. On the wire the configured prefix stands there.
+Inside the process a subject always begins with `fairlead`. On the wire, the configured prefix replaces it.
 """
 
 from collections.abc import Mapping
@@ -41,12 +41,12 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
     {
         AUTH_FAILED: schema.AuthFailed,
         AUTH_SUCCEEDED: schema.AuthSucceeded,
-        AUTH_BANNED: schema.AddressBanned,
+        AUTH_BANNED: schema.AddressBannedEvent,
         AUTH_UNBANNED: schema.AddressUnbanned,
         USER_ONBOARDING_STARTED: schema.OnboardingStarted,
         USER_ONBOARDED: schema.Onboarded,
-        USER_ONBOARDING_REFUSED: schema.OnboardingRefused,
-        USER_WAITLISTED: schema.Waitlisted,
+        USER_ONBOARDING_REFUSED: schema.OnboardingRefusedEvent,
+        USER_WAITLISTED: schema.WaitlistedEvent,
         USER_LOCKED: schema.UserLocked,
         USER_UNLOCKED: schema.UserUnlocked,
         USER_KEY_ADDED: schema.KeyAdded,
@@ -58,7 +58,7 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         SESSION_PROGRAM_ENDED: schema.ProgramEnded,
         SESSION_KILL_ORDERED: schema.SessionKillOrdered,
         SESSION_RECORDING_INTERRUPTED: schema.RecordingInterrupted,
-        SESSION_RECORDING_LOST: schema.RecordingLost,
+        SESSION_RECORDING_LOST: schema.RecordingLostEvent,
         SESSION_RECORDING_CLOSED: schema.RecordingClosed,
         WORKSPACE_STARTED: schema.WorkspaceStarted,
         WORKSPACE_STOPPED: schema.WorkspaceStopped,
@@ -74,7 +74,7 @@ _SUBJECT_OF = {payload: subject for subject, payload in TABLE.items()}
 
 
 def subject_of(event: schema.Event) -> str:
-    """Find where `event` is published.
+    """Return the subject of `event`.
 
     Raises: KeyError for a class without a row.
     """
@@ -82,7 +82,7 @@ def subject_of(event: schema.Event) -> str:
 
 
 def check_pattern(pattern: str) -> None:
-    """Make sure that `pattern` is a subject of ours, with `*` for one token and `>` for the rest.
+    """Check that `pattern` is a subject of Fairlead, with `*` for one token and `>` for the rest.
 
     Raises: ValueError.
     Source: https://docs.nats.io/nats-concepts/subjects
@@ -98,7 +98,7 @@ def _is_token(token: str) -> bool:
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Decide as NATS does: `*` is exactly one token, a final `>` is one or more."""
+    """Match as NATS does: `*` is exactly one token, a final `>` is one or more."""
     wanted, tokens = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         if len(tokens) < len(wanted):
@@ -110,10 +110,10 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 def to_wire(subject: str, prefix: str) -> str:
-    """Put the configured prefix where `fairlead` stands."""
+    """Replace `fairlead` by the configured prefix."""
     return prefix + subject.removeprefix(ROOT)
 
 
 def from_wire(subject: str, prefix: str) -> str:
-    """Put `fairlead` back."""
+    """Replace the configured prefix by `fairlead`."""
     return ROOT + subject.removeprefix(prefix)

@@ -1,8 +1,8 @@
-"""The one door to HTTP as a client: bounded in time, size and reach; no foreign exception leaves it.
+"""The one HTTP client: bounded in time, size and reach; exceptions of its library end here.
 
-Redirects are never followed, cookies never kept, the environment's proxies never read, and only https
-(or http on loopback) is spoken. Names below `localhost` are loopback here (RFC 6761 §6.3), and the system's
-resolver is not asked for them. URLs and bodies are not logged: either may hold a secret.
+Redirects are never followed, cookies never kept, proxies of the environment never used, and only https
+(or http on loopback) is allowed. Names below `localhost` are loopback here (RFC 6761 §6.3), without the
+system's resolver. URLs and bodies are not logged: either may hold a secret.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, whole; header names in lower case."""
+    """A complete reply; header names in lower case."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -52,11 +52,12 @@ class Reply:
 
     @property
     def media_type(self) -> str:
+        """Return the content type without parameters, in lower case."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def is_passing(self) -> bool:
-        """Whether asking again later may help; GitHub says a spent rate limit with status 403."""
+        """Return whether a later attempt may succeed; GitHub reports a spent rate limit with status 403."""
         if self.status < 400:
             return False
         return (
@@ -67,7 +68,10 @@ class Reply:
 
     @property
     def retry_after_s(self) -> float:
-        """Seconds that `Retry-After` asks to wait, 0 or more; 0 without a readable one (RFC 9110 §10.2.3)."""
+        """Return the seconds that `Retry-After` asks to wait, 0 or more.
+
+        0 without a readable one (RFC 9110 §10.2.3).
+        """
         text = self.headers.get("retry-after", "").strip()
         if text.isascii() and text.isdecimal():
             return float(text[:9])
@@ -80,7 +84,7 @@ class Reply:
         return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
     def json(self) -> Any:
-        """Read the body, whatever its content type says.
+        """Decode the body, with any content type.
 
         Raises: ValueError, without any of the body.
         """
@@ -91,32 +95,35 @@ class Reply:
 
 
 def client_credentials(client_id: str, secret: Secret) -> tuple[str, Secret]:
-    """Encode a client's id and secret for Basic as RFC 6749 §2.3.1 wants it."""
+    """Encode a client's id and secret for Basic authentication, as RFC 6749 §2.3.1 requires."""
     return quote_plus(client_id), Secret(quote_plus(secret.reveal()))
 
 
 class HttpFailed(Exception):
-    """No whole reply came; the text is safe to log. Always turned into ours by whoever asked."""
+    """A request without a complete reply; the text is safe to log.
+
+    Callers translate it into an error of their own.
+    """
 
     was_sent: bool = True
     """Whether the other side may have acted on the request."""
 
 
 class HttpUnsent(HttpFailed):
-    """The request did not leave: it is not allowed to, or nothing took the connection."""
+    """A request that was not sent: it is not allowed, or no server accepted the connection."""
 
     was_sent = False
 
 
 class Http(Protocol):
-    """Whoever can carry a request."""
+    """A client for requests."""
 
     async def send(self, request: Request) -> Reply:
-        """Raises: HttpFailed."""
+        """Send a request; return the reply. Raises: HttpFailed."""
 
 
 class HttpClient:
-    """One per process: a bounded pool of connections. Use within one event loop."""
+    """The client of a process: a bounded pool of connections, for one event loop."""
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -124,9 +131,9 @@ class HttpClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request) -> Reply:
-        """Carry one request within `request_timeout_s`.
+        """Send one request; return its reply within `request_timeout_s`.
 
-        Raises: HttpFailed when it is not allowed to leave, or no whole reply of a bearable size came.
+        Raises: HttpFailed when it is not allowed, or no complete reply within the size limit came.
         """
         place = _place(request.url)
         try:
@@ -144,7 +151,7 @@ class HttpClient:
             raise HttpFailed(f"{place}: {_words(exc)}") from None
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         if self._session is not None:
             await self._session.close()
 
@@ -170,7 +177,7 @@ class HttpClient:
             return Reply(response.status, lowered, body)
 
     def _proxy_for(self, url: str) -> str | None:
-        """Return the forward proxy for a URL; what is on this machine is not where that proxy is."""
+        """Return the forward proxy for a URL; none for this machine, which that proxy cannot reach."""
         host = urlsplit(url).hostname or ""
         is_here = is_loopback(host) or is_localhost_name(host)
         return None if is_here else self._settings.proxy_url or None
@@ -195,7 +202,7 @@ class HttpClient:
 
 
 class LocalhostResolver(AbstractResolver):
-    """A resolver that takes names below `localhost` for loopback, as browsers do, and asks for the others.
+    """A resolver that maps names below `localhost` to loopback, as browsers do, and passes on the others.
 
     Source: RFC 6761 §6.3. glibc asks DNS for them unless a module of systemd is installed.
     """
@@ -217,12 +224,12 @@ class LocalhostResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Let go of the resolver for the other names."""
+        """Close the resolver of the other names."""
         await self._others.close()
 
 
 async def read_at_most(content: aiohttp.StreamReader, limit_bytes: int) -> bytes:
-    """Read a body to its end. Raises: ValueError when there is more than `limit_bytes` of it."""
+    """Read a body to its end. Raises: ValueError when it is longer than `limit_bytes`."""
     body = bytearray()
     async for chunk in content.iter_any():
         body += chunk
@@ -247,7 +254,7 @@ def _trust(settings: HttpSettings) -> ssl.SSLContext | bool:
 
 
 def _place(url: str) -> str:
-    """Scheme, host and path of a URL: what a log may hold."""
+    """Return scheme, host and path of a URL: the parts that a log may hold."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"[:300]
 

@@ -1,4 +1,4 @@
-"""Time as the flows need it, so that tests wait for nothing."""
+"""A clock for login flows, replaceable so that tests do not wait."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Seconds of a clock that never goes back, and a wait by it."""
+    """Monotonic time in seconds, and waiting."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

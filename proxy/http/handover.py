@@ -1,8 +1,8 @@
-"""Pages served by several replicas: a browser meets any of them, and one terminal waits at one of them.
+"""Pages of several replicas: a browser reaches any of them, and the terminal waits at one of them.
 
-A ticket and the `state` of a visit begin with the tag of the replica that made them. Whoever gets a request
-for another's hands it over as it came and gives back the answer; what is decided, and every secret of it,
-stays with the replica whose terminal waits. No trust is needed for that: the other's page is as public.
+A ticket and the `state` of a visit begin with the tag of the replica that made them. Any other replica passes
+the request on unchanged and returns the answer. Every decision and every secret stay with the replica whose
+terminal waits. That needs no trust between replicas: the other's page is as public as this one.
 """
 
 import hashlib
@@ -22,7 +22,10 @@ _log = structlog.get_logger("confirm")
 _TAG_CHARACTERS = 8
 _TAGGED = re.compile(rf"([0-9a-f]{{{_TAG_CHARACTERS}}})\.")
 _HANDED_OVER = "Fairlead-Handed-Over"
-"""Header of a request that goes no further; a client that sends it is answered by whom it meets."""
+"""Header of a request that was passed on already.
+
+The replica that gets it answers, even if a client sent it.
+"""
 _REQUEST_HEADERS = ("Host", "Origin", "Content-Type", "User-Agent")
 _OF_ONE_HOP = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 _MAX_ANSWER_BYTES = 256 * 1024
@@ -33,49 +36,49 @@ Cookies = Sequence[tuple[str, str]]
 
 
 def tag_of(proxy_id: str) -> str:
-    """Name a replica in links, without telling what it is called."""
+    """Return the tag of a replica in links, which does not reveal its name."""
     return hashlib.sha256(proxy_id.encode()).hexdigest()[:_TAG_CHARACTERS]
 
 
-class Peers(Protocol):
-    """The replicas that can hand requests over."""
+class ReplicaPages(Protocol):
+    """The replicas that can pass requests on to each other."""
 
     @property
     def own(self) -> str:
-        """Give the tag of this one; empty when nobody hands anything over."""
+        """Return the tag of this replica; empty when no replica passes requests on."""
 
     def page_of(self, tag: str) -> str | None:
-        """Give the URL at which another one's page is reached; None when it is not known, or gone."""
+        """Return the URL of another replica's page; None when it is unknown or the replica has ended."""
 
 
-class Alone:
-    """No replicas: every browser meets the one process there is."""
+class SingleReplica:
+    """A single replica: every browser reaches this process."""
 
     own = ""
 
     def page_of(self, tag: str) -> str | None:
-        """See Peers."""
+        """See ReplicaPages."""
         del tag
         return None
 
 
-ALONE = Alone()
+ALONE = SingleReplica()
 
 
 class HandOver:
-    """Takes requests to the replicas that they are for."""
+    """The passing on of requests to the replicas that made their tickets."""
 
-    def __init__(self, peers: Peers, timeout_s: float) -> None:
+    def __init__(self, peers: ReplicaPages, timeout_s: float) -> None:
         self._peers = peers
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     def tagged(self, word: str) -> str:
-        """Say in a random word of this replica's whose it is."""
+        """Return a random word with the tag of this replica."""
         return f"{self._peers.own}.{word}" if self._peers.own else word
 
     def other_page(self, request: web.Request) -> str | None:
-        """Give the page that `request` is for; None when that is ours, or nobody's."""
+        """Return the page that `request` is for; None when it is this one's, or no replica's."""
         word = request.match_info.get("id") or request.query.get("state", "")
         found = _TAGGED.match(word)
         if found is None or found[1] == self._peers.own or _HANDED_OVER in request.headers:
@@ -83,9 +86,9 @@ class HandOver:
         return self._peers.page_of(found[1])
 
     async def ask(self, page: str, request: web.Request, cookies: Cookies) -> web.Response:
-        """Have another replica answer, which gets `cookies` and none of other sites.
+        """Let another replica answer; it gets `cookies` and none of other sites.
 
-        Raises: HTTPBadGateway when it does not.
+        Raises: HTTPBadGateway when it does not answer.
         """
         headers = [(_HANDED_OVER, "1")]
         if cookies:
@@ -98,7 +101,7 @@ class HandOver:
                 URL(page + request.rel_url.raw_path_qs, encoded=True),
                 data=body or None,
                 headers=headers,
-                allow_redirects=False,  # they are for the browser
+                allow_redirects=False,  # for the browser
             ) as reply:
                 return await _copied(reply)
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
@@ -106,7 +109,7 @@ class HandOver:
             raise web.HTTPBadGateway(text="Nobody answers behind this link. Connect again.") from None
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         if self._session is not None:
             await self._session.close()
 

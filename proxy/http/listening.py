@@ -1,7 +1,7 @@
-"""Sockets of our pages: every address of this machine that a browser may take `login.localhost` for.
+"""Sockets of Fairlead's pages, on every address that a browser of this machine may use for `login.localhost`.
 
-A browser takes that name for 127.0.0.1 or for ::1. Where only one of them were ours, any program could listen
-at the same port of the other one, and would be our origin.
+A browser uses 127.0.0.1 or ::1 for that name. If Fairlead listened on one only, any program could listen at
+the same port of the other one, and would be the same origin.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ _TRIES = 20
 async def open_sockets(host: str, port: int) -> list[socket.socket]:
     """Listen on `host`, and on the address that browsers of this machine may try instead, at one port.
 
-    Port 0 takes one that is free at both. An address family that this machine lacks is left out, but for
-    that of `host` itself. Raises: OSError whose text names address and reason.
+    Port 0 selects one that is free at both. An address family that this machine lacks is left out, unless it
+    is that of `host` itself. Raises: OSError whose text names address and reason.
     """
     first, *others = _BESIDE.get(host) or (await _resolve(host),)
     for tries_left in reversed(range(_TRIES)):

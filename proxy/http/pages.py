@@ -1,4 +1,4 @@
-"""The few pages that people see in a browser: plain HTML without scripts, everything escaped. Pure."""
+"""HTML of the pages that users see in a browser: plain, without scripts, everything escaped. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ _EMPHASIS = {True: "go", False: "stay"}
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of what is asked for; `code` is written large."""
+    """One line of the description of a request; `code` is displayed large."""
 
     label: str
     value: str
@@ -49,7 +49,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """One way to answer a form; `decision` is what is sent."""
+    """One answer to a form; `decision` is the value that is sent."""
 
     decision: str
     label: str
@@ -57,7 +57,7 @@ class Button:
 
 
 def document(title: str, body: str, style_nonce: str) -> str:
-    """Wrap `body`, which is HTML already, into a page; `title` is text."""
+    """Return a page with `body`, which is HTML already; `title` is text."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -68,12 +68,12 @@ def document(title: str, body: str, style_nonce: str) -> str:
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Write text as a paragraph; kinds are `soft` and `warning`."""
+    """Return text as a paragraph; kinds are `soft` and `warning`."""
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def facts(entries: Sequence[Fact]) -> str:
-    """Write what is asked for, leaving out what is not known."""
+    """Return the description of a request, without unknown values."""
     rows = "".join(
         f'<div><dt>{escape(entry.label)}</dt><dd class="{_CLASS[entry.code]}">'
         f"{escape(entry.value)}</dd></div>"
@@ -90,7 +90,7 @@ def form(
     buttons: Sequence[Button],
     method: str = "post",
 ) -> str:
-    """Write a form; `inside` is HTML already."""
+    """Return a form; `inside` is HTML already."""
     fields = "".join(
         f'<input type="hidden" name="{escape(name)}" value="{escape(value)}">' for name, value in hidden
     )
@@ -106,7 +106,7 @@ def form(
 
 
 def text_input(name: str, label: str, value: str, options: Sequence[str] = ()) -> str:
-    """Write one field for text, with suggestions."""
+    """Return an input field for text, with suggestions."""
     listed = "".join(f'<option value="{escape(option)}">' for option in options)
     suggestions = f'<datalist id="{escape(name)}-options">{listed}</datalist>' if listed else ""
     reference = f' list="{escape(name)}-options"' if listed else ""

@@ -1,22 +1,22 @@
-"""A string that must not be seen: tokens, device codes, verifiers, client secrets."""
+"""Secret strings: tokens, device codes, verifiers, client secrets."""
 
 import hmac
 
 
 class Secret:
-    """Hold a secret so that no log line, error or repr shows it; `reveal()` where it is sent.
+    """A secret that no log line, error or repr shows; `reveal()` returns it where it is sent.
 
-    Compares in constant time, and only with another Secret. Neither formatted, nor serialised, nor hashed.
+    Compares in constant time, and only with another Secret. Cannot be formatted, serialised or hashed.
     """
 
     __slots__ = ("_value",)
-    __hash__ = None  # type: ignore[assignment]  # a dict of secrets would be looked up in telling time
+    __hash__ = None  # type: ignore[assignment]  # a look-up in a dict of secrets would leak them by its timing
 
     def __init__(self, value: str) -> None:
         self._value = value
 
     def reveal(self) -> str:
-        """Give the secret itself; its only way out."""
+        """Return the secret itself; no other method does."""
         return self._value
 
     def __bool__(self) -> bool:

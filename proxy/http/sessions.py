@@ -1,8 +1,8 @@
-"""Sessions of browsers on our pages: values that we issued, what each stands for, and their end.
+"""Browser sessions on Fairlead's pages: issued values, their subjects, and their end.
 
-A value that we did not issue stands for nothing and is never adopted. Signing in issues a new value and ends
-the one before, so that a value which another party planted, read or had issued to itself is worth nothing
-after the sign-in (session fixation). Only digests of values are kept.
+A value that Fairlead did not issue has no subject and is never adopted. A sign-in issues a new value and ends
+the former one. So a value that another party planted, read or had issued to itself is worth nothing after the
+sign-in (session fixation). Only digests of values are kept.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from proxy.http.clock import REAL, Clock
 _T = TypeVar("_T")
 
 LIFE_S = 3_600
-"""From the issue of a value to its end, and the Max-Age of its cookie."""
+"""Seconds from the issue of a value to its end; also the Max-Age of its cookie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class _Session(Generic[_T]):
 
 
 class Sessions(Generic[_T]):
-    """Issued values of one process, at most `limit`; the oldest ends first when there are more."""
+    """Issued values of one process, at most `limit`; beyond that the oldest ends first."""
 
     def __init__(self, limit: int, *, life_s: float = LIFE_S, clock: Clock = REAL) -> None:
         self._limit = limit
@@ -40,7 +40,7 @@ class Sessions(Generic[_T]):
         return len(self._sessions)
 
     def begin(self, about: _T) -> str:
-        """Issue a value that stands for `about`."""
+        """Issue a value for the subject `about`."""
         value = new_value()
         self._sessions[digest(value)] = _Session(about, self._clock.now() + self._life_s)
         while len(self._sessions) > self._limit:
@@ -48,11 +48,11 @@ class Sessions(Generic[_T]):
         return value
 
     def __contains__(self, value: str) -> bool:
-        """Tell whether we issued a value, and it has not ended."""
+        """Return whether a value was issued here and has not ended."""
         return self._session(value) is not None
 
     def find(self, value: str) -> _T | None:
-        """Return what an issued value stands for; None for any other value, and after its end."""
+        """Return the subject of an issued value; None for any other value, and after its end."""
         found = self._session(value)
         return None if found is None else found.about
 
@@ -61,12 +61,12 @@ class Sessions(Generic[_T]):
         return found if found is not None and found.expires_at > self._clock.now() else None
 
     def renew(self, value: str, about: _T) -> str:
-        """Issue the value of a browser that has signed in, and end the one that it came with."""
+        """Issue the value of a browser that has signed in, and end its former value."""
         self.end(value)
         return self.begin(about)
 
     def end(self, value: str) -> None:
-        """End the session of a value; without one, do nothing."""
+        """End the session of a value; do nothing without one."""
         self._sessions.pop(digest(value), None)
 
     def end_where(self, is_over: Callable[[_T], bool]) -> None:
@@ -76,15 +76,15 @@ class Sessions(Generic[_T]):
 
 
 def new_value() -> str:
-    """Make a value of 256 random bits, in characters that a cookie and a URL may hold."""
+    """Return a value of 256 random bits, in characters allowed in cookies and URLs."""
     return secrets.token_urlsafe(32)
 
 
 def digest(value: str) -> str:
-    """Return what is kept of a value: it finds the value, and cannot be turned back into it."""
+    """Return the stored form of a value: it identifies the value, and cannot be turned back into it."""
     return hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def is_of(value: str, kept: str) -> bool:
-    """Tell whether `kept` is the digest of a value, in time that says nothing of either."""
+    """Return whether `kept` is the digest of a value, in time that depends on neither."""
     return hmac.compare_digest(digest(value), kept)

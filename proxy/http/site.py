@@ -1,12 +1,12 @@
-"""What our web pages have in common: one origin, headers, cookies, who may post, and being served.
+"""Common parts of Fairlead's web pages: one origin, headers, cookies, checks of forms, and the server.
 
-Sources: RFC 6265bis §4.1.3 (name prefixes), CSP Level 3, Fetch §3.2 (Origin). Which cookies are ours is
-decided by `cookies`, and what their values stand for by `websessions`.
+Sources: RFC 6265bis §4.1.3 (name prefixes), CSP Level 3, Fetch §3.2 (Origin). `cookies` decides which cookies
+are Fairlead's, and `sessions` which values were issued.
 
-Over plain http, cookies ignore ports (RFC 6265 §8.5): a program on any port of this machine, or behind
-`ssh -L`, that gets a browser to `login.localhost:<its port>` reads our cookies there, and sets some. A page
-therefore never rests on a cookie alone: what a cookie opens also needs a value that only our own origin was
-given, in an address or in a form.
+Over plain http, cookies ignore ports (RFC 6265 §8.5): a program on any port of this machine, or behind `ssh
+-L`, that gets a browser to `login.localhost:<its port>` reads Fairlead's cookies there, and sets some. A page
+therefore never relies on a cookie alone: it also requires a value that only its own origin was given, in an
+address or in a form.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ from proxy.settings.onboarding import PAGE_HOST, is_page_here
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024
 MAX_COOKIE_BYTES = 16 * 1024
-"""Of all `Cookie` fields of a request: judging their names is work of one turn of the event loop."""
+"""Limit for all `Cookie` fields of a request: their names are judged in one turn of the event loop."""
 _UNHEARD = logging.getLogger("proxy.http.site.unheard")
-"""Takes what aiohttp says of requests that it cannot read: it quotes their lines, `Cookie` included."""
+"""Receives aiohttp's messages about unreadable requests: they quote lines of them, `Cookie` included."""
 _UNHEARD.disabled = True
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -41,16 +41,17 @@ _SETTINGS = {"confirm": "front_door.confirm.listen", "dev": "front_door.provider
 
 
 class Site:
-    """One origin that we serve: its cookies, its checks, its socket."""
+    """One origin: its cookies, its checks, its sockets."""
 
     def __init__(
         self, purpose: str, host: str, port: int, public_url: str = "", *, is_for_programs: bool = False
     ) -> None:
-        """`purpose` names cookies and logs; `public_url` is how browsers come, if not as `login.localhost`.
+        """Take the address to listen on; `purpose` names cookies and logs.
 
-        With `is_for_programs` this machine's own programs are answered by `local_url` as well.
+        `public_url` is the URL that browsers use, if it is not `login.localhost`. With `is_for_programs`,
+        programs of this machine may use `local_url` as well.
 
-        Raises: SettingsError when browsers cannot come by `host`, and there is no `public_url`.
+        Raises: SettingsError when browsers cannot use `host`, and there is no `public_url`.
         """
         self._purpose = purpose
         self._setting = _SETTINGS.get(purpose, purpose)
@@ -71,17 +72,17 @@ class Site:
 
     @property
     def port(self) -> int:
-        """The port in use, once started."""
+        """Return the port in use; valid after `start`."""
         return self._port
 
     @property
     def public_url(self) -> str:
-        """How browsers come here; without a final slash."""
+        """Return the URL that browsers use, without a final slash."""
         return self._public_url or self.local_url
 
     @property
     def local_url(self) -> str:
-        """How programs and browsers of this machine come here; see PAGE_HOST."""
+        """Return the URL for programs and browsers of this machine; see PAGE_HOST."""
         return f"http://{PAGE_HOST}:{self._port}"
 
     @property
@@ -89,7 +90,7 @@ class Site:
         return f"{urlsplit(self.public_url).scheme}://{_authority(self.public_url)}"
 
     def _is_meant(self, request: web.Request) -> bool:
-        """Tell whether the one Host of a request means us; others are names that were pointed at us."""
+        """Return whether the one Host of a request is this origin; other names may point at this address."""
         hosts = [value for name, value in request.raw_headers if name.lower() == b"host"]
         urls = (self.public_url, self.local_url) if self._is_for_programs else (self.public_url,)
         ours = {_authority(url).encode() for url in urls}
@@ -98,7 +99,7 @@ class Site:
     # ---------------------------------------------------------------------------------- lifetime
 
     async def start(self) -> None:
-        """Listen. Raises: SettingsError when the address cannot be had."""
+        """Listen. Raises: SettingsError when the address is not available."""
         runner = web.AppRunner(
             self.app, access_log=None, logger=_UNHEARD, handle_signals=False, keepalive_timeout=15
         )
@@ -114,7 +115,7 @@ class Site:
         self._port = runner.addresses[0][1]
 
     async def close(self) -> None:
-        """Stop listening; requests in progress get a moment."""
+        """Stop listening; requests in progress get a short grace period."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -122,7 +123,10 @@ class Site:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse what is not for this origin; a bug is logged with its traceback and says nothing."""
+        """Refuse requests that are not for this origin.
+
+        Log a bug with its traceback and show nothing of it.
+        """
         if not self._is_meant(request):
             return web.Response(status=421, text=f"This page is at {self.public_url} and nowhere else.\n")
         fields = _cookie_fields(request)
@@ -142,7 +146,7 @@ class Site:
                     "That did not work", pages.paragraph(exc.text or exc.reason), status=exc.status
                 )
             raise
-        except Exception:  # noqa: BLE001 - the edge: whatever gets here is a bug
+        except Exception:  # noqa: BLE001 - the outermost handler: any exception here is a bug
             _log.exception("request failed", site=self._purpose, method=request.method)
             return web.Response(status=500, text="Internal error.\n")
 
@@ -152,30 +156,30 @@ class Site:
             raise web.HTTPForbidden(text="This form was not sent from our page.")
 
     def cookie(self, request: web.Request, slot: str = "") -> str:
-        """Return the value of a cookie of ours; empty when there is none, or more than one.
+        """Return the value of one of this site's cookies; empty when there is none, or more than one.
 
-        Its form is that of our values, and nothing more is known of it: ask `websessions`.
+        Only its form is checked: `sessions` decides whether it was issued.
         """
         return self._cookies.value(_cookie_fields(request), slot)
 
     def own_cookies(self, request: web.Request) -> list[tuple[str, str]]:
-        """Return the cookies of a request that have names of ours."""
+        """Return the cookies of a request that have this site's names."""
         return self._cookies.own(_cookie_fields(request))
 
     def give_cookie(self, response: web.StreamResponse, value: str, slot: str = "") -> None:
-        """Give a value to a browser. Lax: the way back from a provider is a cross-site link."""
+        """Set a cookie. Lax: the way back from a provider is a cross-site link."""
         self._set_cookie(response, slot, value, LIFE_S)
 
     def end_cookie(self, response: web.StreamResponse, slot: str = "") -> None:
-        """Take a value back from a browser."""
+        """Delete a cookie."""
         self._set_cookie(response, slot, "", 0)
 
     def end_oldest_cookies(
         self, request: web.Request, response: web.StreamResponse, kind: str, at_most: int
     ) -> None:
-        """Take back cookies whose slot begins with `kind`, until `at_most` are left.
+        """Delete cookies whose slot begins with `kind`, until `at_most` are left.
 
-        Browsers send those first that they have had for longest (RFC 6265 §5.4).
+        Browsers send the oldest first (RFC 6265 §5.4).
         """
         slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
         for slot in slots[: max(0, len(slots) - at_most)]:
@@ -193,11 +197,11 @@ class Site:
         )
 
     def csrf(self, session: str, about: str) -> str:
-        """Make a token that only a form of ours for this browser and this matter can hold."""
+        """Return a token that only this site's form for this browser and this matter can hold."""
         return hmac.new(self._key, f"{session}\0{about}".encode(), hashlib.sha256).hexdigest()
 
     def check_csrf(self, session: str, about: str, token: str) -> None:
-        """Refuse a form that was not made by `csrf` for the same browser and matter."""
+        """Refuse a form whose token is not of `csrf` for the same browser and matter."""
         if not session or not hmac.compare_digest(self.csrf(session, about).encode(), token.encode()):
             raise web.HTTPForbidden(text="This form is not yours, or too old. Open the link again.")
 
@@ -210,7 +214,7 @@ class Site:
     def page(
         self, title: str, body: str, *, status: int = 200, form_targets: Sequence[str] = ()
     ) -> web.Response:
-        """Answer with a page; `form_targets` are other origins that a form may end up at."""
+        """Return a page as response; `form_targets` are other origins to which a form may lead."""
         nonce = secrets.token_urlsafe(16)
         targets = " ".join(["'self'", *form_targets])
         policy = (
@@ -221,7 +225,7 @@ class Site:
             "Content-Security-Policy": policy,
             "X-Frame-Options": "DENY",
             "X-Content-Type-Options": "nosniff",
-            # Not no-referrer: browsers would then send `Origin: null` with our own forms.
+            # Not no-referrer: browsers would then send `Origin: null` with this site's own forms.
             "Referrer-Policy": "same-origin",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Cache-Control": "no-store",
@@ -246,13 +250,13 @@ def _without_default_port(authority: bytes, url: str) -> bytes:
 
 
 def redirect(location: str) -> web.Response:
-    """Send the browser on with GET, keeping the address bar's history out of referrers and caches."""
+    """Redirect the browser with GET, without a referrer and without caching."""
     headers = {"Location": location, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
     return web.Response(status=303, headers=headers)
 
 
 async def read_form(request: web.Request) -> dict[str, str]:
-    """Read a form; a field that comes twice is refused, so that nobody sees another value than we do."""
+    """Read a form; refuse a repeated field, because two readers could see different values."""
     posted = await request.post()
     if len(set(posted)) != len(posted) or any(not isinstance(value, str) for value in posted.values()):
         raise web.HTTPBadRequest(text="A field of the form came twice, or is a file.")
@@ -260,7 +264,7 @@ async def read_form(request: web.Request) -> dict[str, str]:
 
 
 def read_query(request: web.Request) -> dict[str, str]:
-    """Read the query; a parameter that comes twice is refused (RFC 6749 §3.1)."""
+    """Read the query; refuse a repeated parameter (RFC 6749 §3.1)."""
     if len(set(request.query)) != len(request.query):
         raise web.HTTPBadRequest(text="A parameter of the address came twice.")
     return dict(request.query)

@@ -1,1 +1,1 @@
-"""Who somebody is: users and their keys, and what proves them. Nothing here speaks SSH."""
+"""Users, their keys, and the proofs of identity. No module here speaks SSH."""

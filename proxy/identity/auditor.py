@@ -1,11 +1,11 @@
-"""The look at the whole directory that each serving proxy repeats: has it lost users or keys?
+"""Repeated counts of the whole directory in each serving proxy, to detect lost users and keys.
 
-    whole ──rows are gone──▶ in doubt ──they are back, or an operator accepts it──▶ whole
+    whole ──rows are missing──▶ in doubt ──they return, or an operator accepts the loss──▶ whole
                                  └──a minor loss that does not change for `vanished_s`──▶ whole
 
-In doubt, no connection ends because its user or key is missing, and no person is onboarded. A minor loss is
-taken for a removal in the end: an older release, or SQL by hand, removes without a record. The loss of most
-rows never is.
+In doubt, no connection ends because its user or key is missing, and no user is onboarded. A minor loss counts
+as a removal in the end: an older release, or SQL by hand, removes without a record. The loss of most rows
+never does.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ _log = structlog.get_logger("directory")
 
 
 class Audited(Protocol):
-    """A directory that can be counted; SqlDirectory as a rule."""
+    """A directory that can be counted; usually SqlDirectory."""
 
     async def audit(self, most: float) -> Census:
-        """Count. Raises: StoreError."""
+        """Count users and keys. Raises: StoreError."""
 
     async def accept(self, seen: Census | None = None) -> Census:
-        """Expect no more than there is, unless that changed since `seen`. Raises: StoreError."""
+        """Accept the present rows as complete, unless they changed since `seen`. Raises: StoreError."""
 
 
 class Auditor:
-    """One per process."""
+    """The audit of one process."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Auditor:
         max_vanished_share: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`census_s` is between two looks, `recheck_s` while the directory is in doubt."""
+        """Take the seconds between counts: `census_s`, or `recheck_s` while the directory is in doubt."""
         self._directory = directory
         self._census_s = census_s
         self._recheck_s = min(recheck_s, census_s)
@@ -56,18 +56,18 @@ class Auditor:
         self._seen_at = 0.0
         self._tasks = TaskOwner("auditor")
         self.problem = ""
-        """Why the directory is in doubt, in a sentence; empty while it is whole."""
+        """The reason for doubt, in a sentence; empty while the directory is whole."""
 
     def start(self) -> None:
-        """Begin looking."""
+        """Start to count."""
         self._tasks.spawn(self._run(), name="look")
 
     async def close(self) -> None:
-        """End looking."""
+        """Stop counting."""
         await self._tasks.close()
 
     async def look(self) -> None:
-        """Count once, and take a minor loss that lasts for a removal."""
+        """Count once; accept a minor loss that has lasted as a removal."""
         try:
             census = await self._directory.audit(self._most)
             if self._is_settled(census):
@@ -80,7 +80,7 @@ class Auditor:
             self._note(str(exc))
 
     def _is_settled(self, census: Census) -> bool:
-        """Whether a loss is minor and has not changed for `vanished_s`."""
+        """Return whether a loss is minor and has not changed for `vanished_s`."""
         if census.is_whole or census.lost_most(self._most):
             self._seen = None
             return False
@@ -89,7 +89,7 @@ class Auditor:
         return self._now() - self._seen_at >= self._vanished_s
 
     def _note(self, problem: str) -> None:
-        """Log an outage once when it begins and once when it ends."""
+        """Log a problem once when it begins and once when it ends."""
         if problem and not self.problem:
             _log.warning(
                 "the directory is in doubt: nobody is ended or onboarded for who is missing", reason=problem
@@ -102,6 +102,6 @@ class Auditor:
         while True:
             try:
                 await self.look()
-            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+            except Exception:  # noqa: BLE001 (a bug in one count must not end all later ones)
                 _log.exception("audit failed")
             await asyncio.sleep(self._recheck_s if self.problem else self._census_s)

@@ -1,9 +1,9 @@
-"""Removal and loss told apart: how many users and keys there should be, and records of those removed.
+"""Counts that distinguish removal from loss: expected numbers of users and keys, and records of removals.
 
-A user who is missing from the directory was either removed, of which there is a record, or lost: by a table
-that was dropped, a restore in stages, a server that came up empty. The row of `installation` says how many
-users and keys there should be; every removal takes itself off that number in the transaction that removes. A
-directory that holds fewer has lost some, and a missing user of whom there is no record proves nothing.
+A user who is missing from the directory was either removed, which is recorded, or lost: by a dropped table, a
+restore in stages, a server that came up empty. The row of `installation` holds the expected numbers of users
+and keys; every removal lowers them in its own transaction. A directory that holds fewer has lost some, and
+then a missing user without a record of removal proves nothing.
 """
 
 from collections.abc import Collection
@@ -28,16 +28,16 @@ _ACTUAL = {
 
 
 async def take(connection: AsyncConnection) -> Census:
-    """Count, in one statement."""
+    """Return the counts, taken in one statement."""
     query = sa.select(_ACTUAL["users"], _ACTUAL["keys"], installation.c["users"], installation.c["keys"])
     return Census(*(await connection.execute(query)).one())
 
 
 async def hold(connection: AsyncConnection) -> Census:
-    """Count, and keep others from changing what there should be until the transaction ends.
+    """Return the counts, and lock the expected numbers until the transaction ends.
 
-    A transaction that removes waits for it with its rows still there for everybody else, so that the number
-    is never too high for it.
+    A transaction that removes rows waits for the lock while other transactions still see its rows, so the
+    expected number is never too high for it.
     """
     # Two statements: on PostgreSQL the second sees what was committed while the first waited.
     await connection.execute(sa.select(installation.c.id).with_for_update())
@@ -45,12 +45,12 @@ async def hold(connection: AsyncConnection) -> Census:
 
 
 async def expect(connection: AsyncConnection, census: Census) -> None:
-    """Make what was counted under `hold` what there should be."""
+    """Make counts taken under `hold` the expected numbers."""
     await connection.execute(sa.update(installation).values(users=census.users, keys=census.keys))
 
 
 async def added(connection: AsyncConnection) -> None:
-    """Let what was added in this transaction be expected from now on; called at its end."""
+    """Include the rows added in this transaction in the expected numbers; call it at the end."""
     census = await hold(connection)
     more = {
         "users": max(census.users, census.expected_users),
@@ -64,7 +64,7 @@ async def removed(
 ) -> None:
     """Record that keys of a user were removed in this transaction, and with `user` the user as well.
 
-    Called at the end of the transaction, after the rows went.
+    Call it at the end of the transaction, after the rows are deleted.
     """
     now = datetime.now(UTC)
     gone = [*fingerprints, *([""] if user else [])]
@@ -78,12 +78,12 @@ async def removed(
 
 
 async def restored(connection: AsyncConnection, name: str, fingerprint: str = "") -> None:
-    """Forget that a key, or without one the user, was removed: it is there again."""
+    """Delete the record of a removed key, or, without one, of the user, which was added again."""
     await connection.execute(_its_records(name, [fingerprint]))
 
 
 async def recorded(connection: AsyncConnection, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return those (user, fingerprint) whose removal is on record; the user's own has no fingerprint."""
+    """Return the (user, fingerprint) pairs whose removal is recorded; a user's own has no fingerprint."""
     noted: set[tuple[str, str]] = set()
     for table in (removals, revoked_keys):
         for part in _parts(sorted({name for name, _ in pairs})):

@@ -1,7 +1,6 @@
-"""What Fairlead asks of whoever keeps its users: one Protocol, and the values that it returns.
+"""The directory of users: one Protocol, and the values that it returns.
 
-Names are lower-case as `userstring` gives them. How they are kept is `store`; what a key may look like
-is `keys`.
+Names are lower-case as `userstring` returns them. `store` keeps them; `keys` defines the form of a key.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,16 +20,16 @@ from proxy.model import User
 
 @dataclass(frozen=True, slots=True)
 class StoredKey:
-    """A public key that opens the door for one user."""
+    """A public key that authenticates one user."""
 
     id: int
     user: str
     key: PublicKey
     origin: str
-    """Where it came from: `static` for the command line, or a provider's name."""
+    """Its source: `static` for the command line, or a provider's name."""
     created_at: datetime
     last_used_at: datetime | None
-    """Aware UTC, as every timestamp; None before the first login."""
+    """Aware UTC, like every timestamp here; None before the first login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +37,27 @@ class Account:
     """The account at a provider that a user is bound to."""
 
     provider: str
-    """Our name of the provider, from settings."""
+    """The name of the provider in the settings."""
     issuer: str
     subject: str
-    """With `issuer` who this is; nobody else ever gets it."""
+    """Identifies the account together with `issuer`; no other account ever gets it."""
     login: str
-    """What the provider called the account when it was last asked."""
+    """The account's name at the provider, as of the provider's last answer."""
     groups: tuple[str, ...] = ()
     refreshed_at: datetime | None = None
-    """When the provider was last asked; what it said stays good while it is down."""
+    """Time of the provider's last answer; it stays valid while the provider is down."""
     reading: Reading | None = None
-    """When `groups` were read, and what became of later questions; None for the waiting list."""
+    """When `groups` were read, and the result of later requests; None for the waiting list."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """All that is kept of a user."""
+    """The complete record of a user."""
 
     user: User
     email: str
     uid: int | None
-    """Numeric OS account, nobody else's; None only for a user whom an older release just added."""
+    """Numeric OS account, unique; None only for a user whom an older release just added."""
     gid: int | None
     created_at: datetime
     key_count: int
@@ -67,7 +66,7 @@ class UserRecord:
 
 
 class OnboardingStatus(Enum):
-    """What became of somebody on the waiting list."""
+    """The states of an entry of the waiting list."""
 
     WAITLISTED = "waitlisted"
     APPROVED = "approved"
@@ -76,19 +75,22 @@ class OnboardingStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OnboardingRecord:
-    """Somebody who approved in the browser, and whom a rule lets in only after an operator agrees."""
+    """An entry of the waiting list.
+
+    The user approved in the browser, and a rule leaves the decision to an operator.
+    """
 
     id: int
     status: OnboardingStatus
     name: str
-    """User name that was asked for."""
+    """The requested user name."""
     full_name: str
     email: str
     account: Account
     key: PublicKey
-    """Proved by the connection that asked, and the account's own; the one that approval lets in."""
+    """Proved by the requesting connection, and the account's own; approval admits this key."""
     source_address: str
-    """Where that connection came from."""
+    """The address of that connection."""
     created_at: datetime
     decided_by: str
     decided_at: datetime | None
@@ -96,24 +98,25 @@ class OnboardingRecord:
 
 @dataclass(frozen=True, slots=True)
 class KeyStanding:
-    """What is left of what somebody logged in with."""
+    """The present state of the user and key of an earlier login."""
 
     user: User | None
     """None when the user was removed."""
     has_key: bool
     ended_at_provider: str = ""
-    """Name of the provider that vouched for the key and does not any more; else empty."""
+    """Name of the provider that vouched for the key and no longer does; else empty."""
     is_certain: bool = True
-    """False when the user or the key is missing, nobody removed them, and the directory lost rows: then it
-    says nothing."""
+    """False when the directory lost rows, and the user or the key is missing without a recorded removal: then
+    the missing row proves nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class UserEntry:
-    """A user as a file describes one; None leaves what is there as it is."""
+    """A user in an import file; None leaves the present value unchanged."""
 
     where: str
-    """Place in the file, for problems."""
+    """Place in the file, for messages."""
     name: str
     full_name: str | None = None
     email: str | None = None
@@ -125,20 +128,20 @@ class UserEntry:
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
-    """What an import did to a user."""
+    """The change that an import made to a user."""
 
     name: str
     action: str
-    """`add`, `change`, or `same` when there was nothing to do."""
+    """`add`, `change`, or `same` when nothing differed."""
     keys: tuple[PublicKey, ...]
-    """Those that are new."""
+    """The new keys."""
     locked: bool | None
     """None when that did not change."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """What an import did, or would have done; with problems it did nothing."""
+    """The changes that an import made or would make; with problems it made none."""
 
     changes: tuple[UserChange, ...]
     problems: tuple[str, ...]
@@ -146,7 +149,7 @@ class ImportResult:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Rows that there are in the directory, and rows that there should be at least."""
+    """Present rows of the directory, and the expected minimum."""
 
     users: int
     keys: int
@@ -155,11 +158,11 @@ class Census:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing that was not removed."""
+        """Return whether every row is present that was not removed."""
         return self.users >= self.expected_users and self.keys >= self.expected_keys
 
     def lost_most(self, share: float) -> bool:
-        """Whether a table is empty that should not be, or lost more than `share` of its rows (0 to 1)."""
+        """Return whether a table is unexpectedly empty, or lost more than `share` of its rows (0 to 1)."""
         return _lost(self.users, self.expected_users, share) or _lost(self.keys, self.expected_keys, share)
 
     def __str__(self) -> str:
@@ -181,37 +184,40 @@ def _lost(actual: int, expected: int, share: float) -> bool:
 
 
 class Directory(Protocol):
-    """Users and their keys. Safe to call from many tasks and many proxies at once.
+    """Users and their keys. Safe for concurrent calls from many tasks and many proxies.
 
     Raises: StoreError from every method when the store cannot answer within its deadline.
     """
 
     async def find(self, name: str) -> User | None:
-        """Look a user up. Raises: StoreError, too, for a missing user while most users are."""
+        """Return a user, or None.
+
+        Raises: StoreError, also for a missing user while most users are missing.
+        """
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
-        """Find `blob` among the keys of `name`; one indexed query, whether or not the name is known.
+        """Return `blob` among the keys of `name`, or None; one indexed query, for unknown names as well.
 
-        Raises: StoreError, too, for a missing key while most keys are.
+        Raises: StoreError, also for a missing key while most keys are missing.
         """
 
     async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
-        """Look up many (user, fingerprint) at once; without a fingerprint only the user counts."""
+        """Return the standing of many (user, fingerprint) pairs; without a fingerprint, of the user only."""
 
     async def assure(self) -> None:
-        """Check that a user who is missing now was never there or was removed.
+        """Check that a user who is missing now never existed or was removed.
 
         Raises: StoreError when users or keys were lost.
         """
 
     async def accept(self, seen: Census | None = None) -> Census:
-        """Take users and keys that were lost for removed, unless the count changed since `seen`.
+        """Accept lost users and keys as removed, unless the counts changed since `seen`.
 
-        Gives what was counted.
+        Returns the counts.
         """
 
     async def account_of(self, name: str) -> Account | None:
-        """Give the account at a provider that a user is bound to, if there is one."""
+        """Return the account at a provider that a user is bound to, or None."""
 
     async def add_user(
         self,
@@ -222,35 +228,34 @@ class Directory(Protocol):
         uid: int | None = None,
         expires_at: datetime | None = None,
     ) -> User:
-        """Record a user; without a uid the next free one is taken.
+        """Add a user; without a uid the next free one is used.
 
         Raises: UserExists; IdentityError for a name that no user string can hold, or another user's uid.
         """
 
     async def remove_user(self, name: str) -> None:
-        """Forget a user and the keys. Raises: UserNotFound."""
+        """Remove a user and the keys. Raises: UserNotFound."""
 
     async def show_user(self, name: str) -> UserRecord:
-        """Give all that is kept of a user. Raises: UserNotFound."""
+        """Return the complete record of a user. Raises: UserNotFound."""
 
     async def list_users(self) -> list[UserRecord]:
-        """Give every user, by name."""
+        """Return every user, by name."""
 
     async def lock(self, name: str) -> None:
-        """Keep a user out without forgetting anything. Raises: UserNotFound."""
+        """Lock a user out; nothing is deleted. Raises: UserNotFound."""
 
     async def unlock(self, name: str) -> None:
-        """Let a locked user in again. Raises: UserNotFound."""
+        """Unlock a user. Raises: UserNotFound."""
 
     async def add_key(self, name: str, key: PublicKey, *, origin: str = "static") -> bool:
-        """Let a key log in as `name`; False when it already could, or when a provider brings back what
-        `remove_key` took.
+        """Add a key to a user; return False when it was there, or when `remove_key` took it from a provider.
 
-        Raises: UserNotFound.
+        A key that `remove_key` took stays away when a provider lists it again. Raises: UserNotFound.
         """
 
     async def remove_key(self, name: str, fingerprint: str) -> None:
-        """Take a key from a user; only `add_key` with origin `static` gives it back.
+        """Remove a key from a user; only `add_key` with origin `static` restores it.
 
         Raises: UserNotFound, KeyNotFound.
         """
@@ -258,71 +263,71 @@ class Directory(Protocol):
     async def drop_unlisted(
         self, name: str, provider: str, listed: Collection[bytes], read_at: datetime
     ) -> list[str]:
-        """Note what a provider listed at `read_at`; what came from it before and is not listed goes.
+        """Remove the keys of a provider that are older than its list of `read_at` and not on it.
 
-        Gives the fingerprints of what went.
+        Returns the fingerprints of the removed keys.
         """
 
     async def keys_of(self, name: str) -> list[StoredKey]:
-        """Give the keys of a user, oldest first. Raises: UserNotFound."""
+        """Return the keys of a user, oldest first. Raises: UserNotFound."""
 
     async def touch_key(self, key_id: int) -> None:
-        """Note that a key was used now; within a minute of the last note nothing is written."""
+        """Record the use of a key; within a minute of the last record nothing is written."""
 
     async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
-        """Add and change users by entries of distinct names: all, or none when there is a problem."""
+        """Add and change users with distinct names: all, or none when there is a problem."""
 
-    # ------------------------------------------------------------------- those who come by a provider
+    # ------------------------------------------------------------------- users of a provider
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
-        """Record a user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
+        """Add a user bound to (profile.issuer, profile.subject), with this key; a repetition changes nothing.
 
-        A uid of the profile is taken when it is free. Raises: NameTaken, OnboardingRejected; StoreError when
-        users were lost, of whom this may be one.
+        A uid of the profile is used when it is free. Raises: NameTaken, OnboardingRejected; StoreError when
+        users were lost, because this may be one of them.
         """
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
-        """Remember somebody for an operator to decide; one record for each account, the latest key counts.
+        """Add an entry to the waiting list; one entry for each account, the latest key counts.
 
         Raises: NameTaken, OnboardingRejected.
         """
 
     async def renew(self, profile: Profile, name: str) -> None:
-        """Take over what a provider says now of the account that a user is bound to.
+        """Update a user with the provider's present description of the account.
 
         Raises: NameTaken when the user is bound to another account, or to none.
         """
 
     async def note_provider(self, name: str, *, answers: bool) -> None:
-        """Note whether the provider of a user answers now; one that does not takes nothing away by that."""
+        """Record whether the provider of a user answers now; a failure by itself removes nothing."""
 
     async def account_ended(self, name: str) -> None:
-        """Note that the provider of a user does not vouch for the account any more.
+        """Record that the provider of a user no longer vouches for the account.
 
-        Its groups and its keys count no longer; `renew` and `register` bring them back.
+        Its groups and keys no longer count; `renew` and `register` restore them.
         """
 
     async def list_onboardings(self) -> list[OnboardingRecord]:
-        """Give everybody who was ever on the waiting list, oldest first."""
+        """Return every entry that was ever on the waiting list, oldest first."""
 
     async def approve(self, onboarding_id: int, by: str) -> OnboardingRecord:
-        """Make a user of somebody on the waiting list, with the key that was proved then.
+        """Add the user of an entry of the waiting list, with the key that was proved then.
 
-        Raises: IdentityError when there is no such record or it is approved already; NameTaken.
+        Raises: IdentityError when there is no such entry or it is approved already; NameTaken.
         """
 
     async def reject(self, onboarding_id: int, by: str) -> OnboardingRecord:
-        """Keep an account out until an operator approves it after all.
+        """Refuse an account until an operator approves it after all.
 
-        Raises: IdentityError when there is no such record or it is approved already.
+        Raises: IdentityError when there is no such entry or it is approved already.
         """
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
 
 
 def check_name(name: str) -> str:
-    """Give back a name that a user string can hold, unchanged.
+    """Return a name unchanged after checking that a user string can hold it.
 
     Raises: IdentityError with a sentence for the operator.
     """

@@ -1,11 +1,11 @@
 """Grants in the database: encrypted tokens that refresh an account, used by one replica at a time.
 
-    claim ── the lease is ours ── replace (rotated) · release (still good) · drop (no good any more)
+    claim ── the lease is held ── replace (rotated) · release (still good) · drop (no longer good)
       └── NONE or IN_USE
 
-A provider that rotates refresh tokens takes the second use of one for theft and ends them all (RFC 9700
-§4.14.2). A lease therefore outlives the longest use, and `in_doubt` says after a crash or a lost answer
-that the token may be spent: then its refusal says nothing about the account.
+A provider that rotates refresh tokens takes a second use of one for theft and ends them all (RFC 9700
+§4.14.2). A lease therefore outlives the longest use. After a crash or a lost answer, `in_doubt` records that
+the token may be spent: then its refusal proves nothing about the account.
 """
 
 import secrets
@@ -23,16 +23,16 @@ from proxy.storage.database import Database
 
 
 class Unclaimed(Enum):
-    """Why there is no claim."""
+    """The reasons for a missing claim."""
 
     NONE = "none"
     IN_USE = "in use"
-    """By another task or replica, for as long as its lease."""
+    """Another task or replica uses it, until its lease ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A grant that no other task or replica uses until it is released, or its lease has ended."""
+    """A grant reserved for one task of one replica until it is released, or its lease has ended."""
 
     user: str
     lease: str
@@ -46,19 +46,19 @@ class Grants(Protocol):
     """Grants by user. Raises: StoreError from every method."""
 
     async def keep(self, user: str, sealed: bytes, expires_at: datetime | None) -> None:
-        """Keep a new grant in place of any other; nothing when there is no such user."""
+        """Store a new grant in place of any other; do nothing when there is no such user."""
 
     async def claim(self, user: str, lease_s: float) -> Claim | Unclaimed:
         """Claim the grant of a user for `lease_s` seconds; from then on it is in doubt."""
 
     async def replace(self, claim: Claim, sealed: bytes, expires_at: datetime | None) -> None:
-        """Keep what the provider gave for the claimed grant; the claim lasts on."""
+        """Store the provider's replacement of the claimed grant; the claim continues."""
 
     async def release(self, claim: Claim, *, in_doubt: bool) -> None:
-        """Give a claim back."""
+        """Release a claim."""
 
     async def drop(self, claim: Claim) -> bool:
-        """Forget a grant that is good for nothing; False when another has taken its place meanwhile."""
+        """Delete a useless grant; return False when another has replaced it meanwhile."""
 
 
 class SqlGrants:
@@ -68,6 +68,7 @@ class SqlGrants:
         self._writing = database.writing
 
     async def keep(self, user: str, sealed: bytes, expires_at: datetime | None) -> None:
+        """See Grants."""
         row = {**_fresh(sealed, expires_at), "lease": None, "lease_until": None}
         async with self._writing() as connection:
             if await _update(connection, row, grants.c.user == user) or not await has_user(connection, user):
@@ -75,6 +76,7 @@ class SqlGrants:
             await connection.execute(sa.insert(grants).values(row | {"user": user}))
 
     async def claim(self, user: str, lease_s: float) -> Claim | Unclaimed:
+        """See Grants."""
         now, lease = datetime.now(UTC), secrets.token_hex(16)
         is_free = sa.or_(grants.c.lease.is_(None), grants.c.lease_until < now)
         taken = {"lease": lease, "lease_until": now + timedelta(seconds=lease_s)}
@@ -90,15 +92,18 @@ class SqlGrants:
         return Claim(user, lease, row["sealed"], row["expires_at"], row["in_doubt"])
 
     async def replace(self, claim: Claim, sealed: bytes, expires_at: datetime | None) -> None:
+        """See Grants."""
         async with self._writing() as connection:
             await _update(connection, _fresh(sealed, expires_at), _is(claim))
 
     async def release(self, claim: Claim, *, in_doubt: bool) -> None:
+        """See Grants."""
         free = {"lease": None, "lease_until": None, "in_doubt": in_doubt}
         async with self._writing() as connection:
             await _update(connection, free, _is(claim))
 
     async def drop(self, claim: Claim) -> bool:
+        """See Grants."""
         async with self._writing() as connection:
             return (await connection.execute(sa.delete(grants).where(_is(claim)))).rowcount > 0
 
@@ -108,7 +113,7 @@ def _fresh(sealed: bytes, expires_at: datetime | None) -> dict[str, Any]:
 
 
 def _is(claim: Claim) -> sa.ColumnElement[bool]:
-    """Match a grant only while the claim is ours: a newer one is none of our business."""
+    """Return the condition that the grant is still under this claim and not under a newer one."""
     return sa.and_(grants.c.user == claim.user, grants.c.lease == claim.lease)
 
 

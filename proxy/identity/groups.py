@@ -1,4 +1,4 @@
-"""Age of groups: whether what a provider said about an account still counts. Pure.
+"""Age of groups: the times at which a provider's answer is renewed and stops to count. Pure.
 
 read ──refresh_s──▶ refreshed when possible ──max_age_s──▶ ended
                                              └─ provider away ──grace_s──▶ ended
@@ -12,14 +12,14 @@ from proxy.settings.groups import GroupSettings
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """When a provider was asked about an account, aware UTC."""
+    """Times of requests to a provider about an account, aware UTC."""
 
     read_at: datetime
-    """Of the last answer."""
+    """Time of the last answer."""
     failed_at: datetime | None = None
-    """Of the last question without an answer; None when an answer came since."""
+    """Time of the last request without an answer; None when an answer came since."""
     ended_at: datetime | None = None
-    """When the provider said that it does not vouch for the account any more."""
+    """When the provider stopped to vouch for the account."""
 
 
 def age(reading: Reading, now: datetime) -> timedelta:
@@ -28,17 +28,17 @@ def age(reading: Reading, now: datetime) -> timedelta:
 
 
 def is_due(reading: Reading, settings: GroupSettings, now: datetime) -> bool:
-    """Tell whether the provider is to be asked again."""
+    """Return whether the provider is to be asked again."""
     return age(reading, now) >= timedelta(seconds=settings.refresh_after_s)
 
 
 def is_over(reading: Reading, settings: GroupSettings, now: datetime) -> bool:
-    """Tell whether groups are older than `max_age_s`, for any reason."""
+    """Return whether groups are older than `max_age_s`, for any reason."""
     return age(reading, now) > timedelta(seconds=settings.max_age_s)
 
 
 def count(reading: Reading, settings: GroupSettings, now: datetime) -> bool:
-    """Tell whether groups are in effect at `now`."""
+    """Return whether groups are in effect at `now`."""
     if reading.ended_at is not None:
         return False
     if not is_over(reading, settings, now):

@@ -1,7 +1,7 @@
-"""Public keys as people have them: one line of OpenSSH text in, a checked value out.
+"""Public keys in OpenSSH's text form, parsed into checked values.
 
-Pure. Private keys, certificates, options and weak keys are refused with a sentence that says what to
-do instead. Verifying a signature is not done here.
+Pure. Private keys, certificates, options and weak keys are refused with a sentence that tells the user what
+to do instead. Signatures are not verified here.
 
 Source: RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4, OpenSSH PROTOCOL.u2f.
 """
@@ -18,7 +18,7 @@ from proxy.errors.stores import KeyInvalid
 from proxy.identity.sshwire import WireInvalid, WireReader
 
 MIN_RSA_BITS = 2_048
-MAX_RSA_BITS = 16_384  # as OpenSSH: verifying a larger one costs us more than the one who offers it
+MAX_RSA_BITS = 16_384  # as OpenSSH: a larger one costs the server more to verify than the client to offer
 MAX_LINE_CHARACTERS = 16_384
 
 _CURVES: dict[str, tuple[bytes, Callable[[], ec.EllipticCurve]]] = {
@@ -39,23 +39,24 @@ KEY_FIELDS = {
     "sk-ssh-ed25519@openssh.com": 2,
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
-"""How many strings of a public key follow its algorithm's name; also of DSA keys, which can be revoked."""
+"""Number of strings after the algorithm's name in a public key; also of DSA keys, which can be revoked."""
 
 ALGORITHMS = ("ssh-rsa", *_ED25519, *_CURVES)
-"""Names by which a public key may call itself; signature algorithms of RSA are another matter."""
+"""Algorithm names of public keys; signature algorithms of RSA have names of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key that passed every check here."""
+    """A public key that passed every check of this module."""
 
     algorithm: str
     blob: bytes
-    """The key as the wire carries it (RFC 4253 §6.6), algorithm name included."""
+    """The key in wire format (RFC 4253 §6.6), algorithm name included."""
     comment: str = ""
 
     @property
     def fingerprint(self) -> str:
+        """Return `SHA256:` and unpadded base64, as ssh-keygen prints it."""
         return fingerprint(self.blob)
 
     def __str__(self) -> str:
@@ -64,14 +65,14 @@ class PublicKey:
 
 
 def fingerprint(blob: bytes) -> str:
-    """Give `SHA256:` and unpadded base64, as ssh-keygen prints it."""
+    """Return `SHA256:` and unpadded base64, as ssh-keygen prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def parse_public_keys(text: str) -> list[PublicKey]:
-    """Read a `.pub` or `authorized_keys` file without options: one key a line, `#` begins a comment line.
+    """Parse a `.pub` or `authorized_keys` file without options: one key a line, `#` begins a comment line.
 
-    Raises: KeyInvalid naming the line of the first one that cannot be used, or when there is none.
+    Raises: KeyInvalid naming the line of the first unusable one, or when there is none.
     """
     _refuse_other_files(text)
     keys = []
@@ -87,9 +88,9 @@ def parse_public_keys(text: str) -> list[PublicKey]:
 
 
 def parse_public_key(line: str) -> PublicKey:
-    """Read `algorithm base64 [comment]`.
+    """Parse `algorithm base64 [comment]`.
 
-    Raises: KeyInvalid with a sentence for the person.
+    Raises: KeyInvalid with a sentence for the user.
     """
     _refuse_other_files(line)
     if len(line) > MAX_LINE_CHARACTERS:
@@ -107,7 +108,7 @@ def parse_public_key(line: str) -> PublicKey:
 
 
 def check_blob(algorithm: str, blob: bytes) -> None:
-    """Make sure that `blob` is one strong key of `algorithm` and nothing besides.
+    """Check that `blob` is one strong key of `algorithm` and nothing else.
 
     Raises: KeyInvalid.
     """
@@ -118,7 +119,7 @@ def check_blob(algorithm: str, blob: bytes) -> None:
 
 
 def check_offered(blob: bytes) -> None:
-    """Make sure that `blob` is one strong key of an algorithm in ALGORITHMS.
+    """Check that `blob` is one strong key of an algorithm in ALGORITHMS.
 
     Raises: KeyInvalid.
     """
@@ -131,7 +132,7 @@ def check_offered(blob: bytes) -> None:
 
 
 def _check_fields(algorithm: str, reader: WireReader) -> None:
-    """Raises: KeyInvalid, WireInvalid."""
+    """Check the strings after the algorithm's name. Raises: KeyInvalid, WireInvalid."""
     if reader.string() != algorithm.encode():
         raise KeyInvalid(f"the key does not hold what its line says ({algorithm})")
     if algorithm == "ssh-rsa":
@@ -141,7 +142,7 @@ def _check_fields(algorithm: str, reader: WireReader) -> None:
     else:
         _check_ecdsa(algorithm, reader)
     if algorithm.startswith("sk-"):
-        reader.string()  # the application, "ssh:" as a rule
+        reader.string()  # the application, usually "ssh:"
     reader.end()
 
 
@@ -189,7 +190,7 @@ def _check_ecdsa(algorithm: str, reader: WireReader) -> None:
     if reader.string() != name:
         raise KeyInvalid("this ECDSA key names another curve than its algorithm")
     point = reader.string()
-    if point[:1] != b"\x04":  # as OpenSSH; a key with two encodings could escape a list of revoked ones
+    if point[:1] != b"\x04":  # as OpenSSH; a key with two encodings could evade a list of revoked ones
         raise KeyInvalid("this ECDSA key is damaged: its point is compressed")
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(curve(), point)

@@ -1,8 +1,8 @@
 """Lists of revoked keys and certificates, in the two formats of `sshd`'s RevokedKeys. Pure.
 
-A list is a binary KRL, as `ssh-keygen -k` writes it, or text with one public key a line. What is revoked is
-decided as by `ssh_krl_check_key` and `sshkey_in_file` of OpenSSH. Signatures in a KRL are skipped, as by
-OpenSSH since 9.4: the permissions of the file protect it.
+A list is a binary KRL, as `ssh-keygen -k` writes it, or text with one public key a line. Matching follows
+`ssh_krl_check_key` and `sshkey_in_file` of OpenSSH. Signatures in a KRL are skipped, as by OpenSSH since 9.4:
+the permissions of the file protect it.
 
 Source: OpenSSH PROTOCOL.krl, PROTOCOL.certkeys; sshd_config(5) RevokedKeys.
 """
@@ -21,14 +21,15 @@ from proxy.identity.sshwire import WireInvalid, WireReader
 from proxy.model import CertificateProof, KeyProof
 
 MAX_LIST_BYTES = 16 * 1024 * 1024
-"""Two million serial numbers."""
+"""Room for two million serial numbers."""
 
 _MAGIC = b"SSHKRL\n\0"
 _FORMAT_VERSION = 1
 _ANY_AUTHORITY = b""
 _MAX_BITMAP_BYTES = 2 * 1024 * 1024 + 1
 """As bitmap.c of OpenSSH. Its `sshd` cannot read the larger ones that its `ssh-keygen` writes, and refuses
-every key then; they are read here."""
+every key then; they are read here.
+"""
 _MAX_BITMAP_BITS = 8 * _MAX_BITMAP_BYTES
 _LAST_SERIAL = 2**64 - 1
 
@@ -37,10 +38,13 @@ _SERIALS, _RANGE, _BITMAP, _KEY_IDS, _CERTIFICATE_EXTENSION = 0x20, 0x21, 0x22, 
 
 
 class _Serials:
-    """A set of serial numbers, 1 to 2^64 - 1, in memory of the order of the KRL's."""
+    """A set of serial numbers, 1 to 2^64 - 1, in about as much memory as the KRL's."""
 
     def __init__(self, ranges: Sequence[tuple[int, int]], bitmaps: Sequence[tuple[int, bytes]]) -> None:
-        """`ranges` are inclusive; bit n of a big-endian bitmap stands for its offset plus n."""
+        """Take inclusive `ranges` and `bitmaps`.
+
+        Bit n of a big-endian bitmap stands for its offset plus n.
+        """
         self._firsts, self._lasts = array("Q"), array("Q")
         for first, last in sorted(ranges):
             if self._lasts and first <= self._lasts[-1]:
@@ -65,7 +69,7 @@ class _Serials:
 
 @dataclass(slots=True)
 class _Revoked:
-    """What is revoked of one authority while its sections are read."""
+    """Revocations of one authority while its sections are read."""
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
     bitmaps: list[tuple[int, bytes]] = field(default_factory=list)
@@ -74,15 +78,15 @@ class _Revoked:
 
 @dataclass(frozen=True, slots=True)
 class RevokedKeys:
-    """What one list revokes."""
+    """The revocations of one list."""
 
     keys: frozenset[bytes] = frozenset()
-    """Plain public keys as the wire carries them."""
+    """Plain public keys in wire format."""
     sha1: frozenset[bytes] = frozenset()
     sha256: frozenset[bytes] = frozenset()
     """Digests of plain public keys."""
     certificates: "dict[bytes, tuple[_Serials, frozenset[bytes]]]" = field(default_factory=dict)
-    """Serial numbers and key ids by the authority's public key; the empty one is any authority."""
+    """Serial numbers and key ids by the authority's public key; the empty key stands for any authority."""
 
     def revokes(self, proof: KeyProof | CertificateProof) -> bool:
         """Return whether the key, its certificate or the certificate's authority is revoked."""
@@ -109,14 +113,14 @@ class RevokedKeys:
         serials, key_ids = found
         if proof.key_id.encode() in key_ids:
             return True
-        # Zero is what an authority writes that numbers nothing.
+        # Zero is the serial number of an authority that assigns none.
         return proof.serial != 0 and proof.serial in serials
 
 
 def parse(data: bytes) -> RevokedKeys:
-    """Read a list in either format.
+    """Parse a list in either format.
 
-    Raises: WireInvalid for anything that `sshd` would not understand.
+    Raises: WireInvalid for anything that `sshd` would refuse.
     """
     if len(data) > MAX_LIST_BYTES:
         raise WireInvalid(f"it is larger than {MAX_LIST_BYTES} bytes")
@@ -150,9 +154,9 @@ def _key_of(line: bytes) -> bytes:
 
 
 def plain_key(blob: bytes) -> bytes:
-    """Return the public key of a key or of a certificate, as the wire carries it.
+    """Return the public key of a key or of a certificate, in wire format.
 
-    Raises: WireInvalid for an algorithm that is not known, and for a key that is cut short.
+    Raises: WireInvalid for an unknown algorithm, and for a truncated key.
     """
     reader = WireReader(blob)
     named = reader.string().decode("ascii", "replace")
@@ -198,7 +202,7 @@ def _parse_krl(data: bytes) -> RevokedKeys:
         elif kind == _EXTENSION:
             _read_extension(section)
         elif kind == _SIGNATURE:
-            reader.string()  # this section was the signing key
+            reader.string()  # the signing key was in this section
         else:
             raise WireInvalid(f"section {kind} of the KRL is not known")
     return RevokedKeys(
@@ -265,7 +269,7 @@ def _read_certificate_extension(content: WireReader, revoked: _Revoked) -> None:
 
 
 def _read_extension(content: WireReader) -> None:
-    """Skip what is not critical, as PROTOCOL.krl asks."""
+    """Skip an extension unless it is critical, as PROTOCOL.krl requires."""
     name, critical = content.string(), content.byte()
     content.string()
     content.end()

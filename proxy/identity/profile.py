@@ -7,18 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """An account as its provider describes it to the person's own token."""
+    """An account, as its provider describes it to the user's own token."""
 
     provider: str
-    """Our name of the provider, from settings."""
+    """The name of the provider in the settings."""
     issuer: str
-    """Whose subjects these are; with `subject` the identity that a user record is bound to."""
+    """The issuer of the subjects; with `subject` the identity that a user record is bound to."""
     subject: str
-    """Stable: never a name that the person can change and somebody else can take."""
+    """Stable: never a name that can change and later belong to another account."""
     login: str
-    """What the provider calls the account at the moment."""
+    """The account's present name at the provider."""
     name: str
-    """User name by our mapping, lower-case."""
+    """User name by the configured mapping, lower-case."""
     full_name: str = ""
     email: str = ""
     """Verified by the provider, or empty."""
@@ -29,15 +29,15 @@ class Profile:
     keys: tuple[str, ...] | None = None
     """Public key lines in the claims; None when the mapping names none."""
     confirmed: frozenset[str] = frozenset()
-    """Fingerprints that the person confirmed on a page that showed them."""
+    """Fingerprints that the user confirmed on a page that showed them."""
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyList:
-    """Keys that a provider lists for one account, weak and signing-only ones left out."""
+    """Keys that a provider lists for one account, without weak and signing-only ones."""
 
     blobs: frozenset[bytes] = field(repr=False)
     stale: bool = False
-    """The provider could not be asked; this is what it said last."""
+    """The provider did not answer; this is its last list."""
     age_s: float = 0.0

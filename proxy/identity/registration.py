@@ -1,7 +1,7 @@
-"""Users made in one transaction: who gets which uid, whose name is whose, and the waiting list.
+"""Creation of users in one transaction: assignment of uids, ownership of names, and the waiting list.
 
-Everything here that writes users begins with `serialise`: one proxy at a time makes users, which is what
-keeps uids, names and subjects apart on every replica. Logins never wait for it.
+Every function here that writes users begins with `serialise`: one proxy at a time creates users, which keeps
+uids, names and subjects distinct on every replica. Logins never wait for it.
 """
 
 import secrets
@@ -30,7 +30,7 @@ _UID = counters.c.name == "uid"
 
 
 async def serialise(connection: AsyncConnection) -> None:
-    """Be the only one who makes users, until the transaction ends; SQLite's own lock does it there."""
+    """Wait until no other transaction creates users, until this one ends; on SQLite its own lock does so."""
     await connection.execute(sa.select(counters.c.next).where(_UID).with_for_update())
 
 
@@ -38,20 +38,23 @@ async def serialise(connection: AsyncConnection) -> None:
 
 
 async def has_user(connection: AsyncConnection, name: str) -> bool:
-    """Tell whether a name is somebody's."""
+    """Return whether a user of that name exists."""
     found = await connection.execute(sa.select(users.c.name).where(users.c.name == name))
     return found.first() is not None
 
 
 async def owner_of_uid(connection: AsyncConnection, uid: int) -> str | None:
-    """Name the user who has a uid."""
+    """Return the name of the user with a uid, or None."""
     return (await connection.execute(sa.select(users.c.name).where(users.c.uid == uid))).scalar()
 
 
 async def insert_user(
     connection: AsyncConnection, uids: range, row: Mapping[str, Any], uid: int | None
 ) -> None:
-    """Add a user under `uid`, or the next free one of `uids`; the caller made sure that there is none."""
+    """Add a user under `uid`, or the next free one of `uids`.
+
+    The caller checked that the user does not exist.
+    """
     uid = await _next_uid(connection, uids) if uid is None else uid
     full = {
         "full_name": "",
@@ -71,9 +74,9 @@ async def insert_user(
 
 
 async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, origin: str) -> bool:
-    """Let a key log in as a user who exists; False when it already could.
+    """Add a key to an existing user; return False when it was there.
 
-    What an operator took away stays away until an operator gives it back, whatever a provider lists.
+    A key that an operator removed stays removed until an operator adds it again, even if a provider lists it.
     """
     is_revoked = sa.and_(revoked_keys.c.user == name, revoked_keys.c.fingerprint == key.fingerprint)
     if origin == STATIC:
@@ -99,7 +102,7 @@ async def insert_key(connection: AsyncConnection, name: str, key: PublicKey, ori
 
 
 async def delete_key(connection: AsyncConnection, name: str, fingerprint: str) -> bool:
-    """Take a key from a user for good; False when there is none."""
+    """Remove a key from a user for good; return False when there is none."""
     gone = sa.delete(keys).where(keys.c.user == name, keys.c.fingerprint == fingerprint)
     if not (await connection.execute(gone)).rowcount:
         return False
@@ -114,7 +117,7 @@ async def delete_key(connection: AsyncConnection, name: str, fingerprint: str) -
 async def drop_unlisted(
     connection: AsyncConnection, name: str, provider: str, listed: Collection[str], read_at: datetime
 ) -> list[str]:
-    """Take away what came from a provider that does not list it any more, and give the fingerprints."""
+    """Remove the keys that a provider no longer lists; return their fingerprints."""
     is_its = sa.and_(keys.c.user == name, keys.c.origin == provider, keys.c.created_at < read_at)
     held = (await connection.execute(sa.select(keys.c.fingerprint).where(is_its))).scalars().all()
     gone = sorted(set(held) - set(listed))
@@ -128,12 +131,12 @@ async def drop_unlisted(
 
 
 async def lacks_uids(connection: AsyncConnection) -> bool:
-    """Tell whether a release without uids added users."""
+    """Return whether a release without uids added users."""
     return (await connection.execute(_without_uid())).first() is not None
 
 
 async def give_uids(connection: AsyncConnection, uids: range) -> None:
-    """Give uids to users whom a release without uids added."""
+    """Assign uids to users whom a release without uids added."""
     await serialise(connection)
     for name in (await connection.execute(_without_uid())).scalars().all():
         uid = await _next_uid(connection, uids)
@@ -145,7 +148,7 @@ def _without_uid() -> sa.Select[Any]:
 
 
 async def _next_uid(connection: AsyncConnection, uids: range) -> int:
-    """Take the next uid that nobody has; what this gave to a user who is removed is not given again.
+    """Return the next unused uid; a uid from here is not assigned again after its user is removed.
 
     Raises: StoreError when the range is used up.
     """
@@ -166,7 +169,7 @@ async def _next_uid(connection: AsyncConnection, uids: range) -> int:
     )
 
 
-# ---------------------------------------------------------------------------------- coming in by a provider
+# ---------------------------------------------------------------------------------- users of a provider
 
 
 async def register(
@@ -219,7 +222,7 @@ async def renew(connection: AsyncConnection, profile: Profile, name: str) -> Non
 
 
 def _facts(profile: Profile, read_at: datetime) -> dict[str, Any]:
-    """Give the columns that an answer of a provider, read at `read_at`, replaces."""
+    """Return the columns that an answer of a provider, read at `read_at`, replaces."""
     return {
         "full_name": profile.full_name,
         "email": _clean(profile.email),
@@ -234,7 +237,7 @@ def _facts(profile: Profile, read_at: datetime) -> dict[str, Any]:
 
 
 async def _is_bound(connection: AsyncConnection, profile: Profile, name: str) -> bool:
-    """Tell whether `name` is this very account's already; False when neither is anybody's yet.
+    """Return whether `name` is bound to this account already; False when neither is in use.
 
     Raises: NameTaken.
     """
@@ -314,7 +317,7 @@ async def approve(connection: AsyncConnection, uids: range, onboarding_id: int, 
         groups=account.groups,
         uid=uid,
     )
-    # Groups are as old as the request: the provider was not asked since.
+    # Groups are as old as the request, because the provider was not asked since.
     await _let_in(connection, uids, profile, record.name, record.key, read_at=record.created_at)
     return await _decide(connection, onboarding_id, OnboardingStatus.APPROVED, by)
 
@@ -379,7 +382,7 @@ def _onboarding(row: sa.RowMapping) -> OnboardingRecord:
 
 
 def _clean(text: str) -> str:
-    """Drop what no terminal should print and PostgreSQL does not keep."""
+    """Remove characters that no terminal should print and PostgreSQL does not store."""
     return "".join(character for character in text if character.isprintable())
 
 

@@ -1,4 +1,4 @@
-"""User names that are reserved, because images have system accounts of those names."""
+"""User names that are reserved for system accounts of images."""
 
 from proxy.model import ALLOWED, Decision
 
@@ -20,9 +20,9 @@ _SYSTEM_PREFIXES = ("_", "systemd-", "systemd_", "debian-")
 
 
 def may_be_account(name: str) -> Decision:
-    """Whether a user's name may become an OS account of an image, where `root` has every right.
+    """Decide whether a user's name may become an OS account of an image, where `root` has every right.
 
-    Names of system accounts may not: the image may hold one, with groups and files of its own.
+    Names of system accounts may not: the image may have such an account, with groups and files.
     """
     if name in _SYSTEM_NAMES or name.startswith(_SYSTEM_PREFIXES):
         return Decision(f"the user name {name} is reserved: it is a system account's")

@@ -1,7 +1,7 @@
-"""Lists of revoked keys on disk, read again whenever one of them changes.
+"""Lists of revoked keys on disk, read again after every change.
 
-A list that cannot be read is no list without entries: while that lasts, nothing is known of any key, and no
-key lets anybody in, as with `sshd`.
+An unreadable list is not an empty list: while it lasts, the state of every key is unknown and every key is
+refused, as by `sshd`.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from proxy.model import CertificateProof, Credential, KeyProof, WebSession
 _log = structlog.get_logger("keys")
 
 _SETTLED_S = 2.0
-"""A file that changed more recently may change again without another time of change."""
+"""A file that changed more recently may change again without a new modification time."""
 
 
 class Revocation(Enum):
-    """What the lists say of a credential."""
+    """The state of a credential by the lists."""
 
     GOOD = "good"
     REVOKED = "revoked"
@@ -38,7 +38,7 @@ class Revocation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """Tells one content of a file from the next."""
+    """Metadata that distinguish one content of a file from the next."""
 
     device: int
     inode: int
@@ -48,7 +48,7 @@ class _Stamp:
 
     @classmethod
     def of(cls, file: Path) -> "_Stamp":
-        """Raises: OSError."""
+        """Return the stamp of a file. Raises: OSError."""
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
             raise OSError("it is not a regular file")
@@ -60,7 +60,7 @@ class _Stamp:
 
 
 class _Followed:
-    """One file and what it said last."""
+    """One file and its last content."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -70,15 +70,16 @@ class _Followed:
         self._stamp: _Stamp | None = None
         self._reading = asyncio.Lock()
         self._begun = 0
-        """Counts readings."""
+        """Counts reads."""
 
     async def refresh(self) -> None:
-        """Read the file when it is not the one that was read last."""
+        """Read the file if it has changed since the last read."""
         if self._is_current():
             return
         begun = self._begun
         async with self._reading:
-            if self._begun == begun:  # else a reading began after this question, and answers it
+            # Otherwise a read began after this call, and its result is recent enough.
+            if self._begun == begun:
                 self._begun += 1
                 await self._read()
 
@@ -110,12 +111,12 @@ class _Followed:
 
 @dataclass(frozen=True, slots=True)
 class RevocationLists:
-    """The lists at one moment; None stands for one that cannot be read."""
+    """The lists at one moment; None stands for an unreadable one."""
 
     lists: tuple[krl.RevokedKeys | None, ...] = ()
 
     def of(self, credential: Credential) -> Revocation:
-        """Return what the lists say of a credential; of a browser session, what they say of its SSH key.
+        """Return the state of a credential; for a browser session, of its SSH key.
 
         A credential without a key is good.
         """
@@ -128,13 +129,13 @@ class RevocationLists:
 
 
 class Revocations:
-    """The files of this process."""
+    """The list files of this process."""
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
         self._lists = [_Followed(file) for file in files]
 
     async def open(self) -> Self:
-        """Read the lists for the first time. Raises: SettingsError naming one that cannot be read."""
+        """Read the lists for the first time. Raises: SettingsError naming an unreadable one."""
         for one in self._lists:
             await one.refresh()
             if one.fault:
@@ -149,7 +150,7 @@ class Revocations:
 
 
 def _parse_file(file: Path) -> krl.RevokedKeys:
-    """Raises: OSError, WireInvalid."""
-    # A FIFO that took the file's place after the look at it would block the thread.
+    """Read and parse a list. Raises: OSError, WireInvalid."""
+    # A FIFO that replaced the file after its check would block the thread.
     with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         return krl.parse(stream.read(krl.MAX_LIST_BYTES + 1))

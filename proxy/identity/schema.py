@@ -1,4 +1,4 @@
-"""Tables of the identity store as the code reads them."""
+"""Tables of the identity store."""
 
 import sqlalchemy as sa
 
@@ -25,7 +25,7 @@ users = sa.Table(
     sa.Column("gid", sa.BigInteger),
     sa.Column("expires_at", UtcDateTime),
     sa.Column("refreshed_at", UtcDateTime),
-    # Nullable for the release before; the database itself gives an id to a row that comes without one.
+    # Nullable for the previous release; the database itself gives an id to a row without one.
     sa.Column("id", sa.String(32)),
     sa.Index("users_id", "id", unique=True),
     sa.Column("groups_at", UtcDateTime),
@@ -62,7 +62,7 @@ grants = sa.Table(
     sa.Column("lease_until", UtcDateTime),
     sa.Column("in_doubt", sa.Boolean, nullable=False),
 )
-"""Encrypted refresh tokens; one replica at a time uses one, by its lease."""
+"""Encrypted refresh tokens; a lease lets one replica at a time use one."""
 
 counters = sa.Table(
     "counters",
@@ -78,7 +78,7 @@ revoked_keys = sa.Table(
     sa.Column("fingerprint", sa.String(64), primary_key=True),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
-"""Keys that an operator took from a user while a provider may still list them."""
+"""Keys that an operator removed from a user while a provider may still list them."""
 
 removals = sa.Table(
     "removals",
@@ -88,8 +88,9 @@ removals = sa.Table(
     sa.Column("removed_at", UtcDateTime, nullable=False),
     sa.Index("removals_removed_at", "removed_at"),
 )
-"""Users (with an empty fingerprint) and keys that were removed on purpose; no reference to the user, who is
-gone."""
+"""Users (with an empty fingerprint) and keys that were removed on purpose. There is no foreign key to the
+user, whose row is deleted.
+"""
 
 onboardings = sa.Table(
     "onboardings",

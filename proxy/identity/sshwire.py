@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 
 class WireInvalid(ValueError):
-    """Bytes that are not what they should be; says why."""
+    """Malformed bytes; the text gives the reason."""
 
 
 class WireReader:
-    """Reads one value after another; false when nothing is left."""
+    """A reader of one value after another; false when all are read."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -26,19 +26,23 @@ class WireReader:
         return taken
 
     def byte(self) -> int:
+        """Return a byte. Raises: WireInvalid."""
         return self.take(1)[0]
 
     def uint32(self) -> int:
+        """Return a 32-bit unsigned number. Raises: WireInvalid."""
         return int.from_bytes(self.take(4), "big")
 
     def uint64(self) -> int:
+        """Return a 64-bit unsigned number. Raises: WireInvalid."""
         return int.from_bytes(self.take(8), "big")
 
     def string(self) -> bytes:
+        """Return a string with its length before it. Raises: WireInvalid."""
         return self.take(self.uint32())
 
     def strings(self, size: int | None = None) -> Iterator[bytes]:
-        """Yield the strings that are left. Raises: WireInvalid for one that is not of `size` bytes."""
+        """Yield the remaining strings. Raises: WireInvalid for one that is not of `size` bytes."""
         while self:
             item = self.string()
             if size is not None and len(item) != size:
@@ -54,6 +58,6 @@ class WireReader:
         return value
 
     def end(self) -> None:
-        """Raises: WireInvalid when something is left."""
+        """Check that nothing is left. Raises: WireInvalid."""
         if self:
             raise WireInvalid("there is something after its end")

@@ -1,6 +1,6 @@
-"""The directory kept in SQL: users and their keys here, those who come in by a provider in `registration`.
+"""The directory in SQL: users and their keys here, users of a provider in `registration`.
 
-With `registration` the only module that writes queries.
+Only this module and `registration` write queries.
 """
 
 import hmac
@@ -45,8 +45,8 @@ _USER = (
 )
 
 
-class _Undo(Exception):
-    """Leaves a transaction without keeping what it did."""
+class _Rollback(Exception):
+    """A signal to leave a transaction without committing it."""
 
 
 class SqlDirectory:
@@ -70,9 +70,9 @@ class SqlDirectory:
         upgrade: bool = False,
         groups: GroupSettings | None = None,
     ) -> Self:
-        """Connect to a database of its own; `uids` are for users who come without one.
+        """Connect to a database of its own; `uids` are for users who are added without one.
 
-        `groups` says for how long groups count.
+        `groups` defines how long groups count.
 
         Raises: as Database.open, which `upgrade` is for.
         """
@@ -89,7 +89,7 @@ class SqlDirectory:
     async def in_database(
         cls, database: Database, *, uids: range, groups: GroupSettings | None = None
     ) -> Self:
-        """Use a database that others use too, and give uids to users of an older release.
+        """Use a database that other packages use too, and assign uids to users of an older release.
 
         Raises: StoreError.
         """
@@ -98,25 +98,28 @@ class SqlDirectory:
         return store
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         await self._database.close()
 
     async def find(self, name: str) -> User | None:
+        """See Directory."""
         row = await self._one(users, _USER, users.c.name == name)
         if row is None:
-            self._disbelieve()
+            self._refuse_in_doubt()
             return None
         return self._user(row)
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
+        """See Directory."""
         is_it = sa.and_(keys.c.user == name, keys.c.fingerprint == fingerprint(blob))
         row = await self._one(keys, keys.c, is_it)
         if row is None:
-            self._disbelieve()
+            self._refuse_in_doubt()
             return None
         return _stored(row) if hmac.compare_digest(row["blob"], blob) else None
 
     async def standing_of(self, pairs: Collection[tuple[str, str]]) -> Mapping[tuple[str, str], KeyStanding]:
+        """See Directory."""
         found: dict[str, tuple[User, dict[str, str]]] = {}
         wanted = list(pairs)
         async with self._database.snapshot() as connection:
@@ -147,13 +150,14 @@ class SqlDirectory:
         return standing
 
     async def assure(self) -> None:
+        """See Directory."""
         async with self._database.snapshot() as connection:
             await _require_whole(connection)
 
     async def audit(self, most: float) -> Census:
-        """Count, and from now on refuse to call anybody unknown while more than `most` of them are missing.
+        """Count; from now on refuse to report a user as unknown while more than `most` of them are missing.
 
-        What an older release added is expected from now on. Raises: StoreError.
+        Rows that an older release added are expected from now on. Raises: StoreError.
         """
         async with self._database.snapshot() as connection:
             found = await census.take(connection)
@@ -164,9 +168,9 @@ class SqlDirectory:
         return found
 
     async def accept(self, seen: Census | None = None) -> Census:
-        """Make what is in the directory now what there should be; `seen` is left alone when it changed.
+        """Make the present rows the expected ones, unless they changed since `seen`.
 
-        Gives what was counted before. Raises: StoreError.
+        Returns the counts before. Raises: StoreError.
         """
         async with self._writing() as connection:
             found = await census.hold(connection)
@@ -175,6 +179,7 @@ class SqlDirectory:
         return found
 
     async def account_of(self, name: str) -> Account | None:
+        """See Directory."""
         row = await self._one(users, users.c, users.c.name == name)
         return None if row is None else _account(row)
 
@@ -187,6 +192,7 @@ class SqlDirectory:
         uid: int | None = None,
         expires_at: datetime | None = None,
     ) -> User:
+        """See Directory."""
         row = {"name": check_name(name), "full_name": full_name, "email": email, "expires_at": expires_at}
         async with self._adding() as connection:
             await registration.serialise(connection)
@@ -199,9 +205,10 @@ class SqlDirectory:
             return self._user(added.mappings().one())
 
     async def remove_user(self, name: str) -> None:
+        """See Directory."""
         async with self._writing() as connection:
             held = sa.select(keys.c.fingerprint).where(keys.c.user == name)
-            # The row first: whoever adds a key for this user meanwhile waits, and then finds no user.
+            # The row first: a transaction that adds a key for this user now waits, and then finds no user.
             await connection.execute(sa.select(users.c.name).where(users.c.name == name).with_for_update())
             fingerprints = (await connection.execute(held)).scalars().all()
             for table in (keys, revoked_keys, grants):
@@ -211,6 +218,7 @@ class SqlDirectory:
             await census.removed(connection, name, fingerprints, user=True)
 
     async def show_user(self, name: str) -> UserRecord:
+        """See Directory."""
         async with self._reading() as connection:
             row = (await connection.execute(_records().where(users.c.name == name))).mappings().first()
         if row is None:
@@ -218,22 +226,27 @@ class SqlDirectory:
         return self._record(row)
 
     async def list_users(self) -> list[UserRecord]:
+        """See Directory."""
         async with self._reading() as connection:
             rows = (await connection.execute(_records().order_by(users.c.name))).mappings().all()
         return [self._record(row) for row in rows]
 
     async def lock(self, name: str) -> None:
+        """See Directory."""
         await self._set_locked(name, locked=True)
 
     async def unlock(self, name: str) -> None:
+        """See Directory."""
         await self._set_locked(name, locked=False)
 
     async def add_key(self, name: str, key: PublicKey, *, origin: str = registration.STATIC) -> bool:
+        """See Directory."""
         async with self._adding() as connection:
             await _require_user(connection, name)
             return await registration.insert_key(connection, name, key, origin)
 
     async def remove_key(self, name: str, fingerprint: str) -> None:
+        """See Directory."""
         async with self._writing() as connection:
             await _require_user(connection, name)
             if not await registration.delete_key(connection, name, fingerprint):
@@ -242,11 +255,13 @@ class SqlDirectory:
     async def drop_unlisted(
         self, name: str, provider: str, listed: Collection[bytes], read_at: datetime
     ) -> list[str]:
+        """See Directory."""
         shown = {fingerprint(blob) for blob in listed}
         async with self._writing() as connection:
             return await registration.drop_unlisted(connection, name, provider, shown, read_at)
 
     async def keys_of(self, name: str) -> list[StoredKey]:
+        """See Directory."""
         query = sa.select(keys).where(keys.c.user == name).order_by(keys.c.id)
         async with self._reading() as connection:
             await _require_user(connection, name)
@@ -254,6 +269,7 @@ class SqlDirectory:
         return [_stored(row) for row in rows]
 
     async def touch_key(self, key_id: int) -> None:
+        """See Directory."""
         now = _now()
         stale = sa.or_(keys.c.last_used_at.is_(None), keys.c.last_used_at < now - _TOUCH_EVERY)
         async with self._reading() as connection:
@@ -265,14 +281,16 @@ class SqlDirectory:
             await connection.execute(sa.update(keys).where(keys.c.id == key_id).values(last_used_at=now))
 
     async def import_users(self, entries: Sequence[UserEntry], *, dry_run: bool = False) -> ImportResult:
-        with suppress(_Undo):
+        """See Directory."""
+        with suppress(_Rollback):
             async with self._adding() as connection:
                 result = await user_import.import_users(connection, self._uids, entries)
                 if dry_run or result.problems:
-                    raise _Undo
+                    raise _Rollback
         return result
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
+        """See Directory."""
         async with self._adding() as connection:
             await _require_whole(connection)
             await registration.register(
@@ -280,30 +298,37 @@ class SqlDirectory:
             )
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
+        """See Directory."""
         async with self._writing() as connection:
             await _require_whole(connection)
             await registration.waitlist(connection, profile, name, key, source)
 
     async def list_onboardings(self) -> list[OnboardingRecord]:
+        """See Directory."""
         async with self._reading() as connection:
             return await registration.list_onboardings(connection)
 
     async def approve(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        """See Directory."""
         async with self._adding() as connection:
             return await registration.approve(connection, self._uids, onboarding_id, by)
 
     async def reject(self, onboarding_id: int, by: str) -> OnboardingRecord:
+        """See Directory."""
         async with self._writing() as connection:
             return await registration.reject(connection, onboarding_id, by)
 
     async def renew(self, profile: Profile, name: str) -> None:
+        """See Directory."""
         async with self._writing() as connection:
             await registration.renew(connection, profile, name)
 
     async def note_provider(self, name: str, *, answers: bool) -> None:
+        """See Directory."""
         await self._note(name, provider_failed_at=None if answers else _now())
 
     async def account_ended(self, name: str) -> None:
+        """See Directory."""
         await self._note(name, account_ended_at=_now(), provider_failed_at=None)
 
     async def _note(self, name: str, **moments: datetime | None) -> None:
@@ -312,7 +337,7 @@ class SqlDirectory:
             await connection.execute(sa.update(users).where(is_bound).values(moments))
 
     def _user(self, row: sa.RowMapping) -> User:
-        """Make a user whose groups are those that count now."""
+        """Return a user with the groups that count now."""
         reading = _reading(row)
         counts = reading is None or groups.count(reading, self._groups, _now())
         return User(
@@ -350,7 +375,7 @@ class SqlDirectory:
 
     @asynccontextmanager
     async def _adding(self) -> AsyncIterator[AsyncConnection]:
-        """Write, and expect what was added from now on."""
+        """Open a transaction that writes, and expect the added rows from now on."""
         async with self._writing() as connection:
             yield connection
             await census.added(connection)
@@ -358,19 +383,18 @@ class SqlDirectory:
     async def _one(
         self, table: sa.Table, columns: Iterable[sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]
     ) -> sa.RowMapping | None:
-        """Return a row and learn in the same statement whose database it is: each login asks several times.
+        """Return a row, or None; the same statement reads the installation's id, because logins query often.
 
-        A row that is not there costs the same as one that is.
+        A missing row costs the same as a present one.
         """
         joined = installation.outerjoin(table, condition)
         query = sa.select(installation.c.id.label("installation"), *columns).select_from(joined)
-        async with self._database.reading(unchecked=True) as connection:
-            rows = (await connection.execute(query)).mappings().all()
+        rows = await self._database.ask(query)
         self._database.recognise(rows[0]["installation"] if len(rows) == 1 else "")
         return rows[0] if rows[0][next(iter(table.primary_key)).name] is not None else None
 
-    def _disbelieve(self) -> None:
-        """Refuse to say that something is not there. Raises: StoreError."""
+    def _refuse_in_doubt(self) -> None:
+        """Refuse to report a row as missing while most rows are. Raises: StoreError."""
         if self._doubt:
             raise StoreError(self._doubt, user_message="users cannot be looked up at the moment")
 
@@ -381,13 +405,13 @@ class SqlDirectory:
 
 
 async def _lost(connection: AsyncConnection, missing: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return those of the missing users and keys that may come back."""
+    """Return the missing users and keys that may return."""
     lost = set(missing) - await census.recorded(connection, missing)
     return lost if lost and not (await census.take(connection)).is_whole else set()
 
 
 async def _require_whole(connection: AsyncConnection) -> None:
-    """Raises: StoreError when users or keys were lost."""
+    """Check that no row was lost. Raises: StoreError."""
     found = await census.take(connection)
     if not found.is_whole:
         raise StoreError(str(found), user_message="nobody new can be let in at the moment")
@@ -421,7 +445,7 @@ def _account(row: sa.RowMapping) -> Account | None:
 
 
 def _reading(row: sa.RowMapping) -> Reading | None:
-    """Give when groups were read; None for a user whom an operator added."""
+    """Return when groups were read; None for a user whom an operator added."""
     if row["issuer"] is None:
         return None
     # An older release that still runs beside this one writes no `groups_at`.

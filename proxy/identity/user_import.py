@@ -1,4 +1,4 @@
-"""Many users at once, from a file: all of it in one transaction, or nothing and every reason why not."""
+"""Import of many users from a file: all in one transaction, or none with every problem listed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,10 @@ from proxy.identity.schema import users
 async def import_users(
     connection: AsyncConnection, uids: range, entries: Sequence[UserEntry]
 ) -> ImportResult:
-    """Apply what can be applied; the caller undoes it all when there are problems."""
+    """Apply the valid entries; the caller rolls back when there are problems."""
     await registration.serialise(connection)
     changes, problems = [], []
-    # Numbers that were asked for go first, so that nobody is given one of them by chance.
+    # Requested numbers go first, so that no other user is given one of them by chance.
     for entry in sorted(entries, key=lambda entry: entry.uid is None):
         problem, change = await _apply(connection, uids, entry)
         if problem:

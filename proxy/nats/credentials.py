@@ -1,4 +1,4 @@
-"""Who we are to NATS: the files that the settings name, read at every connection."""
+"""The proxy's credentials for NATS: the files that the settings name, read at every connection."""
 
 import base64
 import re
@@ -12,7 +12,7 @@ from proxy.settings.events import EventsSettings
 
 
 def connect_options(settings: EventsSettings) -> dict[str, Any]:
-    """Read the files that the settings name into arguments of nats-py's `connect`.
+    """Return arguments of nats-py's `connect`, from the files that the settings name.
 
     Raises: OSError, ValueError.
     """

@@ -1,4 +1,4 @@
-"""One connection after another, for ever: to which server, how soon, and how often a failure is told."""
+"""Reconnection to NATS: the order of servers, the pauses between attempts, and a log without repetition."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,10 @@ _log = structlog.get_logger("events")
 _random = SystemRandom()
 
 
-async def hold_for_ever(settings: EventsSettings, hold: Callable[[str], Awaitable[bool]]) -> None:
-    """Hold a connection to each server in turn; `hold` returns when it is lost, True if it was of use.
+async def stay_connected(settings: EventsSettings, hold: Callable[[str], Awaitable[bool]]) -> None:
+    """Call `hold` with each server in turn, for ever; `hold` returns when its connection is lost.
 
-    Waits longer after each failure in a row.
+    `hold` returns True if the connection was of use. The pause grows after each failure in a row.
     """
     failures = 0
     for url in cycle(_random.sample(settings.urls, len(settings.urls))):
@@ -27,20 +27,20 @@ async def hold_for_ever(settings: EventsSettings, hold: Callable[[str], Awaitabl
         await asyncio.sleep(wait_s * _random.uniform(0.5, 1.0))
 
 
-class Told:
-    """Logs a change of state; a failure that was told since the last connection is not one."""
+class OutageLog:
+    """A log of connections; it repeats no failure that it has logged since the last connection."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._reasons: set[str] = set()
 
     def connected(self, server: str, **facts: Any) -> None:
-        """Tell of a success."""
+        """Log a connection, with the server's facts."""
         self._reasons.clear()
         _log.info(f"{self._what} connected", server=server, **facts)
 
     def disconnected(self, server: str, reason: str, **facts: Any) -> None:
-        """Tell of a failure, if it is news."""
+        """Log a failure, unless the same one was logged since the last connection."""
         if reason not in self._reasons:
             self._reasons.add(reason)
             _log.warning(f"{self._what} disconnected", server=server, reason=reason, **facts)

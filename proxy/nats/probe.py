@@ -1,4 +1,4 @@
-"""One look at a NATS server: whether it lets us in, and what it offers. Makes nothing."""
+"""A check of a NATS server: access, and the features that it offers. Creates nothing."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,16 @@ from proxy.settings.events import EventsSettings
 
 
 class Answer(NamedTuple):
-    """What a server offers."""
+    """The features of a server."""
 
     says: str
     has_jetstream: bool
 
 
 async def probe(settings: EventsSettings, url: str) -> Answer:
-    """Connect and log in to one server, and return what it offers.
+    """Connect and log in to one server, and return its features.
 
-    Returns within `events.connect_timeout_s` twice. Raises: LinkFailed with the reason.
+    Returns within twice `events.connect_timeout_s`. Raises: LinkFailed with the reason.
     """
     wire = _Probe(settings, url)
     try:

@@ -1,8 +1,8 @@
-"""One connection to NATS, whatever it is for: nats-py's client with the ends that it leaves loose tied.
+"""One connection to NATS for any use: nats-py's client, with TLS and endings made safe.
 
-nats-py carries a single connection and never reconnects by itself: when a connection is lost it is thrown
-away with all that it holds, and `reconnect` makes the next. `nats` and `buckets.nats` say what it carries;
-they and this are the only importers of nats-py, whose exceptions end in them.
+nats-py carries a single connection and never reconnects by itself: a lost connection is discarded with all
+that it holds, and `outages` opens the next. `events.nats` and `shared.nats_store` define its content; they
+and this are the only importers of nats-py, whose exceptions end in them.
 """
 
 import asyncio
@@ -22,27 +22,28 @@ from proxy.settings.events import EventsSettings
 _log = structlog.get_logger("events")
 
 NO_JETSTREAM = {None, 10039, 10076}
-"""503 of the JetStream API: nobody answers, not enabled for the account, not enabled at all. Other codes,
-such as 10008 while a cluster elects its leader, pass by themselves."""
+"""503 of the JetStream API: no responders, not enabled for the account, not enabled at all. Other codes,
+such as 10008 while a cluster elects its leader, pass by themselves.
+"""
 STREAM_EXISTS = 10058
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) (?:to )?"([^"\s]*)"')
 
 
 class LinkFailed(Exception):
-    """This connection cannot be used any longer; the text is for the log."""
+    """A connection that cannot be used any longer; the text is for the log."""
 
 
 class _Client(Client):
     """nats-py's client, with TLS that cannot be stripped and an end that cannot hang.
 
-    Both need its private parts; tests/contract/test_events_nats.py notices when these change.
+    Both need its private parts; tests/contract/test_events_nats.py fails when these change.
     """
 
     must_encrypt = False
 
     def _connect_command(self) -> bytes:
-        """Refuse to send credentials and events in the clear: nats-py encrypts only if the server asks."""
+        """Refuse to send credentials in the clear: nats-py encrypts only if the server asks for it."""
         if self.must_encrypt and not self.encrypted:
             raise nats.errors.Error("the server offers no TLS")
         return super()._connect_command()
@@ -56,13 +57,13 @@ class _Client(Client):
         return self._writer is not None and self._writer.get_extra_info("ssl_object") is not None
 
     def abort(self) -> None:
-        """Drop the connection and what is unsent, so that nothing waits for it any longer."""
+        """Close the socket and drop unsent data, so that no task waits for it any longer."""
         self._pending, self._pending_data_size = [], 0
         if self._writer is not None:
             self._writer.transport.abort()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """Every task that runs for this connection; they may outlive `close`."""
+        """Return every task that runs for this connection; they may outlive `close`."""
         own = (self._reading_task, self._ping_interval_task, self._flusher_task)
         readers = (sub._wait_for_msgs_task for sub in self._subs.values())
         return [task for task in (*own, *readers) if task is not None]
@@ -82,14 +83,14 @@ class Wire:
         self._denied: set[str] = set()
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.opened = False
-        """Whether it can be used; stays true when the connection is lost."""
+        """Whether it was usable once; stays true when the connection is lost."""
 
     async def open(self) -> None:
         """Connect and log in. Raises: LinkFailed."""
         await self._within(self._connect, self._settings.connect_timeout_s, "no answer")
 
     def fail(self, reason: str) -> None:
-        """End the connection now; whoever uses it gets LinkFailed."""
+        """End the connection now; its users get LinkFailed."""
         if not self.lost.done():
             self.lost.set_result(reason)
         self._client.abort()
@@ -98,7 +99,8 @@ class Wire:
     async def _within(self, work: Callable[[], Awaitable[None]], timeout_s: float, late: str) -> None:
         """Run `work` until it ends, the deadline passes or the connection is lost.
 
-        A task of its own, because nats-py swallows cancellation in places: the connection is aborted first.
+        It runs as a task of its own, because nats-py swallows cancellation in places: the connection is
+        aborted first.
 
         Raises: LinkFailed.
         """
@@ -124,7 +126,7 @@ class Wire:
             self.fail(self._reason or words(exc))
 
     async def _ping(self) -> None:
-        """Return when the server has read all that was sent; `_within` bounds it."""
+        """Return when the server has read everything sent; `_within` bounds the wait."""
         await self._client.flush(timeout=86_400)
 
     async def _connect(self) -> None:
@@ -138,8 +140,8 @@ class Wire:
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
             connect_timeout=self._settings.connect_timeout_s,  # type: ignore[arg-type] # seconds, fractions too
-            ping_interval=86_400,  # `idle` asks, with a deadline
-            pending_size=1,  # a command leaves before `publish` returns, and so before the PING behind it
+            ping_interval=86_400,  # `idle` asks the server, with a deadline
+            pending_size=1,  # `publish` has written the command when it returns, so the PING follows it
             flush_timeout=self._settings.ack_timeout_s,
             **options,
         )
@@ -147,7 +149,7 @@ class Wire:
             raise nats.errors.Error("the server hung up")
 
     async def idle(self, wake: asyncio.Event) -> None:
-        """Return when there is something to do; ask the server whether it is there after each silence.
+        """Return when there is work; after each silence, check that the server still answers.
 
         Raises: LinkFailed.
         """
@@ -159,7 +161,7 @@ class Wire:
         await self._within(self._ping, self._settings.ack_timeout_s, "no answer")
 
     async def _on_error(self, exc: Exception) -> None:
-        """Hear what nats-py has to say between calls."""
+        """Handle an error that nats-py reports between calls."""
         if denied := _DENIED.search(str(exc)):
             action, subject = denied.groups()
             if subject not in self._denied:
@@ -174,7 +176,7 @@ class Wire:
         self.fail(self._reason or words(self._client.last_error) or "connection closed")
 
     async def dispose(self) -> None:
-        """Leave nothing behind: no socket, no task, no byte of nats-py's buffers."""
+        """Release everything: socket, tasks and nats-py's buffers."""
         self.fail("closing")
         await self._tasks.close()
         tasks = self._client.tasks()
@@ -188,7 +190,7 @@ class Wire:
 
 
 def words(exc: Exception | None) -> str:
-    """Say what failed, without the library's prefix."""
+    """Return the reason of a failure, without the library's prefix."""
     if exc is None:
         return ""
     return str(exc).removeprefix("nats: ").strip() or type(exc).__name__

@@ -1,1 +1,4 @@
-"""Onboarding of new users: device flow, providers, confirm page, and what providers say of users later."""
+"""Onboarding of new users: device flow, providers, confirm page.
+
+And later updates of users from providers.
+"""

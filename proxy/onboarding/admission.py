@@ -1,9 +1,9 @@
-"""The decision at the end of an onboarding: whose account, whose key, by which rule; pure.
+"""The decision at the end of an onboarding, on account, key and rules. Pure.
 
-Approving a code lets nobody's key in by itself. The key must have been proved (its signature verified) by
-the connection that asks, and be the account's own: listed by the provider, or, where the provider lists
-none, confirmed by the person on a page that showed this very key. A list, where there is one, is the only
-authority: a person can be talked into confirming a stranger's key, a list cannot.
+The approval of a code admits no key by itself. The key must have been proved (its signature verified) by the
+requesting connection, and be the account's own: listed by the provider, or, where the provider lists none,
+confirmed by the user on a page that showed this key. A list, where there is one, is the only authority: an
+attacker can persuade a user to confirm a foreign key, but cannot change the list.
 """
 
 from dataclasses import dataclass
@@ -22,30 +22,30 @@ from proxy.identity.keys import fingerprint
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.rules import Facts, Rules
 
-GROUPS_TOLD = 30
-"""Groups that a log line names: providers give hundreds to some accounts."""
+GROUPS_LOGGED = 30
+"""Limit of groups in a log line: some accounts have hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """Who asks to come in as whom; `key_blob` is None unless its signature was verified."""
+class AdmissionRequest:
+    """A request for admission under a user name; `key_blob` is None unless its signature was verified."""
 
     name: str
     key_blob: bytes | None
 
 
 def decide(
-    request: Request,
+    request: AdmissionRequest,
     profile: Profile,
     listed: KeyList | None,
     confirmed: frozenset[str],
     rules: Rules,
 ) -> OnboardingError | None:
-    """Give the reason to refuse, or None to let in.
+    """Return the reason to refuse, or None to admit.
 
-    `listed` is None when the provider keeps no key lists; an empty list lets no key in. `confirmed` holds
+    `listed` is None when the provider keeps no key lists; an empty list admits no key. `confirmed` holds
     fingerprints, as ssh-keygen prints them. The account is judged before the key, and the key before the
-    rules, so that a stranger learns nothing of rules and lists.
+    rules, so that an unknown client learns nothing of rules and lists.
     """
     if request.key_blob is None:
         return KeyNotProved("no key was proved", user_message="a key has to be proved first")
@@ -75,7 +75,7 @@ def _judge_key(
 
 
 def inactive(profile: Profile) -> OnboardingError:
-    """Give the error of an account that its provider blocked."""
+    """Return the error of an account that its provider blocked."""
     return AccountInactive(
         f"{profile.provider} account {profile.login!r} is blocked",
         user_message=f"this account is blocked at {profile.provider}",
@@ -85,24 +85,24 @@ def inactive(profile: Profile) -> OnboardingError:
 def _judge_account(profile: Profile, rules: Rules) -> OnboardingError | None:
     if not profile.active:
         return inactive(profile)
-    verdict = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
-    which = f"rule {verdict.rule!r}" if verdict.rule else "no rule lets it in"
-    came = f"it came with {_told(profile)}"
-    if verdict.action == "waitlist":
+    outcome = rules.decide(Facts(profile.provider, profile.name, profile.email, profile.groups))
+    which = f"rule {outcome.rule!r}" if outcome.rule else "no rule lets it in"
+    came = f"it came with {_facts_for_log(profile)}"
+    if outcome.action == "waitlist":
         return Waitlisted(
             f"{profile.login!r} waits for an operator: {which}; {came}",
             user_message="your request is on the waiting list; an operator has to approve it",
         )
-    if verdict.action == "refuse":
+    if outcome.action == "refuse":
         return OnboardingRefused(
             f"{profile.login!r} refused: {which}; {came}", user_message="this account may not log in here"
         )
     return None
 
 
-def _told(profile: Profile) -> str:
-    """Return what rules looked at, for the log: at most GROUPS_TOLD groups, and the domain of the address."""
-    groups = ", ".join(profile.groups[:GROUPS_TOLD]) or "none"
-    more = f" and {len(profile.groups) - GROUPS_TOLD} more" if len(profile.groups) > GROUPS_TOLD else ""
+def _facts_for_log(profile: Profile) -> str:
+    """Return the facts that rules use, for the log: at most GROUPS_LOGGED groups, and the mail domain."""
+    groups = ", ".join(profile.groups[:GROUPS_LOGGED]) or "none"
+    more = f" and {len(profile.groups) - GROUPS_LOGGED} more" if len(profile.groups) > GROUPS_LOGGED else ""
     domain = profile.email.rpartition("@")[2] or "none"
     return f"groups: {groups}{more}; domain of its address: {domain}"

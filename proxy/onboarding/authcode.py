@@ -1,10 +1,10 @@
-"""Authorization code grant with PKCE, the client's half: for pages of ours that need to know who looks.
+"""Authorization code grant with PKCE, the client's half: for pages that need the identity of their reader.
 
-Also the refresh of what it gave (RFC 6749 §6).
+Also the refresh of its tokens (RFC 6749 §6).
 
 Sources: RFC 6749 §4.1, RFC 7636 (S256 only), RFC 9207 (`iss` in the response), OpenID Connect Core §3.1.
-Whoever uses this keeps a WebLogin on the server, finds it by `state`, once, and has bound it to one browser
-by a cookie.
+The caller keeps a WebLogin on the server, finds it by `state`, once, and has bound it to one browser by a
+cookie.
 """
 
 import base64
@@ -47,7 +47,7 @@ class CodeClient:
 
 _REFRESH_REFUSED = frozenset(
     {
-        "invalid_grant",  # RFC 6749 §5.2: expired, revoked, used twice, or its account is no more
+        "invalid_grant",  # RFC 6749 §5.2: expired, revoked, used twice, or its account is gone
         "bad_refresh_token",  # GitHub
         *("interaction_required", "login_required", "consent_required", "access_denied"),  # Entra
     }
@@ -60,7 +60,7 @@ def _random(size: int = 32) -> Secret:
 
 @dataclass(frozen=True, slots=True)
 class WebLogin:
-    """One browser on its way to the provider and back; every value is used once."""
+    """A browser that was sent to the provider and has not returned; every value is used once."""
 
     redirect_uri: str
     state: Secret = field(default_factory=_random)
@@ -75,7 +75,7 @@ def challenge(verifier: Secret) -> str:
 
 
 def authorize_url(client: CodeClient, web: WebLogin) -> str:
-    """Say where to send the browser; the URL holds `state` and must not be logged."""
+    """Return the URL to which the browser is sent; it holds `state` and must not be logged."""
     query = {
         "response_type": "code",
         "client_id": client.client_id,
@@ -91,7 +91,7 @@ def authorize_url(client: CodeClient, web: WebLogin) -> str:
 
 
 def read_callback(client: CodeClient, query: Mapping[str, str]) -> Secret:
-    """Give the code out of the parameters that the browser brought back; `state` is checked before.
+    """Return the code from the parameters that the browser brought back; `state` is checked before.
 
     Raises: ApprovalDenied, ProviderMisconfigured.
     """
@@ -106,7 +106,7 @@ def read_callback(client: CodeClient, query: Mapping[str, str]) -> Secret:
 
 
 async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) -> Tokens:
-    """Exchange a code for tokens (RFC 6749 §4.1.3), once: a lost reply is not asked for again.
+    """Exchange a code for tokens (RFC 6749 §4.1.3), once: a lost reply is not requested again.
 
     Raises: ApprovalDenied, ProviderMisconfigured, ProviderUnavailable.
     """
@@ -120,10 +120,10 @@ async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) ->
 
 
 async def refresh(client: CodeClient, token: Secret, http: Http) -> Tokens:
-    """Exchange a refresh token for new tokens (RFC 6749 §6), once: it may be good for one use.
+    """Exchange a refresh token for new tokens (RFC 6749 §6), once: the token may be good for one use.
 
     Raises: GrantEnded when the provider refuses the token; ProviderMisconfigured; ProviderUnavailable,
-        whose `may_have_acted` says whether the token may be spent.
+        whose `may_have_acted` shows whether the token may be spent.
     """
     form: dict[str, str | Secret] = {"grant_type": "refresh_token", "refresh_token": token}
     return await _tokens(client, form, http, _stop_refresh)
@@ -132,7 +132,7 @@ async def refresh(client: CodeClient, token: Secret, http: Http) -> Tokens:
 async def _tokens(
     client: CodeClient, form: dict[str, str | Secret], http: Http, stop: Callable[[CodeClient, str], NoReturn]
 ) -> Tokens:
-    """Ask the token endpoint for an answer to a form, as this client."""
+    """Send a form to the token endpoint, as this client, and return the tokens."""
     form["client_id"] = client.client_id
     basic = None
     if client.client_secret is not None:

@@ -1,4 +1,4 @@
-"""What is right and wrong with the configured providers, in words; reads only, unless told to start.
+"""Diagnosis of the configured providers, in words; read-only, unless `start` asks for a code.
 
 settings ── discovery, signing keys or API ── device endpoint or page ── key list of one account
 """
@@ -13,7 +13,7 @@ from proxy.http.clock import REAL, Clock
 from proxy.identity.directory import Account
 from proxy.onboarding.idtoken import Jwks
 from proxy.onboarding.mapping import ClaimMapping
-from proxy.onboarding.providers.base import About, Provider, Tools, get_json, misconfigured
+from proxy.onboarding.providers.base import ApprovalFacts, Provider, Tools, get_json, misconfigured
 from proxy.onboarding.providers.github import GitHub, api_of
 from proxy.onboarding.providers.gitlab import GitLab
 from proxy.onboarding.providers.oidc import Oidc
@@ -32,12 +32,12 @@ _CODE_LIFETIME_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     provider: str
     what: str
     ok: bool | None
-    """None when it was not looked at."""
+    """None when it was not checked."""
     says: str
 
 
@@ -45,7 +45,7 @@ Steps = AsyncIterator[Finding]
 
 
 class Checkup:
-    """Looks at providers one after the other; `close` when done."""
+    """Checks of providers, one after the other; `close` at the end."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Checkup:
         start: bool,
         clock: Clock = REAL,
     ) -> None:
-        """`accounts` has somebody of each provider, for key lists; `start` asks for a code of each."""
+        """Take an account of each provider, for key lists; with `start`, request a code of each."""
         self._settings = settings
         self._accounts = accounts
         self._start = start
@@ -63,11 +63,11 @@ class Checkup:
         self._tools = Tools(self._http, clock, settings.keys)
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         await self._http.close()
 
     async def look(self, settings: ProviderSettings) -> Steps:
-        """Look at one provider; what fails ends the steps that build on it."""
+        """Check one provider; a failure ends the steps that depend on it."""
         step = "settings"
         name = settings.title
         try:
@@ -159,7 +159,7 @@ class Checkup:
             )
         if not self._start:
             return Finding(name, "approval", None, "by device code; --start asks for one")
-        about = About("provider-check", "localhost", "")
+        about = ApprovalFacts("provider-check", "localhost", "")
         authorization = await provider.start_device(about, _CODE_LIFETIME_S)
         lifetime_s = authorization.expires_at - self._tools.clock.now()
         return Finding(

@@ -1,19 +1,18 @@
-"""The page on which a person who signed in at a provider confirms one key.
+"""The page on which a user who signed in at a provider confirms one key.
 
     GET  /c/{id}           a ticket's link: on to the provider, by authorization code and PKCE
-    GET  /callback         back from the provider: who is it?
-    GET  /c/{id}/confirm   name, address, fingerprint and code of whoever waits in a terminal
+    GET  /callback         back from the provider: identify the user
+    GET  /c/{id}/confirm   name, address, fingerprint and code of the client in the terminal
     POST /c/{id}/confirm   confirm or deny, once
 
-A provider's own page cannot show these; that makes the difference to a device code that somebody else
-began (RFC 8628 §5.4, BCP 247). Tickets live in the process that the terminal waits at; another replica's
-page hands requests over to it.
+A provider's own page cannot show these. They protect against a device code that another party began (RFC 8628
+§5.4, BCP 247). Tickets live in the process where the terminal waits; another replica's page passes requests
+on to it.
 
 A visit is bound to one ticket by `state`, and to the browser that left for the provider by a cookie of its
-own, which is good for this way only. The sign-in issues a new session, for this ticket alone. Its page is
-found by the session's cookie together with a value that only the address holds to which the signed-in
-browser was sent: a program that reads the cookie, as one at another port of `login.localhost` can, does not
-see that page.
+own, which is good for this visit only. The sign-in issues a new session, for this ticket alone. Its page is
+found by the session's cookie together with a value in the address to which the signed-in browser was sent. A
+program that reads the cookie, as one at another port of `login.localhost` can, does not see that page.
 """
 
 import asyncio
@@ -28,57 +27,59 @@ from proxy.errors import FairleadError
 from proxy.errors.login import ApprovalDenied, OnboardingError, Waitlisted
 from proxy.http import pages
 from proxy.http.client import Http
-from proxy.http.handover import HandOver, Peers
+from proxy.http.handover import HandOver, ReplicaPages
 from proxy.http.pages import Button, Fact
 from proxy.http.secret import Secret
 from proxy.http.sessions import Sessions, digest, is_of, new_value
 from proxy.http.site import Handler, Site, read_form, read_query, redirect
 from proxy.onboarding import authcode
 from proxy.onboarding.authcode import WebLogin
-from proxy.onboarding.providers.base import About, Provider
+from proxy.onboarding.providers.base import ApprovalFacts, Provider
 from proxy.onboarding.tickets import Confirmation, Ticket
 from proxy.settings.onboarding import ConfirmSettings
 
 _log = structlog.get_logger("confirm")
 MAX_VISITS_PER_TICKET = 10
 MAX_COOKIES_OF_A_KIND = 5
-"""Of one browser: links that are opened again and again must not fill the `Cookie` field."""
+"""Limit for one browser: links that are opened again and again must not fill the `Cookie` field."""
 _SLOT_CHARACTERS = 8
 _WORDS = "BCDFGHJKLMNPQRSTVWXZ"
 
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """A browser that was sent to a provider on behalf of a ticket."""
+    """A browser that was sent to a provider for a ticket."""
 
     ticket: Ticket
     browser: str = field(repr=False)
-    """Digest of the cookie that the browser left with."""
+    """Digest of the browser's cookie."""
     web: WebLogin = field(repr=False)
 
     def is_by(self, browser: str) -> bool:
-        """Tell whether a cookie is the one that the browser left with."""
+        """Return whether a cookie is the one of this browser."""
         return is_of(browser, self.browser)
 
 
 @dataclass(frozen=True, slots=True)
 class _SignedIn:
-    """A browser that came back from a provider, for one ticket."""
+    """A browser that returned from a provider, for one ticket."""
 
     ticket: Ticket
     view: str = field(repr=False)
-    """Digest of what the address of its page holds."""
+    """Digest of the value in the address of its page."""
     confirmation: Confirmation = field(repr=False)
 
     def is_seen_by(self, view: str) -> bool:
-        """Tell whether a request knows the address to which the signed-in browser was sent."""
+        """Return whether a request has the value in the address to which the signed-in browser was sent."""
         return is_of(view, self.view)
 
 
 class ConfirmPages:
     """A Confirmer that serves its own pages; `start` before use."""
 
-    def __init__(self, settings: ConfirmSettings, host: str, port: int, http: Http, peers: Peers) -> None:
+    def __init__(
+        self, settings: ConfirmSettings, host: str, port: int, http: Http, peers: ReplicaPages
+    ) -> None:
         self._settings = settings
         self._http = http
         self._site = Site("confirm", host, port, settings.public_url)
@@ -98,12 +99,12 @@ class ConfirmPages:
 
     @property
     def redirect_uri(self) -> str:
-        """To be registered with providers; known once started."""
+        """Return the URL to register with providers; valid after `start`."""
         return f"{self._site.public_url}/callback"
 
     @property
     def url(self) -> str:
-        """How browsers come here."""
+        """Return the URL that browsers use."""
         return self._site.public_url
 
     async def start(self) -> None:
@@ -112,7 +113,7 @@ class ConfirmPages:
 
     @property
     def port(self) -> int:
-        """The port in use, once started."""
+        """Return the port in use; valid after `start`."""
         return self._site.port
 
     async def close_site(self) -> None:
@@ -122,7 +123,8 @@ class ConfirmPages:
 
     # ------------------------------------------------------------------------------- a Confirmer
 
-    def open(self, provider: Provider, about: About) -> Ticket:
+    def open(self, provider: Provider, about: ApprovalFacts) -> Ticket:
+        """See Confirmer."""
         ticket_id = self._others.tagged(secrets.token_urlsafe(24))
         code = "".join(secrets.choice(_WORDS) for _ in range(4))
         done: asyncio.Future[Confirmation] = asyncio.get_running_loop().create_future()
@@ -134,6 +136,7 @@ class ConfirmPages:
         return ticket
 
     def close(self, ticket: Ticket) -> None:
+        """See Confirmer."""
         self._tickets.pop(ticket.id, None)
         ticket.done.cancel()
         for state in [state for state, visit in self._visits.items() if visit.ticket is ticket]:
@@ -164,7 +167,7 @@ class ConfirmPages:
         return response
 
     def _remember(self, state: str, visit: _Visit) -> None:
-        """Keep a visit; whoever opens one link again and again crowds out only that link's visits."""
+        """Keep a visit; repeated opening of one link replaces only that link's visits."""
         same = [known for known, other in self._visits.items() if other.ticket is visit.ticket]
         for known in same[: max(0, len(same) - MAX_VISITS_PER_TICKET + 1)]:
             del self._visits[known]
@@ -203,7 +206,7 @@ class ConfirmPages:
         return response
 
     def _signed_in(self, ticket: Ticket, session: str) -> _SignedIn | None:
-        """Return what a browser's session stands for, if it is one for this ticket."""
+        """Return the subject of a browser's session, if it is one for this ticket."""
         found = self._sessions.find(session)
         return found if found is not None and found.ticket is ticket else None
 
@@ -255,7 +258,7 @@ class ConfirmPages:
         return response
 
     async def _confirmed(self, ticket: Ticket) -> web.Response:
-        """Say whether the user is let in, once the rules have decided, or that this is not known yet."""
+        """Show whether the user is admitted, once the rules have decided, or that this is not known yet."""
         try:
             async with asyncio.timeout(self._settings.outcome_wait_s):
                 outcome = await asyncio.shield(ticket.outcome)
@@ -285,19 +288,19 @@ class ConfirmPages:
         return ticket
 
     def _failed(self, ticket: Ticket, exc: OnboardingError) -> web.Response:
-        """Say on the page what went wrong; the terminal goes on waiting, since the link still works."""
+        """Show the failure on the page; the terminal still waits, because the link still works."""
         _log.info("sign-in failed", provider=ticket.provider.name, code=exc.code, reason=str(exc))
         body = pages.paragraph(exc.user_message[:1].upper() + exc.user_message[1:] + ".")
         return self._site.page("That did not work", body, status=502)
 
 
 def _visit_slot(state: str) -> str:
-    """Name the cookie of one visit: tabs that are on their way at once do not end each other."""
+    """Return the cookie slot of one visit: concurrent tabs do not end each other's visits."""
     return f"visit-{digest(state)[:_SLOT_CHARACTERS]}"
 
 
 def _ticket_slot(ticket: Ticket) -> str:
-    """Name the cookie of a browser's session for one ticket."""
+    """Return the cookie slot of a browser's session for one ticket."""
     return f"session-{digest(ticket.id)[:_SLOT_CHARACTERS]}"
 
 
@@ -314,6 +317,6 @@ def _facts(ticket: Ticket, known: Confirmation) -> str:
 
 
 def _retrieve(done: "asyncio.Future[Confirmation]") -> None:
-    """Mark an error as seen: whoever waited may have left."""
+    """Mark an error as retrieved, because the waiting client may have left."""
     if not done.cancelled():
         done.exception()

@@ -1,17 +1,17 @@
-"""Device authorization grant, the client's half: RFC 8628 with what real providers make of it.
+"""Device authorization grant, the client's half: RFC 8628 and the deviations of real providers.
 
-    start   POST device_authorization_endpoint  →  Authorization (what the person is shown)
+    start   POST device_authorization_endpoint  →  Authorization (shown to the user)
     poll    wait · POST token_endpoint · … until the first of: tokens, a final error, expiry
 
-Both are generators that yield a `Send` or a `Wait` and are sent an `Event`; they do no I/O, and after
-the last reply that matters they ask for nothing more. `drive` carries them out.
+Both are generators that yield a `Send` or a `Wait` and are sent an `Event`; they do no I/O, and request
+nothing after the last reply that matters. `drive` executes them.
 
-Deviations that are borne, each of them seen (RFC 8628 §3.2-3.5 says otherwise):
+Accepted deviations, each of them seen (RFC 8628 §3.2-3.5 says otherwise):
     GitHub     errors with status 200, form-encoded replies, `interval` in the body of `slow_down`
     Google     `verification_url`; pending is 428, slow_down and denial are 403
     Dex        pending as 401 in older releases
     Entra      `authorization_declined`, `bad_verification_code`
-    any        missing `interval`, numbers as strings, HTML or half a reply from something in between;
+    any        missing `interval`, numbers as strings, HTML or half a reply from an intermediary;
                a rate limit or an overload as an OAuth error (`temporarily_unavailable`, …) of any status
 """
 
@@ -34,12 +34,13 @@ SLOW_DOWN_S = 5.0  # RFC 8628 §3.5
 START_ATTEMPTS = 3
 MAX_BACKOFF_S = 60.0
 MAX_RETRY_AFTER_S = 300.0
-"""Longest pause between polls that a `Retry-After` gets: a person waits in a terminal."""
+"""Longest pause between polls that a `Retry-After` gets, because a user waits in a terminal."""
 MAX_START_RETRY_AFTER_S = 8.0
 """Longest pause before a code is shown; a provider that asks for more is reported as busy at once."""
 MARGIN = 1.2
-"""Polls keep this much more distance than was asked for: clocks of virtual machines run fast, and a poll
-that comes too early costs five seconds each time (seen with the GitHub command line, cli#9370)."""
+"""Factor on the requested distance of polls: clocks of virtual machines run fast, and a poll that comes too
+early costs five seconds each time (seen with the GitHub command line, cli#9370).
+"""
 
 _DENIED = frozenset({"access_denied", "authorization_declined"})
 _EXPIRED = frozenset({"expired_token", "token_expired", "code_expired"})
@@ -49,7 +50,7 @@ TEMPORARY = frozenset(
         *("too_many_requests", "rate_limit_exceeded", "service_unavailable", "internal_server_error"),
     }
 )
-"""OAuth errors that say nothing of the request: the same one may succeed later, with any status."""
+"""OAuth errors that do not concern the request: the same one may succeed later, with any status."""
 _FINAL = frozenset(
     {
         *("authorization_pending", "slow_down", *_DENIED, *_EXPIRED),  # RFC 8628 §3.5
@@ -59,7 +60,7 @@ _FINAL = frozenset(
         "device_flow_disabled",
     }
 )
-"""OAuth errors that are about the request, even with a status of a failing server."""
+"""OAuth errors that concern the request, even with a status of a failing server."""
 _USER_CODE = re.compile(r"[!-~][ -~]{0,63}")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 MAX_REFRESH_TOKEN = 16 * 1024
@@ -73,7 +74,7 @@ class DeviceClient:
     """A client as registered at one provider, and that provider's endpoints."""
 
     provider: str
-    """For messages."""
+    """The name of the provider, for messages."""
     device_url: str
     token_url: str
     client_id: str
@@ -82,13 +83,13 @@ class DeviceClient:
     """Send the secret as RFC 6749 §2.3.1 Basic credentials rather than in the form."""
     scopes: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
-    """More parameters of the first request; our development provider shows them to the person."""
+    """More parameters of the first request; the development provider shows them to the user."""
     max_lifetime_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """A code that waits for a person (RFC 8628 §3.2); times by the clock of the flow."""
+    """A code that waits for approval (RFC 8628 §3.2); times by the clock of the flow."""
 
     device_code: Secret
     user_code: str = field(repr=False)
@@ -101,33 +102,33 @@ class Authorization:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What an approval is worth."""
+    """The tokens of an approval."""
 
     access: Secret
     id_token: Secret | None = None
     scope: str = ""
     refresh: Secret | None = None
     refresh_lifetime_s: float | None = None
-    """Seconds that `refresh` is good for; None when the provider does not say."""
+    """Seconds for which `refresh` is good; None when the provider does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Carry this request and send back an Event with the reply, or with what went wrong."""
+    """A step that sends a request; its Event has the reply or the failure."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Let this many seconds pass and send back an Event without a reply."""
+    """A step that waits for some seconds; its Event has no reply."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened, and the time at which it had."""
+    """The result of a step, and the time at which it ended."""
 
     now: float
     reply: Reply | None = None
@@ -136,12 +137,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """A reply that is no answer, or none at all; asking again may help."""
+    """A missing or unusable reply; a repetition may help."""
 
     text: str
     retry_after_s: float = 0.0
     is_busy: bool = False
-    """The provider itself asks for patience, or fails."""
+    """The provider asks for a pause, or fails."""
 
 
 _NO_TROUBLE = _Trouble("")
@@ -154,7 +155,7 @@ Steps = Generator[Step, Event, _T]
 
 
 def start(client: DeviceClient) -> Steps[Authorization]:
-    """Ask for a code (RFC 8628 §3.1).
+    """Request a code (RFC 8628 §3.1).
 
     Raises: ProviderUnavailable after START_ATTEMPTS failures, or at once when `Retry-After` asks for more
         than MAX_START_RETRY_AFTER_S; ProviderMisconfigured when refused.
@@ -182,9 +183,9 @@ def start(client: DeviceClient) -> Steps[Authorization]:
 
 
 def poll(client: DeviceClient, authorization: Authorization, now: float) -> Steps[Tokens]:
-    """Ask until there is an answer (RFC 8628 §3.4-3.5); the first poll comes after one interval.
+    """Poll until there is an answer (RFC 8628 §3.4-3.5); the first poll comes after one interval.
 
-    A reply that is no answer is retried, ever less often, while the code lives, and not before
+    After an unusable reply the poll is repeated until the code expires, with growing pauses, and not before
     the time that `Retry-After` names (at most MAX_RETRY_AFTER_S).
 
     Raises: CodeExpired, ApprovalDenied, ProviderMisconfigured; ProviderUnavailable when the code
@@ -224,9 +225,9 @@ async def drive(
     clock: Clock = REAL,
     gate: Callable[[], Awaitable[None]] | None = None,
 ) -> _T:
-    """Carry out a flow to its end; `gate` is awaited before each request and may hold it back or raise.
+    """Execute a flow to its end; `gate` is awaited before each request and may delay it or raise.
 
-    Cancelled: at once, in the middle of a request too; nothing more is asked of the provider.
+    Cancelled: at once, also during a request; nothing more is requested of the provider.
     """
     try:
         step = next(steps)
@@ -290,7 +291,7 @@ def _request(client: DeviceClient, url: str, form: Mapping[str, str | Secret]) -
 
 
 def _read(event: Event) -> "dict[str, Any] | _Trouble":
-    """Give the parameters of an OAuth reply, or why it is none."""
+    """Return the parameters of an OAuth reply, or the trouble with it."""
     reply = event.reply
     if reply is None:
         return _Trouble(event.failure or "no answer")
@@ -310,7 +311,7 @@ def _read(event: Event) -> "dict[str, Any] | _Trouble":
 
 
 def is_temporary(reply: Reply, answer: Mapping[str, Any]) -> bool:
-    """Tell whether a reply only says that the provider is busy or failing, in any of the forms seen.
+    """Return whether a reply only reports a busy or failing provider, in any of the forms seen.
 
     Shared with the authorization code grant.
     """
@@ -319,7 +320,7 @@ def is_temporary(reply: Reply, answer: Mapping[str, Any]) -> bool:
 
 
 def parse_answer(reply: Reply) -> dict[str, Any]:
-    """Read JSON, or the form encoding that GitHub falls back to; empty when it is neither.
+    """Parse JSON, or the form encoding that GitHub falls back to; empty when it is neither.
 
     Shared with the authorization code grant.
     """
@@ -339,7 +340,7 @@ def parse_answer(reply: Reply) -> dict[str, Any]:
 
 
 def _error_of(answer: Mapping[str, Any]) -> str:
-    """Give the OAuth error whatever the status was; a reply that has one is no success."""
+    """Return the OAuth error, with any status; a reply that has one is no success."""
     error = answer.get("error")
     if not error:
         return ""
@@ -352,7 +353,7 @@ def _authorization(client: DeviceClient, answer: Mapping[str, Any], now: float) 
     complete = answer.get("verification_uri_complete") or answer.get("verification_url_complete") or ""
     if not isinstance(device_code, str) or not device_code:
         _unfit(client, "device_code")
-    # Both are written to a terminal: what is not plain text could drive it.
+    # Both are written to a terminal, where control characters could do harm.
     if not isinstance(user_code, str) or not _USER_CODE.fullmatch(user_code):
         _unfit(client, "user_code")
     if not _is_showable(uri):
@@ -370,7 +371,7 @@ def _authorization(client: DeviceClient, answer: Mapping[str, Any], now: float) 
 
 
 def read_tokens(provider: str, answer: Mapping[str, Any]) -> Tokens:
-    """Read RFC 6749 §5.1; shared with the authorization code grant.
+    """Read tokens (RFC 6749 §5.1); shared with the authorization code grant.
 
     Raises: ProviderMisconfigured for a token that cannot be used as a bearer.
     """
@@ -396,7 +397,7 @@ def _refresh_token(answer: Mapping[str, Any]) -> Secret | None:
 
 
 def _refresh_lifetime_s(answer: Mapping[str, Any]) -> float | None:
-    """Read how long a refresh token is good for; Keycloak and GitHub say so, and 0 is for ever."""
+    """Return the lifetime of a refresh token, as Keycloak and GitHub give it; 0 is for ever."""
     for name in ("refresh_token_expires_in", "refresh_expires_in"):
         if seconds := _number(answer.get(name)):
             return seconds
@@ -414,7 +415,7 @@ def _is_showable(uri: object) -> bool:
 
 
 def _number(value: object) -> float | None:
-    """Read a count of seconds; None for what is none."""
+    """Return a number of seconds; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -435,7 +436,7 @@ def _stop(client: DeviceClient, error: str, when: str, *, after: str = "") -> No
     if error in _EXPIRED:
         _expire(client, _NO_TROUBLE)
     if error == "invalid_grant" and after:
-        # The reply that was lost may have been the tokens, and a code is good for one reply only.
+        # The lost reply may have been the tokens, and a code is good for one reply only.
         raise ProviderUnavailable(
             f"{client.provider}: the answer was lost ({after})",
             user_message=_away(client.provider, _NO_TROUBLE),
@@ -466,7 +467,7 @@ def _away(provider: str, trouble: _Trouble) -> str:
 
 
 def busy(provider: str) -> str:
-    """Return the sentence for a person whose provider answers that it cannot answer now."""
+    """Return the sentence for a user whose provider reports that it is busy."""
     return f"{provider} is busy at the moment; try again in a few minutes"
 
 

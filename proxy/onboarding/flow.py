@@ -1,10 +1,10 @@
-"""Somebody whom the directory does not know: from a proved key to a user, or to the reason why not.
+"""The onboarding of an unknown user: from a proved key to a user, or to the reason against it.
 
-`begin` joins or starts a flow; `Pending.outcome` waits for its end. A flow belongs to (source, name, key):
-whoever reconnects with the same key is shown the same code, and nobody else ever shares it. A provider is
-polled only while somebody waits; a flow that nobody waits for ends after `linger_s`.
+`begin` joins or starts a flow; `Pending.outcome` waits for its end. A flow belongs to (source, name, key): a
+client that reconnects with the same key is shown the same code, and no other client ever shares it. A
+provider is polled only while a client waits; a flow without clients ends after `linger_s`.
 
-    begin ── caps ── code to show ── approval ── profile ── key list ── decide ── register ── Approved
+    begin ── caps ── code to show ── approval ── profile ── key list ── decide ── register ── ApprovedUser
                                         └──────────── every step may end in an OnboardingError
 """
 
@@ -35,8 +35,8 @@ from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding import admission
 from proxy.onboarding.device_flow import Tokens
-from proxy.onboarding.limits import Intake
-from proxy.onboarding.providers.base import About, Provider
+from proxy.onboarding.limits import OnboardingLimits
+from proxy.onboarding.providers.base import ApprovalFacts, Provider
 from proxy.onboarding.providers.keylists import parse_lines
 from proxy.onboarding.rules import Rules
 from proxy.onboarding.tickets import Confirmer, Ticket
@@ -46,31 +46,31 @@ _log = structlog.get_logger("onboarding")
 
 
 class Registrar(Protocol):
-    """Whoever records a person that may come in."""
+    """The recorder of users who are admitted."""
 
     async def register(self, profile: Profile, name: str, key: PublicKey, provider: str) -> None:
-        """Record the user bound to (profile.issuer, profile.subject), and this key; again changes nothing.
+        """Add the user of (profile.issuer, profile.subject), with this key; a repetition changes nothing.
 
         Raises: NameTaken when the name, or that subject, belongs to another record; OnboardingRejected
             when an operator rejected the account; StoreError.
         """
 
     async def renew(self, profile: Profile, name: str) -> None:
-        """Take over what a provider says now of the account that a known user is bound to.
+        """Update a known user with the provider's present description of the account.
 
         Raises: NameTaken when the user is bound to another account; StoreError.
         """
 
     async def waitlist(self, profile: Profile, name: str, key: PublicKey, source: str) -> None:
-        """Remember somebody whom an operator has to approve, with this key; again, the last key counts.
+        """Put a user on the waiting list, with this key; on repetition, the last key counts.
 
         `source` is the client's address. Raises: as register.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What the person in the terminal is to see."""
+class DisplayedCode:
+    """The texts that the user in the terminal sees."""
 
     provider: str
     verification_uri: str
@@ -78,27 +78,27 @@ class Shown:
     """Holds the code; empty when the provider gives none."""
     user_code: str
     is_code_typed: bool
-    """False: the link leads straight there, and the code is only compared with the one on the page."""
+    """False: the link holds the code, and the user only compares it with the one on the page."""
     expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Approved:
-    """A person who is recorded now, with the key that was proved."""
+class ApprovedUser:
+    """A recorded user, with the key that was proved."""
 
     profile: Profile
     name: str
     key: PublicKey
     is_list_stale: bool = False
-    """The provider could not give its key list; the last known one decided."""
+    """The provider did not give its key list; the last known one decided."""
 
 
-Keep = Callable[[str, Profile, Tokens], Awaitable[None]]
-"""Keeps what an approval gave to read the account of a user again later."""
+KeepGrant = Callable[[str, Profile, Tokens], Awaitable[None]]
+"""Keeps the grant of an approval, with which the account of a user is read again later."""
 
 
-async def keep_nothing(name: str, profile: Profile, tokens: Tokens) -> None:
-    """Forget what an approval gave."""
+async def discard_grant(name: str, profile: Profile, tokens: Tokens) -> None:
+    """Discard the grant of an approval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +119,13 @@ class _Flow:
     provider: Provider
     renews: bool
     """The user is known, with this key; the approval only reads the account again."""
-    shown: "asyncio.Future[Shown]"
-    result: "asyncio.Future[Approved]"
+    shown: "asyncio.Future[DisplayedCode]"
+    result: "asyncio.Future[ApprovedUser]"
     is_awaited: asyncio.Event = field(default_factory=asyncio.Event)
     waiters: int = 0
     approval: _Approval | None = None
     ticket: Ticket | None = None
-    """The request on our page, where the provider needs one."""
+    """The request on Fairlead's page, where the provider needs one."""
     task: "asyncio.Task[None] | None" = None
     linger: "asyncio.Task[None] | None" = None
 
@@ -135,23 +135,23 @@ class _Flow:
 
 
 class Pending:
-    """One connection's share in a flow. Leaving is done by cancelling `outcome`."""
+    """One connection's share in a flow. To leave, cancel `outcome`."""
 
-    def __init__(self, owner: "Onboarding", flow: _Flow, shown: Shown) -> None:
+    def __init__(self, owner: "Onboarding", flow: _Flow, shown: DisplayedCode) -> None:
         self._owner = owner
         self._flow = flow
         self.shown = shown
 
-    async def outcome(self) -> Approved:
-        """Wait for the person; ends by itself when the code expires.
+    async def outcome(self) -> ApprovedUser:
+        """Wait for the approval; ends by itself when the code expires.
 
         Raises: OnboardingError (each leaf has its own `code` and sentence), StoreError.
-        Cancelled: the provider is not polled any more unless somebody else waits too.
+        Cancelled: the provider is no longer polled unless another connection waits too.
         """
         return await self._owner.wait(self._flow)
 
-    async def try_key(self, key_blob: bytes) -> Approved:
-        """Judge another key, proved by the same connection, after `outcome` refused the first.
+    async def try_key(self, key_blob: bytes) -> ApprovedUser:
+        """Decide on another key, proved by the same connection, after `outcome` refused the first.
 
         Raises: OnboardingError, StoreError.
         """
@@ -159,7 +159,7 @@ class Pending:
 
 
 class Onboarding:
-    """One per process."""
+    """The flows of one process."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Onboarding:
         confirmer: Confirmer | None = None,
         *,
         clock: Clock = REAL,
-        keep: Keep = keep_nothing,
+        keep: KeepGrant = discard_grant,
     ) -> None:
         self._by_name = {provider.name: provider for provider in providers}
         self._providers = tuple(provider for provider in providers if provider.can_onboard)
@@ -179,18 +179,18 @@ class Onboarding:
         self._rules = Rules(settings.rules, settings.otherwise or "refuse")
         self._confirmer = confirmer
         self._clock = clock
-        self._intake = Intake(settings)
+        self._intake = OnboardingLimits(settings)
         self._next_poll = 0.0
         self._flows: dict[_FlowId, _Flow] = {}
         self._tasks = TaskOwner("onboarding")
 
     def __len__(self) -> int:
-        """Count pending flows."""
+        """Return the number of pending flows."""
         return len(self._flows)
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody new can come in at all."""
+        """Return whether new users can be onboarded at all."""
         return bool(self._providers)
 
     async def close(self) -> None:
@@ -204,7 +204,7 @@ class Onboarding:
 
         Raises: KeyNotProved, OnboardingRefused (of reserved names too), TooManyPending and below,
             ProviderUnavailable, ProviderMisconfigured.
-        Cancelled: the flow goes on for `linger_s`, for whoever reconnects.
+        Cancelled: the flow continues for `linger_s`, for a client that reconnects.
         """
         if key_blob is None:
             raise KeyNotProved("no key was proved", user_message="a key has to be proved first")
@@ -217,7 +217,7 @@ class Onboarding:
         return await self._join(source, name, parse_key(key_blob), self._providers[0], renews=False)
 
     async def renew(self, source: str, name: str, key_blob: bytes, provider: str) -> Pending:
-        """Ask a known user to approve at `provider` again, as `begin` does; the key lets in already.
+        """Ask a known user to approve at `provider` again, as `begin` does; the key is admitted already.
 
         Raises: ProviderUnavailable, ProviderMisconfigured, TooManyPending and below.
         """
@@ -237,8 +237,8 @@ class Onboarding:
             flow = self._start(source, name, key, provider, renews=renews)
         return Pending(self, flow, await asyncio.shield(flow.shown))
 
-    async def wait(self, flow: _Flow) -> Approved:
-        """Be counted as waiting until the flow ends; for Pending."""
+    async def wait(self, flow: _Flow) -> ApprovedUser:
+        """Wait until the flow ends, counted as waiting; for Pending."""
         flow.waiters += 1
         flow.is_awaited.set()
         if flow.linger is not None:
@@ -252,8 +252,8 @@ class Onboarding:
                 flow.is_awaited.clear()
                 self._let_linger(flow)
 
-    async def judge(self, flow: _Flow, key: PublicKey) -> Approved:
-        """Decide on a key with the approval of a flow, and record the person when it is good."""
+    async def judge(self, flow: _Flow, key: PublicKey) -> ApprovedUser:
+        """Decide on a key with the approval of a flow, and record the user when it is good."""
         approval = flow.approval
         if approval is None:
             raise KeyNotProved("nobody approved", user_message="this login was not approved")
@@ -261,8 +261,8 @@ class Onboarding:
         if flow.renews:
             await self._renewed(flow, profile)
             await self._keep_grant(flow.name, approval)
-            return Approved(profile, flow.name, key)
-        request = admission.Request(flow.name, key.blob)
+            return ApprovedUser(profile, flow.name, key)
+        request = admission.AdmissionRequest(flow.name, key.blob)
         refusal = admission.decide(request, profile, listed, profile.confirmed, self._rules)
         try:
             if isinstance(refusal, Waitlisted):
@@ -274,10 +274,10 @@ class Onboarding:
         except OnboardingError as exc:
             exc.account = profile.login
             raise
-        return Approved(profile, flow.name, key, listed is not None and listed.stale)
+        return ApprovedUser(profile, flow.name, key, listed is not None and listed.stale)
 
     async def _renewed(self, flow: _Flow, profile: Profile) -> None:
-        """Take over what the provider says of a known user, who needs no rule any more to come in."""
+        """Update a known user, who needs no rule any more, from the provider."""
         if not profile.active:
             raise admission.inactive(profile)
         try:
@@ -289,7 +289,7 @@ class Onboarding:
     async def _keep_grant(self, name: str, approval: _Approval) -> None:
         try:
             await self._keep(name, approval.profile, approval.tokens)
-        except StoreError as exc:  # the person is in; the account is read again at a later login
+        except StoreError as exc:  # the user is admitted; the account is read again at a later login
             _log.warning("a grant was not kept", user=name, reason=str(exc))
 
     # ------------------------------------------------------------------------------------ one flow
@@ -307,14 +307,14 @@ class Onboarding:
         return flow
 
     async def _run(self, flow: _Flow) -> None:
-        """Carry a flow to its end; every end is told to whoever waits."""
+        """Run a flow to its end, and report the end to its waiting connections."""
         try:
             if flow.provider.approval == "confirm":
                 profile, tokens = await self._by_page(flow)
             else:
                 profile, tokens = await self._by_code(flow)
             async with asyncio.timeout(self._settings.settle_timeout_s):
-                # A key that is known already is judged by its list at each login, not here.
+                # A key that is known already is checked against its list at each login, not here.
                 listed = None if flow.renews else await _key_list(flow.provider, profile, tokens.access)
                 flow.approval = _Approval(profile, tokens, listed)
                 approved = await self.judge(flow, flow.key)
@@ -339,7 +339,7 @@ class Onboarding:
             raise _too_slow(flow, "a device code") from None
         lifetime_s = authorization.expires_at - self._clock.now()
         flow.shown.set_result(
-            Shown(
+            DisplayedCode(
                 flow.provider.name,
                 authorization.verification_uri,
                 authorization.verification_uri_complete,
@@ -358,7 +358,7 @@ class Onboarding:
         ticket = flow.ticket = self._confirmer.open(flow.provider, _about(flow))
         expires_at = datetime.now(UTC) + timedelta(seconds=lifetime_s)
         flow.shown.set_result(
-            Shown(
+            DisplayedCode(
                 flow.provider.name,
                 ticket.uri,
                 ticket.uri,
@@ -385,7 +385,7 @@ class Onboarding:
         return gate
 
     async def _pace(self) -> None:
-        """Space polls out: people who came together would be asked about together, again and again."""
+        """Space polls out: otherwise flows that began together would be polled together every time."""
         now = self._clock.now()
         self._next_poll = max(now, self._next_poll)
         wait_s = self._next_poll - now
@@ -402,16 +402,19 @@ class Onboarding:
         if flow.task is not None and not flow.waiters:
             flow.task.cancel()
 
-    def _end(self, flow: _Flow, result: Approved | FairleadError) -> None:
-        """Tell whoever waits, and let a new flow begin; the code is good for nothing any more."""
+    def _end(self, flow: _Flow, result: ApprovedUser | FairleadError) -> None:
+        """End a flow for its waiting connections, and make room for a new one.
+
+        Its code is worthless from now on.
+        """
         if self._flows.get(flow.id) is flow:
             del self._flows[flow.id]
             self._intake.leave(flow.source, flow.name)
         if flow.linger is not None:
             flow.linger.cancel()
         if flow.ticket is not None:
-            flow.ticket.tell(None if isinstance(result, Approved) else result)
-        if isinstance(result, Approved):
+            flow.ticket.tell(None if isinstance(result, ApprovedUser) else result)
+        if isinstance(result, ApprovedUser):
             flow.result.set_result(result)
             what = "approved again" if flow.renews else "onboarded"
             _log.info(what, account=result.profile.login, stale=result.is_list_stale, **_facts(flow))
@@ -423,7 +426,7 @@ class Onboarding:
 
 
 def parse_key(blob: bytes) -> PublicKey:
-    """Check a key before anybody is bothered with it.
+    """Check a key before the user is asked for anything.
 
     Raises: OnboardingRefused for a kind or strength that the directory would not keep.
     """
@@ -443,12 +446,12 @@ async def _key_list(provider: Provider, profile: Profile, access: Secret) -> Key
     return await provider.keys(profile.subject, profile.login, access)
 
 
-def _about(flow: _Flow) -> About:
-    return About(flow.name, flow.source, flow.key.fingerprint)
+def _about(flow: _Flow) -> ApprovalFacts:
+    return ApprovalFacts(flow.name, flow.source, flow.key.fingerprint)
 
 
 def _facts(flow: _Flow) -> dict[str, str]:
-    """What a log line may hold: neither code nor token."""
+    """Return the fields for a log line: neither code nor token."""
     return {
         "user": flow.name,
         "client": flow.source,
@@ -465,6 +468,6 @@ def _too_slow(flow: _Flow, what: str) -> ProviderUnavailable:
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:
-    """Mark an error as seen: whoever waited may have left."""
+    """Mark an error as retrieved, because the waiting client may have left."""
     if not future.cancelled():
         future.exception()

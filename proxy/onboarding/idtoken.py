@@ -1,8 +1,8 @@
-"""ID tokens: signature by the provider's published keys, then every claim that OpenID Connect asks to check.
+"""ID tokens: signature by the provider's published keys, then every claim that OpenID Connect checks.
 
-Sources: OpenID Connect Core 1.0 §3.1.3.7, RFC 7517 (key sets), RFC 8725 (what to distrust in a JWT). Keys
-come from the provider's `jwks_uri` alone; what a token says about its own keys (`jku`, `jwk`, `x5u`) is not
-read. The only module that reads tokens of others.
+Sources: OpenID Connect Core 1.0 §3.1.3.7, RFC 7517 (key sets), RFC 8725 (threats to JWT). Keys come from the
+provider's `jwks_uri` alone; a token's statements about its own keys (`jku`, `jwk`, `x5u`) are not read. The
+only module that reads tokens of other issuers.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _KINDS = ("RSA", "EC", "OKP")
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What a token must say to be meant for us."""
+class ExpectedClaims:
+    """The claims that a token must have to be meant for this client."""
 
     provider: str
     issuers: tuple[str, ...]
@@ -41,8 +41,8 @@ class Expected:
 class Jwks:
     """The signing keys of one provider, fetched when needed.
 
-    A key that is not known makes it ask again, at most once in COOLDOWN_S; while the provider is down,
-    the last known keys stay in use.
+    An unknown key causes a new fetch, at most once in COOLDOWN_S. While the provider is down, the last known
+    keys stay in use.
     """
 
     def __init__(self, provider: str, url: str, http: Http, *, clock: Clock = REAL) -> None:
@@ -57,9 +57,9 @@ class Jwks:
         self._lock = asyncio.Lock()
 
     async def keys(self, *, unknown_in: KeySet | None = None) -> KeySet:
-        """Give the keys; `unknown_in` is a set that lacked one, and asks for a newer.
+        """Return the keys; `unknown_in` is a set that lacked one, and requests a newer set.
 
-        Raises: ProviderUnavailable when there are none and none can be had.
+        Raises: ProviderUnavailable when there are none and none can be fetched.
         """
         async with self._lock:
             now = self._clock.now()
@@ -79,7 +79,7 @@ class Jwks:
         try:
             reply = await self._http.send(Request(self.url))
             if reply.status != 200:
-                raise ValueError(f"status {reply.status}")  # noqa: TRY301 - one way out for all that is wrong
+                raise ValueError(f"status {reply.status}")  # noqa: TRY301 - one exit for every fault
             self._keys = _key_set(reply.json())
         except (HttpFailed, ValueError) as exc:
             self._problem = str(exc)
@@ -88,9 +88,9 @@ class Jwks:
 
 
 async def verify(
-    token: Secret, keys: Jwks, expected: Expected, *, nonce: Secret | None = None
+    token: Secret, keys: Jwks, expected: ExpectedClaims, *, nonce: Secret | None = None
 ) -> Mapping[str, Any]:
-    """Give the claims of a token that the provider made for us, now, and for this very request.
+    """Return the claims of a token that the provider issued for this client, now, and for this request.
 
     `nonce` is the one that was sent, None where the grant has none (RFC 8628).
 
@@ -107,20 +107,20 @@ async def verify(
     return decoded.claims
 
 
-def _decode_again(token: Secret, key_set: KeySet, expected: Expected) -> jwt.Token:
+def _decode_again(token: Secret, key_set: KeySet, expected: ExpectedClaims) -> jwt.Token:
     try:
         return _decode(token, key_set, expected)
     except InvalidKeyIdError:
         raise _refuse(expected, "it is signed by a key that the provider does not publish") from None
 
 
-def _decode(token: Secret, key_set: KeySet, expected: Expected) -> jwt.Token:
+def _decode(token: Secret, key_set: KeySet, expected: ExpectedClaims) -> jwt.Token:
     text = token.reveal()
     if len(text) > MAX_TOKEN_CHARACTERS:
         raise _refuse(expected, "it is too long")
     try:
         with warnings.catch_warnings():
-            # "EdDSA" is deprecated in favour of "Ed25519" (RFC 9864), and most providers still say it.
+            # "EdDSA" is deprecated in favour of "Ed25519" (RFC 9864), but most providers still use it.
             warnings.simplefilter("ignore", SecurityWarning)
             return jwt.decode(text, key_set, algorithms=list(expected.algorithms))
     except InvalidKeyIdError:
@@ -131,8 +131,8 @@ def _decode(token: Secret, key_set: KeySet, expected: Expected) -> jwt.Token:
         raise _refuse(expected, type(exc).__name__) from None
 
 
-def _check(claims: Mapping[str, Any], expected: Expected, now: float, nonce: Secret | None) -> None:
-    """Check claims by OpenID Connect Core §3.1.3.7; raises what `verify` raises."""
+def _check(claims: Mapping[str, Any], expected: ExpectedClaims, now: float, nonce: Secret | None) -> None:
+    """Check claims by OpenID Connect Core §3.1.3.7. Raises: as `verify`."""
     audience = claims.get("aud")
     audiences: Collection[Any] = audience if isinstance(audience, list) else [audience]
     subject, expires, issued = claims.get("sub"), _time(claims.get("exp")), _time(claims.get("iat"))
@@ -159,7 +159,7 @@ def _time(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _refuse(expected: Expected, reason: str) -> ProviderMisconfigured:
+def _refuse(expected: ExpectedClaims, reason: str) -> ProviderMisconfigured:
     return ProviderMisconfigured(
         f"{expected.provider}: its ID token is refused: {reason}",
         user_message=f"login by {expected.provider} does not work; its settings need an operator",
@@ -167,7 +167,7 @@ def _refuse(expected: Expected, reason: str) -> ProviderMisconfigured:
 
 
 def _key_set(document: object) -> KeySet:
-    """Read the public signature keys of a set, leaving out kinds that are not known.
+    """Return the public signature keys of a set, without those of unknown types.
 
     Raises: ValueError.
     """

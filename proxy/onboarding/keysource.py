@@ -1,11 +1,11 @@
 """The keys of a known user: those of the directory, and those that the user's provider lists now.
 
-    offered: stored? ── listed? ────────────────▶ worth a signature; nothing is written
-    proved:  stored, and its provider asked of late? ── listed? then stored ──▶ in
+    offered: stored? ── listed? ─────────────────▶ ask for a signature; nothing is written
+    proved:  stored, and its provider answered lately? ── listed? then stored ──▶ admitted
 
-A provider is asked for users that are bound to an account there, once in `ask_every_s` for each of them, and
-answers from its cache as a rule. While it is down the keys of the directory count, for as long as it
-takes: only a list that was just read takes keys away, and only keys that were here before it was read.
+A provider is asked only about users that are bound to an account there, once in `ask_every_s` for each of
+them, and usually answers from its cache. While it is down the keys of the directory count, without limit:
+only a list that was just read removes keys, and only keys that were here before it was read.
 """
 
 import asyncio
@@ -30,20 +30,23 @@ _log = structlog.get_logger("keys")
 
 ASK_EVERY_S = 5.0
 PATIENCE_S = 2.0
-"""How long somebody whose key is stored waits for the provider to say that it still lists it."""
+"""Seconds that a user with a stored key waits for the provider to confirm that it still lists the key."""
 _MAX_REMEMBERED = 10_000
 
 
-class Lists(Protocol):
-    """Whoever can ask providers; FrontDoor as a rule."""
+class KeyListSource(Protocol):
+    """The source of key lists; usually OnboardingService."""
 
     async def keys(self, provider: str, subject: str, login: str) -> KeyList | None:
-        """Give what a provider lists for an account; None when it lists none, or is no more."""
+        """Return the keys that a provider lists for an account.
+
+        None when it lists none, or is not configured any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key that came from a provider, or went because of it."""
+    """A key that came from a provider, or was removed because of it."""
 
     user: str
     provider: str
@@ -53,12 +56,12 @@ class KeyChange:
 
 
 class KeySource:
-    """One per process."""
+    """The look-up of keys in one process."""
 
     def __init__(
         self,
         directory: Directory,
-        lists: Lists,
+        lists: KeyListSource,
         issuers: Mapping[str, str],
         changed: Callable[[KeyChange], None],
         *,
@@ -66,10 +69,10 @@ class KeySource:
         now: Callable[[], float] = time.monotonic,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`issuers` says by name of a provider whose subjects it knows; about others it is not asked.
+        """Take the directory and the lists; `issuers` gives the issuer of each provider's subjects.
 
-        A list of `max_keys` or more may have been cut, and takes nothing away. `changed` is told of every
-        change and must not raise.
+        A provider is not asked about subjects of another issuer. A list of `max_keys` or more may be
+        incomplete, and removes nothing. `changed` is called with every change and must not raise.
         """
         self._directory = directory
         self._lists = lists
@@ -82,18 +85,21 @@ class KeySource:
         self._tasks = TaskOwner("keys")
 
     async def close(self) -> None:
-        """End what is being asked."""
+        """Cancel the requests in progress."""
         await self._tasks.close()
 
     async def recognises(self, name: str, blob: bytes) -> bool:
-        """Tell whether this key would log this user in; proves and writes nothing. Raises: StoreError."""
+        """Return whether this key would authenticate this user; proves and writes nothing.
+
+        Raises: StoreError.
+        """
         if await self._directory.key_of(name, blob) is not None:
             return True
         account = await self._directory.account_of(name)
         return account is not None and await self._is_listed(name, account, blob)
 
     async def key_of(self, name: str, blob: bytes) -> StoredKey | None:
-        """Find a key whose signature was verified; one that only the provider lists is stored now.
+        """Return a key whose signature was verified; one that only the provider lists is stored now.
 
         Raises: StoreError.
         """
@@ -108,7 +114,7 @@ class KeySource:
                 return None
             await self._store(name, account, blob)
         else:
-            # It may have been taken off the list since. An answer that takes long is not waited for.
+            # The list may have dropped it since. A slow answer is not awaited.
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
                     await self._listed(name, account)
@@ -116,7 +122,7 @@ class KeySource:
 
     async def _store(self, name: str, account: Account, blob: bytes) -> None:
         key = parse_key(blob)
-        with suppress(UserNotFound):  # removed while we looked
+        with suppress(UserNotFound):  # removed during the look-up
             if await self._directory.add_key(name, key, origin=account.provider):
                 _log.info("key taken over", user=name, provider=account.provider, key=key.fingerprint)
                 self._changed(
@@ -128,10 +134,10 @@ class KeySource:
         return listed is not None and blob in listed.blobs
 
     async def _listed(self, name: str, account: Account) -> KeyList | None:
-        """Give what the provider lists, or None; whoever asks at the same time shares one question."""
+        """Return the provider's list, or None; concurrent callers share one request."""
         if self._issuers.get(account.provider) != account.issuer:
-            return None  # configured anew since: its subjects are other people
-        # By account and not by name: a name may belong to another account by now.
+            return None  # configured again for another issuer, whose subjects are other users
+        # By account and not by name: the name may belong to another account by now.
         asked = account.issuer, account.subject
         asked_at, task = self._asked.get(asked, (float("-inf"), None))
         if task is None or self._now() - asked_at >= ASK_EVERY_S:

@@ -1,7 +1,7 @@
-"""How many may wait for approval at once, and how fast they may come; pure bookkeeping.
+"""Limits on pending approvals and on the rate of new ones. Pure.
 
-Onboarding is open to strangers, so everything that one of them can start is counted before it starts: per
-source (an IPv6 source is its /64, which is what one subscriber has), per name, and altogether.
+Onboarding is open to unknown clients, so everything that one of them can start is counted before it starts:
+per source (an IPv6 source is its /64, which one subscriber has), per name, and in total.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -15,7 +15,7 @@ _HOUR_S = 3_600.0
 _MINUTE_S = 60.0
 
 
-class Intake:
+class OnboardingLimits:
     """Counts of pending flows, and times of recent starts."""
 
     def __init__(self, settings: OnboardingSettings) -> None:
@@ -29,7 +29,10 @@ class Intake:
         return self._names.total()
 
     def enter(self, source: str, name: str, now: float) -> None:
-        """Count one more. Raises: TooManyFromSource, TooManyForName, TooManyPending; then nothing counts."""
+        """Count one more flow.
+
+        Raises: TooManyFromSource, TooManyForName, TooManyPending; then nothing is counted.
+        """
         network, settings = source_of(source), self._settings
         recent = self._recent(network, now)
         if self._sources[network] >= settings.max_pending_per_source:

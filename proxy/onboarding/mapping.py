@@ -1,8 +1,8 @@
-"""Claims of a provider → the fields of our user, by expressions of the Common Expression Language.
+"""The mapping of a provider's claims to a user's fields, by expressions of the Common Expression Language.
 
-Expressions see one variable, `claims`: what the provider said, as JSON. They are compiled and type-checked
-at start; errors name the setting. They come from the operator, the claims from a provider: `proxy.cel` sees
-to it that evaluation reaches nothing else and ends.
+Expressions see one variable, `claims`: the provider's answer, as JSON. They are compiled and type-checked at
+start; errors name the setting. They come from the operator, the claims from a provider: `proxy.cel` makes
+sure that evaluation reaches nothing else and ends.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from proxy.cel import Environment, ExpressionError, Program
+from proxy.cel import CompiledExpression, Environment, ExpressionError
 from proxy.errors import SettingsError
 from proxy.errors.login import ProviderMisconfigured
 from proxy.settings.onboarding import MappingSettings
@@ -38,8 +38,9 @@ DEFAULTS: Mapping[str, MappingSettings] = {
     "oidc": _defaults("claims.preferred_username"),
     "dev": _defaults("claims.preferred_username"),
 }
-"""By kind of provider. For github and gitlab, `claims.groups` and `claims.email_verified` are put there
-by us, from the endpoints that tell them (see `providers`)."""
+"""By kind of provider. For github and gitlab, Fairlead adds `claims.groups` and `claims.email_verified` from
+the endpoints that have them (see `providers`).
+"""
 
 _TYPES = {
     "name": ("STRING", "DYN"),
@@ -52,8 +53,8 @@ _TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
-    """What a mapping makes of claims."""
+class MappedFields:
+    """The result of a mapping."""
 
     name: str
     full_name: str
@@ -67,12 +68,12 @@ class ClaimMapping:
     """The compiled expressions of one provider."""
 
     def __init__(self, provider: str, kind: str, settings: MappingSettings) -> None:
-        """Compile; whatever `settings` leaves empty is the default of `kind`.
+        """Compile the expressions; an empty one in `settings` is the default of `kind`.
 
         Raises: SettingsError listing every expression that cannot be used.
         """
         self._provider = provider
-        self._programs: dict[str, Program] = {}
+        self._programs: dict[str, CompiledExpression] = {}
         problems = []
         for field in _TYPES:
             source = getattr(settings, field) or getattr(DEFAULTS[kind], field)
@@ -83,14 +84,14 @@ class ClaimMapping:
         if problems:
             raise SettingsError("; ".join(problems))
 
-    def apply(self, claims: Mapping[str, Any]) -> Mapped:
-        """Map what a provider said.
+    def apply(self, claims: Mapping[str, Any]) -> MappedFields:
+        """Map a provider's claims.
 
         Raises: ProviderMisconfigured naming the setting that does not fit; never a value of a claim.
         """
         data = {"claims": dict(claims)}
         values = {field: self._evaluate(field, data) for field in self._programs}
-        return Mapped(
+        return MappedFields(
             name=self._text("name", values["name"]).strip().lower(),
             full_name=_printable(self._text("full_name", values["full_name"])),
             email=self._text("email", values["email"]).strip(),
@@ -116,7 +117,7 @@ class ClaimMapping:
         if value is None:
             return None
         if isinstance(value, str):
-            value = [value]  # some providers write a list of one as its entry
+            value = [value]  # some providers write a list of one as its only entry
         if not isinstance(value, list) or len(value) > limit:
             raise self._misfit(field, f"the result is no list of at most {limit}")
         return tuple(self._entry(field, entry) for entry in value)
@@ -142,7 +143,7 @@ class ClaimMapping:
         )
 
 
-def _compile(field: str, source: str) -> Program:
+def _compile(field: str, source: str) -> CompiledExpression:
     program = _environment().compile(source)
     if program.kind not in _TYPES[field]:
         raise ExpressionError(f"gives {program.kind}, expected {_TYPES[field][0]}")

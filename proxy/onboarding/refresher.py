@@ -1,9 +1,9 @@
-"""Accounts of known users, read again from their providers before what is known of them is too old.
+"""Refresh of known users' accounts at their providers, before the known facts are too old.
 
     a login ──────────────┐
     a live connection ────┴─ due? ── claim the grant ── ask the provider ──▶ renewed · ended · no answer
 
-When is decided here; one refresh is `renewal`'s.
+This module decides when; `renewal` does one refresh.
 """
 
 import asyncio
@@ -37,19 +37,19 @@ RETRY_S = 15.0
 _MAX_REMEMBERED = 10_000
 
 
-class Vouch(Enum):
-    """What a provider is worth to a login at this moment."""
+class AccountStanding(Enum):
+    """The value of a provider's voucher for a login at this moment."""
 
     GOOD = "good"
-    """Nothing to be done; also for users whom an operator added."""
+    """Nothing to do; also for users whom an operator added."""
     ASK = "ask"
-    """What it said is too old, and only its person can have it read again."""
+    """Its answer is too old, and only the user can have it renewed."""
     ENDED = "ended"
-    """It does not vouch for the account any more, and the key came by it."""
+    """It no longer vouches for the account, and the key came from it."""
 
 
 class Refresher:
-    """One per process."""
+    """The refreshes of one process."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Refresher:
         *,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`vault` encrypts grants; without one none is kept."""
+        """Take the parts; `vault` encrypts grants, and without one none is kept."""
         self._directory = directory
         self._renewals = Renewals(directory, grants, vault, settings.refresh_timeout_s)
         self._settings = settings
@@ -75,7 +75,7 @@ class Refresher:
 
     @property
     def keeps_grants(self) -> bool:
-        """Whether refresh tokens are worth asking for."""
+        """Return whether refresh tokens are worth requesting."""
         return self._renewals.keeps_grants
 
     def start(
@@ -84,34 +84,34 @@ class Refresher:
         issuers: Mapping[str, str],
         connected: Callable[[], Collection[str]],
     ) -> None:
-        """Begin to keep users up to date whom `connected` names.
+        """Start to keep up to date the users whom `connected` names.
 
-        `issuers` says by provider whose subjects it knows; about others it is not asked.
+        `issuers` gives the issuer of each provider's subjects; it is not asked about other subjects.
         """
         self._providers, self._issuers, self._connected = providers, issuers, connected
         self._tasks.spawn(self._run(), name="refresh")
 
     async def close(self) -> None:
-        """End what is being asked; a grant in use stays in doubt."""
+        """Cancel the requests in progress; a grant in use stays in doubt."""
         await self._tasks.close()
         await self._renewals.close()
 
     async def keep(self, name: str, profile: Profile, tokens: Tokens) -> None:
-        """Keep what an approval gave to read the account of a user again. Raises: StoreError."""
+        """Keep the grant of an approval, with which the account is read again. Raises: StoreError."""
         provider = self._providers.get(profile.provider)
         if provider is not None:
             await self._renewals.keep(name, profile, provider.grant_of(tokens), tokens)
 
     # ---------------------------------------------------------------------------------- at a login
 
-    async def vouch(self, name: str, origin: str) -> Vouch:
-        """Say what is to be done before a key of this origin lets a user in; asks the provider when due.
+    async def vouch(self, name: str, origin: str) -> AccountStanding:
+        """Return the step needed before a key of this origin admits a user; ask the provider when due.
 
         Waits `login_wait_s` at most while groups count, else for one refresh. Raises: StoreError.
         """
         account = await self._directory.account_of(name)
         if account is None or account.reading is None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         provider = self._provider(account)
         if provider is not None and self._is_due(account.reading):
             is_over = groups.is_over(account.reading, self._settings, _utc())
@@ -121,18 +121,20 @@ class Refresher:
                     await asyncio.shield(self._attempt(name, account, provider))
             account = await self._directory.account_of(name)
         if account is None or account.reading is None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         return self._judge(account, account.reading, provider, is_its=origin == account.provider)
 
-    def _judge(self, account: Account, reading: Reading, provider: Provider | None, *, is_its: bool) -> Vouch:
+    def _judge(
+        self, account: Account, reading: Reading, provider: Provider | None, *, is_its: bool
+    ) -> AccountStanding:
         if reading.ended_at is not None:
-            return Vouch.ENDED if is_its else Vouch.GOOD
+            return AccountStanding.ENDED if is_its else AccountStanding.GOOD
         if provider is None or not self._settings.ask_at_login:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         if not groups.is_over(reading, self._settings, _utc()) or reading.failed_at is not None:
-            return Vouch.GOOD
+            return AccountStanding.GOOD
         needs_it = bool(account.groups) or (is_its and not provider.lists_keys)
-        return Vouch.ASK if needs_it else Vouch.GOOD
+        return AccountStanding.ASK if needs_it else AccountStanding.GOOD
 
     def _is_due(self, reading: Reading | None) -> bool:
         if reading is None or reading.ended_at is not None:
@@ -140,7 +142,10 @@ class Refresher:
         return groups.is_due(reading, self._settings, _utc())
 
     def _provider(self, account: Account) -> Provider | None:
-        """Give the provider of an account; None when it is configured no more, or anew for others."""
+        """Return the provider of an account.
+
+        None when it is not configured any more, or for another issuer.
+        """
         if self._issuers.get(account.provider) != account.issuer:
             return None
         return self._providers.get(account.provider)
@@ -150,7 +155,7 @@ class Refresher:
     async def _run(self) -> None:
         pause_s = min(RETRY_S, self._settings.refresh_after_s / 2)
         while True:
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - replicas need not ask together
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the requests of replicas
             try:
                 await self.round()
             except Exception:  # noqa: BLE001 (a bug in one round must not end all later ones)
@@ -176,7 +181,7 @@ class Refresher:
                 _log.warning("account not refreshed", user=name, reason=str(exc))
 
     def _pause_s(self, account: Account | None) -> float:
-        """Say when to look again: soon while the provider is away, else when the groups are due."""
+        """Return the seconds to the next attempt: few in an outage, else until groups are due."""
         after_s = self._settings.refresh_after_s
         if account is None or account.reading is None:
             return after_s
@@ -188,7 +193,7 @@ class Refresher:
     # ------------------------------------------------------------------------------- one attempt
 
     def _attempt(self, name: str, account: Account, provider: Provider) -> "asyncio.Task[None]":
-        """Give the attempt under way, or the one that ended just now, or begin one."""
+        """Return the attempt in progress, or the one that ended just now, or a new one."""
         asked_at, task = self._asked.get(name, (float("-inf"), None))
         again_after_s = min(RETRY_S, self._settings.refresh_after_s / 2)
         if task is None or (task.done() and self._now() - asked_at >= again_after_s):

@@ -1,10 +1,10 @@
-"""One refresh of an account: claim its grant, ask the provider, write down what came of it.
+"""One refresh of an account: claim its grant, ask the provider, record the result.
 
-renewed        groups and the rest are replaced by what the provider says now
-ended          the account is gone or disabled: its groups and the keys that came by it end
-refused        the grant is forgotten; where no key list decides, that ends the account's keys too
-missing        nothing to ask with; groups end with their age
-no answer      noted; an outage takes nothing away by itself
+renewed        groups and the rest are replaced by the provider's answer
+ended          the account is deleted or disabled: its groups and the keys that came from it end
+refused        the grant is deleted; where no key list decides, that ends the account's keys too
+missing        there is no grant; groups end with their age
+no answer      recorded; an outage removes nothing by itself
 """
 
 import asyncio
@@ -29,16 +29,19 @@ from proxy.onboarding.vault import Vault
 _log = structlog.get_logger("renewal")
 
 LEASE_MARGIN_S = 30.0
-"""A lease outlives the longest request by this, since the clocks of replicas differ."""
+"""Seconds by which a lease outlives the longest request, since the clocks of replicas differ."""
 _POLL_S = 0.25
 _WRITE_GRACE_S = 5.0
 
 
 class Renewals:
-    """Refreshes of this process; those of other replicas are kept apart by claims."""
+    """The refreshes of this process; claims separate them from those of other replicas."""
 
     def __init__(self, directory: Directory, grants: Grants, vault: Vault | None, timeout_s: float) -> None:
-        """`vault` encrypts grants; without one none is kept. `timeout_s` bounds one refresh."""
+        """Take the parts; `vault` encrypts grants, and without one none is kept.
+
+        `timeout_s` bounds one refresh.
+        """
         self._directory = directory
         self._grants = grants
         self._vault = vault
@@ -47,11 +50,11 @@ class Renewals:
 
     @property
     def keeps_grants(self) -> bool:
-        """Whether there is a key that encrypts them."""
+        """Return whether there is a key that encrypts grants."""
         return self._vault is not None
 
     async def close(self) -> None:
-        """Let what is being written end: a rotated grant that is lost cannot be had again."""
+        """Wait for writes in progress: a rotated grant that is lost cannot be requested again."""
         await self._writes.close(grace_s=_WRITE_GRACE_S)
 
     async def keep(self, name: str, profile: Profile, grant: Secret | None, tokens: Tokens) -> None:
@@ -61,7 +64,7 @@ class Renewals:
             await self._grants.keep(name, sealed, _end_of(tokens))
 
     async def renew(self, name: str, account: Account, provider: Provider) -> None:
-        """Refresh an account, or wait until the replica that does so now has. Raises: StoreError."""
+        """Refresh an account, or wait for the replica that does so now. Raises: StoreError."""
         claim: Claim | Unclaimed = Unclaimed.NONE
         if self._vault is not None:
             claim = await self._grants.claim(name, self._timeout_s + LEASE_MARGIN_S)
@@ -103,7 +106,7 @@ class Renewals:
             await self._renewed(use, profile)
 
     async def _grant_of(self, use: "_Use") -> Secret | None:
-        """Open the claimed grant; one that has ended, or that no key opens, is forgotten."""
+        """Decrypt the claimed grant; delete one that has expired, or that no key decrypts."""
         claim = use.claim
         if claim is None or self._vault is None:
             return None
@@ -115,7 +118,7 @@ class Renewals:
         return None
 
     async def _rotate(self, use: "_Use", tokens: Tokens) -> None:
-        """Keep a rotated grant at once, and also when the refresh itself is given up meanwhile."""
+        """Keep a rotated grant at once, also when the refresh itself is cancelled meanwhile."""
         grant = use.provider.grant_of(tokens)
         if use.claim is not None and self._vault is not None and grant is not None:
             sealed = self._vault.seal(grant, use.account.issuer, use.account.subject)
@@ -123,7 +126,7 @@ class Renewals:
             await self._whole(self._grants.replace(use.claim, sealed, _end_of(tokens)))
 
     async def _whole(self, write: Awaitable[None]) -> None:
-        """Finish a write even when its caller is cancelled."""
+        """Complete a write even when its caller is cancelled."""
 
         async def run() -> None:
             await write
@@ -151,11 +154,11 @@ class Renewals:
             _log.info("groups changed", user=use.name, provider=profile.provider, lost=lost, won=won)
 
     async def _refused(self, use: "_Use", exc: OnboardingError) -> None:
-        """End an account, unless the refusal only says that the grant was spent or taken back."""
+        """End an account, unless the refusal only means that the grant was spent or revoked."""
         in_doubt = use.claim is not None and use.claim.in_doubt
         is_over = isinstance(exc, AccountEnded) or not (use.provider.lists_keys or in_doubt)
         if not await self._forget(use):
-            return  # the person approved meanwhile, which says more than the refusal of an old grant
+            return  # the user approved meanwhile, which counts more than the refusal of an old grant
         if is_over:
             await self._directory.account_ended(use.name)
         else:
@@ -183,14 +186,14 @@ class Renewals:
             await self._grants.release(use.claim, in_doubt=in_doubt)
 
     async def _forget(self, use: "_Use") -> bool:
-        """Drop the grant; False when another has taken its place meanwhile."""
+        """Delete the grant; return False when another has replaced it meanwhile."""
         claim, use.claim = use.claim, None
         return claim is None or await self._grants.drop(claim)
 
 
 @dataclass(slots=True)
 class _Use:
-    """One refresh under way."""
+    """One refresh in progress."""
 
     name: str
     account: Account
@@ -198,11 +201,11 @@ class _Use:
     claim: Claim | None
     """None without a grant."""
     is_rotated: bool = False
-    """A new grant is kept in place of the one that was used."""
+    """A new grant is kept in place of the used one."""
 
 
 def _end_of(tokens: Tokens) -> datetime | None:
-    """Say when the grant ends that came with tokens; None when the provider does not say."""
+    """Return when the grant of these tokens expires; None when the provider does not say."""
     if tokens.refresh_lifetime_s is None:
         return None
     return datetime.now(UTC) + timedelta(seconds=tokens.refresh_lifetime_s)

@@ -1,8 +1,8 @@
-"""Who may onboard: ordered rules over facts of an approved account; pure.
+"""Rules for admission: ordered conditions on the facts of an approved account. Pure.
 
-The first rule that matches decides. Within a rule every condition that is given must hold, and one of
-its entries suffices; a rule without conditions matches everybody. Names of organisations, groups and
-domains are compared without regard to case.
+The first rule that matches decides. Within a rule every given condition must hold, and one of its entries
+suffices; a rule without conditions matches every account. Names of organisations, groups and domains are
+compared without regard to case.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from proxy.settings.onboarding import Action, RuleSettings
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What rules can ask about an account."""
+    """The facts of an account that rules can test."""
 
     provider: str
     name: str
@@ -24,8 +24,8 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What to do, and which rule said so; an empty rule means that none matched."""
+class RuleOutcome:
+    """The action, and the rule that chose it; an empty rule means that none matched."""
 
     action: Action
     rule: str = ""
@@ -33,17 +33,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules in order, and what holds when none matches."""
+    """Rules in order, and the action when none matches."""
 
     rules: tuple[RuleSettings, ...] = ()
     otherwise: Action = "refuse"
 
-    def decide(self, facts: Facts) -> Verdict:
-        """Give the verdict of the first rule that matches."""
+    def decide(self, facts: Facts) -> RuleOutcome:
+        """Return the outcome of the first rule that matches."""
         for rule in self.rules:
             if _matches(rule, facts):
-                return Verdict(rule.action, rule.name)
-        return Verdict(self.otherwise)
+                return RuleOutcome(rule.action, rule.name)
+        return RuleOutcome(self.otherwise)
 
 
 def _matches(rule: RuleSettings, facts: Facts) -> bool:

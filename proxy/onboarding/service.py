@@ -1,4 +1,4 @@
-"""Puts the way in together: HTTP client, providers, confirm page, onboarding. Opened and closed by `app`."""
+"""Assembly of onboarding: HTTP client, providers, confirm page, flows. The process opens and closes it."""
 
 from pathlib import Path
 from typing import Self
@@ -6,12 +6,12 @@ from typing import Self
 from proxy.errors import SettingsError
 from proxy.http.client import HttpClient
 from proxy.http.clock import REAL, Clock
-from proxy.http.handover import ALONE, Peers
+from proxy.http.handover import ALONE, ReplicaPages
 from proxy.http.secret import Secret
 from proxy.identity.profile import KeyList
 from proxy.onboarding.confirm import ConfirmPages
 from proxy.onboarding.devserver.server import DevServer
-from proxy.onboarding.flow import Keep, Onboarding, Registrar, keep_nothing
+from proxy.onboarding.flow import KeepGrant, Onboarding, Registrar, discard_grant
 from proxy.onboarding.providers.base import Provider, Tools
 from proxy.onboarding.providers.dev import Dev
 from proxy.onboarding.providers.github import GitHub
@@ -29,18 +29,18 @@ from proxy.settings.onboarding import (
 MAX_SECRET_BYTES = 16 * 1024
 
 
-class FrontDoor:
-    """One per process; `onboarding` for strangers, `keys` for those who are known."""
+class OnboardingService:
+    """The onboarding of one process: `onboarding` for unknown users, `keys` for known ones."""
 
     def __init__(
         self,
         settings: FrontDoorSettings,
         *,
         clock: Clock = REAL,
-        peers: Peers = ALONE,
+        peers: ReplicaPages = ALONE,
         keeps_grants: bool = False,
     ) -> None:
-        """`settings` as `in_effect` gave them; `keeps_grants`: refresh tokens are asked for."""
+        """Take `settings` as `in_effect` returned them; with `keeps_grants`, refresh tokens are requested."""
         self._settings = settings
         self._peers = peers
         self._http = HttpClient(settings.http)
@@ -57,12 +57,12 @@ class FrontDoor:
         registrar: Registrar,
         *,
         clock: Clock = REAL,
-        peers: Peers = ALONE,
-        keep: Keep | None = None,
+        peers: ReplicaPages = ALONE,
+        keep: KeepGrant | None = None,
     ) -> Self:
-        """Start what has to listen; no provider is called yet.
+        """Start the pages that have to listen; no provider is called yet.
 
-        `keep` takes what an approval gives to read an account again; without it nothing is asked for.
+        `keep` receives grants of approvals, to read accounts again; without it none are requested.
 
         Raises: SettingsError listing what cannot be used.
         """
@@ -79,12 +79,12 @@ class FrontDoor:
             settings.onboarding,
             door._confirm,
             clock=clock,
-            keep=keep or keep_nothing,
+            keep=keep or discard_grant,
         )
         return door
 
     async def close(self) -> None:
-        """End every flow, then stop listening and let go of connections."""
+        """End every flow, then stop listening and close connections."""
         if hasattr(self, "onboarding"):
             await self.onboarding.close()
         if self._confirm is not None:
@@ -95,27 +95,29 @@ class FrontDoor:
 
     @property
     def page_urls(self) -> tuple[str, ...]:
-        """Addresses of pages of ours that people may be sent to; for the quick start."""
+        """Return the URLs of Fairlead's pages to which users may be sent; for the quick start."""
         urls = [server.page_url for server in self._servers]
         return (*urls, self._confirm.url) if self._confirm is not None else tuple(urls)
 
     @property
     def ports(self) -> set[int]:
-        """Ports of this machine on which pages of ours are served."""
+        """Return the ports of this machine on which Fairlead's pages are served."""
         ports = {server.port for server in self._servers}
         return ports if self._confirm is None else ports | {self._confirm.port}
 
     @property
     def issuers(self) -> dict[str, str]:
-        """Say by provider whose subjects it knows, as profiles name them."""
+        """Return the issuer of each provider's subjects, as profiles name it."""
         return {settings.title: _issuer(settings) for settings in self._settings.providers}
 
     async def keys(self, provider: str, subject: str, login: str) -> KeyList | None:
-        """Give the keys that a provider lists for a known account; None when it lists none, or is no more.
+        """Return the keys that a provider lists for a known account.
 
-        Quick as a rule, since lists are cached, and bounded by `keys.lookup_timeout_s`.
-        Raises: ProviderUnavailable and ProviderMisconfigured when nothing recent enough is known: whoever
-        asks goes on with the keys of the directory.
+        None when it lists none or is not configured any more.
+
+        Usually quick, since lists are cached, and bounded by `keys.lookup_timeout_s`.
+        Raises: ProviderUnavailable and ProviderMisconfigured when no recent enough list is known; the caller
+        continues with the keys of the directory.
         """
         known = self.providers.get(provider)
         return None if known is None else await known.keys(subject, login)
@@ -152,12 +154,12 @@ def _issuer(settings: ProviderSettings) -> str:
 
 
 def secret_setting(settings: ProviderSettings) -> str:
-    """Return how an operator finds the setting of a provider's secret."""
+    """Return the name of the setting of a provider's secret, for an operator."""
     return f"front_door.providers ({settings.title}): client_secret_file"
 
 
 def read_secret(file: Path | None, setting: str) -> Secret | None:
-    """Read the secret of a client, if it has one. Raises: SettingsError naming the setting and the file."""
+    """Return the secret of a client, if it has one. Raises: SettingsError naming setting and file."""
     if file is None:
         return None
     try:

@@ -18,10 +18,10 @@ _MAX_FILE_BYTES = 16 * 1024
 
 
 class Vault:
-    """Seals secrets for one account each; what was sealed for another account does not open."""
+    """Encryption of secrets for one account each; another account's secret cannot be decrypted."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """`keys` are of KEY_BYTES bytes; the first seals, all open."""
+        """Take keys of KEY_BYTES bytes; the first encrypts, all decrypt."""
         self._cipher = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in keys])
 
     def seal(self, secret: Secret, issuer: str, subject: str) -> bytes:
@@ -30,7 +30,7 @@ class Vault:
         return self._cipher.encrypt(plain.encode())
 
     def open(self, sealed: bytes, issuer: str, subject: str) -> Secret | None:
-        """Decrypt a secret of an account; None when it is another's, or was sealed by an unknown key."""
+        """Decrypt a secret of an account; None when it is another's, or was encrypted with an unknown key."""
         try:
             plain: Any = json.loads(self._cipher.decrypt(sealed))
         except (InvalidToken, ValueError):
@@ -41,7 +41,7 @@ class Vault:
 
 
 def load(file: Path, *, create: bool) -> Vault:
-    """Read the keys; with `create`, make a file (mode 0600) with one where there is none.
+    """Read the keys; with `create`, create a missing file (mode 0600) with one key.
 
     Two processes that start at once agree on one key. Raises: SettingsError naming the file, never a key.
     """

@@ -1,11 +1,11 @@
-"""The health page: may traffic come here, does the event loop turn, and what was counted.
+"""The health page: readiness, liveness and metrics.
 
     GET /livez     200 while the process can answer at all
     GET /readyz    200 while connections are accepted; 503 while starting and from SIGTERM on;
-                   a line each for what is out of order besides
+                   one line for each problem besides
     GET /metrics   Prometheus text
 
-Readiness does not ask the database: a proxy that cannot reach it still tells each person so in words, which a
+Readiness does not depend on the database: a proxy without it still shows each user an error text, which a
 closed port would not.
 """
 
@@ -27,7 +27,10 @@ Read = Callable[[], float]
 
 
 class Health:
-    """One per process. `gauges` and `counters` are read at each scrape, by name and help."""
+    """The health server; one for each process.
+
+    `gauges` and `counters` are read at each scrape, by name and help.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class Health:
         gauges: Mapping[tuple[str, str], Read],
         counters: Mapping[tuple[str, str], Mapping[str, Read]],
     ) -> None:
-        """Each counter has one label, `outcome`, whose values are the keys of its mapping."""
+        """Create it; each counter has one label, `outcome`, with the keys of its mapping as values."""
         self._settings = settings
         self._gauges = gauges
         self._counters = counters
@@ -47,7 +50,7 @@ class Health:
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> None:
-        """Listen, when that is wanted. Raises: SettingsError naming the address."""
+        """Listen, if configured. Raises: SettingsError naming the address."""
         if not self._settings.listen:
             return
         app = web.Application()
@@ -71,14 +74,18 @@ class Health:
         self._is_registered = True
 
     def add_problem(self, name: str, text: str, read: Callable[[], str]) -> None:
-        """Show a sentence in /readyz while `read` gives one, and 1 in the gauge `name`.
+        """Show a sentence in /readyz while `read` returns one, and 1 in the gauge `name`.
 
-        The status stays 200: people who are known can still log in, and are told what cannot be done.
+        The status stays 200: known users can still log in, and see errors for what cannot be done.
         """
         self._problems.append((name, text, read))
 
+    def add_gauges(self, gauges: Mapping[tuple[str, str], Read]) -> None:
+        """Read more at each scrape, by name and help."""
+        self._gauges = {**self._gauges, **gauges}
+
     def set_ready(self, ready: bool) -> None:
-        """Say whether new connections may be sent here."""
+        """Set whether new connections may be sent here."""
         self._is_ready = ready
 
     async def close(self) -> None:
@@ -91,7 +98,7 @@ class Health:
             self._runner = None
 
     def collect(self) -> Iterable[Metric]:
-        """Read what can be looked at only now; called by the registry at each scrape."""
+        """Yield the values that are read only at a scrape; the registry calls this."""
         yield GaugeMetricFamily("fairlead_uptime_seconds", "Since start.", time.monotonic() - self._began)
         info = GaugeMetricFamily("fairlead_build_info", "Always 1.", labels=("version",))
         info.add_metric((__version__,), 1)

@@ -1,4 +1,4 @@
-"""The composition root: builds every part, in order, and takes it down in the reverse one."""
+"""The composition root: it builds every part in order, and closes them in reverse order."""
 
 import asyncio
 import signal
@@ -9,13 +9,13 @@ from functools import partial
 import structlog
 
 from proxy import tuning
-from proxy.access.authentication import Logins, key_event
+from proxy.access.authentication import Authenticator, key_event
 from proxy.access.gateway import Gateway
-from proxy.access.revocation import Watch
+from proxy.access.revocation import RevocationMonitor
 from proxy.aio import TaskOwner
 from proxy.events.inprocess import InProcessBus
 from proxy.events.publisher import Bus
-from proxy.http.handover import ALONE, Peers
+from proxy.http.handover import ALONE, ReplicaPages
 from proxy.identity.auditor import Auditor
 from proxy.identity.grants import SqlGrants
 from proxy.identity.revoked_keys import Revocations
@@ -23,7 +23,7 @@ from proxy.identity.store import SqlDirectory
 from proxy.onboarding import vault
 from proxy.onboarding.keysource import KeySource
 from proxy.onboarding.refresher import Refresher
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.onboarding.vault import Vault
 from proxy.process.assemble.backend import open_backend
 from proxy.process.assemble.catalog import open_catalog, open_repositories
@@ -33,28 +33,28 @@ from proxy.process.assemble.reserved import own_of
 from proxy.process.assemble.sessions import open_sessions
 from proxy.process.assemble.shared import open_buckets
 from proxy.process.assemble.trust import open_trust, uses_tcp
-from proxy.process.assemble.web import Around, Web, open_web
+from proxy.process.assemble.web import Web, WebDependencies, open_web
 from proxy.process.checks.everything import StandingChecks
 from proxy.process.health import Health
 from proxy.protection.bans import Bans
 from proxy.protection.guard import Guard
-from proxy.protection.homebans import HomeBans
+from proxy.protection.home_bans import HomeBans
 from proxy.protection.hook import Hook
 from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
-from proxy.shared.page_registry import Replicas
+from proxy.shared.page_registry import PageRegistry
 from proxy.ssh import hostkeys, proxyprotocol
 from proxy.ssh.connection import ConnectionSections
 from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.upstream.client import Links
 from proxy.workspaces.control import Control
-from proxy.workspaces.idle_reaper import WorkspaceKeeper
-from proxy.workspaces.lifetimes import BlueprintBounds
+from proxy.workspaces.idle_reaper import IdleReaper
+from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.start_events import tell_stopped
+from proxy.workspaces.start_events import publish_stopped
 
 _log = structlog.get_logger("app")
 
@@ -75,6 +75,7 @@ async def serve(settings: Settings, *, on_ready: Ready | None = None) -> None:
     async with AsyncExitStack() as stack:
         listener, keys, health, web = await _build(settings, stack)
         _start_checks(settings, health, stack)
+        health.add_gauges(web.gauges if web else {})
         host, port = listener.address
         health.set_ready(True)
         _log.info("listening", host=host, port=port, home=str(settings.state_dir))
@@ -124,7 +125,7 @@ async def _build(
         max_keys=settings.front_door.keys.max_keys,
     )
     stack.push_async_callback(keysource.close)
-    logins = Logins(directory, keysource, bus, door.onboarding, accounts)
+    authenticator = Authenticator(directory, keysource, bus, door.onboarding, accounts)
     tracker = await stack.enter_async_context(
         open_sessions(
             database, bus, buckets if settings.events.urls else None, settings.sessions, settings.proxy_id
@@ -134,20 +135,24 @@ async def _build(
     recordings = open_recordings(settings, bus)
     stack.push_async_callback(recordings.close)
     recordings.start()
-    stopped = partial(tell_stopped, bus.publish)
+    stopped = partial(publish_stopped, bus.publish)
     control = Control(workspaces, backend, links, settings.workspace, stopped)
     gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
     revocations = await Revocations(settings.identity.revoked_keys).open()
-    listener = Listener(_listener_settings(settings), gateway, logins, tracker, guard, keys, revocations)
-    bounds = BlueprintBounds(workspaces, directory, settings.workspace)
-    keeper = WorkspaceKeeper(backend, links, bounds, settings.workspace, stopped)
-    keeper.start()
-    stack.push_async_callback(keeper.close)
+    listener = Listener(
+        _listener_settings(settings), gateway, authenticator, tracker, guard, keys, revocations
+    )
+    lifetimes = BlueprintLifetimes(workspaces, directory, settings.workspace)
+    reaper = IdleReaper(backend, links, lifetimes, settings.workspace, stopped)
+    reaper.start()
+    stack.push_async_callback(reaper.close)
     accounts.start(door.providers, door.issuers, partial(_connected, listener))
-    stack.push_async_callback(_start_watch(settings, directory, bus, listener, revocations).close)
+    stack.push_async_callback(
+        _start_revocation_monitor(settings, directory, bus, listener, revocations).close
+    )
     web = await open_web(
         settings.web,
-        Around(gateway, workspaces, backend, directory, catalog, _read_header, guard.is_banned),
+        WebDependencies(gateway, workspaces, backend, directory, catalog, _read_header, guard.is_banned),
         stack,
     )
     await listener.open()
@@ -164,7 +169,7 @@ async def _build(
 
 
 def _read_header(data: bytes, max_bytes: int) -> tuple[int, str] | None:
-    """Read a PROXY protocol header for the web half. Raises: ValueError."""
+    """Parse a PROXY protocol header for the web half. Raises: ValueError."""
     try:
         header = proxyprotocol.parse(data, max_bytes)
     except proxyprotocol.HeaderInvalid as exc:
@@ -198,11 +203,11 @@ def _health(
     listener: Listener,
     links: Links,
     bus: Bus,
-    door: FrontDoor,
+    door: OnboardingService,
     tracker: Tracker,
     guard: Guard,
 ) -> Health:
-    """Say what can be looked at; whoever adds a part with a queue or a bound adds it here."""
+    """Return the health page of all parts. A new part with a queue or a bound adds its values here."""
     counters = bus.counters
     return Health(
         settings.health,
@@ -268,14 +273,14 @@ async def _open_directory(
         vanished_s=identity.vanished_s,
         max_vanished_share=identity.max_vanished_share,
     )
-    await auditor.look()  # so that the first login is judged by it
+    await auditor.look()  # before the first login, which depends on the result
     auditor.start()
     stack.push_async_callback(auditor.close)
     return directory, database, auditor
 
 
-async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | None:
-    """Read, or make, what proves us to workspaces; those of this machine are reached by private sockets."""
+async def _open_trust(settings: Settings, stack: AsyncExitStack) -> TrustManager | None:
+    """Read or create the credentials for workspaces over TCP; None when workspaces have private sockets."""
     if not uses_tcp(settings):
         return None
     keeper = await stack.enter_async_context(open_trust(settings))
@@ -283,21 +288,23 @@ async def _open_trust(settings: Settings, stack: AsyncExitStack) -> Keeper | Non
     return keeper
 
 
-def _start_watch(
+def _start_revocation_monitor(
     settings: Settings, directory: SqlDirectory, bus: Bus, listener: Listener, revocations: Revocations
-) -> Watch:
-    watch = Watch(directory, bus, listener.connections, settings.identity.recheck_s, revocations)
-    watch.start()
-    return watch
+) -> RevocationMonitor:
+    monitor = RevocationMonitor(
+        directory, bus, listener.connections, settings.identity.recheck_s, revocations
+    )
+    monitor.start()
+    return monitor
 
 
 def _connected(listener: Listener) -> set[str]:
-    """Name the users who are connected to this process."""
+    """Return the names of the users who are connected to this process."""
     return {one.principal.user.name for one in listener.connections() if one.principal is not None}
 
 
 def _open_vault(settings: Settings) -> Vault | None:
-    """Read the key of refresh tokens; without one they are neither kept nor asked for."""
+    """Read the key that encrypts refresh tokens; without one they are neither kept nor asked for."""
     if (file := settings.grant_key_file) is None:
         if settings.front_door.providers:
             _log.warning(
@@ -315,26 +322,26 @@ async def _open_front_door(
     buckets: Buckets,
     accounts: Refresher,
     stack: AsyncExitStack,
-) -> FrontDoor:
-    """Open the way in for strangers, whose browsers may meet any of the replicas that reach each other."""
+) -> OnboardingService:
+    """Open the onboarding of new users; a browser may reach any of the replicas that reach each other."""
     chosen = settings.front_door_in_effect
     if settings.is_dev_provider_held_back:
         _log.warning("no new user can come in: no development provider while proxy_protocol.trusted is set")
-    peers: Peers = ALONE
+    peers: ReplicaPages = ALONE
     if chosen.confirm.peer_url and chosen.has_page:
-        replicas = Replicas(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
+        replicas = PageRegistry(buckets, proxy_id=settings.proxy_id, url=chosen.confirm.peer_url)
         replicas.start()
         stack.push_async_callback(replicas.close)
         peers = replicas
     keep = accounts.keep if accounts.keeps_grants else None
-    door = await FrontDoor.open(chosen, directory, peers=peers, keep=keep)
+    door = await OnboardingService.open(chosen, directory, peers=peers, keep=keep)
     stack.push_async_callback(door.close)
     stack.push_async_callback(accounts.close)
     return door
 
 
 def _open_buckets(settings: Settings, stack: AsyncExitStack) -> Buckets:
-    """Open what replicas share, without waiting for it."""
+    """Open the state that replicas share, without waiting for it."""
     buckets = open_buckets(settings)
     buckets.start()
     stack.push_async_callback(buckets.close)
@@ -342,7 +349,7 @@ def _open_buckets(settings: Settings, stack: AsyncExitStack) -> Buckets:
 
 
 def _open_guard(settings: Settings, buckets: Buckets, bus: Bus, stack: AsyncExitStack) -> Guard:
-    """Take up the bans of other replicas and of the last run, as soon as they are known."""
+    """Open the guard; bans of other replicas and of the last run apply as soon as they are read."""
     rules = settings.protection.bans
     bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
     stack.push_async_callback(bans.close)
@@ -358,7 +365,7 @@ def _open_guard(settings: Settings, buckets: Buckets, bus: Bus, stack: AsyncExit
 
 
 async def _open_bus(settings: Settings, stack: AsyncExitStack) -> Bus:
-    """Choose NATS when it is configured, else the bus that ends with the process; neither is waited for."""
+    """Open NATS if it is configured, else a bus inside the process. Neither is waited for."""
     events = settings.events
     bus: Bus
     if events.urls:

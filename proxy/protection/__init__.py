@@ -1,1 +1,1 @@
-"""Who must not get in, and how much of us those may have who are not in yet."""
+"""Bans, and resource limits for unauthenticated connections."""

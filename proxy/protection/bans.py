@@ -1,4 +1,7 @@
-"""Bans that all replicas share: one entry a source, which ends with the ban; past ones are counted beside."""
+"""Bans that all replicas share: one entry per source, which ends with the ban.
+
+Past bans are counted beside it.
+"""
 
 import asyncio
 import ipaddress
@@ -19,33 +22,35 @@ _log = structlog.get_logger("protection")
 
 RETRY_S = 1.0
 FOR_EVER_S = 10 * 365 * 86_400.0
-"""What an operator bans without an end ends with the disk."""
+"""Seconds of a ban that an operator sets without an end: ten years."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
-    """A source that is not let in."""
+    """A banned source."""
 
     source: str
-    """As `addresses.source_of` names it."""
+    """The source as `addresses.source_of` names it."""
     since: datetime
     until: datetime
     reasons: tuple[str, ...]
-    """Words of docs/events.md; of the last failure before the ban. Or what an operator wrote."""
+    """Words of docs/events.md, of the last failure before the ban; or what an operator wrote."""
     actor: str
-    """`rule:failures`, or the operator: `cli:<OS user>`."""
+    """Who decided: `rule:failures`, or the operator as `cli:<OS user>`."""
     offences: int = 0
-    """Bans before this one that are remembered."""
+    """Earlier bans of this source that are remembered."""
 
     @property
     def is_order(self) -> bool:
-        """Whether an operator decided, so that no key of a known user opens it."""
+        """Return whether an operator decided; then no key of a known user is an exception."""
         return not self.actor.startswith("rule:")
 
     def seconds_left(self, now: datetime) -> float:
+        """Return the seconds until the ban ends; negative after its end."""
         return (self.until - now).total_seconds()
 
     def to_json(self) -> bytes:
+        """Encode the ban for `from_json`."""
         return json.dumps(
             {
                 "source": self.source,
@@ -59,30 +64,33 @@ class Ban:
 
     @classmethod
     def from_json(cls, data: bytes) -> Self | None:
-        """Read what `to_json` wrote; None for anything else, whoever put it there."""
+        """Decode a ban of `to_json`.
+
+        None for anything else, because other programs may write to the bucket.
+        """
         try:
-            told = json.loads(data)
+            fields = json.loads(data)
             return cls(
-                source=str(told["source"]),
-                since=datetime.fromtimestamp(float(told["since"]), UTC),
-                until=datetime.fromtimestamp(float(told["until"]), UTC),
-                reasons=tuple(str(reason) for reason in told["reasons"]),
-                actor=str(told["actor"]),
-                offences=int(told["offences"]),
+                source=str(fields["source"]),
+                since=datetime.fromtimestamp(float(fields["since"]), UTC),
+                until=datetime.fromtimestamp(float(fields["until"]), UTC),
+                reasons=tuple(str(reason) for reason in fields["reasons"]),
+                actor=str(fields["actor"]),
+                offences=int(fields["offences"]),
             )
         except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
             return None
 
 
 def key_of(source: str) -> str:
-    """Name a source as buckets do, which know no colon."""
+    """Return the bucket key of a source; bucket keys may not contain a colon."""
     return source.replace(":", "_")
 
 
 class Bans:
-    """What is banned now. Looking costs a dictionary; a change holds here at once.
+    """The bans in force now. A look-up costs one dictionary access; a change takes effect here at once.
 
-    A ban that cannot be shared at the moment holds here all the same, and is shared later.
+    A ban that cannot be shared now takes effect here all the same, and is shared later.
     """
 
     def __init__(self, buckets: Buckets, *, max_sources: int, memory_s: float) -> None:
@@ -94,16 +102,16 @@ class Bans:
         self._tasks = TaskOwner("bans")
 
     async def live(self) -> None:
-        """Return when what others banned is known."""
+        """Return when the bans of the other replicas are known."""
         await self._bans.live()
         await self._past.live()
 
     async def close(self) -> None:
-        """End what is under way."""
+        """Stop the tasks of this object."""
         await self._tasks.close()
 
     def find(self, source: str) -> Ban | None:
-        """Give the ban of a source, if there is one now."""
+        """Return the ban of a source that is in force now, or None."""
         if (ban := self._unshared.get(source)) is None:
             entry = self._bans.get(key_of(source))
             ban = None if entry is None else Ban.from_json(entry.value)
@@ -115,22 +123,22 @@ class Bans:
 
     @property
     def unshared(self) -> Mapping[str, Ban]:
-        """The bans that hold here and are not shared yet, by source."""
+        """Return the bans in force here that are not shared yet, by source."""
         return self._unshared
 
     def all(self) -> list[Ban]:
-        """Give every ban, the one that ends first first."""
+        """Return every ban, in the order of their ends."""
         found = {ban.source: ban for ban in _read(self._bans.entries())} | self._unshared
         now = datetime.now(UTC)
         return sorted((ban for ban in found.values() if self._holds(ban, now)), key=lambda ban: ban.until)
 
     def offences(self, source: str) -> int:
-        """Count the bans of a source that are remembered."""
+        """Return the number of bans of a source that are remembered."""
         entry = self._past.get(key_of(source))
         return int(entry.value) if entry is not None and entry.value.isdigit() else 0
 
     def begin(self, ban: Ban) -> None:
-        """Ban from now on, and tell the others as soon as may be."""
+        """Ban from now on, and share the ban as soon as possible."""
         if len(self._unshared) < self._max_sources:
             self._unshared[ban.source] = ban
             self._tasks.spawn(self._share(ban), name="share")
@@ -143,7 +151,7 @@ class Bans:
                 except StateRefused as exc:
                     _log.warning("ban cannot be shared", source=ban.source, reason=str(exc))
                     await asyncio.sleep(max(0.0, ban.seconds_left(datetime.now(UTC))))
-                except StateError:  # told by whoever holds the connection
+                except StateError:  # the connection logs it
                     await asyncio.sleep(RETRY_S)
                 else:
                     return
@@ -152,7 +160,7 @@ class Bans:
                 del self._unshared[ban.source]
 
     def lift(self, source: str) -> None:
-        """Let a source in again here from now on, and everywhere as soon as may be."""
+        """End the ban of a source here at once, and on the other replicas as soon as possible."""
         if len(self._lifted) < self._max_sources:
             self._lifted[source] = datetime.now(UTC)
             self._unshared.pop(source, None)
@@ -178,13 +186,16 @@ class Bans:
         return ban is None or ban.since <= at
 
     async def add(self, ban: Ban) -> None:
-        """Ban everywhere. Raises: StateError."""
+        """Ban on every replica. Raises: StateError."""
         key, left_s = key_of(ban.source), ban.seconds_left(datetime.now(UTC))
         await self._bans.put(key, ban.to_json(), ttl_s=max(0.001, left_s))
         await self._past.put(key, str(ban.offences + 1).encode())
 
     async def remove(self, source: str) -> Ban | None:
-        """Let a source in again, with its past forgotten; gives the ban that it had. Raises: StateError."""
+        """End the ban of a source and forget its past; return that ban, if any.
+
+        Raises: StateError.
+        """
         ban = self.find(source)
         self._unshared.pop(source, None)
         await self._bans.delete(key_of(source))
@@ -192,12 +203,12 @@ class Bans:
         return ban
 
     def watch(self) -> Watch:
-        """Hear of every change; `read` reads its entries."""
+        """Return a watch of every change; decode its entries with `read`."""
         return self._bans.watch()
 
 
 def read(entry: Entry) -> Ban | None:
-    """Read an entry of a watch."""
+    """Decode an entry of a watch."""
     return Ban.from_json(entry.value)
 
 
@@ -206,7 +217,7 @@ def _read(entries: Iterable[Entry]) -> list[Ban]:
 
 
 def order(address: str, length_s: float, reason: str, actor: str) -> Ban:
-    """Make the ban that an operator asks for. Raises: ValueError for text that is no address."""
+    """Return the ban that an operator requests. Raises: ValueError for text that is no address."""
     try:
         ipaddress.ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Addresses from which a known user logged in of late: most likely they come from there again."""
+"""Addresses from which a known user logged in recently, and probably will again."""
 
 from collections import OrderedDict
 
@@ -16,14 +16,14 @@ class Credit:
         return len(self._earned)
 
     def earn(self, source: str, now: float) -> None:
-        """Remember a success."""
+        """Record a success."""
         self._earned[source] = now
         self._earned.move_to_end(source)
         if len(self._earned) > MAX_SOURCES:
             self._earned.popitem(last=False)
 
     def has(self, source: str, now: float) -> bool:
-        """Tell whether a known key succeeded from here within the lifetime."""
+        """Return whether a known key succeeded from this source within the lifetime."""
         earned = self._earned.get(source)
         if earned is not None and now - earned > self._lifetime_s:
             del self._earned[source]

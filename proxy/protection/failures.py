@@ -1,4 +1,4 @@
-"""Failed logins by source within a sliding window; pure bookkeeping."""
+"""Counts of failed logins by source, within a sliding window. Pure."""
 
 from collections import OrderedDict, deque
 
@@ -16,7 +16,7 @@ class Failures:
         return len(self._times)
 
     def add(self, source: str, now: float) -> int:
-        """Count one more; gives how many there were within the window, this one included."""
+        """Count one more failure; return their number within the window, this one included."""
         times = self._times.setdefault(source, deque(maxlen=self._max_failures))
         self._times.move_to_end(source)
         times.append(now)
@@ -27,7 +27,7 @@ class Failures:
         return len(times)
 
     def forget(self, source: str) -> None:
-        """Begin anew with a source."""
+        """Forget the failures of a source."""
         self._times.pop(source, None)
 
     def _is_over(self, now: float) -> bool:
@@ -36,10 +36,10 @@ class Failures:
 
 
 def threshold(failures: int, offences: int) -> int:
-    """Say how many failures ban a source that was banned `offences` times before."""
+    """Return the number of failures that ban a source with `offences` earlier bans."""
     return max(1, failures >> min(offences, 30))
 
 
 def length_s(lengths_s: tuple[float, ...], offences: int) -> float:
-    """Say how long a source is banned that was banned `offences` times before."""
+    """Return the seconds of the next ban of a source with `offences` earlier bans."""
     return lengths_s[min(offences, len(lengths_s) - 1)]

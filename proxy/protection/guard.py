@@ -1,10 +1,12 @@
-"""The rules at the door: who is heard, and what a login that failed or succeeded means for its address.
+"""Rules for new connections and for failed or successful logins of an address.
 
-    accept ─▶ banned? ─▶ too fast? ─▶ too many? ─▶ Visitor ─▶ key exchange ─▶ in, or a failure that counts
+    accept ─▶ banned? ─▶ too fast? ─▶ too many? ─▶ PendingConnection ─▶ key exchange ─▶ login, or a failure
 
-An address from which a known user logged in of late has credit: its strangers' failures ban it as any other,
-but its connections are heard all the same, because one of them may be a known user's. A ban by an operator
-knows no credit. See docs/protection.md.
+An address from which a known user logged in recently has credit: failures from it ban it as any other, but
+its
+connections are still accepted, because one of them may be a known user's. Credit does not help against a ban
+by
+an operator. See docs/protection.md.
 """
 
 import asyncio
@@ -17,7 +19,7 @@ import structlog
 from proxy.addresses import is_in, source_of
 from proxy.errors.login import AddressBanned, TooManySessions
 from proxy.events.publisher import Publisher
-from proxy.events.schema import AddressBanned as AddressBannedEvent
+from proxy.events.schema import AddressBannedEvent
 from proxy.protection.bans import Ban, Bans
 from proxy.protection.credit import Credit
 from proxy.protection.failures import Failures, length_s, threshold
@@ -49,11 +51,11 @@ _INNOCENT = frozenset(
         "onboarding.too_many_for_name",
     }
 )
-"""Reasons that are no attempt at somebody else's account: a login that has only these does not count."""
+"""Reasons that are no attempt at another user's account: a login that has only these does not count."""
 
 
-class Visitor:
-    """One connection from accept until it is logged in or gone."""
+class PendingConnection:
+    """A connection from accept until it is logged in or closed."""
 
     __slots__ = ("_startups", "address", "ban", "has_credit", "source")
 
@@ -63,17 +65,17 @@ class Visitor:
         self.source = source_of(address)
         self.has_credit = has_credit
         self.ban = ban
-        """In force, and this connection is heard in spite of it."""
+        """The ban in force, when the connection is accepted in spite of it."""
 
     def leave(self) -> None:
-        """Be counted no longer. Twice is fine."""
+        """Stop counting this connection. Further calls do nothing."""
         if self._startups is not None:
             self._startups.leave(self.source)
             self._startups = None
 
 
 class Guard:
-    """One per process."""
+    """The rules of one process: bans, connection rates, and limits before login."""
 
     def __init__(self, settings: ProtectionSettings, bans: Bans, publisher: Publisher) -> None:
         self._settings = settings
@@ -97,24 +99,24 @@ class Guard:
             SystemRandom().random,
         )
         self.refused: dict[str, int] = {"banned": 0, "too_fast": 0, "source_full": 0, "full": 0}
-        """Connections that were not heard, by why."""
+        """Refused connections, by reason."""
 
     @property
     def unauthenticated(self) -> int:
-        """Count the connections that are not logged in yet."""
+        """Return the number of connections that are not logged in yet."""
         return len(self._startups)
 
     @property
     def banned(self) -> int:
-        """Count the sources that are banned now."""
+        """Return the number of sources that are banned now."""
         return len(self._bans.all())
 
     def is_banned(self, address: str) -> bool:
-        """Tell whether an address is banned now, whatever credit it has."""
+        """Return whether an address is banned now, with or without credit."""
         return not is_in(address, self._allowed) and self._bans.find(source_of(address)) is not None
 
-    def accept(self, address: str) -> Visitor | str:
-        """Hear a connection, or give in a word why not."""
+    def accept(self, address: str) -> PendingConnection | str:
+        """Accept a connection, or return the reason against it as one word."""
         now, source = _now(), source_of(address)
         is_allowed = is_in(address, self._allowed)
         has_credit = self._credit.has(source, now)
@@ -126,21 +128,21 @@ class Guard:
             return self._refuse("too_fast")
         if word := self._startups.enter(source, is_allowed=is_allowed, is_known=is_known):
             return self._refuse(word)
-        return Visitor(self._startups, address, has_credit=has_credit, ban=ban)
+        return PendingConnection(self._startups, address, has_credit=has_credit, ban=ban)
 
     def _refuse(self, word: str) -> str:
         self.refused[word] += 1
         return word
 
-    def check(self, visitor: Visitor, name: str, sessions: int) -> None:
-        """Have a user whose key was proved, and who has so many sessions, come in, or say why not.
+    def check(self, visitor: PendingConnection, name: str, sessions: int) -> None:
+        """Admit a user whose key was proved, and who has `sessions` connections already.
 
         Raises: AddressBanned, TooManySessions.
         """
         if visitor.ban is not None and visitor.ban.is_order:
             raise AddressBanned(
                 f"{name}: {visitor.source} is banned by {visitor.ban.actor}",
-                user_message=f"your key is right, but {told(visitor.ban)}; ask an operator",
+                user_message=f"your key is right, but {ban_notice(visitor.ban)}; ask an operator",
             )
         if sessions >= self._settings.max_sessions_per_user:
             raise TooManySessions(
@@ -148,13 +150,13 @@ class Guard:
                 user_message=f"you have {sessions} connections open already; close one first",
             )
 
-    def succeeded(self, visitor: Visitor) -> None:
-        """Note that a known user came in; gives their address credit."""
+    def succeeded(self, visitor: PendingConnection) -> None:
+        """Record the login of a known user, which gives the address credit."""
         self._credit.earn(visitor.source, _now())
         visitor.leave()
 
-    def failed(self, visitor: Visitor, reasons: Sequence[str]) -> None:
-        """Note one connection that ended without a login, and ban its address when these were too many."""
+    def failed(self, visitor: PendingConnection, reasons: Sequence[str]) -> None:
+        """Record a connection that ended without a login; ban its address after too many."""
         if is_in(visitor.address, self._allowed) or (reasons and _INNOCENT.issuperset(reasons)):
             return
         source, rules = visitor.source, self._settings.bans
@@ -171,14 +173,14 @@ class Guard:
         _log.warning("banned", source=source, until=until.isoformat(timespec="seconds"), failures=count)
 
 
-def told(ban: Ban) -> str:
-    """Say to a person what keeps them out, or would."""
+def ban_notice(ban: Ban) -> str:
+    """Return the words that show a user the ban of an address."""
     until = ban.until.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return f"your address {ban.source} is banned until {until}"
 
 
 def ban_event(ban: Ban) -> AddressBannedEvent:
-    """Tell of a ban."""
+    """Return the event of a ban."""
     return AddressBannedEvent(
         address=ban.source,
         until=ban.until.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

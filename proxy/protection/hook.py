@@ -1,4 +1,4 @@
-"""A second line behind bans: a command of the operator's, run at each ban and its end, one at a time."""
+"""An operator's command that runs at each ban and at its end, one run at a time."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -14,10 +14,11 @@ _log = structlog.get_logger("protection")
 
 
 class Hook:
-    """Runs the command on this replica, whichever replica banned; nobody waits for it.
+    """A queue of runs of the command on this replica, for the bans of every replica.
 
-    What waits is one action a source, the last; with more sources than `command_queue_size` the oldest goes.
-    After a start or a reconnection every ban is told anew, so the command must bear a ban that it knows.
+    The queue holds one action per source, the newest; with more sources than `command_queue_size` the oldest
+    action is dropped. After a start or a reconnection every ban is repeated, so the command must accept a ban
+    that it knows already.
     """
 
     def __init__(self, settings: BanSettings, bans: Bans) -> None:
@@ -29,13 +30,13 @@ class Hook:
         self._tasks = TaskOwner("ban-command")
 
     def start(self) -> None:
-        """Begin; needs a running loop."""
+        """Start; needs a running loop."""
         if self._settings.command:
             self._tasks.spawn(self._listen(), name="listen")
             self._tasks.spawn(self._run(), name="run")
 
     async def close(self) -> None:
-        """End it; a command that runs is ended too."""
+        """Stop; a running command is ended too."""
         await self._tasks.close()
 
     async def _listen(self) -> None:

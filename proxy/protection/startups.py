@@ -1,4 +1,4 @@
-"""Connections that are not logged in yet: how many there may be, and how fast new ones may come. Pure."""
+"""Limits on connections before login: their number, and the rate of new ones. Pure."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -10,7 +10,7 @@ class Startups:
     def __init__(
         self, begin: int, percent: int, full: int, per_source: int, chance: Callable[[], float]
     ) -> None:
-        """`chance` gives a number from 0 to 1, evenly."""
+        """Take the limits; `chance` returns numbers from 0 to 1, evenly distributed."""
         self._begin = begin
         self._percent = percent
         self._full = full
@@ -23,9 +23,10 @@ class Startups:
         return self._total
 
     def enter(self, source: str, *, is_allowed: bool, is_known: bool = False) -> str:
-        """Count one more; gives in a word why not.
+        """Count one more connection; return the reason against it as one word, or "".
 
-        Whoever is allowed has no limit of their own; whoever is known finds room whatever strangers hold.
+        An allowed source has no limit of its own. A known source is admitted even while unknown ones fill
+        the common limit.
         """
         if not is_allowed and self._sources[source] >= self._per_source:
             return "source_full"
@@ -44,7 +45,7 @@ class Startups:
             del self._sources[source]
 
     def _drop_percent(self) -> float:
-        """Rise from `percent` at `begin` to all at `full`."""
+        """Return the drop probability in percent: from `percent` at `begin` linearly to 100 at `full`."""
         if self._total < self._begin:
             return 0
         span = max(1, self._full - self._begin)
@@ -52,7 +53,10 @@ class Startups:
 
 
 class Rate:
-    """So many a minute for each source, all at once if need be; the longest quiet source goes first."""
+    """A limit per minute for each source, available at once.
+
+    The source that was quiet longest is dropped first.
+    """
 
     def __init__(self, per_minute: float, burst: float, max_sources: int) -> None:
         self._per_s = per_minute / 60
@@ -64,7 +68,7 @@ class Rate:
         return len(self._left)
 
     def take(self, source: str, now: float) -> bool:
-        """Take one, if there is one left."""
+        """Take one, if one is left."""
         left, then = self._left.get(source, (self._burst, now))
         left = min(self._burst, left + (now - then) * self._per_s)
         is_enough = left >= 1

@@ -1,5 +1,5 @@
-"""What happened in a session, kept: terminals as asciicasts, sftp as operations, forwards as totals.
+"""Recordings of sessions: terminals as asciicasts, sftp as operations, forwards as totals.
 
-A recording is a body of lines, which its chain seals block by block, and a signed manifest beside it. It
-depends on nothing but its store, so it can be listed, verified and replayed without any database.
+A recording is a body of lines, sealed block by block by its chain, and a signed manifest. It needs nothing
+but its store, so it can be listed, verified and replayed without any database.
 """

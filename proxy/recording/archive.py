@@ -1,4 +1,4 @@
-"""Reading what is kept: finding recordings, looking whether they are whole, and their lines in order."""
+"""Reading of stored recordings: search, verification, and their lines in order."""
 
 from collections import deque
 from collections.abc import AsyncIterator
@@ -10,25 +10,25 @@ from proxy.recording.chain import Verifier, line_splitter
 from proxy.recording.lines import MAX_LINE_BYTES
 from proxy.recording.manifest import Manifest, Signed, read
 from proxy.recording.signing import Keyring
-from proxy.recording.store import StorageError, Store
+from proxy.recording.store import RecordingStore, StorageError
 
 State = Literal["intact", "unfinished", "truncated", "changed", "unsigned"]
-"""`unfinished`: no end was noted. It still runs, or the proxy was killed, or somebody cut it off."""
+"""`unfinished`: without an end. It still runs, or the proxy was killed, or the end was removed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is to be thought of a recording."""
+class VerificationResult:
+    """The result of a verification."""
 
     state: State
     detail: str
     blocks: int
-    """Up to here everything holds."""
+    """Number of valid blocks from the beginning."""
     size: int
 
     @property
     def is_sound(self) -> bool:
-        """Whether nothing was tampered with, as far as can be told."""
+        """Return whether no tampering was found."""
         return self.state in ("intact", "unfinished")
 
 
@@ -38,18 +38,18 @@ class Listing:
 
     found: list[Signed]
     unreadable: list[str]
-    """Ids of those whose manifest is damaged: one bad file hides no other."""
+    """Ids of recordings with a damaged manifest: one bad file hides no other."""
 
 
 class Archive:
     """The recordings of a store."""
 
-    def __init__(self, store: Store, keyring: Keyring) -> None:
+    def __init__(self, store: RecordingStore, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
 
     async def newest(self, *, day: str = "", user: str = "", limit: int) -> Listing:
-        """Give up to `limit` recordings, the newest first.
+        """Return up to `limit` recordings, the newest first.
 
         Raises: RecordingError when the store does not answer.
         """
@@ -66,7 +66,7 @@ class Archive:
         return listing
 
     async def find(self, recording: str) -> Signed:
-        """Find one by its id, or by the beginning of it that no other shares.
+        """Return the recording with this id, or with an id that alone begins so.
 
         Raises: RecordingNotFound, RecordingError.
         """
@@ -82,7 +82,7 @@ class Archive:
         raise RecordingNotFound(f"there is no recording {recording}")
 
     async def lines(self, manifest: Manifest) -> AsyncIterator[bytes]:
-        """Give the lines of a body, ends included, without looking whether they are whole.
+        """Yield the lines of a body with their ends, unverified.
 
         Raises: RecordingError.
         """
@@ -99,8 +99,8 @@ class Archive:
         while ready:
             yield ready.popleft()
 
-    async def verify(self, found: Signed) -> Verdict:
-        """Follow the chain from the first line to the last, and compare it with the manifest.
+    async def verify(self, found: Signed) -> VerificationResult:
+        """Verify the chain from the first line to the last, and compare it with the manifest.
 
         Raises: RecordingError.
         """
@@ -109,10 +109,10 @@ class Archive:
         async for line in self.lines(manifest):
             verifier.feed(line)
         state, detail = _judge(found, verifier, known_key=self._keyring.find(found.key) is not None)
-        return Verdict(state, detail, verifier.blocks, verifier.size)
+        return VerificationResult(state, detail, verifier.blocks, verifier.size)
 
     async def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""
         await self._store.close()
 
     async def _of_day(self, day: str, listing: Listing) -> list[Signed]:

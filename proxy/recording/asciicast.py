@@ -1,7 +1,7 @@
-"""What a program shows, as lines of an asciicast v2: pure; nothing is kept but split characters.
+"""A program's output as lines of an asciicast v2. Pure; only split characters are kept between calls.
 
-A program without a terminal may send anything, so of such a one text is kept up to a limit, and the rest is
-counted: a marker says how much of it there was.
+A program without a terminal may send anything. Of its output, text is kept up to a limit; the rest is
+counted, and a marker says how much there was.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from proxy.recording.lines import INPUT, MARKER, OUTPUT, RESIZE, STDERR, event_l
 FORMAT: Final = "asciicast-2"
 
 PIECE_BYTES = 64 * 1024
-"""Output of one event; invalid UTF-8 costs most, about a millisecond for as much."""
+"""Largest output of one event; invalid UTF-8 costs most, about a millisecond for this size."""
 
 
 class _Utf8:
@@ -51,18 +51,21 @@ def header(spec: ProgramSpec, *, timestamp: int, title: str, shell: str, about: 
     )
 
 
-class Cast:
-    """Writes the events of one recording, in the order of the calls; times are seconds and never decrease."""
+class AsciicastWriter:
+    """A writer of the events of one recording, in the order of the calls.
+
+    Times are seconds and never decrease.
+    """
 
     def __init__(self, *, bulk_limit_bytes: int | None = None) -> None:
-        """`bulk_limit_bytes`: for a program without a terminal, how much text of it is kept."""
+        """Create it; `bulk_limit_bytes` limits the text that is kept of a program without a terminal."""
         self._decoders = {code: _Utf8() for code in (OUTPUT, STDERR, INPUT)}
-        self._bulk = None if bulk_limit_bytes is None else _Bulk(bulk_limit_bytes)
+        self._bulk = None if bulk_limit_bytes is None else _TextFilter(bulk_limit_bytes)
 
     def output(
         self, at_s: float, data: bytes | bytearray | memoryview, *, is_stderr: bool
     ) -> Iterator[bytes]:
-        """Write what was shown: nothing while a character is incomplete, several lines for a lot."""
+        """Yield the lines of output: none while a character is incomplete, several for much output."""
         code = STDERR if is_stderr else OUTPUT
         if self._bulk is not None:
             if not self._bulk.is_kept(data, code):
@@ -72,20 +75,20 @@ class Cast:
             yield from self._text(at_s, code, data[start : start + PIECE_BYTES])
 
     def input(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """Write what was typed."""
+        """Yield the lines of input."""
         for start in range(0, len(data), PIECE_BYTES):
             yield from self._text(at_s, INPUT, data[start : start + PIECE_BYTES])
 
     def resize(self, at_s: float, window: WindowSize) -> bytes:
-        """Write the terminal's new size."""
+        """Return the line of the terminal's new size."""
         return event_line(at_s, RESIZE, f"{window.columns or 80}x{window.rows or 24}")
 
     def marker(self, at_s: float, text: str) -> bytes:
-        """Write a note of ours."""
+        """Return the line of a marker."""
         return event_line(at_s, MARKER, text)
 
     def break_off(self, at_s: float) -> Iterator[bytes]:
-        """Write what is held back: at the end, and before something is missing."""
+        """Yield the lines of what is held back: at the end, and before a gap."""
         for code, decoder in self._decoders.items():
             if text := decoder.decode(b"", final=True):
                 yield event_line(at_s, code, text)
@@ -101,8 +104,8 @@ class Cast:
                 yield event_line(at_s, MARKER, note)
 
 
-class _Bulk:
-    """Tells text worth keeping from what is only counted."""
+class _TextFilter:
+    """A filter that separates text to keep from data that is only counted."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._left = limit_bytes
@@ -110,9 +113,9 @@ class _Bulk:
         self._beyond = {OUTPUT: 0, STDERR: 0}
 
     def is_kept(self, data: bytes | bytearray | memoryview, code: str) -> bool:
-        """Judge what one write of a stream brought; what is not kept is counted."""
+        """Return whether the data of one write is kept; other data is counted."""
         if len(data) > self._left:
-            self._left = 0  # what comes later is not kept either, however short
+            self._left = 0  # later data is not kept either, however short
             self._beyond[code] += len(data)
             return False
         if b"\0" in bytes(data):
@@ -122,7 +125,7 @@ class _Bulk:
         return True
 
     def notes(self) -> Iterator[str]:
-        """Say what was only counted since the last time."""
+        """Yield sentences about what was only counted since the last call."""
         for what, counts in (("not text", self._binary), ("beyond the limit", self._beyond)):
             for code, stream in ((OUTPUT, "stdout"), (STDERR, "stderr")):
                 if counts[code]:

@@ -1,9 +1,9 @@
-"""Proof that nothing in a recording was changed, left out or put in: each block names the one before.
+"""Proof that nothing in a recording was changed, removed or inserted: a chain of hashes.
 
-A block is some lines and, last, its link `[seconds, "h", "NUMBER HASH SIGNATURE"]`, where HASH is the SHA-256
-of the hash before it (32 zero bytes at first) and of the block's lines. The signature covers the recording's
-id, the time, the number and the hash, so a block of one recording is worth nothing in another. The manifest
-repeats number and hash of the last one: that is what a missing end is told by.
+A block is some lines and, last, its link `[seconds, "h", "NUMBER HASH SIGNATURE"]`. HASH is the SHA-256 of
+the hash before it (32 zero bytes at first) and of the block's lines. The signature covers the recording's id,
+the time, the number and the hash, so a block of one recording is invalid in another. The manifest repeats
+number and hash of the last block, so that a removed end is detected.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _FIRST = bytes(32)
 
 
 class Chain:
-    """Seals the blocks of one recording."""
+    """The writer of one recording's chain."""
 
     def __init__(self, recording: str, key: SigningKey) -> None:
         self._recording = recording
@@ -29,11 +29,11 @@ class Chain:
 
     @property
     def last(self) -> str:
-        """The hash of the last block, in hex; of none, zeros."""
+        """Return the hash of the last block in hex; zeros before the first."""
         return self._last.hex()
 
     def seal(self, lines: bytes, at_s: float) -> bytes:
-        """Give the block that `lines` make, with its link. May be called in a thread: one call at a time."""
+        """Return the block of `lines`, with its link. It may run in a thread: one call at a time."""
         self._last = _next(self._last, lines)
         self.blocks += 1
         at_s = round(float(at_s), 6)
@@ -44,20 +44,20 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
-class Break:
-    """Where a chain breaks."""
+class ChainBreak:
+    """The place where a chain is broken."""
 
     line: int
-    """Counted from 1; the link that does not hold."""
+    """Line number of the invalid link, from 1."""
     block: int
     reason: str
 
 
 class Verifier:
-    """Follows the chain of a recording, line by line; holds one hash, whatever the length."""
+    """A verifier of a recording's chain, line by line; it holds one hash, for any length."""
 
     def __init__(self, recording: str, keyring: Keyring, fingerprint: str) -> None:
-        """`fingerprint`: of the key that is said to have signed."""
+        """Create it; `fingerprint` is that of the key in the manifest."""
         self._recording = recording
         self._key = keyring.find(fingerprint)
         self._last = _FIRST
@@ -65,21 +65,22 @@ class Verifier:
         self._lines = 0
         self.blocks = 0
         self.size = 0
-        """Bytes up to the last link that holds."""
+        """Bytes up to the last valid link."""
         self._open = 0
-        self.broken: Break | None = None
+        self.broken: ChainBreak | None = None
 
     @property
     def last(self) -> str:
+        """Return the hash of the last valid link, in hex."""
         return self._last.hex()
 
     @property
     def open_bytes(self) -> int:
-        """Bytes behind the last link, which nothing vouches for."""
+        """Return the bytes after the last link, which no signature covers."""
         return self._open
 
     def feed(self, raw: bytes) -> None:
-        """Take the next line with its line end; nothing more is looked at once the chain is broken."""
+        """Take the next line with its line end; lines after a break are ignored."""
         if self.broken is not None:
             return
         self._lines += 1
@@ -89,7 +90,7 @@ class Verifier:
             self._hash.update(raw)
             return
         if reason := self._refuse(raw, line):
-            self.broken = Break(self._lines, self.blocks + 1, reason)
+            self.broken = ChainBreak(self._lines, self.blocks + 1, reason)
             return
         self.blocks += 1
         self._last = self._hash.digest()
@@ -98,7 +99,7 @@ class Verifier:
         self._open = 0
 
     def _refuse(self, raw: bytes, line: Line) -> str:
-        """Say why a link does not hold; nothing when it does."""
+        """Return why a link is invalid; empty when it is valid."""
         number, _, rest = str(line.data).partition(" ")
         claimed, _, signature = rest.partition(" ")
         digest = self._hash.digest()
@@ -113,10 +114,10 @@ class Verifier:
 
 
 def line_splitter(take: Callable[[bytes], None], max_bytes: int) -> Callable[[bytes], None]:
-    """Make a function that is fed pieces of any size, and calls `take` with each line, end included.
+    """Return a function that takes pieces of any size and calls `take` with each line, end included.
 
-    A line longer than `max_bytes` is handed on in parts, so that memory is bounded whatever a file holds;
-    an empty piece hands on what has no line end.
+    A line longer than `max_bytes` is passed on in parts, to bound memory. An empty piece passes on a last
+    line without an end.
     """
     rest = bytearray()
 

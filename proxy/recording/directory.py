@@ -27,27 +27,31 @@ _THREADS = 4
 
 
 class DirectoryStore:
-    """See Store. A disk that hangs holds up four threads and nothing else."""
+    """A store in a directory. A disk that hangs blocks four threads and nothing else."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._threads = Threads("recordings", count=_THREADS, queue_size=4_096)
 
     async def append(self, place: Place, number: int, offset: int, block: bytes) -> None:
-        """See Store. The block is on the disk before this returns."""
+        """Store a block; it is on the disk before this returns."""
         await self._do(lambda: _write_at(self._body(place), offset, block, create=number == 1))
 
     async def finish(self, place: Place) -> None:
+        """Rename the body: it has ended."""
         if place.format:
             await self._do(lambda: _rename(self._body(place), self._body(place, ended=True)))
 
     async def put_manifest(self, place: Place, content: bytes) -> None:
+        """Replace the manifest atomically."""
         await self._do(lambda: _replace(self._file(place.day, place.id + _MANIFEST), content))
 
     async def manifest(self, day: str, recording: str) -> bytes | None:
+        """Read a manifest."""
         return await self._do(lambda: _read_if_there(self._file(day, recording + _MANIFEST)))
 
     async def read(self, place: Place) -> AsyncIterator[bytes]:
+        """Yield the body in pieces."""
         if (body := await self._do(lambda: self._open(place))) is None:
             return
         with body:
@@ -55,17 +59,21 @@ class DirectoryStore:
                 yield piece
 
     async def days(self) -> Sequence[str]:
+        """List the day directories."""
         return await self._do(lambda: sorted(_names(self._root)))
 
     async def ids(self, day: str, prefix: str = "") -> Sequence[str]:
+        """List the manifests of a day."""
         names = await self._do(lambda: _names(self._root / _plain(day)))
         ids = (name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST))
         return sorted(one for one in ids if one.startswith(prefix))
 
     async def delete(self, place: Place) -> None:
+        """Delete body, then manifest, then an empty day directory."""
         await self._do(lambda: self._unlink(place))
 
     async def close(self) -> None:
+        """Let idle threads end."""
         self._threads.close()
 
     async def _do(self, call: Callable[[], _T]) -> _T:
@@ -83,7 +91,7 @@ class DirectoryStore:
     def _open(self, place: Place) -> BinaryIO | None:
         if not place.format:
             return None
-        for ended in (True, False, True):  # it may end between two looks
+        for ended in (True, False, True):  # it may be renamed between two attempts
             with suppress(FileNotFoundError):
                 return self._body(place, ended=ended).open("rb")
         return None
@@ -94,19 +102,19 @@ class DirectoryStore:
             names = [self._body(place), self._body(place, ended=True), *names]
         for name in names:
             name.unlink(missing_ok=True)
-        with suppress(OSError):  # others of that day are still there
+        with suppress(OSError):  # not empty: other recordings of that day
             (self._root / _plain(place.day)).rmdir()
 
 
 def _plain(name: str) -> str:
-    """Make sure that a name stays in its directory. Raises: StorageError."""
+    """Return a name that stays in its directory. Raises: StorageError."""
     if "/" in name or "\0" in name or name.startswith("."):
         raise StorageError(f"{name!r} is not the name of a recording")
     return name
 
 
 def _write_at(file: Path, offset: int, block: bytes, *, create: bool) -> None:
-    """Write where the block belongs: over what a failed attempt left, never behind it."""
+    """Write a block at its own offset, over what a failed attempt left."""
     if create:
         _make(file.parent)
     descriptor = os.open(file, os.O_WRONLY | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o600)

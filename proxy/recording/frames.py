@@ -1,7 +1,7 @@
 """Screens of a recording over time, in compressed parts that a page can show from any moment on.
 
-A part begins with a whole screen and holds the changes that follow, so that a reader who seeks decodes one
-part and nothing before it. Parts are bounded in size; a recording of any length needs a bounded memory.
+A part begins with a whole screen and holds the changes that follow, so that a seek decodes one part only.
+Parts are bounded in size, so a recording of any length needs bounded memory.
 """
 
 import base64
@@ -18,14 +18,14 @@ from proxy.recording.replay import parse_size, size_of
 from proxy.recording.screen import Screen, Terminal
 
 FRAME_S = 1 / 30
-"""Output that comes within this time is one frame: eyes see no difference, and floods stay small."""
+"""Output within this time is one frame: the eye sees no difference, and floods stay small."""
 PART_BYTES = 256 * 1024
-"""A part ends when its frames, as JSON, take as much; the screen that it begins with comes on top."""
+"""Size of a part's frames as JSON at which the part ends; its first screen comes on top."""
 _LEVEL = 6
 
 
 class Marker(NamedTuple):
-    """A note of ours in the recording, such as a gap."""
+    """A note in the recording, such as a gap."""
 
     at_s: float
     text: str
@@ -33,11 +33,11 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of the recording: base64 of gzip of JSON `{"styles": [...], "frames": [...]}`.
+    """One part of a recording: base64 of gzip of JSON `{"styles": [...], "frames": [...]}`.
 
     A frame is `[seconds, cursor, rows]` or `[seconds, cursor, rows, [columns, rows]]`; the latter clears the
     screen. `cursor` is `[column, row]` or 0; `rows` maps row numbers to lists of runs `[style, text]`, or
-    `[style, text, cells]` where the text does not take one cell a character. A style is a place in `styles`.
+    `[style, text, cells]` when a character does not take one cell each. A style is an index of `styles`.
     """
 
     begins_s: float
@@ -45,7 +45,7 @@ class Part:
 
 
 class _PartWriter:
-    """Collects the frames of one part."""
+    """A collector of the frames of one part."""
 
     def __init__(self, at_s: float, screen: Screen) -> None:
         self.begins_s = at_s
@@ -56,7 +56,7 @@ class _PartWriter:
         self.add(at_s, screen)
 
     def add(self, at_s: float, screen: Screen) -> None:
-        """Append what changed since the frame before."""
+        """Append the changes since the last frame."""
         before = self._shown
         is_new = before is None or (before.columns, len(before.rows)) != (screen.columns, len(screen.rows))
         changed = {
@@ -86,18 +86,18 @@ class _PartWriter:
         return [number, text] if is_plain else [number, text, cells]
 
 
-class _Film:
-    """Turns the events of a recording into parts."""
+class _FrameWriter:
+    """A converter of a recording's events into parts."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
         self._part = _PartWriter(0.0, terminal.screen())
         self._frame_s: float | None = None
-        """When the frame began that is not written yet."""
+        """Time of the frame that is not written yet."""
         self.last_s = 0.0
 
     def event(self, at_s: float) -> Iterator[Part]:
-        """Make room for an event at `at_s`; give the part that is full by then."""
+        """Prepare for an event at `at_s`; yield a part that is full by then."""
         at_s = self.last_s = max(at_s, self.last_s)
         if self._frame_s is not None and at_s >= self._frame_s + FRAME_S:
             yield from self.flush()
@@ -105,7 +105,7 @@ class _Film:
             self._frame_s = at_s
 
     def flush(self) -> Iterator[Part]:
-        """Write the frame that is due."""
+        """Write the pending frame."""
         if self._frame_s is None:
             return
         at_s, self._frame_s = self._frame_s, None
@@ -117,53 +117,53 @@ class _Film:
             self._part.add(at_s, screen)
 
     def finish(self) -> Iterator[Part]:
-        """Give what is left."""
+        """Yield the last part."""
         yield from self.flush()
         yield self._part.finish()
 
 
 class Ending(NamedTuple):
-    """What is known when all parts are written."""
+    """The totals that are known after all parts."""
 
     duration_s: float
     markers: tuple[Marker, ...]
 
 
 MAX_MARKERS = 1_000
-"""More notes than a reader reads; the page says how many are left out."""
+"""Markers in a page; the page says how many more there are."""
 
 
 async def parts(lines: AsyncIterator[bytes], *, has_terminal: bool) -> AsyncIterator[Part | Ending]:
-    """Give the parts of an asciicast in order, then the Ending; lines that cannot be read are passed over.
+    """Yield the parts of an asciicast in order, then the Ending; unreadable lines are skipped.
 
-    Of a program without a terminal, line ends get the carriage return that a terminal would have added.
+    For a program without a terminal, line ends get the carriage return that a terminal would have added.
     """
     markers: list[Marker] = []
     left_out = 0
     with Terminal(80, 24) as terminal:
-        film: _Film | None = None
+        writer: _FrameWriter | None = None
         async for raw in lines:
             if (line := read_line(raw)) is None:
-                if film is None and (size := size_of(read_header(raw))) is not None:
+                if writer is None and (size := size_of(read_header(raw))) is not None:
                     terminal.resize(*size)
                 continue
-            film = film or _Film(terminal)
+            writer = writer or _FrameWriter(terminal)
             if line.code == MARKER:
-                film.last_s = max(film.last_s, line.at_s)
+                writer.last_s = max(writer.last_s, line.at_s)
                 if len(markers) < MAX_MARKERS:
-                    markers.append(Marker(film.last_s, str(line.data)))
+                    markers.append(Marker(writer.last_s, str(line.data)))
                 else:
                     left_out += 1
             elif _is_shown(line):
-                for part in film.event(line.at_s):
+                for part in writer.event(line.at_s):
                     yield part
                 _show(terminal, line, has_terminal=has_terminal)
-        film = film or _Film(terminal)
-        for part in film.finish():
+        writer = writer or _FrameWriter(terminal)
+        for part in writer.finish():
             yield part
         if left_out:
-            markers.append(Marker(film.last_s, f"{left_out} more notes are left out"))
-        yield Ending(film.last_s, tuple(markers))
+            markers.append(Marker(writer.last_s, f"{left_out} more notes are left out"))
+        yield Ending(writer.last_s, tuple(markers))
 
 
 def _is_shown(line: Line) -> bool:

@@ -1,7 +1,7 @@
-"""The lines that every recording is made of: a header, then `[seconds, code, data]`, each one JSON.
+"""The lines of every recording: a header, then `[seconds, code, data]`, each one JSON.
 
 Terminals use the codes of asciicast v2, and their file is one: `o` output, `i` input, `r` resize as
-`"COLUMNSxROWS"`, `m` marker. Ours, which its players pass over: `e` output on stderr, `h` a link of the
+`"COLUMNSxROWS"`, `m` marker. Fairlead adds codes that players skip: `e` output on stderr, `h` a link of the
 chain. An sftp log uses names of operations with objects.
 Source: https://docs.asciinema.org/manual/asciicast/v2/
 """
@@ -32,21 +32,21 @@ class Line(NamedTuple):
 
 
 def header_line(content: Mapping[str, Any]) -> bytes:
-    """Write the first line."""
+    """Return the first line."""
     return json.dumps(content).encode() + b"\n"
 
 
 def event_line(at_s: float, code: str, data: str | Mapping[str, Any]) -> bytes:
-    """Write one event, `at_s` seconds from the beginning, to the microsecond."""
+    """Return the line of one event, `at_s` seconds from the beginning, to the microsecond."""
     event = (round(float(at_s), 6), code, data)
     try:
         return orjson.dumps(event, option=orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError:  # half a surrogate pair: read from a file that was not written here
+    except orjson.JSONEncodeError:  # a lone surrogate: from a file that was not written here
         return json.dumps(event).encode() + b"\n"
 
 
 def read_line(raw: bytes) -> Line | None:
-    """Read one event; None for anything else, whoever wrote it."""
+    """Parse one event; return None for any other text."""
     try:
         match json.loads(raw):
             case [int() | float() as at_s, str() as code, data]:
@@ -57,7 +57,7 @@ def read_line(raw: bytes) -> Line | None:
 
 
 def read_header(raw: bytes) -> dict[str, Any] | None:
-    """Read the first line; None when it is none."""
+    """Parse the first line; return None when it is no header."""
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError):

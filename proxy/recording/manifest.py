@@ -1,4 +1,4 @@
-"""What is known of a recording beside its body: signed JSON, written when it begins and when it ends."""
+"""The manifest of a recording: signed JSON, written at its beginning and at its end."""
 
 import json
 from datetime import datetime
@@ -10,20 +10,20 @@ from proxy.recording.signing import Keyring, SigningKey
 from proxy.settings.recording import RecordKind
 
 Format = Literal["asciicast-2", "sftp-log-1", ""]
-"""Of the body; a forward has none."""
+"""Format of the body; a forward has none."""
 
 
 class Place(NamedTuple):
-    """Where a recording is kept, in whatever store."""
+    """The name of a recording in any store."""
 
     day: str
-    """On which it began, as `2026-02-03` (UTC)."""
+    """Day of its beginning, as `2026-02-03` (UTC)."""
     id: str
     format: Format
 
 
 class Manifest(BaseModel):
-    """One recording. What a newer release added is kept out, not refused."""
+    """The facts about one recording. Unknown fields of a newer release are dropped."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,22 +34,22 @@ class Manifest(BaseModel):
     user_string: str
     blueprint: str
     connection: str
-    """The reference that the person was shown."""
+    """The connection id, which users see as reference."""
     client_address: str
     fingerprint: str
-    """Of the key that opened the connection."""
+    """Fingerprint of the key that opened the connection."""
     has_terminal: bool = False
     command: str = ""
     target: str = ""
-    """Of a forward."""
+    """Target of a forward."""
     proxy_id: str
     started_at: AwareDatetime
     ended_at: AwareDatetime | None = None
     """None while it runs, and for ever when the proxy ended first."""
     expires_at: AwareDatetime | None = None
-    """When it may be deleted; None: never."""
+    """Time of deletion; None: never."""
     end: str = ""
-    """How the program ended, in words."""
+    """The end of the program, in words."""
     blocks: int = 0
     size: int = 0
     """Bytes of the body."""
@@ -57,13 +57,14 @@ class Manifest(BaseModel):
     """Hash of the last block."""
     gaps: int = 0
     lost_bytes: int = 0
-    """What the gaps left out: bytes as recorded, not as sent."""
+    """Bytes in gaps, as they would have been recorded."""
     bytes_up: int = 0
     bytes_down: int = 0
     """Payload of a forward: from the client, to the client."""
 
     @property
     def place(self) -> Place:
+        """Return where the recording is stored."""
         return Place(day_of(self.started_at), self.id, self.format)
 
 
@@ -72,17 +73,18 @@ class Signed(NamedTuple):
 
     manifest: Manifest
     key: str
-    """Fingerprint of the key that is said to have signed it."""
+    """Fingerprint of the key that is named as the signer."""
     trusted: bool
-    """Whether it is one of ours and really did."""
+    """Whether the key is in the keyring and the signature is valid."""
 
 
 def day_of(moment: datetime) -> str:
+    """Return the day of a moment, in UTC."""
     return moment.strftime("%Y-%m-%d")
 
 
 def write(manifest: Manifest, key: SigningKey) -> bytes:
-    """Render and sign."""
+    """Serialise and sign."""
     content = manifest.model_dump(mode="json")
     signature = key.sign(_canonical(content))
     sealed = {"recording": content, "key": key.public.fingerprint, "signature": signature}
@@ -90,7 +92,7 @@ def write(manifest: Manifest, key: SigningKey) -> bytes:
 
 
 def read(raw: bytes, keyring: Keyring) -> Signed | None:
-    """Read what `write` wrote; None for anything else."""
+    """Parse what `write` wrote; return None for anything else."""
     try:
         sealed = json.loads(raw)
         manifest = Manifest.model_validate(sealed["recording"])

@@ -1,10 +1,10 @@
-"""Recordings in a bucket of an S3-compatible store: the only door to obstore.
+"""Recordings in a bucket of an S3-compatible store; the only importer of obstore.
 
     <prefix>2026-02-03/<id>.json            the manifest
     <prefix>2026-02-03/<id>/00000001        the blocks of the body, one object each
 
-A block is an object of its own, so it is readable, and safe, as soon as it is stored; a proxy that is killed
-leaves no half of an upload behind. Body and manifest are told apart by the manifest alone.
+A block is one object, so it is readable and safe as soon as it is stored, and a killed proxy leaves no
+partial upload behind. Only the manifest tells the format of the body.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -26,10 +26,10 @@ _MANIFEST = ".json"
 
 
 class ObjectStore:
-    """See Store."""
+    """A store in a bucket."""
 
     def __init__(self, settings: S3Settings, *, timeout_s: float) -> None:
-        """`timeout_s`: of one request; attempts are repeated by whoever records.
+        """Create it; `timeout_s` limits one request, and callers repeat failed ones.
 
         Raises: SettingsError.
         """
@@ -37,39 +37,44 @@ class ObjectStore:
         self._store = _open(settings, timeout_s)
 
     async def append(self, place: Place, number: int, offset: int, block: bytes) -> None:
-        """See Store. `offset` needs no heed: objects are put in order by number."""
+        """Store a block; `offset` is unused, because objects are ordered by number."""
         del offset
         await self._do(obstore.put_async(self._store, self._block(place, number), block, use_multipart=False))
 
     async def finish(self, place: Place) -> None:
-        """See Store. Nothing to do: there is no name to change."""
+        """Do nothing: an object needs no change at the end."""
 
     async def put_manifest(self, place: Place, content: bytes) -> None:
+        """Replace the manifest."""
         name = self._manifest(place.day, place.id)
         await self._do(obstore.put_async(self._store, name, content, use_multipart=False))
 
     async def manifest(self, day: str, recording: str) -> bytes | None:
+        """Read a manifest."""
         return await self._do(self._get(self._manifest(day, recording)))
 
     async def read(self, place: Place) -> AsyncIterator[bytes]:
+        """Yield the body, block by block."""
         number = 1
         while (block := await self._do(self._get(self._block(place, number)))) is not None:
             yield block
             number += 1
 
     async def days(self) -> Sequence[str]:
+        """List the days."""
         found = await self._do(obstore.list_with_delimiter_async(self._store, self._prefix or None))
         names = (path.removesuffix("/").rpartition("/")[2] for path in found["common_prefixes"])
         return sorted(names)
 
     async def ids(self, day: str, prefix: str = "") -> Sequence[str]:
+        """List the manifests of a day."""
         found = await self._do(obstore.list_with_delimiter_async(self._store, f"{self._prefix}{day}/"))
         names = (item["path"].rpartition("/")[2] for item in found["objects"])
         ids = (name.removesuffix(_MANIFEST) for name in names if name.endswith(_MANIFEST))
         return sorted(one for one in ids if one.startswith(prefix))
 
     async def delete(self, place: Place) -> None:
-        """See Store. The manifest goes last, so that what was left is found again."""
+        """Delete the blocks, then the manifest, so that an interrupted deletion is found again."""
         found = await self._do(
             obstore.list_with_delimiter_async(self._store, f"{self._prefix}{place.day}/{place.id}/")
         )
@@ -82,7 +87,7 @@ class ObjectStore:
         await self._do(obstore.put_async(self._store, f"{self._prefix}check", b"", use_multipart=False))
 
     async def close(self) -> None:
-        """See Store. Its connections end by themselves."""
+        """Do nothing: connections end by themselves."""
 
     async def _get(self, name: str) -> bytes | None:
         with suppress(FileNotFoundError):

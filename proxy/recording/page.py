@@ -1,7 +1,7 @@
 """A recording as one HTML page with a player, which needs no network.
 
-The page forbids itself to load anything: its Content-Security-Policy allows the script and the style that are
-in it, by their hashes, and nothing else. Recorded text reaches the page as compressed data or escaped.
+The page forbids itself to load anything: its Content-Security-Policy allows only its own script and style, by
+their hashes. Recorded text reaches the page as compressed data or escaped.
 """
 
 import base64
@@ -10,7 +10,7 @@ import html
 from collections.abc import AsyncIterator
 from importlib import resources
 
-from proxy.recording.archive import Verdict
+from proxy.recording.archive import VerificationResult
 from proxy.recording.frames import Ending, Part, parts
 from proxy.recording.lines import read_line
 from proxy.recording.manifest import Manifest
@@ -38,8 +38,10 @@ _CONTROLS = f"""
 """
 
 
-async def page(manifest: Manifest, verdict: Verdict, lines: AsyncIterator[bytes]) -> AsyncIterator[str]:
-    """Write the page, piece by piece; as long as the recording, and never whole in memory."""
+async def page(
+    manifest: Manifest, result: VerificationResult, lines: AsyncIterator[bytes]
+) -> AsyncIterator[str]:
+    """Yield the page, piece by piece; it is never whole in memory."""
     title = html.escape(f"{manifest.user_string}: {manifest.command or manifest.target or manifest.kind}")
     style, script = _packaged("player.css"), _packaged("player.js")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
@@ -47,7 +49,7 @@ async def page(manifest: Manifest, verdict: Verdict, lines: AsyncIterator[bytes]
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name=viewport content="width=device-width">\n'
-        f"<title>{title}</title>\n<style>{style}</style>\n<h1>{title}</h1>\n{_facts(manifest, verdict)}\n"
+        f"<title>{title}</title>\n<style>{style}</style>\n<h1>{title}</h1>\n{_facts(manifest, result)}\n"
     )
     if manifest.format == "asciicast-2":
         async for piece in _player(manifest, lines):
@@ -86,9 +88,9 @@ def _clock(at_s: float) -> str:
     return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
-def _facts(manifest: Manifest, verdict: Verdict) -> str:
+def _facts(manifest: Manifest, result: VerificationResult) -> str:
     ended = manifest.ended_at.isoformat(sep=" ", timespec="seconds") if manifest.ended_at else ""
-    sound = "" if verdict.state == "intact" else " class=bad"
+    sound = "" if result.state == "intact" else " class=bad"
     facts = {
         "user": manifest.user,
         "client": f"{manifest.client_address} with {manifest.fingerprint}",
@@ -100,7 +102,7 @@ def _facts(manifest: Manifest, verdict: Verdict) -> str:
         "recording": manifest.id,
     }
     rows = "".join(f"<dt>{name}<dd>{html.escape(value)}" for name, value in facts.items() if value)
-    return f"<dl>{rows}<dt>when exported<dd{sound}>{html.escape(f'{verdict.state}: {verdict.detail}')}</dl>"
+    return f"<dl>{rows}<dt>when exported<dd{sound}>{html.escape(f'{result.state}: {result.detail}')}</dl>"
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""One recording under way: what it is told, what becomes of it, and when it ends its program."""
+"""The recorders of running programs and forwards, from their lines to their storage."""
 
 import asyncio
 import time
@@ -14,13 +14,13 @@ from proxy import metrics
 from proxy.errors.stores import RecordingLost
 from proxy.model import WindowSize
 from proxy.recording import manifest as manifests
-from proxy.recording.asciicast import Cast
+from proxy.recording.asciicast import AsciicastWriter
 from proxy.recording.chain import Chain
 from proxy.recording.manifest import Manifest
 from proxy.recording.rules import Terms
 from proxy.recording.sftplog import SftpLog
 from proxy.recording.signing import SigningKey
-from proxy.recording.spool import Common, Gap, Spool
+from proxy.recording.spool import RecordingGap, Spool, SpoolContext
 
 _log = structlog.get_logger("recording")
 
@@ -28,50 +28,50 @@ _LOST = "this session has to be recorded, and its recording can no longer be sto
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """Something that others than this log should hear of."""
+class RecordingNotice:
+    """A change of a recording that is published as an event."""
 
     what: Literal["interrupted", "lost", "closed"]
-    """`interrupted`: storage is down, the program runs on. `lost`: the program was ended for it."""
+    """`interrupted`: storage is down, the program goes on. `lost`: the program was ended because of it."""
     manifest: Manifest
     complete: bool = True
-    """Of `closed`: whether everything is stored and nothing was left out."""
+    """For `closed`: whether everything is stored without a gap."""
 
 
-Tell = Callable[[News], None]
-"""Takes news; quick, raises nothing."""
+Publish = Callable[[RecordingNotice], None]
+"""A callback for notices; it returns soon and raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be recorded, on which terms, and with what."""
+    """The parts and terms of one recording."""
 
-    common: Common
+    context: SpoolContext
     key: SigningKey
     manifest: Manifest
     terms: Terms
-    tell: Tell
+    publish: Publish
 
 
 class Recorder:
-    """One program, or one forward. A context around the program; it ends the program that must not go on.
+    """The recorder of one program or forward, as a context around it; it ends a program that must not go on.
 
-    Under `refuse`, leaving it raises RecordingLost when the recording could not be kept up.
+    Under `refuse`, leaving the context raises RecordingLost when the recording could not be continued.
     """
 
     wants_input = False
-    """Whether `input` is to be called at all."""
+    """Whether `input` has to be called."""
 
     def __init__(self, job: Job) -> None:
         self._began = time.monotonic()
-        self._common = job.common
+        self._context = job.context
         self._key = job.key
         self._manifest = job.manifest
         self._terms = job.terms
-        self._tell = job.tell
+        self._publish = job.publish
         self._chain = Chain(self.id, job.key)
         self._spool = Spool(
-            job.common,
+            job.context,
             job.manifest.place,
             self._chain,
             self,
@@ -84,23 +84,24 @@ class Recorder:
         self._gaps = 0
         self._lost_bytes = 0
         self.end = ""
-        """How the program ended, in words; to be set before the context is left."""
+        """The end of the program, in words; set it before the context is left."""
 
     def clock(self) -> float:
-        """Give seconds since the beginning."""
+        """Return the seconds since the beginning."""
         return time.monotonic() - self._began
 
     @property
     def id(self) -> str:
+        """Return the id of the recording."""
         return self._manifest.id
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether lines are being left out now."""
+        """Return whether lines are being left out now."""
         return self._spool.is_interrupted
 
     async def is_stored(self, timeout_s: float) -> bool:
-        """Wait until what there is so far is safe."""
+        """Wait until everything so far is stored; return False after `timeout_s` seconds."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._spool.stored.wait()
@@ -123,7 +124,7 @@ class Recorder:
             raise RecordingLost("storage of recordings failed", user_message=_LOST) from None
 
     def close(self) -> None:
-        """Nothing follows; what is held is stored behind the person's back."""
+        """End the recording; what is held is stored in the background."""
         if not self._ended:
             self._ended = True
             self._take(self._last_lines())
@@ -132,28 +133,29 @@ class Recorder:
     # ------------------------------------------------------------------------- what is recorded
 
     async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
-        """Take what the client is about to be sent; waits while the buffer is full."""
+        """Record output before it is sent to the client; this waits while the buffer is full."""
         raise NotImplementedError
 
     async def input(self, data: bytes | bytearray | memoryview) -> None:
-        """Take what the client sent."""
+        """Record input from the client."""
         raise NotImplementedError
 
     def resize(self, window: WindowSize) -> None:
-        """Take the terminal's new size."""
+        """Record the terminal's new size."""
 
     def _last_lines(self) -> Iterable[bytes]:
         return ()
 
-    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
-        """Mark a gap, and make what follows it readable by itself."""
+    def _gap_lines(self, gap: RecordingGap) -> Iterable[bytes]:
+        """Yield the marker of a gap, and lines that make what follows readable by itself."""
         del gap
         return ()
 
     async def _room(self) -> None:
         await self._spool.room()
         if self._lost:
-            await asyncio.sleep(0)  # where the program's cancellation strikes, before more of it is seen
+            # A cancellation of the program takes effect here, before more of its output is shown.
+            await asyncio.sleep(0)
 
     def _take(self, lines: Iterable[bytes]) -> None:
         for line in lines:
@@ -162,27 +164,27 @@ class Recorder:
     # ---------------------------------------------------------------------- the task that stores
 
     async def keep(self) -> None:
-        """Store everything, from the first manifest to the last. Belongs to a task of the process."""
+        """Store everything, from the first manifest to the last. It runs in a task of the process."""
         log = _log.bind(recording=self.id)
         metrics.RECORDINGS.labels(self._manifest.kind).inc()
-        complete = await self._spool.insist(lambda: self._put(self._manifest))
+        complete = await self._spool.retry_until_stored(lambda: self._put(self._manifest))
         if not self._manifest.format:
             self._spool.stored.set()
         complete = complete and await self._spool.run()
         final = self._final()
         if complete:
-            complete = await self._spool.insist(lambda: self._finish(final))
+            complete = await self._spool.retry_until_stored(lambda: self._finish(final))
         if not complete:
             log.error("recording not completed: storage is down", blocks=final.blocks)
         metrics.RECORDINGS_ENDED.labels("complete" if complete and not self._gaps else "incomplete").inc()
-        self._tell(News("closed", final, complete=complete and not self._gaps))
+        self._publish(RecordingNotice("closed", final, complete=complete and not self._gaps))
 
     async def _put(self, manifest: Manifest) -> None:
         content = manifests.write(manifest, self._key)
-        await self._common.store.put_manifest(manifest.place, content)
+        await self._context.store.put_manifest(manifest.place, content)
 
     async def _finish(self, final: Manifest) -> None:
-        await self._common.store.finish(final.place)
+        await self._context.store.finish(final.place)
         await self._put(final)
 
     def _final(self) -> Manifest:
@@ -205,27 +207,31 @@ class Recorder:
         )
 
     def _totals(self) -> tuple[int, int]:
-        """Give the payload from the client and to it, where that is told at all."""
+        """Return the payload from and to the client, if this recorder counts it."""
         return 0, 0
 
-    # ----------------------------------------------------------------------------- see Watcher
+    # ----------------------------------------------------------------------------- see StorageObserver
 
     def went_down(self, reason: str) -> None:
+        """Log the outage and publish `interrupted`."""
         metrics.RECORDING_OUTAGES.inc()
         _log.warning("recording interrupted: storage is down", recording=self.id, reason=reason)
-        self._tell(News("interrupted", self._manifest))
+        self._publish(RecordingNotice("interrupted", self._manifest))
 
     def came_back(self) -> None:
+        """Log the end of the outage."""
         _log.info("recording goes on: storage is back", recording=self.id)
 
     def gave_up(self, reason: str) -> None:
+        """Publish `lost`, and end the program."""
         _log.error("program ended: it must not run unrecorded", recording=self.id, reason=reason)
         self._lost = True
-        self._tell(News("lost", self._manifest))
+        self._publish(RecordingNotice("lost", self._manifest))
         if self._body is not None:
             self._body.cancel()
 
-    def resumed(self, gap: Gap) -> None:
+    def resumed(self, gap: RecordingGap) -> None:
+        """Add the marker of the gap."""
         self._gaps += 1
         self._lost_bytes += gap.lost_bytes
         metrics.RECORDING_LOST_BYTES.inc(gap.lost_bytes)
@@ -238,16 +244,16 @@ _JOIN_S = 0.02
 
 
 class TerminalRecorder(Recorder):
-    """A shell or a command, with a terminal or without.
+    """The recorder of a shell or command, with or without a terminal.
 
-    Small pieces of output that come within 20 ms become one event: a terminal under load brings thousands a
-    second, and an event costs as much as a thousand bytes.
+    Small pieces of output within 20 ms become one event: a terminal under load brings thousands a second, and
+    an event costs as much as a thousand bytes.
     """
 
     def __init__(self, job: Job, *, header: bytes, has_terminal: bool) -> None:
         super().__init__(job)
-        limit = None if has_terminal else job.common.settings.exec_output_bytes
-        self._cast = Cast(bulk_limit_bytes=limit)
+        limit = None if has_terminal else job.context.settings.exec_output_bytes
+        self._cast = AsciicastWriter(bulk_limit_bytes=limit)
         self._window: WindowSize | None = None
         self.wants_input = job.terms.input
         self._joined: list[bytes | bytearray | memoryview] = []
@@ -257,8 +263,9 @@ class TerminalRecorder(Recorder):
         self._spool.add(header)
 
     async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
+        """Record output; small pieces are joined."""
         if self._ended:
-            return  # our own last words, after the program
+            return  # our own text after the program's end
         if self._joined and is_stderr is not self._joined_stderr:
             self._flush()
         if len(data) >= _JOIN_BYTES:
@@ -276,18 +283,20 @@ class TerminalRecorder(Recorder):
             await self._room()
 
     async def input(self, data: bytes | bytearray | memoryview) -> None:
+        """Record input, if the terms say so."""
         if not self._ended:
             self._flush()
             await self._write(self._cast.input(self.clock(), data))
 
     def resize(self, window: WindowSize) -> None:
+        """Record the terminal's new size."""
         self._window = window
         if not self._ended:
             self._flush()
             self._spool.add(self._cast.resize(self.clock(), window))
 
     def _flush(self) -> None:
-        """Make an event of what was joined."""
+        """Write the joined pieces as one event."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -309,7 +318,7 @@ class TerminalRecorder(Recorder):
         if self.end:
             yield self._cast.marker(self.clock(), self.end)
 
-    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
+    def _gap_lines(self, gap: RecordingGap) -> Iterable[bytes]:
         yield from self._cast.break_off(self.clock())
         text = (
             f"gap: storage was down, nothing was recorded from {gap.began_s:.1f} s to {self.clock():.1f} s; "
@@ -321,7 +330,7 @@ class TerminalRecorder(Recorder):
 
 
 class SftpRecorder(Recorder):
-    """The sftp subsystem: operations, not contents."""
+    """The recorder of the sftp subsystem: operations, not contents."""
 
     wants_input = True
 
@@ -331,11 +340,13 @@ class SftpRecorder(Recorder):
         self._spool.add(header)
 
     async def output(self, data: bytes | bytearray | memoryview, *, is_stderr: bool) -> None:
+        """Record the server's answers."""
         if not (self._ended or is_stderr):
             self._take(self._sftp.from_server(self.clock(), data))
             await self._room()
 
     async def input(self, data: bytes | bytearray | memoryview) -> None:
+        """Record the client's requests."""
         if not self._ended:
             self._take(self._sftp.from_client(self.clock(), data))
             await self._room()
@@ -343,23 +354,26 @@ class SftpRecorder(Recorder):
     def _last_lines(self) -> Iterable[bytes]:
         return self._sftp.ended(self.clock())
 
-    def _gap_lines(self, gap: Gap) -> Iterable[bytes]:
+    def _gap_lines(self, gap: RecordingGap) -> Iterable[bytes]:
         yield self._sftp.gap(self.clock(), gap.began_s, gap.lost_bytes)
 
 
-class Traffic(Protocol):
-    """What a forwarded connection has carried so far."""
+class ForwardTraffic(Protocol):
+    """Payload bytes that a forwarded connection has carried so far."""
 
     @property
-    def from_client(self) -> int: ...
+    def from_client(self) -> int:
+        """Return the bytes from the client."""
+
     @property
-    def to_client(self) -> int: ...
+    def to_client(self) -> int:
+        """Return the bytes to the client."""
 
 
 class ForwardRecorder(Recorder):
-    """A forwarded connection: its manifest, with the totals, is all there is."""
+    """The recorder of a forwarded connection, which has a manifest with totals and no body."""
 
-    def __init__(self, job: Job, *, traffic: Traffic) -> None:
+    def __init__(self, job: Job, *, traffic: ForwardTraffic) -> None:
         super().__init__(job)
         self._traffic = traffic
 

@@ -1,11 +1,11 @@
-"""News of recordings as events. Pure."""
+"""Conversion of notices about recordings into events. Pure."""
 
 from proxy.events import schema
-from proxy.recording.recorder import News
+from proxy.recording.recorder import RecordingNotice
 
 
-def event_of(news: News) -> schema.Event:
-    """Say it to whoever listens."""
+def event_of(news: RecordingNotice) -> schema.Event:
+    """Return the event of a notice."""
     manifest = news.manifest
     user, connection, kind = manifest.user, manifest.connection, manifest.kind
     if news.what == "closed":
@@ -19,5 +19,5 @@ def event_of(news: News) -> schema.Event:
             blocks=manifest.blocks,
             hash=manifest.last,
         )
-    event = schema.RecordingLost if news.what == "lost" else schema.RecordingInterrupted
+    event = schema.RecordingLostEvent if news.what == "lost" else schema.RecordingInterrupted
     return event(user=user, connection_id=connection, recording_id=manifest.id, kind=kind)

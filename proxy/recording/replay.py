@@ -1,4 +1,4 @@
-"""A recording played again: in a terminal, at its own pace or another, or turned into a plain asciicast."""
+"""Replay of a recording in a terminal, at any speed, or as a plain asciicast."""
 
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -25,21 +25,21 @@ _UNFINISHED = re.compile(rf"(?:{_CSI}[0-9;?>=$]*|{_STRING}[^\x07\x9c]*|\x1b)\Z",
 _MAX_HELD = 64 * 1024
 
 RESET = "\x1b[?1049l\x1b7\x1b[r\x1b8\x1b[?1;1000;1002;1003;1006;2004l\x1b[?7;25h\x1b>\x1b(B\x1b[0m"
-"""Undoes what a program may have left in the terminal that shows a recording."""
+"""Resets what a program may have changed in the terminal that shows a recording."""
 
 
-class Tamed:
-    """Takes from a terminal's output what acts on more than the screen.
+class OutputSanitizer:
+    """A filter that removes sequences which act on more than the screen.
 
-    Titles, the clipboard (OSC 52) and other strings are dropped, and so are orders to the window and
-    questions whose answers the terminal would type: what a user once printed must not act on an operator.
+    Titles, the clipboard (OSC 52) and other strings are removed, and so are window operations and queries
+    that the terminal would answer as input: recorded output must not act on an operator's terminal.
     """
 
     def __init__(self) -> None:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Give what may be shown; the beginning of a sequence waits for its end."""
+        """Return the safe text; an incomplete sequence waits for its end."""
         text = self._held + text
         self._held = ""
         text = _QUERIES.sub("", _STRINGS.sub("", text))
@@ -50,18 +50,18 @@ class Tamed:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """Something to be shown."""
+class ReplayStep:
+    """One step of a replay."""
 
     wait_s: float
-    """After what was shown before."""
+    """Seconds after the last step."""
     text: str
     size: tuple[int, int] | None = None
     """Columns and rows, when the terminal changed; `text` is empty then."""
 
 
-class Pace:
-    """Turns moments of a recording into waits."""
+class ReplayPace:
+    """A converter of times in a recording into waits."""
 
     def __init__(self, speed: float, idle_limit_s: float | None) -> None:
         self._speed = speed
@@ -69,7 +69,7 @@ class Pace:
         self._last_s = 0.0
 
     def wait_s(self, at_s: float) -> float:
-        """Give how long to wait for what happened at `at_s`."""
+        """Return the seconds to wait for what happened at `at_s`."""
         pause = max(at_s - self._last_s, 0.0)
         self._last_s = max(at_s, self._last_s)
         if self._idle_limit_s is not None:
@@ -77,28 +77,30 @@ class Pace:
         return pause / self._speed
 
 
-async def play(lines: AsyncIterator[bytes], pace: Pace, *, tame: bool = True) -> AsyncIterator[Shown]:
-    """Give what a terminal showed, and when; lines that cannot be read are passed over."""
-    tamed = Tamed()
+async def play(
+    lines: AsyncIterator[bytes], pace: ReplayPace, *, sanitize: bool = True
+) -> AsyncIterator[ReplayStep]:
+    """Yield the steps of a replay; unreadable lines are skipped."""
+    sanitizer = OutputSanitizer()
     async for raw in lines:
         line = read_line(raw)
         if line is None:
             if (size := size_of(read_header(raw))) is not None:
-                yield Shown(0, "", size)
+                yield ReplayStep(0, "", size)
             continue
         if line.code in (OUTPUT, STDERR):
-            text = tamed.feed(str(line.data)) if tame else str(line.data)
+            text = sanitizer.feed(str(line.data)) if sanitize else str(line.data)
             if text:
-                yield Shown(pace.wait_s(line.at_s), text)
+                yield ReplayStep(pace.wait_s(line.at_s), text)
         elif line.code == RESIZE and (size := parse_size(str(line.data))) is not None:
-            yield Shown(pace.wait_s(line.at_s), "", size)
+            yield ReplayStep(pace.wait_s(line.at_s), "", size)
 
 
 async def plain_cast(lines: AsyncIterator[bytes], *, has_terminal: bool) -> AsyncIterator[bytes]:
-    """Give the lines of a recording as any player of asciicasts takes them.
+    """Yield the lines of a recording as every asciicast player takes them.
 
-    Links of the chain go, both outputs become one, and line ends of a program without a terminal get the
-    carriage return that a terminal would have added.
+    Links of the chain are removed, both outputs become one, and line ends of a program without a terminal get
+    the carriage return that a terminal would have added.
     """
     async for raw in lines:
         line = read_line(raw)
@@ -118,7 +120,7 @@ def _plain(line: Line, *, has_terminal: bool) -> bytes:
 
 
 def parse_size(text: str) -> tuple[int, int] | None:
-    """Read `COLUMNSxROWS`; None for anything else."""
+    """Parse `COLUMNSxROWS`; return None for anything else."""
     columns, _, rows = text.partition("x")
     if columns.isascii() and columns.isdecimal() and rows.isascii() and rows.isdecimal():
         return int(columns), int(rows)
@@ -126,6 +128,7 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
 
 def size_of(header: dict[str, object] | None) -> tuple[int, int] | None:
+    """Return the terminal size in a header; None without one."""
     match header:
         case {"width": int(columns), "height": int(rows)}:
             return columns, rows
@@ -133,14 +136,14 @@ def size_of(header: dict[str, object] | None) -> tuple[int, int] | None:
 
 
 def log_lines(line: Line) -> Iterator[str]:
-    """Write an operation of an sftp log for people."""
+    """Yield an operation of an sftp log as text for operators."""
     if line.code == LINK or not isinstance(line.data, dict):
         return
     about = dict(line.data)
     status = about.pop("status", "")
     words = [_word(key, value) for key, value in about.items()]
-    told = f": {status}" if status not in ("", "ok") else ""
-    yield f"{line.at_s:10.3f}  {line.code:<8} {' '.join(words)}{told}"
+    details = f": {status}" if status not in ("", "ok") else ""
+    yield f"{line.at_s:10.3f}  {line.code:<8} {' '.join(words)}{details}"
 
 
 def _word(key: str, value: object) -> str:

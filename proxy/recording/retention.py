@@ -1,4 +1,4 @@
-"""Deleting what has expired: the oldest days first, a bounded number at a time, by every replica."""
+"""Deletion of expired recordings: the oldest days first, in bounded batches, by every replica."""
 
 import asyncio
 import random
@@ -8,16 +8,19 @@ import structlog
 
 from proxy.recording.manifest import Place, read
 from proxy.recording.signing import Keyring
-from proxy.recording.store import StorageError, Store
+from proxy.recording.store import RecordingStore, StorageError
 from proxy.settings.recording import RecordingSettings
 
 _log = structlog.get_logger("recording")
 
 
 class Sweeper:
-    """Looks at `sweep_batch_size` recordings every `sweep_interval_s`, and goes on where it stopped."""
+    """The deletion task: it checks `sweep_batch_size` recordings every `sweep_interval_s` seconds.
 
-    def __init__(self, store: Store, settings: RecordingSettings, keyring: Keyring) -> None:
+    Each batch continues where the last one stopped.
+    """
+
+    def __init__(self, store: RecordingStore, settings: RecordingSettings, keyring: Keyring) -> None:
         self._store = store
         self._keyring = keyring
         self._settings = settings
@@ -25,7 +28,7 @@ class Sweeper:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Sweep until stopped."""
+        """Delete until stopped."""
         while not await self._stopped_within(self._settings.sweep_interval_s * random.uniform(0.5, 1)):  # noqa: S311
             try:
                 await self.sweep(datetime.now(UTC))
@@ -33,10 +36,11 @@ class Sweeper:
                 _log.warning("expired recordings not looked for", reason=str(exc))
 
     def stop(self) -> None:
+        """Stop soon."""
         self._stopping.set()
 
     async def sweep(self, now: datetime) -> int:
-        """Look at the next batch and delete what expired before `now`; gives how many.
+        """Delete those of the next batch that expired before `now`; return how many.
 
         Raises: StorageError.
         """

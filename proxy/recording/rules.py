@@ -1,4 +1,4 @@
-"""Is this recorded, and under which terms: pure decisions on values."""
+"""Recording rules: pure decisions on whether something is recorded, and on which terms."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,25 @@ from proxy.model import Exec, ProgramSpec, Subsystem, User
 from proxy.settings.recording import OnFailure, RecordingRule, RecordingSettings, RecordKind
 
 
-class Blueprint(Protocol):
-    """What matters here of a blueprint."""
+class BlueprintFacts(Protocol):
+    """The fields of a blueprint that matter here."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the blueprint."""
+
     @property
-    def shell(self) -> str | None: ...
+    def shell(self) -> str | None:
+        """Return the shell, if the blueprint sets it."""
+
     @property
-    def record(self) -> Sequence[RecordKind]: ...
+    def record(self) -> Sequence[RecordKind]:
+        """Return the kinds of programs that the blueprint records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How one program or forward is recorded."""
+    """The terms of one recording."""
 
     input: bool
     on_failure: OnFailure
@@ -30,7 +35,7 @@ class Terms:
 
 
 def kinds_of(spec: ProgramSpec) -> tuple[RecordKind, ...]:
-    """Say as what a program counts, the likeliest first; a command with a terminal is both."""
+    """Return the kinds of a program, the likeliest first; a command with a terminal has two."""
     match spec.kind:
         case Subsystem():
             return ("sftp",)
@@ -41,12 +46,12 @@ def kinds_of(spec: ProgramSpec) -> tuple[RecordKind, ...]:
 
 
 def terms_for(
-    settings: RecordingSettings, user: User, blueprint: Blueprint, kinds: Sequence[RecordKind]
+    settings: RecordingSettings, user: User, blueprint: BlueprintFacts, kinds: Sequence[RecordKind]
 ) -> Terms | None:
-    """Find the terms under which something is recorded; None when it is not.
+    """Return the terms of a recording; None when there is none.
 
-    The first rule that matches decides. A blueprint only ever adds, because some are written by the person
-    whom they would record.
+    The first matching rule decides. A blueprint can only add recordings, because the user to be recorded may
+    have written it.
     """
     rule = next((rule for rule in settings.rules if _matches(rule, user, blueprint.name)), None)
     wanted = {*(rule.record if rule else ()), *blueprint.record}
@@ -59,7 +64,7 @@ def terms_for(
 
 
 def _matches(rule: RecordingRule, user: User, blueprint: str) -> bool:
-    # Groups that are too old give no exemption, and their users are still recorded.
+    # Groups that are too old give no exemption, but their users are still recorded.
     groups = user.restricting_groups if rule.record else user.groups
     return (
         _among((user.name,), rule.users)

@@ -1,7 +1,7 @@
 """Screens of a recorded terminal, computed by Ghostty's terminal core.
 
 This module is the only one that knows the library (`pyghostty`, a binding of libghostty-vt). Recorded output
-is not trusted: the terminal here answers no question, loads no image and keeps no scrollback.
+is not trusted: the terminal here answers no query, loads no image and keeps no scrollback.
 """
 
 import re
@@ -26,10 +26,10 @@ _SEQUENCE = re.compile(r"\x1b\[[0-9;:]*m|[^\x1b]+")
 
 
 class Run(NamedTuple):
-    """Neighbouring characters of one look."""
+    """Neighbouring characters with the same style."""
 
     style: str
-    """Parameters of SGR (ECMA-48 §8.3.117) that make the look, such as `1;38;5;1`; empty for the default."""
+    """Parameters of SGR (ECMA-48 §8.3.117), such as `1;38;5;1`; empty for the default."""
     text: str
     cells: int
     """Columns that the text occupies: two for each wide character."""
@@ -43,7 +43,7 @@ class Screen(NamedTuple):
 
     columns: int
     rows: tuple[Row, ...]
-    """As many as the terminal has; blanks at the end of a row are left out where they have no colour."""
+    """All rows of the terminal, without uncoloured blanks at their ends."""
     cursor: tuple[int, int] | None
     """Column and row, from 0; None while the program hides it."""
 
@@ -56,7 +56,7 @@ class Terminal:
     """A terminal without a window."""
 
     def __init__(self, columns: int, rows: int) -> None:
-        """Make a terminal; sizes are brought between 1 and MAX_COLUMNS by MAX_ROWS."""
+        """Create a terminal; sizes are limited to 1 to MAX_COLUMNS by 1 to MAX_ROWS."""
         self._core = _Ghostty(*_bounded(columns, rows), scrollback=0)
         limits = (
             (lib.GHOSTTY_TERMINAL_OPT_KITTY_IMAGE_STORAGE_LIMIT, "uint64_t*"),
@@ -102,7 +102,7 @@ class Terminal:
 
 
 class _Formatter:
-    """A writer of the visible rows of one terminal, whose structures are made once."""
+    """A writer of the visible rows of one terminal; it reuses the library's structures."""
 
     def __init__(self, terminal: Any) -> None:
         self._terminal = terminal
@@ -167,7 +167,7 @@ class _Cells:
         lib.ghostty_render_state_free(self._state[0])
 
     def rows(self, height: int) -> Iterator[bytes]:
-        """Give the cells of each row, in the library's own form of eight bytes a cell."""
+        """Yield the cells of each row, in the library's form of eight bytes for each cell."""
         check(lib.ghostty_render_state_update(self._state[0], self._terminal), "render state")
         rows = lib.GHOSTTY_RENDER_STATE_DATA_ROW_ITERATOR
         check(lib.ghostty_render_state_get(self._state[0], rows, self._iterator), "rows")
@@ -183,7 +183,7 @@ def _bounded(columns: int, rows: int) -> tuple[int, int]:
     return min(max(columns, 1), MAX_COLUMNS), min(max(rows, 1), MAX_ROWS)
 
 
-@lru_cache(maxsize=4_096)  # most rows of a screen are those of the screen before
+@lru_cache(maxsize=4_096)  # most rows of a screen equal those of the last one
 def _parsed(line: str) -> Row:
     return tuple(_runs(line))
 
@@ -210,7 +210,7 @@ def _by_width(style: str, text: str) -> Iterator[Run]:
 
 
 def _clusters(text: str) -> Iterator[str]:
-    """Give each character with what is combined with it."""
+    """Yield each character with its combining characters."""
     cluster = ""
     for character in text:
         if cluster and cell_len(character):

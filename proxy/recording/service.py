@@ -1,4 +1,4 @@
-"""Every recording of this process: whether there is to be one, its beginning, its task."""
+"""The recordings of this process: the decision on each, its beginning, and its task."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,18 +13,18 @@ from proxy.recording import asciicast, sftplog
 from proxy.recording.manifest import Format, Manifest
 from proxy.recording.recorder import (
     ForwardRecorder,
+    ForwardTraffic,
     Job,
+    Publish,
     Recorder,
     SftpRecorder,
-    Tell,
     TerminalRecorder,
-    Traffic,
 )
 from proxy.recording.retention import Sweeper
-from proxy.recording.rules import Blueprint, Terms, kinds_of, terms_for
+from proxy.recording.rules import BlueprintFacts, Terms, kinds_of, terms_for
 from proxy.recording.signing import Keyring, SigningKey
-from proxy.recording.spool import Budget, Common
-from proxy.recording.store import Store
+from proxy.recording.spool import Budget, SpoolContext
+from proxy.recording.store import RecordingStore
 from proxy.settings.recording import RecordingSettings, RecordKind
 from proxy.userstring import format_user_string
 
@@ -34,40 +34,40 @@ _UNAVAILABLE = "this session has to be recorded, and recordings cannot be stored
 
 
 class Recordings:
-    """One per process."""
+    """All recordings of this process; one for each process."""
 
     def __init__(
         self,
         settings: RecordingSettings,
-        store: Store,
+        store: RecordingStore,
         key: SigningKey,
         keyring: Keyring,
         *,
         proxy_id: str,
-        tell: Tell,
+        publish: Publish,
     ) -> None:
-        """`key` signs; what a key of `keyring` signed is deleted when it expires."""
+        """Create it; `key` signs, and only what `keyring` verifies is deleted when it expires."""
         self._settings = settings
-        self._common = Common(settings, store, Budget(settings.total_buffer_bytes))
+        self._context = SpoolContext(settings, store, Budget(settings.total_buffer_bytes))
         self._key = key
         self._proxy_id = proxy_id
-        self._tell = tell
+        self._publish = publish
         self._tasks = TaskOwner("recordings")
         self._live: set[Recorder] = set()
         self._sweeper = Sweeper(store, settings, keyring)
 
     def start(self) -> None:
-        """Begin to delete what has expired."""
+        """Start the deletion of expired recordings."""
         self._tasks.spawn(self._sweeper.run(), name="sweep")
 
     async def program(
         self,
         visit: Visit,
         spec: ProgramSpec,
-        blueprint: Blueprint,
+        blueprint: BlueprintFacts,
         program_id: str,
     ) -> Recorder | None:
-        """Begin the recording of a program, when there is to be one.
+        """Begin the recording of a program; return None when it is not recorded.
 
         Raises: RecordingUnavailable when it may not run unrecorded and cannot be recorded.
         """
@@ -90,7 +90,7 @@ class Recordings:
         about = {"id": program_id, "user": visit.actor.name, "kind": kinds[0]}
         title = f"{manifest.user_string}: {command or kinds[0]}"
         timestamp = int(manifest.started_at.timestamp())
-        job = Job(self._common, self._key, manifest, terms, self._tell)
+        job = Job(self._context, self._key, manifest, terms, self._publish)
         recorder: Recorder
         if is_sftp:
             header = sftplog.header(timestamp=timestamp, title=title, about=about)
@@ -107,11 +107,11 @@ class Recordings:
         self,
         visit: Visit,
         target: str,
-        blueprint: Blueprint,
+        blueprint: BlueprintFacts,
         forward_id: str,
-        traffic: Traffic,
+        traffic: ForwardTraffic,
     ) -> ForwardRecorder | None:
-        """Begin the recording of a forward, when there is to be one.
+        """Begin the recording of a forward; return None when it is not recorded.
 
         Raises: RecordingUnavailable, as above.
         """
@@ -121,23 +121,23 @@ class Recordings:
         manifest = self._manifest(
             visit, terms, "forward", id=forward_id, format="", blueprint=blueprint.name, target=target
         )
-        job = Job(self._common, self._key, manifest, terms, self._tell)
+        job = Job(self._context, self._key, manifest, terms, self._publish)
         recorder = ForwardRecorder(job, traffic=traffic)
         await self._begin(recorder, terms)
         return recorder
 
     @property
     def held_bytes(self) -> int:
-        """What waits for storage."""
-        return self._common.budget.used
+        """Return the bytes that wait for storage."""
+        return self._context.budget.used
 
     async def close(self) -> None:
-        """End every recording that still runs, and let them be stored for `close_timeout_s`."""
+        """End all recordings, and give them `close_timeout_s` to be stored."""
         for recorder in tuple(self._live):
             recorder.close()
         self._sweeper.stop()
         await self._tasks.close(grace_s=self._settings.close_timeout_s)
-        await self._common.store.close()
+        await self._context.store.close()
 
     async def _begin(self, recorder: Recorder, terms: Terms) -> None:
         self._live.add(recorder)
@@ -170,7 +170,7 @@ class Recordings:
             fingerprint=visit.principal.fingerprint,
             proxy_id=self._proxy_id,
             started_at=now,
-            # One that never ends in order is kept a day longer than it might have run.
+            # One without an orderly end is kept a day longer than it might have run.
             expires_at=None if days is None else now + timedelta(days=days + 1),
             **more,
         )

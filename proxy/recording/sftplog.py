@@ -1,11 +1,11 @@
-"""What was done through sftp, as lines: `[seconds, operation, {…}]`, written when the server has answered.
+"""A log of sftp operations, as lines `[seconds, operation, {…}]`, each written when the server has answered.
 
     open      path, flags, handle, status          rename, symlink, hardlink   from, to, status
     close     path, read, written, handle, status  remove, mkdir, rmdir, list  path, status
     setstat   path, status                         gap, stopped                what is missing, and why
 
-`status` is `ok` or the server's word for a failure. What a file holds is not kept. A stream that cannot be
-followed is let go, with a line that says so: nothing that passes here is ever changed or held up.
+`status` is `ok` or the server's word for a failure. File contents are not kept. For a stream that cannot be
+parsed the log stops, with a line that says so: the bytes themselves are never changed or delayed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from proxy.recording.lines import event_line, header_line
-from proxy.recording.sftpwire import Garbage, Packet, Packets, Type
+from proxy.recording.sftpwire import Packet, Packets, SftpInvalid, Type
 
 FORMAT: Final = "sftp-log-1"
 
@@ -52,12 +52,12 @@ _TWO_PATHS = frozenset({"rename", "hardlink"})
 
 
 @dataclass(slots=True)
-class _Open:
-    """A file that is open, or a directory."""
+class _OpenFile:
+    """A file or directory that is open."""
 
     path: str
     number: int
-    """Ours, counted from 1: what the server calls it may be bytes of any kind."""
+    """Our number, from 1: the server's handle may be bytes of any kind."""
     read: int = 0
     written: int = 0
     is_directory: bool = False
@@ -65,46 +65,46 @@ class _Open:
 
 @dataclass(slots=True)
 class _Request:
-    """What waits for its answer; `file` for a read, a write or a close."""
+    """A request that waits for its answer; `file` is for a read, a write or a close."""
 
     operation: str
     about: dict[str, Any] = field(default_factory=dict)
-    file: _Open | None = None
+    file: _OpenFile | None = None
     length: int = 0
 
 
 def header(*, timestamp: int, title: str, about: Mapping[str, Any]) -> bytes:
-    """Write the header."""
+    """Return the header line."""
     return header_line(
         {"version": 1, "log": "sftp", "timestamp": timestamp, "title": title, "fairlead": about}
     )
 
 
 class SftpLog:
-    """Listens to both directions of one sftp subsystem; memory is bounded whatever passes."""
+    """The parser of both directions of one sftp subsystem; its memory is bounded."""
 
     def __init__(self) -> None:
         self._up = Packets()
         self._down = Packets()
         self._pending: dict[int, _Request] = {}
-        self._handles: dict[bytes, _Open] = {}
+        self._handles: dict[bytes, _OpenFile] = {}
         self._opened = 0
         self._stopped = False
 
     def from_client(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """Take what the client sent. The lines must be taken before the answer is fed."""
+        """Yield lines for data of the client. Consume them before the answer is fed."""
         return self._follow(at_s, data, self._up, self._request)
 
     def from_server(self, at_s: float, data: bytes | bytearray | memoryview) -> Iterator[bytes]:
-        """Take what the server sent."""
+        """Yield lines for data of the server."""
         return self._follow(at_s, data, self._down, self._answer)
 
     def gap(self, at_s: float, began_s: float, lost_bytes: int) -> bytes:
-        """Say that lines are missing."""
+        """Return the line of a gap."""
         return event_line(at_s, "gap", {"since": round(began_s, 1), "lost_bytes": lost_bytes})
 
     def ended(self, at_s: float) -> Iterator[bytes]:
-        """Give the totals of what was never closed."""
+        """Yield the totals of files that were never closed."""
         if not self._stopped:
             for file in self._handles.values():
                 if not file.is_directory:
@@ -124,7 +124,7 @@ class SftpLog:
             for packet in packets.feed(data):
                 if (line := take(packet)) is not None:
                     yield event_line(at_s, *line)
-        except Garbage as exc:
+        except SftpInvalid as exc:
             yield from self.ended(at_s)
             self._stopped = True
             self._pending.clear()
@@ -139,7 +139,7 @@ class SftpLog:
         if (request := self._read_request(packet)) is None:
             return
         if len(self._pending) >= MAX_PENDING:
-            raise Garbage(f"more than {MAX_PENDING} requests without an answer")
+            raise SftpInvalid(f"more than {MAX_PENDING} requests without an answer")
         self._pending[number] = request
 
     def _read_request(self, packet: Packet) -> _Request | None:
@@ -154,7 +154,7 @@ class SftpLog:
             return _Request("open", {"path": path, "flags": words})
         if kind == Type.CLOSE:
             handle = packet.string()
-            # No request may use it any more, whatever the server answers.
+            # No later request may use it, for any answer of the server.
             return _Request("close", file=self._handles.pop(handle, None))
         if (operation := _PATH_REQUESTS.get(Type(kind)) if kind in _KNOWN else None) is not None:
             return _Request(operation, {"path": packet.text()})
@@ -168,7 +168,7 @@ class SftpLog:
             case Type.RENAME:
                 return _Request("rename", {"from": packet.text(), "to": packet.text()})
             case Type.SYMLINK:
-                # OpenSSH and all that follow it send the target first, unlike the draft.
+                # OpenSSH and clients like it send the target first, unlike the draft.
                 target, link = packet.text(), packet.text()
                 return _Request("symlink", {"from": link, "to": target})
             case Type.EXTENDED:
@@ -178,7 +178,7 @@ class SftpLog:
                 return _Request(operation, {"path": packet.text()}) if operation else None
         return None
 
-    def _file(self, packet: Packet) -> _Open | None:
+    def _file(self, packet: Packet) -> _OpenFile | None:
         return self._handles.get(packet.string())
 
     # ---------------------------------------------------------------------------- from the server
@@ -201,9 +201,9 @@ class SftpLog:
 
     def _handed(self, handle: bytes, request: _Request) -> tuple[str, dict[str, Any]]:
         if len(self._handles) >= MAX_HANDLES:
-            raise Garbage(f"more than {MAX_HANDLES} files open at once")
+            raise SftpInvalid(f"more than {MAX_HANDLES} files open at once")
         self._opened += 1
-        file = _Open(request.about["path"], self._opened, is_directory=request.operation == "list")
+        file = _OpenFile(request.about["path"], self._opened, is_directory=request.operation == "list")
         self._handles[handle] = file
         return request.operation, request.about | {"handle": file.number, "status": "ok"}
 
@@ -211,7 +211,7 @@ class SftpLog:
         file, status = request.file, _STATUSES[code] if code < len(_STATUSES) else f"code {code}"
         match request.operation:
             case "read":
-                return None  # the end of the file, or a failure that moved nothing
+                return None  # the end of the file, or a failure without data
             case "write":
                 if file is not None and code == 0:
                     file.written += request.length
@@ -226,5 +226,5 @@ class SftpLog:
 _KNOWN = frozenset(Type)
 
 
-def _totals(file: _Open) -> dict[str, Any]:
+def _totals(file: _OpenFile) -> dict[str, Any]:
     return {"path": file.path, "read": file.read, "written": file.written, "handle": file.number}

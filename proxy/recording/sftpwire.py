@@ -1,6 +1,6 @@
-"""SFTP version 3 as it passes by: packets out of pieces of any size, and their fields. Nothing is answered.
+"""A passive parser of SFTP version 3: packets from pieces of any size, and their fields.
 
-Of a packet only the beginning is kept; what a file holds is counted and skipped.
+Only the beginning of a packet is kept; file contents are counted and skipped.
 Source: https://www.openssh.com/txt/draft-ietf-secsh-filexfer-02.txt; for extensions PROTOCOL of OpenSSH, §4.
 """
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 HEAD_BYTES = 16 * 1024
-"""Kept of a packet: two paths of Linux and their attributes fit."""
+"""Bytes kept of a packet: two paths of Linux and their attributes fit."""
 
 MAX_PACKET_BYTES = 64 * 1024 * 1024
-"""A length beyond is no packet; OpenSSH refuses more than 256 KiB."""
+"""Largest length that is taken for a packet; OpenSSH refuses more than 256 KiB."""
 
 
-class Garbage(Exception):
-    """These bytes are not SFTP version 3, or more of it than is followed."""
+class SftpInvalid(Exception):
+    """The bytes are not SFTP version 3, or exceed what is kept."""
 
 
 class Type(IntEnum):
-    """Packet types that matter here."""
+    """Packet types that are parsed."""
 
     INIT = 1
     VERSION = 2
@@ -49,42 +49,42 @@ class Packet:
 
     def __init__(self, head: bytes) -> None:
         if not head:
-            raise Garbage("an empty packet")
+            raise SftpInvalid("an empty packet")
         self.type = head[0]
         self._head = head
         self._at = 1
 
     def number(self) -> int:
-        """Read a uint32. Raises: Garbage."""
+        """Read a uint32. Raises: SftpInvalid."""
         return int(self._unpack(">I", 4))
 
     def long(self) -> int:
-        """Read a uint64. Raises: Garbage."""
+        """Read a uint64. Raises: SftpInvalid."""
         return int(self._unpack(">Q", 8))
 
     def string(self) -> bytes:
-        """Read a string. Raises: Garbage, also for one that is longer than what is kept."""
+        """Read a string. Raises: SftpInvalid, also for one that is longer than what is kept."""
         end = self._at + 4 + self.number()
         if end > len(self._head):
-            raise Garbage("a string that is longer than its packet")
+            raise SftpInvalid("a string that is longer than its packet")
         start, self._at = self._at, end
         return self._head[start:end]
 
     def text(self) -> str:
-        """Read a path as text; bytes that are no UTF-8 are shown as `\\xNN`. Raises: Garbage."""
+        """Read a path as text; bytes that are not UTF-8 become `\\xNN`. Raises: SftpInvalid."""
         return self.string().decode(errors="backslashreplace")
 
     def _unpack(self, shape: str, size: int) -> int:
         try:
             (value,) = struct.unpack_from(shape, self._head, self._at)
         except struct.error:
-            raise Garbage("a packet that ends too early") from None
+            raise SftpInvalid("a packet that ends too early") from None
         self._at += size
         return int(value)
 
 
 class Packets:
-    """One direction's bytes, cut into packets; holds at most HEAD_BYTES."""
+    """One direction's bytes, cut into packets; it holds at most HEAD_BYTES."""
 
     __slots__ = ("_head", "_left", "_length")
 
@@ -94,9 +94,9 @@ class Packets:
         self._left = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> Iterator[Packet]:
-        """Give each packet whose beginning is complete, which for a long one is before its end.
+        """Yield each packet whose beginning is complete, which for a long one is before its end.
 
-        Raises: Garbage.
+        Raises: SftpInvalid.
         """
         view, at = memoryview(data), 0
         while at < len(view):
@@ -120,5 +120,5 @@ class Packets:
             self._length.clear()
             self._head.clear()
             if not 1 <= self._left <= MAX_PACKET_BYTES:
-                raise Garbage(f"a packet of {self._left} bytes")
+                raise SftpInvalid(f"a packet of {self._left} bytes")
         return at + len(taken)

@@ -1,4 +1,4 @@
-"""The key that signs recordings (Ed25519, RFC 8032), and those that are trusted to have signed them."""
+"""The key that signs recordings (Ed25519, RFC 8032), and the keys that are trusted to have signed them."""
 
 import base64
 import hashlib
@@ -19,23 +19,23 @@ from cryptography.hazmat.primitives.serialization import (
 from proxy.errors import SettingsError
 from proxy.storage.files import create_once
 
-_CONTEXT = b"fairlead recording 1\0"  # a signature made for anything else means nothing here
+_CONTEXT = b"fairlead recording 1\0"  # separates these signatures from all others of the key
 
 
 class SigningKey:
-    """Signs."""
+    """A private key that signs recordings."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
-        self.public = PublicKey(key.public_key())
+        self.public = VerifyingKey(key.public_key())
 
     def sign(self, message: bytes) -> str:
-        """Sign, as base64."""
+        """Return the signature of `message` in base64."""
         return base64.b64encode(self._key.sign(_CONTEXT + message)).decode()
 
 
-class PublicKey:
-    """Checks."""
+class VerifyingKey:
+    """A public key that verifies recordings."""
 
     def __init__(self, key: Ed25519PublicKey) -> None:
         self._key = key
@@ -43,11 +43,11 @@ class PublicKey:
         self.fingerprint = "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
     def has_signed(self, message: bytes, signature: str) -> bool:
-        """Tell whether `signature` is this key's for `message`."""
+        """Return whether `signature` is this key's signature of `message`."""
         try:
             raw = base64.b64decode(signature, validate=True)
             if base64.b64encode(raw).decode() != signature:
-                return False  # the same bytes, written otherwise: not as we write them
+                return False  # the same bytes in another base64 form: not written by us
             self._key.verify(raw, _CONTEXT + message)
         except (InvalidSignature, ValueError):
             return False
@@ -57,15 +57,16 @@ class PublicKey:
 class Keyring:
     """Public keys by fingerprint."""
 
-    def __init__(self, keys: Iterable[PublicKey]) -> None:
+    def __init__(self, keys: Iterable[VerifyingKey]) -> None:
         self._keys = {key.fingerprint: key for key in keys}
 
-    def find(self, fingerprint: str) -> PublicKey | None:
+    def find(self, fingerprint: str) -> VerifyingKey | None:
+        """Return the key with this fingerprint; None if it is not here."""
         return self._keys.get(fingerprint)
 
 
 def load_or_create(file: Path) -> SigningKey:
-    """Read the key; make one (mode 0600) where there is none.
+    """Read the key; create one (mode 0600) if there is none.
 
     Two processes that start at once agree on one key. Raises: SettingsError.
     """
@@ -77,7 +78,7 @@ def load_or_create(file: Path) -> SigningKey:
         raise SettingsError(f"recording.signing_key_file {file}: {exc.strerror}") from exc
 
 
-def load_public(file: Path) -> PublicKey:
+def load_public(file: Path) -> VerifyingKey:
     """Read a public key in PEM. Raises: SettingsError."""
     try:
         key: object = load_pem_public_key(file.read_bytes())
@@ -87,7 +88,7 @@ def load_public(file: Path) -> PublicKey:
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise SettingsError(f"recording.trusted_key_files {file}: not an Ed25519 public key in PEM")
-    return PublicKey(key)
+    return VerifyingKey(key)
 
 
 def _private(file: Path) -> Ed25519PrivateKey:

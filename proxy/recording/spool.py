@@ -1,8 +1,8 @@
-"""Lines on their way to storage: bounded, in blocks, in order; and what happens when it takes none.
+"""The spool of one recording: bounded lines on their way to storage, in blocks and in order, through outages.
 
-Storage is down from the first operation that fails or takes too long, or from the moment a full buffer has
-waited too long, until an operation succeeds. A block that failed is tried again as it is, so the body has no
-hole; a gap is where lines were refused at the door, and it is marked by whoever writes the lines.
+An outage begins with the first operation that fails or takes too long, or when a full buffer has waited too
+long; it ends when an operation succeeds. A failed block is stored again unchanged, so the body has no hole. A
+gap is where lines were refused; the writer of the lines marks it.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from typing import Protocol
 
 from proxy.recording.chain import Chain
 from proxy.recording.manifest import Place
-from proxy.recording.store import StorageError, Store
+from proxy.recording.store import RecordingStore, StorageError
 from proxy.settings.recording import RecordingSettings
 
-_INLINE_BYTES = 32 * 1024  # hashing less than this costs less than handing it to a thread
+_INLINE_BYTES = 32 * 1024  # hashing less than this is cheaper than passing it to a thread
 
 
 class Budget:
-    """Bytes that all recordings of the process may hold together."""
+    """The bytes that all recordings of the process may hold together."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -29,59 +29,60 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
+        """Return whether no more bytes may be held."""
         return self.used >= self._limit
 
 
 @dataclass(slots=True)
-class Gap:
-    """What is left out."""
+class RecordingGap:
+    """Lines that were left out."""
 
     began_s: float
     lost_bytes: int = 0
 
 
-class Watcher(Protocol):
-    """Hears how storage fares; every call is quick and raises nothing."""
+class StorageObserver(Protocol):
+    """An observer of the storage; every call returns soon and raises nothing."""
 
     def went_down(self, reason: str) -> None:
-        """An operation failed, or the buffer is full: the first time of an outage."""
+        """Handle the first failure of an outage, or a full buffer."""
 
     def came_back(self) -> None:
-        """An operation succeeded again."""
+        """Handle the first success after an outage."""
 
     def gave_up(self, reason: str) -> None:
-        """Under `refuse`: the outage is too long. No line is taken any more."""
+        """Handle, under `refuse`, that the outage is too long. No line is taken any more."""
 
-    def resumed(self, gap: Gap) -> None:
-        """Lines are taken again; this is what is missing before the next."""
+    def resumed(self, gap: RecordingGap) -> None:
+        """Handle that lines are taken again after `gap`."""
 
 
 class Spool:
-    """The lines of one recording. `run` belongs to a task of the process, not to that of the session."""
+    """The lines of one recording. `run` belongs in a task of the process, not of the session."""
 
     def __init__(
         self,
-        common: "Common",
+        context: "SpoolContext",
         place: Place,
         chain: Chain,
-        watcher: Watcher,
+        observer: StorageObserver,
         *,
         clock: Callable[[], float],
         refuses: bool,
     ) -> None:
-        """`clock` gives seconds since the recording began."""
-        self._store = common.store
-        self._settings = common.settings
-        self._budget = common.budget
+        """Create it; `clock` returns the seconds since the recording began."""
+        self._store = context.store
+        self._settings = context.settings
+        self._budget = context.budget
         self._place = place
         self._chain = chain
-        self._watcher = watcher
+        self._observer = observer
         self._clock = clock
         self._refuses = refuses
         self._lines: deque[bytes] = deque()
         self._waiting = 0  # bytes in `_lines`
-        self._held = 0  # those, and the block under way
-        self._gap: Gap | None = None
+        self._held = 0  # those, and the block that is being stored
+        self._gap: RecordingGap | None = None
         self._down_since: float | None = None
         self._gave_up = False
         self._deadline: float | None = None
@@ -90,12 +91,12 @@ class Spool:
         self._enough = asyncio.Event()
         self._drained = asyncio.Event()
         self.stored = asyncio.Event()
-        """The first block is safe, or there will be none."""
+        """Set when the first block is stored, or never will be."""
 
-    # ------------------------------------------------------------------- for whoever writes the lines
+    # ------------------------------------------------------------------------ the writer of the lines
 
     def add(self, line: bytes) -> None:
-        """Take a line; or leave it out, while nothing more can be held."""
+        """Take a line, or leave it out while no more can be held."""
         if self._gap is not None or self._gave_up:
             if self._gap is not None:
                 self._gap.lost_bytes += len(line)
@@ -110,14 +111,16 @@ class Spool:
 
     @property
     def is_interrupted(self) -> bool:
+        """Return whether lines are being left out now."""
         return self._gap is not None
 
     @property
     def has_room(self) -> bool:
+        """Return whether another line can be held."""
         return self._held < self._settings.buffer_bytes and not self._budget.is_spent
 
     async def room(self) -> None:
-        """Wait until another line can be held, as long as storage keeps taking any; then give it up."""
+        """Wait for room for another line as long as storage works; then begin an outage."""
         while not (self.has_room or self._gap is not None or self._gave_up):
             self._drained.clear()
             try:
@@ -130,7 +133,7 @@ class Spool:
             self._overflow()
 
     def close(self) -> None:
-        """No line follows; what is held has `close_timeout_s` to be stored."""
+        """Take no more lines; what is held has `close_timeout_s` to be stored."""
         if self._deadline is None:
             self._deadline = self._clock() + self._settings.close_timeout_s
             self._any.set()
@@ -145,15 +148,15 @@ class Spool:
         if self._refuses:
             self._give_up("the buffer is full")
         else:
-            self._gap = Gap(self._clock())
+            self._gap = RecordingGap(self._clock())
 
     # -------------------------------------------------------------------------------- towards storage
 
     async def run(self) -> bool:
-        """Store everything until closed; tells whether all that was taken is stored."""
+        """Store everything until closed; return whether everything taken is stored."""
         try:
             while lines := await self._next():
-                if not await self.insist(self._append(*await self._seal(lines))):
+                if not await self.retry_until_stored(self._append(*await self._seal(lines))):
                     return False
                 self._stored(len(lines))
             return True
@@ -163,8 +166,8 @@ class Spool:
             self.stored.set()
             self._drained.set()
 
-    async def insist(self, operation: Callable[[], Awaitable[None]]) -> bool:
-        """Try until it succeeds; False when the deadline after `close` passes first."""
+    async def retry_until_stored(self, operation: Callable[[], Awaitable[None]]) -> bool:
+        """Repeat an operation until it succeeds; return False at the deadline after `close`."""
         while True:
             began = self._clock()
             try:
@@ -182,9 +185,9 @@ class Spool:
             await self._pause()
 
     async def _next(self) -> bytes:
-        """Wait for a block's worth of lines, but not for long, and for the first not at all.
+        """Wait for a block of lines, but not for long, and for the first block not at all.
 
-        Nothing when closed and empty.
+        Return nothing when closed and empty.
         """
         while not self._lines and self._deadline is None:
             self._any.clear()
@@ -220,7 +223,7 @@ class Spool:
         self.stored.set()
         if self._gap is not None and self._held <= self._settings.buffer_bytes // 2 and self.has_room:
             gap, self._gap = self._gap, None
-            self._watcher.resumed(gap)
+            self._observer.resumed(gap)
 
     def _patience(self) -> float:
         if self._deadline is None:
@@ -228,7 +231,7 @@ class Spool:
         return min(self._deadline - self._clock(), self._settings.write_timeout_s)
 
     async def _pause(self) -> None:
-        """Wait between two attempts; a close does not wait for the end of it."""
+        """Wait between two attempts; a close shortens the wait."""
         pause_s = self._settings.retry_interval_s
         if self._deadline is not None:
             await asyncio.sleep(min(pause_s, max(self._deadline - self._clock(), 0)))
@@ -245,26 +248,26 @@ class Spool:
     def _go_down(self, reason: str, since: float) -> None:
         if self._down_since is None:
             self._down_since = since
-            self._watcher.went_down(reason)
+            self._observer.went_down(reason)
         if self._refuses and self._clock() - self._down_since >= self._settings.refuse_after_s:
             self._give_up(reason)
 
     def _come_back(self) -> None:
         if self._down_since is not None:
             self._down_since = None
-            self._watcher.came_back()
+            self._observer.came_back()
 
     def _give_up(self, reason: str) -> None:
         if not self._gave_up and self._deadline is None:
             self._gave_up = True
             self._drained.set()
-            self._watcher.gave_up(reason)
+            self._observer.gave_up(reason)
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What all spools of a process share."""
+class SpoolContext:
+    """The parts that all spools of a process share."""
 
     settings: RecordingSettings
-    store: Store
+    store: RecordingStore
     budget: Budget

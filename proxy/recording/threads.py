@@ -1,6 +1,6 @@
-"""Threads for calls that may hang for ever: bounded, and the process ends without them.
+"""Bounded threads for calls that may hang for ever; the process can end without them.
 
-The loop's own executor would be filled by a disk that hangs, and would hold the process up at its end.
+The loop's own executor would be filled by a disk that hangs, and would delay the end of the process.
 """
 
 import asyncio
@@ -26,9 +26,11 @@ class Threads:
         self._started = 0
 
     async def run(self, call: Callable[[], _T]) -> _T:
-        """Run `call` in a thread. Cancelled before it began, it never does; afterwards it goes on unheard.
+        """Run `call` in a thread.
 
-        Raises: StorageError when too many calls wait; whatever `call` raises.
+        If cancelled before it begins, it never runs; afterwards its result is dropped.
+
+        Raises: StorageError when too many calls wait; all errors of `call`.
         """
         if self._started < self._count:
             self._started += 1
@@ -55,6 +57,6 @@ class Threads:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as exc:  # noqa: BLE001 (told to whoever waits)
+            except BaseException as exc:  # noqa: BLE001 (raised in the waiting task)
                 future.set_exception(exc)
-            del job, future, call  # nothing of a recording is kept while waiting for the next
+            del job, future, call  # keep nothing of a recording while waiting for the next call

@@ -1,1 +1,1 @@
-"""Who is connected and what they do: records, live view, limits, and the way to end a session."""
+"""Sessions: records, a live view, limits and kill orders of connections and of what runs on them."""

@@ -1,6 +1,6 @@
-"""Which client somebody uses, by what it says in the version exchange and by what it does. Pure.
+"""Names of SSH client programs, by their version text and their behaviour. Pure.
 
-A client may say what it likes: this is for people and statistics, never for a decision.
+A client may send any text: the names are for operators and statistics, never for a decision.
 """
 
 import re
@@ -55,7 +55,7 @@ _BEHAVIOUR: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def by_version(version: str) -> str:
-    """Name the client by what it said after `SSH-2.0-`; `other` for one that nobody here knows."""
+    """Return the name of the client by its version text after `SSH-2.0-`; `other` for an unknown one."""
     for name, pattern in _VERSIONS:
         if pattern.match(version):
             return name
@@ -63,10 +63,10 @@ def by_version(version: str) -> str:
 
 
 def by_command(command: str) -> str:
-    """Name the client by a command that only it runs; empty when the command tells nothing.
+    """Return the name of the client by a command that only it runs; empty for other commands.
 
-    Tools that start `ssh` say `OpenSSH`, and give themselves away by what they run first. Only the start is
-    looked at, since some send whole programs.
+    Tools that start `ssh` have the version text of OpenSSH, but run a typical command first. Only the start
+    of the command is compared, since some tools send whole programs.
     """
     start = command[:4_096]
     return next((name for name, pattern in _BEHAVIOUR if pattern.search(start)), "")

@@ -1,7 +1,8 @@
-"""Closes the records of proxies that ended without a word, and deletes old ones.
+"""Clean-up of records: it closes those of proxies that ended without doing so, and deletes old ones.
 
-Clocks of several machines need not agree: a process counts as gone when its sign of life has not changed
-for `lost_after_s` while this one looked. Any number of janitors may look at once; one of them wins.
+The clocks of machines may differ. So a process counts as lost when its heartbeat has not changed for
+`lost_after_s` while this process watched. Any number of janitors may run at once; one of them closes a
+record.
 """
 
 import asyncio
@@ -29,7 +30,10 @@ _ORDERS_LAST = timedelta(hours=1)
 
 
 class Janitor:
-    """One per process; `token` is its own and never taken for lost."""
+    """The clean-up task; one for each process.
+
+    `token` is this process's own, which is never taken for lost.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class Janitor:
         token: str,
         forget: Callable[[Collection[str]], Awaitable[None]] | None = None,
     ) -> None:
-        """`forget` takes connections out of the view that replicas share."""
+        """Create it; `forget` removes connections from the view that replicas share."""
         self._forget = forget
         self._store = store
         self._publisher = publisher
@@ -50,11 +54,11 @@ class Janitor:
         self._tasks = TaskOwner("janitor")
 
     def start(self) -> None:
-        """Begin, with a look at what an earlier run may have left."""
+        """Start, with a check for what an earlier run left."""
         self._tasks.spawn(self._run(), name="look")
 
     async def close(self) -> None:
-        """End looking."""
+        """Stop."""
         await self._tasks.close()
 
     async def _run(self) -> None:
@@ -66,12 +70,12 @@ class Janitor:
                     await self.expire(datetime.now(UTC))
             except StoreError as exc:
                 _log.debug("janitor cannot look", reason=str(exc))
-            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+            except Exception:  # noqa: BLE001 (a bug in one round must not end all later ones)
                 _log.exception("janitor failed")
             await asyncio.sleep(self._settings.lost_after_s / _LOOKS_PER_LOSS)
 
     async def look(self, now_s: float) -> None:
-        """Compare signs of life with those of earlier looks, and close what is lost. Raises: StoreError."""
+        """Compare heartbeats with those of earlier rounds, and close what is lost. Raises: StoreError."""
         signs = await self._store.signs_of_life()
         for token in self._seen.keys() - signs.keys():
             del self._seen[token]
@@ -87,7 +91,7 @@ class Janitor:
         for record in closed:
             self._publisher.publish(session_events.closed(record))
         if closed and self._forget is not None:
-            with suppress(StateError):  # they go by themselves, later
+            with suppress(StateError):  # entries expire by themselves later
                 await self._forget([record.id for record in closed])
         if closed:
             _log.warning(
@@ -99,7 +103,7 @@ class Janitor:
             )
 
     async def expire(self, now: datetime) -> int:
-        """Delete what is older than `keep_days`, a bounded part of it at once; gives how many went.
+        """Delete a bounded number of records older than `keep_days`; return how many.
 
         Raises: StoreError.
         """

@@ -1,7 +1,8 @@
-"""Carries out an operator's order that a session ends, on whichever replica holds it.
+"""Execution of an operator's kill orders by the replica that holds the session.
 
-The order is a row in the database, which is looked at every `kill_poll_s`; an event says that one was given,
-so that with NATS nobody waits for that. Who can only publish events can end nobody.
+An order is a row in the database, which is read every `kill_poll_s` seconds. An event announces a new order,
+so that it takes effect at once with NATS. The event alone ends nothing, so the right to publish events is not
+enough to end sessions.
 """
 
 import asyncio
@@ -20,8 +21,8 @@ from proxy.sessions.tracker import Tracker
 _log = structlog.get_logger("sessions")
 
 
-class Kills:
-    """One per process."""
+class KillExecutor:
+    """The task that executes kill orders; one for each process."""
 
     def __init__(self, store: SessionStore, bus: Bus, tracker: Tracker, poll_s: float) -> None:
         self._store = store
@@ -32,17 +33,17 @@ class Kills:
         self._tasks = TaskOwner("kills")
 
     def start(self) -> None:
-        """Begin looking."""
-        heard = self._bus.subscribe(subjects.SESSION_KILL_ORDERED)
-        self._tasks.spawn(self._listen(heard), name="events")
+        """Start."""
+        subscription = self._bus.subscribe(subjects.SESSION_KILL_ORDERED)
+        self._tasks.spawn(self._listen(subscription), name="events")
         self._tasks.spawn(self._run(), name="look")
 
     async def close(self) -> None:
-        """End looking."""
+        """Stop."""
         await self._tasks.close()
 
-    async def obey(self) -> None:
-        """Look for orders, and end those of their sessions that are here. Raises: StoreError."""
+    async def carry_out_orders(self) -> None:
+        """Read the orders, and end those of their sessions that are in this process. Raises: StoreError."""
         if not self._tracker.live:
             return
         done = [order.id for order in await self._store.kill_orders() if self._carry_out(order)]
@@ -67,10 +68,10 @@ class Kills:
                     await self._due.wait()
             self._due.clear()
             try:
-                await self.obey()
+                await self.carry_out_orders()
             except StoreError as exc:
                 _log.debug("orders cannot be looked for", reason=str(exc))
-            except Exception:  # noqa: BLE001 (a bug in one look must not end all later ones)
+            except Exception:  # noqa: BLE001 (a bug in one round must not end all later ones)
                 _log.exception("orders failed")
 
     async def _listen(self, subscription: Subscription) -> None:

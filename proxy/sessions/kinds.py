@@ -1,4 +1,4 @@
-"""What a session channel is for, by what was asked for. Pure."""
+"""Kinds of session channels, by their request. Pure."""
 
 import re
 
@@ -15,7 +15,7 @@ _PATH = re.compile(r"^\s*(\S*/)?")
 
 
 def kind_of(asked: Shell | Exec | Subsystem) -> Kind:
-    """Tell shell, sftp, scp, rsync and git from other commands, by the words that their clients send."""
+    """Return the kind: shell, sftp, scp, rsync, git or another command, by the words that clients send."""
     match asked:
         case Shell():
             return Kind.SHELL

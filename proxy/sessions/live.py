@@ -1,6 +1,7 @@
-"""Connections and programs while they last: who they are, how far their counts have come, how to reach them.
+"""Live connections and programs: their records, their byte counts, and the means to warn or end them.
 
-Counting costs the relay one addition a piece: it counts for itself, and is asked here every few seconds.
+Counting costs the relay one addition for each piece. The relay counts for itself, and is asked for its counts
+every few seconds.
 """
 
 from dataclasses import replace
@@ -16,34 +17,39 @@ PROGRAMS = frozenset({Kind.SHELL, Kind.EXEC, Kind.SFTP, Kind.SCP, Kind.RSYNC, Ki
 
 
 class Traffic(Protocol):
-    """Payload that a channel has carried so far; only ever grows."""
+    """Payload bytes that a channel has carried so far; counts never decrease."""
 
     @property
-    def from_client(self) -> int: ...
+    def from_client(self) -> int:
+        """Return the bytes from the client."""
 
     @property
-    def to_client(self) -> int: ...
+    def to_client(self) -> int:
+        """Return the bytes to the client."""
 
 
 class NoTraffic:
-    """Of a listener, whose connections count for themselves."""
+    """The counts of a listener: zero, because its connections count for themselves."""
 
     from_client = 0
     to_client = 0
 
 
 class Controls(Protocol):
-    """What can be done to a connection or a program from outside; never waits, and harmless after its end."""
+    """Controls of a connection or a program for operators and limits.
+
+    They never wait, and do nothing after its end.
+    """
 
     def warn(self, sentence: str) -> None:
-        """Tell the person, where there is a place for it."""
+        """Show a sentence to the user, where there is a place for it."""
 
     def end(self, sentence: str, end: End) -> None:
-        """End it, and say why."""
+        """End it, with a sentence for the user and a reason for the record."""
 
 
 class LiveProgram:
-    """One program, forward, listener or ssh-agent connection."""
+    """One live program, forward, listener or ssh-agent connection."""
 
     def __init__(
         self,
@@ -54,26 +60,29 @@ class LiveProgram:
     ) -> None:
         self._owner = owner
         self.begun = record
-        """As of its beginning."""
+        """The record as of its beginning."""
         self.traffic = traffic
         self.controls = controls
         self.written_total = -1
-        """Bytes as the store last took them; -1 when it has to take the record anew."""
+        """Byte count that the store has; -1 when the whole record has to be written again."""
 
     @property
     def id(self) -> str:
+        """Id of the record."""
         return self.begun.id
 
     @property
     def kind(self) -> Kind:
+        """Kind of the program or connection."""
         return Kind(self.begun.kind)
 
     @property
     def bytes_total(self) -> int:
+        """Return the bytes in both directions."""
         return self.traffic.from_client + self.traffic.to_client
 
     def record(self, now: datetime) -> ProgramRecord:
-        """Give what is known as of `now`."""
+        """Return the record as of `now`."""
         return replace(
             self.begun,
             updated_at=now,
@@ -82,18 +91,18 @@ class LiveProgram:
         )
 
     def ended(self, end: End) -> None:
-        """Close the record; only the first end counts."""
+        """Close the record; only the first call counts."""
         self._owner.program_ended(self, end)
 
 
 class LiveConnection:
-    """One connection from login to its end."""
+    """One live connection from login to its end."""
 
     def __init__(
-        self, record: ConnectionRecord, controls: Controls, tell: "Tell", command_chars: int
+        self, record: ConnectionRecord, controls: Controls, observer: "SessionObserver", command_chars: int
     ) -> None:
         self._begun = record
-        self._tell = tell
+        self._observer = observer
         self._command_chars = command_chars
         self._from_client = 0
         self._to_client = 0
@@ -102,36 +111,39 @@ class LiveConnection:
         self.programs: dict[str, LiveProgram] = {}
         self.written_total = -1
         """As of a program."""
-        self.told_total = 0
-        """Bytes as events last told."""
+        self.published_total = 0
+        """Byte count in the last published event."""
         self.version = 0
-        """Grows when there is news besides counts."""
+        """Incremented for every change except counts."""
         self.is_announced = False
-        """Whether an event told that it is there."""
+        """Whether the event of its beginning was published."""
         self.is_open = True
 
     @property
     def id(self) -> str:
+        """Id of the record."""
         return self._begun.id
 
     @property
     def user(self) -> str:
+        """Name of the user."""
         return self._begun.user
 
     @property
     def bytes_total(self) -> int:
+        """Return the bytes of all programs in both directions."""
         ended = self._from_client + self._to_client
         return ended + sum(program.bytes_total for program in self.programs.values())
 
     def placed(self, workspace: str, blueprint: str) -> None:
-        """Learn where the connection leads; empty names when that cannot be told."""
+        """Set workspace and blueprint; empty names when they are unknown."""
         self._begun = replace(self._begun, workspace=workspace, blueprint=blueprint)
         self.written_total = -1
         self.version += 1
-        self._tell.placed(self)
+        self._observer.placed(self)
 
     def record(self, now: datetime) -> ConnectionRecord:
-        """Give what is known as of `now`."""
+        """Return the record as of `now`."""
         live = self.programs.values()
         return replace(
             self._begun,
@@ -150,7 +162,7 @@ class LiveConnection:
         target: str = "",
         pty: bool = False,
     ) -> LiveProgram:
-        """Open the record of something that begins now."""
+        """Open the record of a program or connection that begins now."""
         self._count += 1
         if client_type := by_command(command):
             self._begun = replace(self._begun, client_type=client_type)
@@ -168,7 +180,7 @@ class LiveConnection:
         )
         self.version += 1
         program = self.programs[record.id] = LiveProgram(self, record, traffic, controls)
-        self._tell.program_began(self, program)
+        self._observer.program_began(self, program)
         return program
 
     def program_ended(self, program: LiveProgram, end: End) -> None:
@@ -189,10 +201,10 @@ class LiveConnection:
             exit_status=end.exit_status,
             exit_signal=storable(end.exit_signal[:64]),
         )
-        self._tell.program_ended(self, ended)
+        self._observer.program_ended(self, ended)
 
     def ended(self, end: End) -> None:
-        """Close the record, and those of programs that did not end before; only the first end counts."""
+        """Close the record, and those of programs that have not ended; only the first call counts."""
         if not self.is_open:
             return
         self.is_open = False
@@ -206,18 +218,25 @@ class LiveConnection:
             end_detail=storable(end.detail[:1_024]),
             ended_by=storable(end.by),
         )
-        self._tell.connection_ended(self, ended)
+        self._observer.connection_ended(self, ended)
 
 
-class Tell(Protocol):
-    """Who hears of beginnings and ends."""
+class SessionObserver(Protocol):
+    """An observer of beginnings and ends."""
 
-    def placed(self, connection: LiveConnection) -> None: ...
-    def program_began(self, connection: LiveConnection, program: LiveProgram) -> None: ...
-    def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None: ...
-    def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None: ...
+    def placed(self, connection: LiveConnection) -> None:
+        """Handle that workspace and blueprint of a connection are known or cannot be found."""
+
+    def program_began(self, connection: LiveConnection, program: LiveProgram) -> None:
+        """Handle the beginning of a program."""
+
+    def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None:
+        """Handle the end of a program."""
+
+    def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None:
+        """Handle the end of a connection."""
 
 
 def storable(text: str) -> str:
-    """Show bytes that are not UTF-8, and replace what else a database takes for no text."""
+    """Show bytes that are not UTF-8, and replace what else a database rejects in text."""
     return shown(text).encode("utf-8", "replace").decode().replace("\0", "\ufffd")

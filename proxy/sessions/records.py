@@ -1,4 +1,4 @@
-"""What is kept of a connection and of all that happened on it: plain values, as stored and as shown."""
+"""Records of connections and of programs on them: plain values, as stored and as shown."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a channel was for."""
+    """The purpose of a channel."""
 
     SHELL = "shell"
     EXEC = "exec"
@@ -25,48 +25,48 @@ class Kind(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why something ended. The first group is clean, the others are not."""
+    """The reason of an end. The first group is clean, the others are not."""
 
     EXITED = "exited"
-    """The program ended by itself; its status or signal is beside this."""
+    """The program ended by itself; its status or signal is in the record."""
     CLOSED = "closed"
     """Both directions of a forward ended, or its listener was cancelled."""
     LEFT = "left"
-    """The client said goodbye, or closed the channel."""
+    """The client disconnected in order, or closed the channel."""
 
     CANCELLED = "cancelled"
-    """The person gave up waiting for the workspace."""
+    """The user cancelled the wait for the workspace."""
     LOST = "lost"
-    """The client was gone without a word, or answered no keepalive."""
+    """The client's connection broke, or it answered no keepalive."""
     FAILED = "failed"
-    """The workspace or the link to it failed, or the client broke the protocol; the detail says how."""
+    """The workspace or the link to it failed, or the client broke the protocol; the detail has the reason."""
     REFUSED = "refused"
     """A rule forbade it."""
 
     KILLED = "killed"
-    """An operator ended it; `ended_by` says who."""
+    """An operator ended it; `ended_by` has the operator."""
     IDLE = "idle"
     LENGTH = "length"
-    """These two are limits of `sessions.limits`."""
+    """This and `IDLE` are limits of `sessions.limits`."""
     REVOKED = "revoked"
     """The user was locked or removed or expired, or the key removed."""
     SHUTDOWN = "shutdown"
-    """The proxy was told to end."""
+    """The proxy was shut down."""
     PROXY_LOST = "proxy_lost"
-    """The proxy ended without a word; somebody else closed its records at their last update."""
+    """The proxy ended without closing its records; another one closed them as of their last update."""
     BUG = "bug"
-    """Something here is wrong; the log has a traceback."""
+    """A bug in Fairlead; the log has a traceback."""
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How something ended."""
+    """The end of a connection or program."""
 
     reason: EndReason
     detail: str = ""
     """A sentence, or the code of an error."""
     by: str = ""
-    """Who ended it: `cli:<OS user>`; empty when nobody did."""
+    """The operator who ended it: `cli:<OS user>`; else empty."""
     exit_status: int | None = None
     exit_signal: str = ""
     """Without SIG; only for programs."""
@@ -85,7 +85,7 @@ class _Record:
     ended_by: str = ""
     bytes_from_client: int = 0
     bytes_to_client: int = 0
-    """Payload of channels; what Fairlead itself says to the person is not counted."""
+    """Payload of channels, without Fairlead's own text for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class ConnectionRecord(_Record):
     """One SSH connection of a user, from login to its end."""
 
     proxy: str
-    """Which process carried it: its token, which no other process ever has."""
+    """Token of the process that carried it; no other process ever has it."""
     proxy_id: str
     pid: int
     user: str
@@ -104,9 +104,9 @@ class ConnectionRecord(_Record):
     client_address: str
     client_port: int
     client_version: str
-    """What the client said after `SSH-2.0-`."""
+    """The client's version text after `SSH-2.0-`."""
     client_type: str
-    """What that is, in words: see `clients`."""
+    """Name of the client program; see `clients`."""
     fingerprint: str
     certificate: str
     """Key id of the user certificate; empty for a plain key."""
@@ -120,9 +120,9 @@ class ProgramRecord(_Record):
     kind: str
     """A word of Kind."""
     command: str
-    """As typed, cut to `sessions.command_chars`; empty for a shell and where it is not kept."""
+    """As typed, cut to `sessions.command_chars`; empty for a shell, and when commands are not kept."""
     target: str
-    """Where a forward goes, or what is listened on."""
+    """Target of a forward, or listening address."""
     pty: bool
     exit_status: int | None = None
     exit_signal: str = ""
@@ -130,12 +130,12 @@ class ProgramRecord(_Record):
 
 @dataclass(frozen=True, slots=True)
 class KillOrder:
-    """An operator's word that a session has to end; kept until it has, and a while longer."""
+    """An operator's order to end a session; it is kept until it is executed, and a while longer."""
 
     id: int
     session: str
-    """Of a connection, or of one program on it."""
+    """Id of a connection, or of one program on it."""
     actor: str
     reason: str
-    """For the person; may be empty."""
+    """For the user; may be empty."""
     created_at: datetime

@@ -1,4 +1,4 @@
-"""Tables of sessions as the code reads them: a column for every field of `records`."""
+"""Tables of sessions: a column for every field of `records`."""
 
 import sqlalchemy as sa
 
@@ -14,7 +14,7 @@ proxies = sa.Table(
     sa.Column("started_at", UtcDateTime, nullable=False),
     sa.Column("seen_at", UtcDateTime, nullable=False),
 )
-"""Processes that may have live records; one that ends in order takes its row with it."""
+"""Processes that may have live records; a process that ends in order deletes its row."""
 
 connections = sa.Table(
     "connections",
@@ -78,4 +78,4 @@ kills = sa.Table(
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
-"""What proxies look for every `sessions.kill_poll_s`, and at once when an event says so."""
+"""Orders that proxies read every `sessions.kill_poll_s` seconds, and at once when an event announces one."""

@@ -1,4 +1,4 @@
-"""Records as events. Pure."""
+"""Conversion of records into events. Pure."""
 
 from datetime import datetime
 from typing import TypedDict
@@ -8,7 +8,7 @@ from proxy.sessions.records import ConnectionRecord, ProgramRecord
 
 
 class _Session(TypedDict):
-    """What every event of a session says."""
+    """Fields of every event of a session."""
 
     user: str
     client_address: str
@@ -25,7 +25,7 @@ class _Session(TypedDict):
 
 
 class _Program(TypedDict):
-    """What every event of a program says."""
+    """Fields of every event of a program."""
 
     user: str
     connection_id: str
@@ -35,12 +35,12 @@ class _Program(TypedDict):
 
 
 def opened(record: ConnectionRecord) -> schema.Event:
-    """Say that somebody is in."""
+    """Return the event of a connection's beginning."""
     return schema.SessionOpened(**_session(record))
 
 
 def updated(record: ConnectionRecord) -> schema.Event:
-    """Say how much a connection has carried so far."""
+    """Return the event with a connection's byte counts so far."""
     return schema.SessionUpdated(
         **_session(record),
         bytes_from_client=record.bytes_from_client,
@@ -49,7 +49,7 @@ def updated(record: ConnectionRecord) -> schema.Event:
 
 
 def closed(record: ConnectionRecord) -> schema.Event:
-    """Say that a connection is over, and why."""
+    """Return the event of a connection's end, with the reason."""
     return schema.SessionClosed(
         **_session(record),
         bytes_from_client=record.bytes_from_client,
@@ -61,12 +61,12 @@ def closed(record: ConnectionRecord) -> schema.Event:
 
 
 def program_started(user: str, record: ProgramRecord) -> schema.Event:
-    """Say what began on a connection of `user`."""
+    """Return the event of a program's beginning on a connection of `user`."""
     return schema.ProgramStarted(**_program(user, record))
 
 
 def program_ended(user: str, record: ProgramRecord) -> schema.Event:
-    """Say how it ended."""
+    """Return the event of a program's end."""
     return schema.ProgramEnded(
         **_program(user, record),
         bytes_from_client=record.bytes_from_client,

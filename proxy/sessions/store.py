@@ -1,7 +1,7 @@
-"""Records of sessions in SQL; the only module of this package that writes queries.
+"""Records of sessions in SQL; the only module of this package with queries.
 
-A process writes its own records and nobody else's, all that changed in one transaction with its sign of
-life. So that sign is never older than any of its records, and whoever finds it stale may close them.
+A process writes only its own records: all changes in one transaction with its heartbeat. So the heartbeat is
+never older than any of its records, and the process that finds it stale may close them.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,7 +27,7 @@ _IDS_PER_QUERY = 5_000  # both databases take 32,767 parameters
 
 @dataclass(frozen=True, slots=True)
 class ProxyProcess:
-    """A process that carries connections; `token` is its own and nobody's after it."""
+    """A process that carries connections; no other process ever has the same `token`."""
 
     token: str
     proxy_id: str
@@ -37,8 +37,8 @@ class ProxyProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which connections somebody wants to see; what is left out is not asked for."""
+class SessionQuery:
+    """A query for connections; empty fields are not compared."""
 
     user: str = ""
     workspace: str = ""
@@ -48,7 +48,7 @@ class Asked:
     until: datetime | None = None
     """Only those that began before."""
     limit: int = 1_000
-    """The newest; at most this many."""
+    """Only the newest; at most this many."""
 
 
 _NAMES: dict[type[Any], tuple[str, ...]] = {
@@ -58,7 +58,7 @@ _NAMES: dict[type[Any], tuple[str, ...]] = {
 
 
 class SessionStore:
-    """See the module. Every method raises StoreError when the database does not answer in time."""
+    """The store of records. Every method raises StoreError when the database does not answer in time."""
 
     def __init__(self, database: Database) -> None:
         self._reading = database.reading
@@ -73,9 +73,10 @@ class SessionStore:
         connections_: Collection[ConnectionRecord],
         programs_: Collection[ProgramRecord],
     ) -> bool:
-        """Keep what changed, and that `proxy` was there at `now`.
+        """Write changed records, and the heartbeat of `proxy`, in one transaction.
 
-        False when nobody knew of it: it is new, or was taken for lost and its records were closed.
+        Return False when the process was not registered: it is new, or was taken for lost and its records
+        closed.
         """
         async with self._writing() as connection:
             sign = sa.update(proxies).where(proxies.c.token == proxy.token).values(seen_at=now)
@@ -87,22 +88,23 @@ class SessionStore:
         return is_known
 
     async def leave(self, proxy: ProxyProcess) -> None:
-        """Forget a process that ends in order and has no live records."""
+        """Deregister a process that ends in order and has no live records."""
         async with self._writing() as connection:
             await connection.execute(sa.delete(proxies).where(proxies.c.token == proxy.token))
 
     # --------------------------------------------------------------------------- of the janitor
 
     async def signs_of_life(self) -> dict[str, datetime]:
-        """Give the last sign of life of every process, by token."""
+        """Return the last heartbeat of every process, by token."""
         async with self._reading() as connection:
             rows = (await connection.execute(sa.select(proxies.c.token, proxies.c.seen_at))).all()
         return {row.token: row.seen_at for row in rows}
 
     async def close_lost(self, token: str, seen_at: datetime) -> list[ConnectionRecord]:
-        """Close the records of a process whose last sign of life is `seen_at`, as of that moment.
+        """Close the records of a process whose last heartbeat is `seen_at`, as of that moment.
 
-        Gives those that this call closed; nothing when it has shown a sign since, or somebody was faster.
+        Return those that this call closed; none when the process has a newer heartbeat, or another replica
+        was faster.
         """
         lost = {
             "ended_at": seen_at,
@@ -124,7 +126,7 @@ class SessionStore:
             return await _connections(connection, found)
 
     async def expire(self, before: datetime, limit: int) -> int:
-        """Delete at most `limit` connections that ended before `before`, and all that belongs to them."""
+        """Delete at most `limit` connections that ended before `before`, with all that belongs to them."""
         chosen = sa.select(connections.c.id).where(connections.c.ended_at < before)
         async with self._writing() as connection:
             ids = (await connection.execute(chosen.limit(limit))).scalars().all()
@@ -135,26 +137,26 @@ class SessionStore:
 
     # ------------------------------------------------------------------------------- of readers
 
-    async def select(self, asked: Asked) -> list[ConnectionRecord]:
-        """Give connections, the newest first."""
+    async def select(self, wanted: SessionQuery) -> list[ConnectionRecord]:
+        """Return connections, the newest first."""
         query = sa.select(connections).order_by(connections.c.started_at.desc(), connections.c.id)
-        if asked.user:
-            query = query.where(connections.c.user == asked.user)
-        if asked.workspace:
-            query = query.where(connections.c.workspace == asked.workspace)
-        if asked.live_only:
+        if wanted.user:
+            query = query.where(connections.c.user == wanted.user)
+        if wanted.workspace:
+            query = query.where(connections.c.workspace == wanted.workspace)
+        if wanted.live_only:
             query = query.where(connections.c.ended_at.is_(None))
-        if asked.since is not None:
-            lasted = sa.or_(connections.c.ended_at.is_(None), connections.c.ended_at >= asked.since)
+        if wanted.since is not None:
+            lasted = sa.or_(connections.c.ended_at.is_(None), connections.c.ended_at >= wanted.since)
             query = query.where(lasted)
-        if asked.until is not None:
-            query = query.where(connections.c.started_at < asked.until)
+        if wanted.until is not None:
+            query = query.where(connections.c.started_at < wanted.until)
         async with self._reading() as connection:
-            rows = (await connection.execute(query.limit(asked.limit))).mappings().all()
+            rows = (await connection.execute(query.limit(wanted.limit))).mappings().all()
         return [_record(ConnectionRecord, row) for row in rows]
 
     async def find(self, ids: Collection[str]) -> list[ConnectionRecord | ProgramRecord]:
-        """Give connections and programs by their ids, in no order; those that are not there are left out."""
+        """Return connections and programs by their ids, in no order, without those that do not exist."""
         found: list[ConnectionRecord | ProgramRecord] = []
         async with self._reading() as connection:
             for part in _parts(list(ids)):
@@ -165,7 +167,7 @@ class SessionStore:
         return found
 
     async def programs_of(self, connection_ids: Collection[str]) -> list[ProgramRecord]:
-        """Give what happened on connections, in the order in which it began."""
+        """Return the programs of connections, in the order of their beginning."""
         found: list[ProgramRecord] = []
         async with self._reading() as connection:
             for part in _parts(list(connection_ids)):
@@ -177,21 +179,21 @@ class SessionStore:
     # --------------------------------------------------------------------------------- of kills
 
     async def order_kills(self, ids: Collection[str], actor: str, reason: str, now: datetime) -> None:
-        """Order that sessions end, wherever they are."""
+        """Store orders to end sessions, wherever they are."""
         rows = [{"session": id_, "actor": actor, "reason": reason, "created_at": now} for id_ in ids]
         if rows:
             async with self._writing() as connection:
                 await connection.execute(sa.insert(kills), rows)
 
     async def kill_orders(self) -> list[KillOrder]:
-        """Give what was ordered and is not carried out yet, oldest first."""
+        """Return the orders that are not executed yet, oldest first."""
         async with self._reading() as connection:
             query = sa.select(kills).order_by(kills.c.id).limit(_MAX_ORDERS)
             rows = (await connection.execute(query)).mappings().all()
         return [_record(KillOrder, row) for row in rows]
 
     async def forget_kills(self, ids: Collection[int], before: datetime | None = None) -> None:
-        """Take back orders that were carried out, and all that were given before `before`."""
+        """Delete orders that were executed, and all that were given before `before`."""
         is_done: sa.ColumnElement[bool] = kills.c.id.in_(list(ids))
         if before is not None:
             is_done = sa.or_(is_done, kills.c.created_at < before)
@@ -202,7 +204,7 @@ class SessionStore:
 async def _upsert(
     connection: AsyncConnection, table: sa.Table, records: Collection[ConnectionRecord | ProgramRecord]
 ) -> None:
-    """Insert records, or replace those that are there: after a deadline nobody knows whether they are."""
+    """Insert or replace records: after a timeout it is unknown whether they were written."""
     if not records:
         return
     insert: Callable[[sa.Table], Any] = (
@@ -212,7 +214,7 @@ async def _upsert(
     mutable = {column.name: statement.excluded[column.name] for column in table.c if not column.primary_key}
     statement = statement.on_conflict_do_update(index_elements=["id"], set_=mutable)
     rows = iter(records)
-    # Many at once would keep this thread, and every keystroke that passes through it, for too long.
+    # A larger statement would block this thread, and every keystroke that passes through it, for too long.
     while part := [_row(record) for record in islice(rows, _ROWS_PER_TURN)]:
         await connection.execute(statement, part)
 

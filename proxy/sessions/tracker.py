@@ -1,10 +1,10 @@
-"""Keeps the records of this process's connections: counts in memory, batches to the store, events to others.
+"""The tracker of this process's connections: counts in memory, batches to the store, events to subscribers.
 
     relay ──counts──▶ LiveConnection ──begin · end──▶ Tracker ──every few seconds──▶ SessionStore
                                                         └──at once──▶ events
 
-Nothing here makes a login or a byte wait. A store that is away is tried again; what ends meanwhile waits in
-a queue with a bound, and what no longer fits is counted.
+No login and no byte waits for it. Writes to an unavailable store are repeated. Records that end meanwhile
+wait in a bounded queue; records that do not fit are dropped and counted.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _CONNECTIONS_PER_TURN = 500
 
 
 class Tracker:
-    """One per process."""
+    """The tracker; one for each process."""
 
     def __init__(
         self, store: SessionStore, publisher: Publisher, settings: SessionSettings, proxy: ProxyProcess
@@ -43,31 +43,31 @@ class Tracker:
         self._proxy = proxy
         self._live: dict[str, LiveConnection] = {}
         self._ended: dict[str, ConnectionRecord | ProgramRecord] = {}
-        self._soon = asyncio.Event()
-        self._is_blind = False
-        self._told_at = datetime.min.replace(tzinfo=UTC)
+        self._has_changes = asyncio.Event()
+        self._is_unavailable = False
+        self._published_at = datetime.min.replace(tzinfo=UTC)
         self._tasks = TaskOwner("sessions")
         self.dropped = 0
-        """Records that were given up while the store was away."""
+        """Records that were dropped while the store was unavailable."""
 
     @property
     def live(self) -> Collection[LiveConnection]:
-        """Give the connections that last, oldest first."""
+        """Live connections, oldest first."""
         return self._live.values()
 
     def find(self, session: str) -> LiveConnection | LiveProgram | None:
-        """Give a connection or a program that lasts, by its id."""
+        """Return a live connection or program by its id."""
         if connection := self._live.get(session):
             return connection
         connection = self._live.get(session.partition("-")[0])
         return connection.programs.get(session) if connection else None
 
     def start(self) -> None:
-        """Begin writing."""
+        """Start writing."""
         self._tasks.spawn(self._run(), name="write")
 
     async def close(self) -> None:
-        """End what lasts, write what is left, and take leave of the other processes."""
+        """End what lasts, write what is left, and deregister this process."""
         await self._tasks.close()
         for connection in tuple(self._live.values()):
             connection.ended(End(EndReason.SHUTDOWN))
@@ -81,7 +81,7 @@ class Tracker:
             await self._store.leave(self._proxy)
 
     def open(self, visit: Visit, client_version: str, controls: Controls) -> LiveConnection:
-        """Begin the record of somebody who logged in just now."""
+        """Open the record of a user who logged in just now."""
         principal, client = visit.principal, visit.principal.client
         now = datetime.now(UTC)
         record = ConnectionRecord(
@@ -104,30 +104,30 @@ class Tracker:
         )
         connection = LiveConnection(record, controls, self, self._settings.command_chars)
         self._live[connection.id] = connection
-        self._soon.set()
+        self._has_changes.set()
         return connection
 
     # ------------------------------------------------------------------- what the live ones tell
 
     def placed(self, connection: LiveConnection) -> None:
-        """Tell of a connection once it is known where it leads, or that this cannot be known."""
+        """Publish a connection once workspace and blueprint are known, or cannot be found."""
         if connection.is_announced:
             return
         connection.is_announced = True
         self._publisher.publish(session_events.opened(connection.record(datetime.now(UTC))))
 
     def program_began(self, connection: LiveConnection, program: LiveProgram) -> None:
-        """See LiveConnection.begin."""
+        """Publish the beginning of a program, and write soon."""
         self._publisher.publish(session_events.program_started(connection.user, program.begun))
-        self._soon.set()
+        self._has_changes.set()
 
     def program_ended(self, connection: LiveConnection, record: ProgramRecord) -> None:
-        """See LiveProgram.ended."""
+        """Publish the end of a program, and queue its record."""
         self._publisher.publish(session_events.program_ended(connection.user, record))
         self._keep(record)
 
     def connection_ended(self, connection: LiveConnection, record: ConnectionRecord) -> None:
-        """See LiveConnection.ended."""
+        """Publish the end of a connection, and queue its record."""
         self.placed(connection)
         del self._live[connection.id]
         self._publisher.publish(session_events.closed(record))
@@ -138,7 +138,7 @@ class Tracker:
         if len(self._ended) > self._settings.queue_size:
             del self._ended[next(iter(self._ended))]
             self.dropped += 1
-        self._soon.set()
+        self._has_changes.set()
 
     # ----------------------------------------------------------------------------------- writing
 
@@ -146,19 +146,19 @@ class Tracker:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.write_every_s):
-                    await self._soon.wait()
-                    await asyncio.sleep(self._settings.write_soon_s)  # for what else happens meanwhile
-            self._soon.clear()
+                    await self._has_changes.wait()
+                    await asyncio.sleep(self._settings.write_soon_s)  # collects further changes
+            self._has_changes.clear()
             try:
                 await self.write()
-                await self._tell_counts()
+                await self._publish_counts()
             except Exception:  # noqa: BLE001 (a bug in one batch must not end all later ones)
                 _log.exception("session records failed")
 
     async def write(self) -> bool:
-        """Write what changed since it was written last, and that this process is there.
+        """Write what changed since the last write, and the heartbeat of this process.
 
-        False when the store did not take it; then it is tried again with the next.
+        Return False when the store did not take it; it is repeated with the next write.
         """
         ended = dict(list(self._ended.items())[:_BATCH])
         batch = _Batch(datetime.now(UTC))
@@ -173,52 +173,52 @@ class Tracker:
         except StoreError as exc:
             for one in batch.live:
                 one.written_total = -1
-            self._note_blindness(str(exc))
+            self._log_outage(str(exc))
             return False
-        self._note_blindness("")
+        self._log_outage("")
         for id_, record in ended.items():
             if self._ended.get(id_) is record:
                 del self._ended[id_]
         if not is_known:
-            self._write_all_anew()
+            self._mark_all_unwritten()
         return True
 
-    def _write_all_anew(self) -> None:
-        """Nobody knew of this process: whatever is stored of its live records may say that they ended."""
+    def _mark_all_unwritten(self) -> None:
+        """Mark all live records as unwritten, because the store may have closed them as lost."""
         for connection in self._live.values():
             connection.written_total = -1
             for program in connection.programs.values():
                 program.written_total = -1
         if self._live:
-            self._soon.set()
+            self._has_changes.set()
 
-    def _note_blindness(self, reason: str) -> None:
+    def _log_outage(self, reason: str) -> None:
         """Log an outage once when it begins and once when it ends."""
-        if reason and not self._is_blind:
+        if reason and not self._is_unavailable:
             _log.warning("session records cannot be written", reason=reason)
-        elif not reason and self._is_blind:
+        elif not reason and self._is_unavailable:
             _log.info("session records are written again", dropped=self.dropped)
-        self._is_blind = bool(reason)
+        self._is_unavailable = bool(reason)
 
-    async def _tell_counts(self) -> None:
+    async def _publish_counts(self) -> None:
         now = datetime.now(UTC)
-        if (now - self._told_at).total_seconds() < self._settings.event_every_s:
+        if (now - self._published_at).total_seconds() < self._settings.event_every_s:
             return
-        self._told_at = now
+        self._published_at = now
         for number, connection in enumerate(tuple(self._live.values())):
             if number % _CONNECTIONS_PER_TURN == 0:
                 await asyncio.sleep(0)
             if (
                 connection.is_open
                 and connection.is_announced
-                and connection.bytes_total != connection.told_total
+                and connection.bytes_total != connection.published_total
             ):
-                connection.told_total = connection.bytes_total
+                connection.published_total = connection.bytes_total
                 self._publisher.publish(session_events.updated(connection.record(now)))
 
 
 class _Batch:
-    """What one transaction writes."""
+    """The records of one transaction."""
 
     def __init__(self, at: datetime) -> None:
         self.at = at
@@ -233,7 +233,7 @@ class _Batch:
             self.programs.append(record)
 
     def add_changes(self, connection: LiveConnection) -> None:
-        """Add what the store does not have as it is; an end is added by itself."""
+        """Add what differs from the store; an end is added by itself."""
         if not connection.is_open:
             return
         everything: list[LiveConnection | LiveProgram] = [connection, *connection.programs.values()]

@@ -1,7 +1,7 @@
-"""Who is on now, on every replica: what each shows the others of its live connections, where there is NATS.
+"""The live view of all replicas: each process shows its live connections to the others through NATS.
 
-An entry is written when its connection begins, when something begins or ends on it, and now and then, since
-it ends by itself soon after its proxy did. Records in the database are another matter, and do not need this.
+An entry is written when its connection begins, when a program begins or ends on it, and at intervals, because
+it expires soon after its proxy ended. The records in the database are independent of it.
 """
 
 import asyncio
@@ -26,38 +26,38 @@ _log = structlog.get_logger("sessions")
 _BUCKET = "sessions"
 _LIVES_PER_ENTRY = 4
 _AT_ONCE = 32
-_FAREWELL_S = 2.0
+_FINAL_WRITE_S = 2.0
 
 
 def open_view(buckets: Buckets, settings: SessionSettings) -> Bucket:
-    """Give the bucket that all replicas share."""
+    """Return the bucket that all replicas share."""
     return buckets.open(BucketSpec(_BUCKET, ttl_s=_LIVES_PER_ENTRY * settings.lost_after_s))
 
 
-class View:
-    """Shows the connections of this process."""
+class SessionView:
+    """The task that shows the connections of this process."""
 
     def __init__(self, bucket: Bucket, tracker: Tracker, settings: SessionSettings) -> None:
         self._bucket = bucket
         self._tracker = tracker
         self._settings = settings
         self._shown: dict[str, tuple[int, float]] = {}
-        self._is_blind = False
+        self._is_unavailable = False
         self._tasks = TaskOwner("view")
 
     def start(self) -> None:
-        """Begin showing."""
+        """Start."""
         self._tasks.spawn(self._run(), name="show")
 
     async def close(self) -> None:
-        """Show nothing any more."""
+        """Remove all entries, and stop."""
         await self._tasks.close()
         with suppress(StateError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL_S):
+            async with asyncio.timeout(_FINAL_WRITE_S):
                 await self.forget(tuple(self._shown))
 
     async def show(self) -> None:
-        """Bring what others see up to date. Raises: StateError."""
+        """Write changed entries. Raises: StateError."""
         now_s = asyncio.get_running_loop().time()
         due_s = now_s - _LIVES_PER_ENTRY * self._settings.lost_after_s / 2
         due = [
@@ -72,18 +72,18 @@ class View:
         await self.forget(gone)
 
     async def forget(self, ids: Collection[str]) -> None:
-        """Take connections out of the view, of this process or a lost one. Raises: StateError."""
+        """Remove connections of this process or of a lost one from the view. Raises: StateError."""
         await _each(self._delete(id_) for id_ in ids)
 
     async def _run(self) -> None:
         while True:
             try:
                 await self.show()
-                self._is_blind = False
+                self._is_unavailable = False
             except StateError as exc:
-                if not self._is_blind:  # told once an outage, not every second
+                if not self._is_unavailable:  # logged once for an outage, not every second
                     _log.warning("live sessions cannot be shown to others", reason=str(exc))
-                self._is_blind = True
+                self._is_unavailable = True
             except Exception:  # noqa: BLE001 (a bug in one round must not end all later ones)
                 _log.exception("view of sessions failed")
             await asyncio.sleep(self._settings.write_soon_s)
@@ -102,7 +102,7 @@ class View:
 
 
 def entry_of(connection: LiveConnection) -> bytes:
-    """Write what others see of a connection."""
+    """Return the entry of a connection as the other replicas read it."""
     record = connection.record(datetime.now(UTC))
     shown = {name: getattr(record, name) for name in ConnectionRecord.__dataclass_fields__}
     kinds = [program.kind.value for program in connection.programs.values()]
@@ -110,7 +110,7 @@ def entry_of(connection: LiveConnection) -> bytes:
 
 
 def read_entry(value: bytes) -> tuple[ConnectionRecord, list[str]] | None:
-    """Read what `entry_of` wrote, also of a newer release: the record, and what runs; else None."""
+    """Parse an entry, also of a newer release: the record and the kinds of its programs; None if invalid."""
     try:
         shown: dict[str, Any] = json.loads(value)
         times = {name: datetime.fromisoformat(shown[name]) for name in ("started_at", "updated_at")}
@@ -121,7 +121,7 @@ def read_entry(value: bytes) -> tuple[ConnectionRecord, list[str]] | None:
 
 
 async def _each(calls: Iterable[Any]) -> None:
-    """Await calls, some at once. Raises: what the first of them raised, after those beside it."""
+    """Await calls, several at once. Raises: the first error of a group, after the whole group has ended."""
     pending = list(calls)
     while pending:
         turn, pending = pending[:_AT_ONCE], pending[_AT_ONCE:]

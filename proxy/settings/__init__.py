@@ -163,6 +163,9 @@ class UpstreamSettings(_Section):
 
     connect_timeout_s: Seconds = 15
     """From a workspace that says it is ready to its answer."""
+    look_again_s: Annotated[float, Field(ge=0.1, le=60)] = 1
+    """Seconds without an answer after which a workspace is looked for again while connecting goes on: its pod
+    may be gone, or be made anew on another node."""
     rpc_timeout_s: Seconds = 30
     """One unary call, and the first frame of a stream."""
     program_timeout_s: Seconds = 90
@@ -189,6 +192,9 @@ class WorkspaceSettings(_Section):
     """From one start to the stop that comes whatever goes on; 0 is never. A blueprint may say otherwise."""
     lifetime_warn_s: Annotated[float, Field(ge=0, le=86_400)] = 900
     """People are told this long before a workspace is stopped because of its `lifetime_s`."""
+    failed_stop_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 600
+    """Seconds after which a workspace that failed to start is stopped, so that it takes no room from others;
+    one that has neither started nor failed gets `start_timeout_s` more. 0 is never."""
     keeper_interval_s: Seconds = 60
     """How often each proxy looks whether a workspace is to be stopped, or given new certificates."""
     keeper_parallel: Count = 16
@@ -468,8 +474,8 @@ def load(
     try:
         return Settings.model_validate(merged)
     except ValidationError as exc:
-        told = sentences.problems(exc.errors(), merged)
-        raise SettingsError("; ".join(f"{_name(loc, environ)}{said}" for loc, said in told)) from None
+        problems = sentences.problems(exc.errors(), merged)
+        raise SettingsError("; ".join(f"{_name(loc, environ)}{said}" for loc, said in problems)) from None
 
 
 def _name(loc: tuple[int | str, ...], environ: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What a process knows of a bucket, wherever it is kept: its entries, their ends, and who watches."""
+"""The cache of a bucket in this process, for any store: entries, expiry times and watches."""
 
 import asyncio
 import heapq
@@ -9,15 +9,15 @@ from proxy.events.publisher import Gap
 from proxy.shared.buckets import BucketSpec, Change, Entry, Watch
 
 
-class Watching:
-    """Changed keys waiting for one reader; a Watch."""
+class KeyWatch:
+    """Changed keys that wait for one reader; a Watch."""
 
     def __init__(
         self,
         prefix: str,
         size: int,
         get: Callable[[str], Entry | None],
-        on_close: Callable[["Watching"], None],
+        on_close: Callable[["KeyWatch"], None],
     ) -> None:
         self.prefix = prefix
         self._size = size
@@ -45,7 +45,7 @@ class Watching:
         raise StopAsyncIteration
 
     def note(self, key: str) -> None:
-        """Remember that `key` changed."""
+        """Record that `key` changed."""
         if not key.startswith(self.prefix) or self._closed:
             return
         self._changed[key] = None
@@ -54,7 +54,7 @@ class Watching:
         self._wake.set()
 
     def note_gap(self) -> None:
-        """Let the reader look at everything; single changes are part of that."""
+        """Mark a gap: the reader must read every entry, and single changes are part of that."""
         self._changed.clear()
         self._gap = True
         self._wake.set()
@@ -68,10 +68,10 @@ class Watching:
             self._on_close(self)
 
 
-class Mirror:
-    """The entries of a bucket as this process knows them, their ends, and who watches.
+class BucketCache:
+    """The entries of a bucket as last known, their expiry times, and its watches.
 
-    Changes are told to it by one teller, in the order in which they were made.
+    One task reports changes, in the order in which they were made.
     """
 
     def __init__(self, spec: BucketSpec, on_expiry: Callable[[Entry], None] | None = None) -> None:
@@ -82,7 +82,7 @@ class Mirror:
         self._queue: list[tuple[float, str]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._snapshot: set[str] | None = None
-        self._watches: list[Watching] = []
+        self._watches: list[KeyWatch] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,23 +95,23 @@ class Mirror:
         """See Bucket."""
         return [entry for key, entry in self._entries.items() if key.startswith(prefix)]
 
-    def watch(self, prefix: str) -> Watching:
-        """Give a watch, which says nothing yet: see `note_gap`."""
-        watch = Watching(prefix, self._spec.watch_size, self.get, self._watches.remove)
+    def watch(self, prefix: str) -> KeyWatch:
+        """Return a new watch, empty until `note_gap` or a change."""
+        watch = KeyWatch(prefix, self._spec.watch_size, self.get, self._watches.remove)
         self._watches.append(watch)
         return watch
 
     def note_gap(self) -> None:
-        """Let every watch look at everything."""
+        """Mark a gap in every watch."""
         for watch in self._watches:
             watch.note_gap()
 
     def has_room_for(self, key: str) -> bool:
-        """Whether `key` is there already, or may come."""
+        """Return whether `key` exists, or there is room for one more entry."""
         return key in self._entries or len(self._entries) < self._spec.max_entries
 
     def set(self, entry: Entry, ttl_s: float | None) -> bool:
-        """Take an entry that ends after `ttl_s` seconds; False when there is no room for it."""
+        """Store an entry that expires after `ttl_s` seconds; return False when there is no room for it."""
         if not self.has_room_for(entry.key):
             return False
         if self._snapshot is not None:
@@ -124,21 +124,21 @@ class Mirror:
             heapq.heappush(self._queue, (deadline, entry.key))
             self._tidy()
             self._arm()
-        self._told(entry.key)
+        self._note_change(entry.key)
         return True
 
     def remove(self, key: str) -> None:
-        """Forget `key`, which somebody deleted."""
+        """Remove `key`, which was deleted."""
         self._deadlines.pop(key, None)
         if self._entries.pop(key, None) is not None:
-            self._told(key)
+            self._note_change(key)
 
     def begin_snapshot(self) -> None:
-        """Expect everything anew; what does not come until `end_snapshot` is no more."""
+        """Start a snapshot; entries that are not set again before `end_snapshot` are removed."""
         self._snapshot = set()
 
     def end_snapshot(self) -> None:
-        """Forget what did not come, and let every watch look."""
+        """Remove entries that were not in the snapshot, and mark a gap in every watch."""
         for key in self._entries.keys() - (self._snapshot or set()):
             del self._entries[key]
             self._deadlines.pop(key, None)
@@ -146,13 +146,13 @@ class Mirror:
         self.note_gap()
 
     def close(self) -> None:
-        """End every watch."""
+        """Close every watch."""
         if self._timer is not None:
             self._timer.cancel()
         for watch in tuple(self._watches):
             watch.close()
 
-    def _told(self, key: str) -> None:
+    def _note_change(self, key: str) -> None:
         for watch in self._watches:
             watch.note(key)
 
@@ -170,28 +170,28 @@ class Mirror:
         while self._queue and self._queue[0][0] <= now:
             deadline, key = heapq.heappop(self._queue)
             if self._deadlines.get(key) != deadline:
-                continue  # written again since
+                continue  # written again since then
             del self._deadlines[key]
             entry = self._entries.pop(key)
-            self._told(key)
+            self._note_change(key)
             if self._on_expiry is not None:
                 self._on_expiry(entry)
         self._timer = None
         self._arm()
 
     def _tidy(self) -> None:
-        """Drop ends that writing again has moved, once they are the most of the queue."""
+        """Drop expiry times that a later write replaced, once they are most of the queue."""
         if len(self._queue) > 2 * len(self._deadlines) + 64:
             self._queue = [(deadline, key) for key, deadline in self._deadlines.items()]
             heapq.heapify(self._queue)
 
 
-class MirroredBucket:
-    """The reading half of every Bucket; who derives from it keeps the mirror up to date, and writes."""
+class CachedBucket:
+    """The reading half of every Bucket; a subclass writes, and keeps the cache up to date."""
 
     def __init__(self, spec: BucketSpec, on_expiry: Callable[[Entry], None] | None = None) -> None:
         self._spec = spec
-        self._mirror = Mirror(spec, on_expiry)
+        self._cache = BucketCache(spec, on_expiry)
         self._live = asyncio.Event()
 
     @property
@@ -210,19 +210,19 @@ class MirroredBucket:
 
     def get(self, key: str) -> Entry | None:
         """See Bucket."""
-        return self._mirror.get(key)
+        return self._cache.get(key)
 
     def entries(self, prefix: str = "") -> list[Entry]:
         """See Bucket."""
-        return self._mirror.entries(prefix)
+        return self._cache.entries(prefix)
 
     def watch(self, prefix: str = "") -> Watch:
         """See Bucket."""
-        watch = self._mirror.watch(prefix)
+        watch = self._cache.watch(prefix)
         if self.is_live:
             watch.note_gap()
         return watch
 
     def close(self) -> None:
-        """End every watch."""
-        self._mirror.close()
+        """Close every watch."""
+        self._cache.close()

@@ -1,7 +1,8 @@
-"""Buckets in a file of this machine: what a proxy without NATS shares with commands and with its next run.
+"""Buckets in a file of this machine.
 
-SQLite's own module, in a thread: three statements need no layer above it, and no migrations, since what is in
-the file is worth nothing after its time. A process hears of another's changes by looking, twice a second.
+Without NATS, the proxy shares state with commands and with its next run by such a file. It uses SQLite's own
+module in a thread: three statements need no layer above it. There are no migrations, because entries are
+worthless after their time. A process polls for changes of others, twice a second.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import structlog
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateConflict, StateRefused, StateUnavailable
-from proxy.shared.bucket_cache import MirroredBucket
+from proxy.shared.bucket_cache import CachedBucket
 from proxy.shared.buckets import Bucket, BucketSpec, Entry, check, shorter
 
 _log = structlog.get_logger("events")
@@ -25,7 +26,7 @@ _T = TypeVar("_T")
 
 POLL_S = 0.5
 _TOMBSTONE_S = 600
-"""Whoever did not look for so long is not running."""
+"""A process that did not poll for so long is not running."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
@@ -40,13 +41,13 @@ INSERT OR IGNORE INTO counter VALUES (0, 0);
 class _Row(NamedTuple):
     key: str
     value: bytes | None
-    """None: deleted."""
+    """None for a deleted key."""
     revision: int
     expires: float | None
 
 
 class _File:
-    """The file, as one thread sees it."""
+    """The open file, used from one thread."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -64,7 +65,7 @@ class _File:
         self._db.close()
 
     def since(self, bucket: str, revision: int) -> list[_Row]:
-        """Give what changed after `revision`, oldest first."""
+        """Return the rows that changed after `revision`, oldest first."""
         found = self._db.execute(
             "SELECT key, value, revision, expires FROM entry WHERE bucket = ? AND revision > ?"
             " ORDER BY revision",
@@ -75,7 +76,10 @@ class _File:
     def write(
         self, spec: BucketSpec, key: str, value: bytes | None, expires: float | None, expected: int | None
     ) -> int:
-        """Write, or delete by None; gives the revision. Raises: StateConflict, StateRefused."""
+        """Write a value, or delete the key if it is None; return the revision.
+
+        Raises: StateConflict, StateRefused.
+        """
         now = datetime.now(UTC).timestamp()
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
@@ -142,7 +146,7 @@ class FileBuckets:
         self._thread.shutdown(wait=False)
 
     async def run(self, work: Callable[[_File], _T]) -> _T:
-        """Do something with the file. Raises: StateUnavailable, and what `work` raises of ours."""
+        """Run `work` on the file in its thread. Raises: StateUnavailable, and the errors of `work`."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._with_file, work)
         except (sqlite3.Error, OSError, RuntimeError) as exc:
@@ -161,7 +165,7 @@ class FileBuckets:
                     await bucket.look()
                 self._is_blind = False
             except StateUnavailable as exc:
-                if not self._is_blind:  # told once an outage
+                if not self._is_blind:  # logged once per outage
                     _log.warning("shared state cannot be read", reason=str(exc))
                 self._is_blind = True
             with suppress(TimeoutError):
@@ -169,8 +173,8 @@ class FileBuckets:
                     await self._wake.wait()
 
 
-class FileBucket(MirroredBucket):
-    """One bucket; see Bucket. Once it was read it stays live, since the file has no other teller."""
+class FileBucket(CachedBucket):
+    """One bucket; see Bucket. After the first poll it stays live, because no server can be lost."""
 
     def __init__(self, spec: BucketSpec, owner: FileBuckets) -> None:
         super().__init__(spec)
@@ -191,7 +195,7 @@ class FileBucket(MirroredBucket):
         await self._write(key, None, None, revision)
 
     async def look(self) -> None:
-        """Take what changed since the last look. Raises: StateUnavailable."""
+        """Apply the changes since the last poll. Raises: StateUnavailable."""
         async with self._looking:
             rows = await self._owner.run(lambda file: file.since(self.name, self._seen))
             now = datetime.now(UTC).timestamp()
@@ -199,12 +203,12 @@ class FileBucket(MirroredBucket):
                 self._seen = row.revision
                 ttl_s = None if row.expires is None else row.expires - now
                 if row.value is None or (ttl_s is not None and ttl_s <= 0):
-                    self._mirror.remove(row.key)
+                    self._cache.remove(row.key)
                 else:
-                    self._mirror.set(Entry(row.key, row.value, row.revision), ttl_s)
+                    self._cache.set(Entry(row.key, row.value, row.revision), ttl_s)
             if not self._live.is_set():
                 self._live.set()
-                self._mirror.note_gap()
+                self._cache.note_gap()
 
     async def _write(self, key: str, value: bytes | None, ttl_s: float | None, expected: int | None) -> int:
         check(self._spec, key, value or b"")

@@ -1,7 +1,7 @@
-"""Buckets of one process."""
+"""Buckets of one process, in memory."""
 
 from proxy.errors.stores import StateConflict, StateRefused
-from proxy.shared.bucket_cache import MirroredBucket
+from proxy.shared.bucket_cache import CachedBucket
 from proxy.shared.buckets import Bucket, BucketSpec, Entry, check, shorter
 
 
@@ -16,7 +16,7 @@ class MemoryBuckets:
         return self._buckets.setdefault(spec.name, MemoryBucket(spec))
 
     def start(self) -> None:
-        """Nothing to do."""
+        """Do nothing; see Buckets."""
 
     async def close(self) -> None:
         """See Buckets."""
@@ -24,8 +24,8 @@ class MemoryBuckets:
             bucket.close()
 
 
-class MemoryBucket(MirroredBucket):
-    """A bucket of one process; see Bucket. It is live at once: there is nobody else."""
+class MemoryBucket(CachedBucket):
+    """A bucket of one process; see Bucket. It is live at once, because there is no other writer."""
 
     def __init__(self, spec: BucketSpec) -> None:
         super().__init__(spec)
@@ -36,7 +36,7 @@ class MemoryBucket(MirroredBucket):
         """See Bucket."""
         check(self._spec, key, value)
         self._revision += 1
-        if not self._mirror.set(Entry(key, value, self._revision), shorter(ttl_s, self._spec.ttl_s)):
+        if not self._cache.set(Entry(key, value, self._revision), shorter(ttl_s, self._spec.ttl_s)):
             raise StateRefused(f"{self.name}: full with {self._spec.max_entries} entries")
         return self._revision
 
@@ -52,9 +52,9 @@ class MemoryBucket(MirroredBucket):
         if revision is not None:
             self._expect(key, revision)
         self._revision += 1
-        self._mirror.remove(key)
+        self._cache.remove(key)
 
     def _expect(self, key: str, revision: int) -> None:
-        entry = self._mirror.get(key)
+        entry = self._cache.get(key)
         if (entry.revision if entry else 0) != revision:
             raise StateConflict(f"{self.name}: {key} was changed by somebody else")

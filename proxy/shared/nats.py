@@ -1,12 +1,12 @@
-"""Buckets in JetStream, laid out as NATS's own key-value stores are: `nats kv` reads and writes them too.
+"""Buckets in JetStream, in the format of NATS's own key-value stores: `nats kv` reads and writes them too.
 
-One connection, apart from that of events, feeds the mirrors of all buckets and carries what is written. A
-bucket is read from its stream from the last value of each key on, so that a write is known here when the
-stream has brought it back; until then the writer waits. When the connection is lost the mirrors stay as
-they are, and the next one reads everything anew.
+One connection, apart from that of events, feeds the caches of all buckets and carries writes. A bucket reads
+its stream from the last value of each key on. So a write is known here when the stream has returned it; until
+then the writer waits. When the connection is lost the caches keep their entries, and the next one reads
+everything again.
 
-An entry's end is in a header of ours, by which every replica forgets it in time. The server removes the
-entry too: by itself from 2.11 on, or else when a replica that forgot it says so.
+A header of Fairlead's holds the expiry of an entry, so every replica drops it in time. The server removes the
+entry too: by itself from 2.11 on, before that when a replica deletes the expired entry.
 
 Source: NATS ADR-8 (key-value store), ADR-43 (per-message TTL).
 """
@@ -22,25 +22,25 @@ from nats.js.api import DiscardPolicy, StorageType, StreamConfig
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateConflict, StateError, StateRefused, StateUnavailable
-from proxy.nats.outages import Told, hold_for_ever
+from proxy.nats.outages import OutageLog, stay_connected
 from proxy.nats.wire import LinkFailed
 from proxy.settings.events import EventsSettings
-from proxy.shared.bucket_cache import MirroredBucket
+from proxy.shared.bucket_cache import CachedBucket
 from proxy.shared.buckets import MAX_VALUE_BYTES, Bucket, BucketSpec, Entry, check, shorter
-from proxy.shared.nats_store import EXPIRES, OPERATION, Store, is_marker, ttl_of
+from proxy.shared.nats_store import EXPIRES, OPERATION, BucketConnection, is_marker, ttl_of
 
 _log = structlog.get_logger("events")
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _MARKER_LIFE_S = 3_600
-"""A replica that was away for longer reads everything anew anyhow."""
+"""A replica that was disconnected for longer reads everything again anyway."""
 _HEARTBEATS_MISSED = 3
 
 
 class NatsBuckets:
     """Buckets that every replica shares; see Buckets.
 
-    Every way in which NATS can fail is logged once when it begins and once when it ends.
+    Every kind of NATS failure is logged once when it begins and once when it ends.
     """
 
     def __init__(self, settings: EventsSettings, *, proxy_id: str) -> None:
@@ -50,7 +50,7 @@ class NatsBuckets:
         self._buckets: dict[str, NatsBucket] = {}
         self._tasks = TaskOwner("buckets")
         self._wake = asyncio.Event()
-        self._told = Told("nats buckets")
+        self._outages = OutageLog("nats buckets")
 
     def open(self, spec: BucketSpec) -> Bucket:
         """See Buckets."""
@@ -61,7 +61,7 @@ class NatsBuckets:
 
     def start(self) -> None:
         """See Buckets."""
-        self._tasks.spawn(hold_for_ever(self._settings, self._hold), name="nats")
+        self._tasks.spawn(stay_connected(self._settings, self._hold), name="nats")
 
     async def close(self) -> None:
         """See Buckets."""
@@ -70,13 +70,13 @@ class NatsBuckets:
             bucket.close()
 
     async def _hold(self, url: str) -> bool:
-        """Hold a connection until it is lost."""
-        store = Store(self._settings, url, self._wake.set)
+        """Keep one connection until it is lost."""
+        store = BucketConnection(self._settings, url, self._wake.set)
         try:
             await store.open()
             await self._carry(store, url)
         except LinkFailed as exc:
-            self._told.disconnected(url, str(exc))
+            self._outages.disconnected(url, str(exc))
         except Exception:  # noqa: BLE001 (a bug here or in nats-py must not end it until a restart)
             _log.exception("buckets failed", server=url)
         finally:
@@ -85,7 +85,7 @@ class NatsBuckets:
             await store.dispose()
         return store.opened
 
-    async def _carry(self, store: Store, url: str) -> None:
+    async def _carry(self, store: BucketConnection, url: str) -> None:
         """Serve buckets until the connection fails, which raises."""
         served: set[str] = set()
         while True:
@@ -95,41 +95,41 @@ class NatsBuckets:
                 served.add(name)
             if not store.opened:
                 store.opened = True
-                self._told.connected(url, buckets=sorted(served))
+                self._outages.connected(url, buckets=sorted(served))
             await store.idle(self._wake)
             for name in served:
                 if self._buckets[name].silence_s > _HEARTBEATS_MISSED * self._settings.keepalive_interval_s:
                     store.fail(f"bucket {name} is silent")
 
 
-class NatsBucket(MirroredBucket):
+class NatsBucket(CachedBucket):
     """One bucket; see Bucket."""
 
     def __init__(self, spec: BucketSpec, settings: EventsSettings, tasks: TaskOwner) -> None:
         super().__init__(spec, self._expired)
         self._timeout_s = settings.ack_timeout_s
         self._tasks = tasks
-        self._store: Store | None = None
+        self._store: BucketConnection | None = None
         self._heard_at = 0.0
         self._delivered = 0
         self._reached = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._is_overfull = False
         self.has_ttl = False
-        """Whether the server ends entries by itself."""
+        """Whether the server removes expired entries by itself."""
         name = f"{settings.prefix.replace('.', '_')}_{spec.name}"
         self.stream = f"KV_{name}"
         self.subject = f"$KV.{name}"
 
     def config(self, settings: EventsSettings) -> StreamConfig:
-        """Describe the stream of a bucket that is not there yet, as ADR-8 does."""
+        """Return the configuration of a new stream for this bucket, as ADR-8 defines it."""
         return StreamConfig(
             name=self.stream,
             description="state that proxies of Fairlead share",
             subjects=[f"{self.subject}.>"],
             max_msgs_per_subject=1,
             max_age=self._spec.ttl_s,
-            max_msg_size=MAX_VALUE_BYTES + 1_024,  # headers count
+            max_msg_size=MAX_VALUE_BYTES + 1_024,  # headers count as payload
             discard=DiscardPolicy.NEW,
             num_replicas=settings.stream_replicas,
             storage=StorageType.FILE,
@@ -147,7 +147,7 @@ class NatsBucket(MirroredBucket):
 
     async def update(self, key: str, value: bytes, revision: int, *, ttl_s: float | None = None) -> int:
         """See Bucket."""
-        known = self._mirror.get(key)
+        known = self._cache.get(key)
         if (known is None and revision) or (known is not None and known.revision > revision):
             raise StateConflict(f"{self.name}: {key} was changed by somebody else")
         headers = self._ending(ttl_s)
@@ -156,7 +156,7 @@ class NatsBucket(MirroredBucket):
         except StateConflict:
             if revision:
                 raise
-        # The last word on a key that is not there may be that it was deleted, and has a number.
+        # The last message of a missing key may be its deletion, whose number the server compares.
         sequence, is_entry = await self._ready().last(self.stream, f"{self.subject}.{key}")
         if is_entry:
             raise StateConflict(f"{self.name}: {key} was changed by somebody else")
@@ -166,7 +166,7 @@ class NatsBucket(MirroredBucket):
         """See Bucket."""
         check(self._spec, key)
         self._ready()
-        known = self._mirror.get(key)
+        known = self._cache.get(key)
         if revision is not None and (known is None or known.revision > revision):
             raise StateConflict(f"{self.name}: {key} was changed by somebody else")
         if known is not None:
@@ -174,7 +174,7 @@ class NatsBucket(MirroredBucket):
 
     # ------------------------------------------------------------------------------------ writing
 
-    def _ready(self) -> Store:
+    def _ready(self) -> BucketConnection:
         if self._store is None or not self.is_live:
             raise StateUnavailable(f"{self.name}: NATS is not there")
         return self._store
@@ -189,7 +189,7 @@ class NatsBucket(MirroredBucket):
     async def _write(self, key: str, value: bytes, headers: dict[str, str]) -> int:
         check(self._spec, key, value)
         store = self._ready()
-        if OPERATION not in headers and not self._mirror.has_room_for(key):
+        if OPERATION not in headers and not self._cache.has_room_for(key):
             raise StateRefused(f"{self.name}: full with {self._spec.max_entries} entries")
         sequence = await store.write(f"{self.subject}.{key}", value, headers)
         await self._until(sequence)
@@ -204,7 +204,7 @@ class NatsBucket(MirroredBucket):
         await self._write(key, b"", headers)
 
     async def _until(self, sequence: int) -> None:
-        """Return when the mirror has what was written."""
+        """Return when the cache holds the written value."""
         if self._reached >= sequence:
             return
         reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -216,7 +216,10 @@ class NatsBucket(MirroredBucket):
             raise StateUnavailable(f"{self.name}: written, but not heard of") from None
 
     def _expired(self, entry: Entry) -> None:
-        """Remove from the server what it does not remove by itself; one of the replicas is the first."""
+        """Delete from the server an entry that it does not remove by itself.
+
+        One of the replicas does so first.
+        """
         if not self.has_ttl and self.is_live:
             self._tasks.spawn(self._remove_expired(entry), name="expired")
 
@@ -228,39 +231,42 @@ class NatsBucket(MirroredBucket):
 
     @property
     def silence_s(self) -> float:
-        """Since the server was heard last; it sends heartbeats."""
+        """Return the seconds since the server's last message; it sends heartbeats."""
         return asyncio.get_running_loop().time() - self._heard_at
 
-    def begin(self, store: Store) -> None:
-        """Expect everything anew on this connection."""
+    def begin(self, store: BucketConnection) -> None:
+        """Start to read everything again on this connection."""
         self._store = store
         self._delivered = 0
         self._heard_at = asyncio.get_running_loop().time()
-        self._mirror.begin_snapshot()
+        self._cache.begin_snapshot()
 
     def is_whole(self) -> None:
-        """Say that all there was has come."""
+        """Mark that every entry has arrived."""
         if not self.is_live:
-            self._mirror.end_snapshot()
+            self._cache.end_snapshot()
             self._live.set()
 
     def end(self) -> None:
-        """Keep what is known; nobody tells of changes any more."""
+        """Keep the known entries; changes no longer arrive."""
         self._store = None
         self._live.clear()
         waiting, self._waiting = self._waiting, []
         for _, reached in waiting:
             if not reached.done():
                 reached.set_exception(StateUnavailable(f"{self.name}: the connection to NATS was lost"))
-                reached.exception()  # whoever waited may have left
+                reached.exception()  # the waiting task may have been cancelled
 
     def close(self) -> None:
-        """End every watch."""
+        """Close every watch."""
         self.end()
         super().close()
 
     def read(self, msg: Msg) -> str:
-        """Take a message of the stream or a heartbeat; gives in words why the connection is no good."""
+        """Handle a message of the stream or a heartbeat.
+
+        Return the reason why the connection is unusable, or "".
+        """
         self._heard_at = asyncio.get_running_loop().time()
         headers = msg.headers or {}
         if headers.get("Status") == "100":
@@ -282,11 +288,11 @@ class NatsBucket(MirroredBucket):
         ttl_s = ttl_of(headers)
         entry = Entry(key, value, revision)
         if is_marker(headers):
-            self._mirror.remove(key)
+            self._cache.remove(key)
         elif ttl_s is not None and ttl_s <= 0:
-            self._mirror.remove(key)
+            self._cache.remove(key)
             self._expired(entry)
-        elif not self._mirror.set(entry, ttl_s) and not self._is_overfull:
+        elif not self._cache.set(entry, ttl_s) and not self._is_overfull:
             self._is_overfull = True
             _log.warning("bucket is full", bucket=self.name, entries=self._spec.max_entries)
 

@@ -1,4 +1,4 @@
-"""The connection on which buckets are kept in JetStream, and what their messages say.
+"""The connection that stores buckets in JetStream, and the format of their messages.
 
 Source: NATS ADR-8 (key-value store).
 """
@@ -24,41 +24,44 @@ _log = structlog.get_logger("events")
 _T = TypeVar("_T")
 
 EXPIRES = "Fairlead-Expires"
-"""Seconds since 1970, with fractions; what the server's own header rounds."""
+"""Seconds since 1970, with fractions, which the server's own header rounds."""
 OPERATION = "KV-Operation"
 _MARKER = "Nats-Marker-Reason"
 _WRONG_SEQUENCE = {10071, 10164}
 
 
-class Served(Protocol):
-    """A bucket, as its connection needs it."""
+class ServedBucket(Protocol):
+    """The interface of a bucket for its connection."""
 
     stream: str
     subject: str
     has_ttl: bool
-    """Whether the server ends entries by itself."""
+    """Whether the server removes expired entries by itself."""
 
     def config(self, settings: EventsSettings) -> StreamConfig:
-        """Describe the stream of a bucket that is not there yet."""
+        """Return the configuration of a new stream for this bucket."""
 
-    def begin(self, store: "Store") -> None:
-        """Expect everything anew on this connection."""
+    def begin(self, store: "BucketConnection") -> None:
+        """Start to read everything again on this connection."""
 
     def read(self, msg: Msg) -> str:
-        """Take a message of the stream or a heartbeat; gives in words why the connection is no good."""
+        """Handle a message of the stream or a heartbeat.
+
+        Return the reason why the connection is unusable, or "".
+        """
 
     def is_whole(self) -> None:
-        """Say that all there was has come."""
+        """Mark that every entry has arrived."""
 
 
-class Store(Wire):
-    """A connection on which buckets are kept; `serve` first, then `write`."""
+class BucketConnection(Wire):
+    """A connection that stores buckets; `serve` first, then `write`."""
 
-    async def serve(self, bucket: Served) -> None:
-        """Make the bucket if there is none, and begin to read it. Raises: LinkFailed."""
+    async def serve(self, bucket: ServedBucket) -> None:
+        """Create the bucket if it is missing, and start to read it. Raises: LinkFailed."""
         await self._within(lambda: self._serve(bucket), self._settings.connect_timeout_s * 2, "no answer")
 
-    async def _serve(self, bucket: Served) -> None:
+    async def _serve(self, bucket: ServedBucket) -> None:
         jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
         bucket.has_ttl = await self._find_or_make(bucket)
         inbox = self._client.new_inbox()
@@ -76,7 +79,7 @@ class Store(Wire):
                 deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
                 filter_subject=f"{bucket.subject}.>",
                 ack_policy=AckPolicy.NONE,
-                idle_heartbeat=max(0.1, self._settings.keepalive_interval_s / 2),  # the server takes no less
+                idle_heartbeat=max(0.1, self._settings.keepalive_interval_s / 2),  # the server's minimum
                 inactive_threshold=self._settings.keepalive_interval_s * 3,
                 mem_storage=True,
                 num_replicas=1,
@@ -85,8 +88,8 @@ class Store(Wire):
         if not made.num_pending:
             bucket.is_whole()
 
-    async def _find_or_make(self, bucket: Served) -> bool:
-        """Tell whether the server ends entries by itself."""
+    async def _find_or_make(self, bucket: ServedBucket) -> bool:
+        """Create the stream if it is missing; return whether the server removes expired entries by itself."""
         jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
         for _ in range(2):
             with suppress(nats.js.errors.NotFoundError):
@@ -95,18 +98,18 @@ class Store(Wire):
                 await jetstream.add_stream(bucket.config(self._settings))
                 _log.info("nats bucket made", bucket=bucket.stream)
             except nats.js.errors.BadRequestError as exc:
-                if exc.err_code != STREAM_EXISTS:  # another replica was faster
+                if exc.err_code != STREAM_EXISTS:  # another replica was first
                     raise
         raise nats.errors.Error(f"stream {bucket.stream} comes and goes")
 
     async def write(self, subject: str, value: bytes, headers: dict[str, str]) -> int:
-        """Store one message; gives its sequence number. Raises: StateError."""
+        """BucketConnection one message; return its sequence number. Raises: StateError."""
         jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
         done = await self._ask(jetstream.publish(subject, value, headers=headers or None), subject)
         return done.seq
 
     async def last(self, stream: str, subject: str) -> tuple[int, bool]:
-        """Give the number of a key's last message, and whether it is an entry. Raises: StateError."""
+        """Return the number of a key's last message, and whether it is an entry. Raises: StateError."""
         jetstream = self._client.jetstream(timeout=self._settings.ack_timeout_s)
         try:
             message = await self._ask(jetstream.get_last_msg(stream, subject), subject)
@@ -116,7 +119,7 @@ class Store(Wire):
         return message.seq or 0, not is_marker(message.headers or {}) and (ttl_s is None or ttl_s > 0)
 
     async def _ask(self, request: Awaitable[_T], subject: str) -> _T:
-        """Wait for an answer; whoever asks may leave meanwhile, which nats-py would not survive."""
+        """Wait for an answer in a task of its own: nats-py breaks when a waiting caller is cancelled."""
         task = self._tasks.spawn(_answer(request), name="request")
         either: set[asyncio.Future[object]] = {task, self.lost}  # type: ignore[arg-type] # both are futures
         await asyncio.wait(either, timeout=self._settings.ack_timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -130,11 +133,11 @@ class Store(Wire):
 
 
 class _Missing(StateError):
-    """There is no such message."""
+    """A message that does not exist."""
 
 
 async def _answer(request: Awaitable[_T]) -> _T:
-    """Turn what a server answers into our errors."""
+    """Await an answer, and translate the server's errors."""
     try:
         return await request
     except nats.js.errors.NotFoundError as exc:
@@ -149,12 +152,12 @@ async def _answer(request: Awaitable[_T]) -> _T:
 
 
 def is_marker(headers: dict[str, str]) -> bool:
-    """Tell whether a message says that its key is no more."""
+    """Return whether a message marks its key as deleted."""
     return OPERATION in headers or _MARKER in headers
 
 
 def ttl_of(headers: dict[str, str]) -> float | None:
-    """Give the seconds that an entry has left; None for one that does not end."""
+    """Return the seconds that an entry has left; None for one that does not expire."""
     text = headers.get(EXPIRES)
     if text is None:
         return None

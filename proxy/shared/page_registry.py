@@ -1,4 +1,4 @@
-"""Where the pages of other replicas are: each tells, for as long as it runs, in a bucket that all share."""
+"""A registry of the replicas' pages: each running replica keeps its URL in a shared bucket."""
 
 import asyncio
 from contextlib import suppress
@@ -15,32 +15,35 @@ _log = structlog.get_logger("confirm")
 
 _SPEC = BucketSpec("pages", max_entries=1_000)
 _LIFE_S = 60.0
-_TELL_S = 20.0
+_PUBLISH_EVERY_S = 20.0
 _RETRY_S = 2.0
 
 
-class Replicas:
-    """See identity.peers.Peers."""
+class PageRegistry:
+    """The registry of one replica; see http.handover.ReplicaPages."""
 
     def __init__(self, buckets: Buckets, *, proxy_id: str, url: str) -> None:
-        """`url` is where this replica's page is reached by the others."""
+        """Take the buckets and `url`, at which the other replicas reach this replica's page."""
         self.own = tag_of(proxy_id)
         self._url = url
         self._bucket: Bucket = buckets.open(_SPEC)
         self._tasks = TaskOwner("replicas")
 
     def start(self) -> None:
-        """Begin to tell; waits for nothing."""
-        self._tasks.spawn(self._tell(), name="tell")
+        """Start to publish the URL; does not wait."""
+        self._tasks.spawn(self._publish(), name="publish")
 
     async def close(self) -> None:
-        """Tell that this replica is no more."""
+        """Remove this replica's URL."""
         await self._tasks.close()
         with suppress(StateError):
             await self._bucket.delete(self.own)
 
     def page_of(self, tag: str) -> str | None:
-        """See Peers. What others put into the bucket is not followed unless it is a plain URL."""
+        """See ReplicaPages.
+
+        A URL in the bucket is used only if it is a plain one, because others can write there.
+        """
         entry = self._bucket.get(tag)
         if entry is None:
             return None
@@ -48,15 +51,15 @@ class Replicas:
             return check_peer_url(entry.value.decode())
         return None
 
-    async def _tell(self) -> None:
-        is_told = True
+    async def _publish(self) -> None:
+        is_published = True
         while True:
             await self._bucket.live()
             try:
                 await self._bucket.put(self.own, self._url.encode(), ttl_s=_LIFE_S)
-                is_told, pause_s = True, _TELL_S
+                is_published, pause_s = True, _PUBLISH_EVERY_S
             except StateError as exc:
-                if is_told:  # once an outage
+                if is_published:  # logged once per outage
                     _log.warning("the other replicas cannot be told where the page is", reason=str(exc))
-                is_told, pause_s = False, _RETRY_S
+                is_published, pause_s = False, _RETRY_S
             await asyncio.sleep(pause_s)

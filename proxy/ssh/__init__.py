@@ -1,1 +1,1 @@
-"""SSH towards the client; the only importer of asyncssh. Decisions are made behind `gateway`."""
+"""The SSH server, which is the only importer of asyncssh. Decisions are made by `access`."""

@@ -1,6 +1,7 @@
-"""`force-command` of a certificate: what runs in place of what a client asks for, as with `sshd`. Pure.
+"""Forced commands of certificates: the program that runs in place of the one that the client asked for. Pure.
 
-Source: sshd(8) AUTHORIZED_KEYS FILE FORMAT, `command=`; sshd_config(5) ForceCommand, Subsystem.
+The rules are those of `sshd`. Source: sshd(8) AUTHORIZED_KEYS FILE FORMAT, `command=`; sshd_config(5)
+ForceCommand, Subsystem.
 """
 
 import re
@@ -13,20 +14,20 @@ _INTERNAL_SFTP = "internal-sftp"
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """What runs, and what the client asked for."""
+    """The program that runs, and the request of the client."""
 
     kind: Exec | Subsystem
     original_command: str = ""
-    """Becomes SSH_ORIGINAL_COMMAND; empty for a shell, which has no command."""
+    """The value of SSH_ORIGINAL_COMMAND; empty for a shell, which has no command."""
     refusal: str = ""
-    """Why nothing runs at all; a sentence for the user."""
+    """The reason why no program runs, as a sentence for the user; else empty."""
 
 
 def force(command: str, asked: Shell | Exec | Subsystem) -> Forced:
-    """Return what runs in place of `asked` under a certificate that forces `command`.
+    """Return the program that replaces `asked` under a certificate that forces `command`.
 
     `internal-sftp` stands for the server of the subsystem `sftp`, in a certificate and in the value of
-    SSH_ORIGINAL_COMMAND; its options are refused, since some of them take rights away.
+    SSH_ORIGINAL_COMMAND. Its options are refused, since some of them take rights away.
     """
     match asked:
         case Exec(original):

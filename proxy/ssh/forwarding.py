@@ -1,4 +1,4 @@
-"""Channels that carry one connection: `direct-tcpip`, `direct-streamlocal`, `-R` and their kin."""
+"""Forwarded connections and their channels: `direct-tcpip`, `direct-streamlocal` and `-R`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,7 +23,7 @@ from proxy.upstream.frames import Accepted
 
 
 class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[bytes]):
-    """The SSH end of one carried connection, whichever side opened the channel."""
+    """The SSH end of one forwarded connection. Either side may have opened the channel."""
 
     def __init__(self, served: Served, kind: Kind, target: str = "") -> None:
         self._served = served
@@ -37,7 +37,7 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
         self._record: LiveProgram | None = None
 
     def warn(self, sentence: str) -> None:
-        """Do nothing: the bytes of this connection are not the user's terminal."""
+        """Do nothing: a forwarded connection cannot show text to the user."""
 
     def end(self, sentence: str, end: End) -> None:
         """Close both sides."""
@@ -50,52 +50,63 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
             self._task.cancel()
 
     def connection_made(self, chan: Any) -> None:
+        """Attach the channel to both buffers."""
         self._chan = chan
         self._inbound.attach(chan)
         self._outbound.attach(chan)
 
     def session_started(self) -> None:
+        """Continue the opening that waits for the client's confirmation."""
         self._started.set()
 
     def data_received(self, data: Buffer, datatype: int | None) -> None:
+        """Store what the client sent."""
         if datatype is None:
             self._inbound.feed(data)
 
     def eof_received(self) -> bool:
+        """Record the EOF of the client, and keep the channel open for the other direction."""
         self._inbound.feed_eof()
         return True  # half-close: the other direction goes on
 
     def pause_writing(self) -> None:
+        """Stop writing while the channel's send buffer is full."""
         self._outbound.gate.shut()
 
     def resume_writing(self) -> None:
+        """Continue writing."""
         self._outbound.gate.open()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Wake all waiting tasks: the channel is closed."""
         del exc
         self._outbound.gate.open()
         self._started.set()
         self._inbound.leave()
 
     def begin(self) -> LiveProgram:
-        """Open the record; from then on an order from outside can end the forward."""
+        """Open the record. From now on `end` can end the forward."""
         traffic = ChannelTraffic(self._inbound, self._outbound)
         self._record = self._served.live.begin(self._kind, traffic, self, target=self._target)
         return self._record
 
-    async def carry(self, record: LiveProgram, opening: Opening, meet: Callable[[], Awaitable[None]]) -> None:
-        """Carry one connection from its opening to the close of the channel. Raises: as `forward.carry`."""
+    async def carry(
+        self, record: LiveProgram, opening: Opening, open_client_end: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Forward the connection from its opening to the close of the channel. Raises: as `forward.carry`."""
         try:
-            await forward.carry(opening, meet, record=record, inbound=self._inbound, outbound=self._outbound)
+            await forward.carry(
+                opening, open_client_end, record=record, inbound=self._inbound, outbound=self._outbound
+            )
         finally:
             if self._chan is not None:
                 self._chan.close()
 
     def dial(self, visit: Visit, target: Target) -> "asyncio.Future[None]":
-        """Open the workspace's end in its turn, and carry bytes once the channel stands.
+        """Open the workspace's end, and forward bytes once the channel is confirmed.
 
-        The future is done when the connection is open, or has its FairleadError; it is cancelled when an
-        order from outside, or the end of the client, came first.
+        The future is done when the connection is open, or has its FairleadError. It is cancelled when `end`
+        was called or the client ended first.
         """
         opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = self._served.tasks.spawn(self._dial(visit, target, opened), name="forward")
@@ -104,7 +115,7 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
     async def _dial(self, visit: Visit, target: Target, opened: "asyncio.Future[None]") -> None:
         async with AsyncExitStack() as turn:
 
-            async def meet() -> None:
+            async def open_client_end() -> None:
                 await turn.aclose()
                 if not opened.done():
                     opened.set_result(None)
@@ -113,7 +124,7 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
             try:
                 await turn.enter_async_context(self._served.openings.dial())
                 record = self.begin()
-                await self.carry(record, self._served.gateway.dial(visit, target, record), meet)
+                await self.carry(record, self._served.gateway.dial(visit, target, record), open_client_end)
             except FairleadError as exc:
                 if not opened.done():
                     opened.set_exception(exc)
@@ -124,9 +135,9 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
 
 
 async def dial(served: Served, target: Target) -> ForwardSession:
-    """Connect from inside the workspace; the channel is confirmed only when that stands.
+    """Connect from inside the workspace. The channel is confirmed only when that connection is open.
 
-    Raises: asyncssh.ChannelOpenError with what the workspace reported.
+    Raises: asyncssh.ChannelOpenError with the reason that the workspace reported.
     """
     session = ForwardSession(served, Kind.FORWARD, str(target))
     try:
@@ -137,13 +148,13 @@ async def dial(served: Served, target: Target) -> ForwardSession:
     except asyncio.CancelledError:
         if (me := asyncio.current_task()) is not None and me.cancelling():
             raise
-        # Not this task: the dial was ended, and asyncssh would keep the channel without an answer.
+        # Only the dial was cancelled, not this task. asyncssh would leave the channel without an answer.
         raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "ended before it was open") from None
     return session
 
 
 def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOpenError:
-    """Choose the reason code of RFC 4254 §5.1 and the words that `ssh` prints after it."""
+    """Return the open failure with the code of RFC 4254 §5.1 and the text that `ssh` prints."""
     prohibited = isinstance(exc, Refused) or (
         isinstance(exc, OpenFailed) and exc.kind is OpenFailedKind.PROHIBITED
     )
@@ -158,7 +169,7 @@ def channel_open_error(exc: FairleadError, reference: str) -> asyncssh.ChannelOp
 
 
 class RemoteListener(asyncssh.SSHListener):
-    """A `-R` listener in the workspace; each connection to it becomes a channel to the client."""
+    """A `-R` listener in the workspace. Each connection to it becomes a channel to the client."""
 
     def __init__(self, served: Served, bind: TcpTarget | UnixTarget, spelling: str) -> None:
         super().__init__()
@@ -177,10 +188,10 @@ class RemoteListener(asyncssh.SSHListener):
         spelling: str,
         closed: Callable[[], None],
     ) -> "RemoteListener | None":
-        """Bind in the workspace; None when that fails, for the reason that is logged.
+        """Bind in the workspace. Return None, and log the reason, when that fails.
 
-        `spelling` is the host or path as the client wrote it, by which it finds its forward again.
-        RFC 4254 §7.1 has no words for a refused global request.
+        `spelling` is the host or path as the client wrote it, because the client finds its forward by it.
+        The reason is not sent: RFC 4254 §7.1 has no text in the refusal of a global request.
         """
         listener = cls(served, bind, spelling)
         bound: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -194,23 +205,25 @@ class RemoteListener(asyncssh.SSHListener):
         return listener
 
     def get_port(self) -> int:
+        """Return the bound TCP port; 0 for a Unix socket."""
         return self._port
 
     def close(self) -> None:
-        """Unbind; connections that are already carried go on."""
+        """Unbind. Connections that are already open go on."""
         if self._task is not None:
             self._task.cancel()
 
     def warn(self, sentence: str) -> None:
-        """Do nothing: a listener has no terminal."""
+        """Do nothing: a listener cannot show text to the user."""
 
     def end(self, sentence: str, end: End) -> None:
-        """Unbind by an order from outside."""
+        """Unbind by order of an operator or a limit."""
         self._served.log.info("listener ended from outside", bind=str(self._bind), reason=sentence)
         self._ordered = end
         self.close()
 
     async def wait_closed(self) -> None:
+        """Wait until the listener has ended."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -240,7 +253,7 @@ class RemoteListener(asyncssh.SSHListener):
         await served.openings.begin()
         if not served.has_room:
             served.log_no_room(bind)
-            return  # it is not claimed, and the workspace closes it
+            return  # not claimed, so that the workspace closes it
         session = ForwardSession(served, Kind.FORWARDED, bind)
         record = session.begin()
         opening = served.gateway.accept_recorded(visit, link, accepted.connection_id, bind, record)
@@ -252,7 +265,7 @@ class RemoteListener(asyncssh.SSHListener):
             served.log.info("forwarded connection lost", bind=bind, reason=str(exc))
 
     async def _open_channel(self, session: ForwardSession, accepted: Accepted) -> None:
-        """Offer the connection to the client. Raises: ClientRefused."""
+        """Open a channel to the client for the connection. Raises: ClientRefused."""
         conn = self._served.conn
         with client_refusals():
             if isinstance(self._bind, TcpTarget):

@@ -1,9 +1,9 @@
-"""Lets strangers' handshakes onto the event loop one slice at a time, so that known users need not wait.
+"""Scheduling of handshakes: clients before their login share a limited part of the event loop.
 
-A key exchange occupies the loop for milliseconds, and five hundred of them that arrive in one turn of the
-loop would occupy it for seconds. Here each piece of a stranger's handshake, one slice (`ssh/slices`),
-waits for its turn: sources go round, and after each piece the loop belongs to everybody else for as long as
-the share of strangers says, however long the piece took. With nobody waiting a piece is done at once.
+A key exchange takes milliseconds of processor time. Five hundred that arrive at once would block the event
+loop, and with it all users, for seconds. So a handshake runs in pieces; each piece is one slice (see
+`asyncssh_ext.slices`). The sources of connections take turns. After each piece the loop is left to other
+work, for a time in proportion to the time that the piece took. When no piece waits, a new one runs at once.
 """
 
 import asyncio
@@ -19,45 +19,46 @@ _log = structlog.get_logger("ssh")
 Work = Callable[[], None]
 
 _FOLLOWED = 3
-"""Turns of the loop: asyncssh handles a packet in a task, which may begin another."""
-_QUESTIONS = 2
+"""Loop iterations to wait after a piece: asyncssh handles a packet in a task, which may begin another."""
+_MAX_QUERIES = 2
 
 
-class Turn(NamedTuple):
-    """A stranger's place among all others, by source."""
+class HandshakeSlot(NamedTuple):
+    """The place of one connection in the scheduler; `source` groups connections for fairness."""
 
-    turns: "Turns"
+    scheduler: "HandshakeScheduler"
     source: str
 
-    def take(self, work: Work) -> bool:
-        """See Turns."""
-        return self.turns.take(self.source, work)
+    def run(self, work: Work) -> bool:
+        """Run `work` as HandshakeScheduler.run does."""
+        return self.scheduler.run(self.source, work)
 
 
-class Turns:
-    """One per event loop."""
+class HandshakeScheduler:
+    """The scheduler of all handshakes; one for each event loop."""
 
     def __init__(self, share: float, clock: Callable[[], float] = time.thread_time) -> None:
-        """`share` of the loop's time, above 0 and at most 1, is what all strangers together may take.
+        """Set `share`: the part of the loop's time for all handshakes together, above 0 and at most 1.
 
-        `clock` gives the processor time of the event loop's thread in seconds.
+        `clock` returns the processor time of the event loop's thread in seconds.
         """
         self._rest_per_second = (1 - share) / share
         self._clock = clock
         self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()
         self._is_taken = False
         self._owed_s = 0.0
-        self.questions = asyncio.Semaphore(_QUESTIONS)
-        """Held by a stranger's handshake while it asks the directory, whose queue everybody shares."""
+        self.query_slots = asyncio.Semaphore(_MAX_QUERIES)
+        """Limits queries of handshakes to the directory, whose queue logged-in users need as well."""
 
     def __len__(self) -> int:
-        """Count the pieces that wait."""
+        """Return the number of waiting pieces."""
         return sum(map(len, self._waiting.values()))
 
-    def take(self, source: str, work: Work) -> bool:
-        """Do `work` now, or after what the others of its source and one of every other source have to do.
+    def run(self, source: str, work: Work) -> bool:
+        """Run `work` now, or later when other pieces wait or the share is used up.
 
-        False when it was done already.
+        Later means: after the earlier pieces of its source, and after one piece of every other source.
+        Return whether `work` waits.
         """
         if not self._is_taken:
             self._do(work)
@@ -66,11 +67,11 @@ class Turns:
         return True
 
     def charge(self, seconds: float) -> None:
-        """Count processor time that strangers took; the next piece waits until it is made up for."""
+        """Add processor time that handshakes took; the next piece waits for it in proportion."""
         self._owed_s += seconds
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Drop all waiting pieces."""
         self._waiting.clear()
 
     def _do(self, work: Work) -> None:
@@ -78,7 +79,7 @@ class Turns:
         begun = self._clock()
         try:
             work()
-        except Exception:  # noqa: BLE001 (a bug in one piece must not keep all others waiting for ever)
+        except Exception:  # noqa: BLE001 (a bug in one piece must not stop all other handshakes)
             _log.exception("handshake failed by a bug")
         self.charge(self._clock() - begun)
         asyncio.get_running_loop().call_soon(self._follow, _FOLLOWED)
@@ -109,7 +110,7 @@ async def metered(work: Awaitable[None], charge: Callable[[float], None]) -> Non
 
 
 class _Metered:
-    """Work whose steps are timed: not what else the loop does between them."""
+    """An awaitable that measures its own steps, without the work of the event loop between them."""
 
     def __init__(self, work: Awaitable[None], charge: Callable[[float], None]) -> None:
         self._work = work
@@ -129,5 +130,5 @@ class _Metered:
                 self._charge(time.thread_time() - begun)
             try:
                 value, step = (yield awaited), steps.send
-            except BaseException as exc:  # noqa: BLE001 (whatever it is, it is thrown into the coroutine)
+            except BaseException as exc:  # noqa: BLE001 (every exception is thrown into the coroutine)
                 value, step = exc, steps.throw

@@ -1,4 +1,4 @@
-"""The proxy's own host keys: made once, kept, announced to clients."""
+"""Host keys of the proxy: created once, stored, and announced to clients."""
 
 import os
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ class HostKeys:
 
     @property
     def fingerprints(self) -> list[str]:
-        """`SHA256:… (algorithm)` of each, as ssh shows them."""
+        """`SHA256:… (algorithm)` of each key, as ssh shows it."""
         return [f"{key.get_fingerprint()} ({key.get_algorithm()})" for key in self.keys]
 
     @property
     def public_lines(self) -> list[str]:
-        """`algorithm base64` of each, as known_hosts wants them after the host."""
+        """`algorithm base64` of each key, as known_hosts has it after the host."""
         return [key.export_public_key("openssh").decode().strip() for key in self.keys]
 
 
 def load_or_create(directory: Path) -> HostKeys:
-    """Read the host keys in `directory`; make those that are missing, mode 0600.
+    """Read the host keys in `directory`, and create missing ones with mode 0600.
 
-    Several proxies may start at once on one directory: the first to write a key wins. One that cannot be
-    written, as a mounted Secret, is taken as it is, when it holds a key at all.
+    Several proxies may start at once with one directory: the first to write a key wins. A directory that
+    cannot be written, such as a mounted Secret, is accepted when it holds at least one key.
     Raises: SettingsError for a key that cannot be read or written.
     """
     try:

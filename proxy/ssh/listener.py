@@ -1,4 +1,4 @@
-"""The listening socket, and the options that every connection shares."""
+"""The SSH listener: the listening socket, the algorithms, and the options of all connections."""
 
 import asyncio
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncssh
 
-from proxy.access.authentication import Logins
+from proxy.access.authentication import Authenticator
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
@@ -20,17 +20,17 @@ from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings import ListenSettings, split_address
 from proxy.settings.protection import ProxyProtocolSettings
-from proxy.ssh.accept import Doorkeeper, Doorstep
+from proxy.ssh.accept import PreAuthContext, PreAuthProtocol
 from proxy.ssh.asyncssh_ext.certificates import read_authorities
-from proxy.ssh.asyncssh_ext.connection import GOODBYE_S, Arrival, ServerConnection
+from proxy.ssh.asyncssh_ext.connection import DISCONNECT_GRACE_S, Arrival, ServerConnection
 from proxy.ssh.asyncssh_ext.kex import supported_key_exchanges
 from proxy.ssh.asyncssh_ext.slices import Slices
 from proxy.ssh.connection import ClientConnection, ConnectionSections, Shared
-from proxy.ssh.handshake_scheduler import Turns
+from proxy.ssh.handshake_scheduler import HandshakeScheduler
 from proxy.ssh.hostkeys import HostKeys
 
-# The post-quantum ones first. NTRU Prime, which OpenSSH 8.5 to 9.8 would take, needs a library that asyncssh
-# looks for: liboqs.
+# Post-quantum algorithms come first. NTRU Prime, which OpenSSH 8.5 to 9.8 prefer, needs the library liboqs,
+# which asyncssh looks for.
 _KEY_EXCHANGES = (
     "mlkem768x25519-sha256",
     "sntrup761x25519-sha512",
@@ -45,7 +45,7 @@ _KEY_EXCHANGES = (
     "diffie-hellman-group16-sha512",
     "diffie-hellman-group18-sha512",
     "diffie-hellman-group14-sha256",
-)  # No group exchange: asyncssh gives a client that asks for 1,024 bits a group of 1,024 bits.
+)  # No group exchange: for a client that asks for 1,024 bits asyncssh picks a group of 1,024 bits.
 # As OpenSSH since 8.8: no SHA-1.
 _HOST_KEY_SIGNATURES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256")
 _SIGNATURES = (
@@ -56,7 +56,10 @@ _SIGNATURES = (
     "sk-ecdsa-sha2-nistp256@openssh.com",
     "webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
 )
-_COMPRESSION = ("none", "zlib@openssh.com")  # the one that starts after login: strangers inflate nothing
+_COMPRESSION = (
+    "none",
+    "zlib@openssh.com",
+)  # it starts after the login
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +67,24 @@ class ListenerSettings:
     """The sections of the settings that the listener needs."""
 
     listen: str
-    """`host:port`."""
+    """`host:port` to listen on."""
     ssh: ListenSettings
     proxy_protocol: ProxyProtocolSettings
     strangers_share: float
-    """Share of the processor for handshakes of clients that are not logged in, 0 to 1."""
+    """Part of the processor time for handshakes before the login, above 0 and at most 1."""
     trusted_user_ca_keys: Sequence[Path]
     sections: ConnectionSections
-    """For each connection."""
+    """Sections for each connection."""
 
 
 class Listener:
-    """Accepts SSH connections until closed."""
+    """The acceptor of SSH connections."""
 
     def __init__(
         self,
         settings: ListenerSettings,
         gateway: Gateway,
-        logins: Logins,
+        authenticator: Authenticator,
         tracker: Tracker,
         guard: Guard,
         host_keys: HostKeys,
@@ -92,14 +95,14 @@ class Listener:
         self._shared = Shared(
             settings.sections,
             gateway,
-            logins,
+            authenticator,
             tracker,
             read_authorities(settings.trusted_user_ca_keys),
             revocations,
             set(),
             guard,
         )
-        self._turns = Turns(settings.strangers_share)
+        self._scheduler = HandshakeScheduler(settings.strangers_share)
         self._slices = Slices()
         self._server: asyncio.Server | None = None
 
@@ -112,7 +115,7 @@ class Listener:
         return host, port
 
     def connections(self) -> set[ClientConnection]:
-        """Give those that are open at the moment, logged in or not yet."""
+        """Return the connections that are open now, before or after the login."""
         return self._shared.connections
 
     async def open(self) -> None:
@@ -122,8 +125,8 @@ class Listener:
             options = await asyncssh.SSHServerConnectionOptions.construct(**self._options())
         except ValueError as exc:
             raise SettingsError(f"ssh: {exc}") from exc
-        # One key object an algorithm: asyncssh sets the algorithm of a signature on the object, and two
-        # clients at once, one for each algorithm of the RSA key, would share it.
+        # One key object for each algorithm: asyncssh stores the signature algorithm in the object, and two
+        # clients that use the RSA key with different algorithms at once would share it.
         options.server_host_keys = OrderedDict(
             (name.encode(), copy(options.server_host_keys[name.encode()]))
             for name in _HOST_KEY_SIGNATURES
@@ -131,11 +134,13 @@ class Listener:
         )
         for keypair in options.all_server_host_keys.values():
             if keypair.algorithm == b"ssh-rsa":
-                keypair.set_sig_algorithm(b"rsa-sha2-512")  # of the proof that we have it
+                keypair.set_sig_algorithm(
+                    b"rsa-sha2-512"
+                )  # the algorithm of the proof of a host key (`hostkeys-prove`)
         loop = asyncio.get_running_loop()
         host, port = split_address(settings.listen)
 
-        def speak(arrival: Arrival) -> ServerConnection:
+        def make_connection(arrival: Arrival) -> ServerConnection:
             prefer_aes_gcm = settings.ssh.prefer_aes_gcm
             return ServerConnection(
                 loop,
@@ -147,11 +152,13 @@ class Listener:
             )
 
         header = settings.proxy_protocol
-        keeper = Doorkeeper(self._shared.guard, self._turns, header, header.networks, speak)
+        context = PreAuthContext(
+            self._shared.guard, self._scheduler, header, header.networks, make_connection
+        )
         try:
             self._server = await loop.create_server(
-                lambda: Doorstep(keeper),
-                None if host in ("", "::") else host,  # asyncio would take `::` for IPv6 only
+                lambda: PreAuthProtocol(context),
+                None if host in ("", "::") else host,  # with `::` asyncio would listen on IPv6 only
                 port,
                 backlog=settings.ssh.backlog,
                 flags=socket.AI_PASSIVE,
@@ -160,10 +167,10 @@ class Listener:
             raise SettingsError(f"listen: cannot listen on {settings.listen}: {exc.strerror or exc}") from exc
 
     async def close(self, grace_s: float) -> None:
-        """Accept no more; give live connections `grace_s` seconds, then end them with a sentence."""
+        """Stop accepting; after `grace_s` seconds end the live connections with a sentence."""
         if self._server is not None:
             self._server.close()
-        self._turns.close()
+        self._scheduler.close()
         live = TaskOwner("closing")
         for connection in tuple(self._shared.connections):
             live.spawn(connection.conn.wait_closed(), name="wait")
@@ -172,7 +179,7 @@ class Listener:
         for connection in leaving:
             live.spawn(connection.conn.gone.wait(), name="goodbye")
             connection.end("the proxy is shutting down", End(EndReason.SHUTDOWN))
-        await live.close(grace_s=GOODBYE_S)
+        await live.close(grace_s=DISCONNECT_GRACE_S)
 
     def _options(self) -> dict[str, object]:
         settings = self._settings
@@ -186,7 +193,7 @@ class Listener:
             "signature_algs": _SIGNATURES,
             "mac_algs": settings.ssh.macs,
             "compression_algs": _COMPRESSION,
-            "login_timeout": 0,  # three budgets of our own replace it
+            "login_timeout": 0,  # replaced by the three time limits of ClientConnection
             "keepalive_interval": settings.sections.connection.keepalive_interval_s,
             "keepalive_count_max": settings.sections.connection.keepalive_count_max,
             "password_auth": False,

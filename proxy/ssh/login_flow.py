@@ -1,21 +1,28 @@
-"""One login as a state machine; asyncssh asks it what to offer and what to answer.
+"""The login of one connection as a state machine.
 
-    KEY ──a proved key of a known user──────────────────────────▶ IN
-     ├───the same, but the account is to be approved again──▶ APPROVAL ──approved──▶ IN
-     └───a proved key, name is new──▶ APPROVAL ──approved────────▶ IN
-                                        └──approved, but the key is not the account's──▶ OTHER_KEY ──▶ IN
+    KeyAwaited ──a proved key of a known user───────────────────────────────────────────▶ LoggedIn
+     │├──a proved key of a new user──▶ ApprovalAwaited
+     │└──the account has to be approved again──▶ RenewalDue ──the key is proved──▶ ApprovalAwaited
+     │
+     └──a proved certificate (also from RenewalDue and OtherKeyAwaited)─────────────────▶ LoggedIn
 
-Each arrow but those into IN is a partial success (RFC 4252 §5.1), which leads stock clients on in the same
-connection. Nothing is shown, started or spent for somebody who has not proved a key.
+    ApprovalAwaited ──code shown──▶ ApprovalShown ──approved──▶ ApprovalGiven───────────▶ LoggedIn
+                                      └──approved, but the key is not the account's──▶ OtherKeyDue
+
+    OtherKeyDue ──end of the method──▶ OtherKeyAwaited ──a proved key of the account────▶ LoggedIn
+
+A method that ends in another state than LoggedIn is a partial success (RFC 4252 §5.1): stock clients go on
+with the next method in the same connection. A refused step leaves the state as it is.
+Nothing is shown, started or charged before the client has proved a key.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 
 import structlog
 
-from proxy.access.authentication import Logins, Standing
+from proxy.access.authentication import Authenticator, Standing
 from proxy.errors import FairleadError
 from proxy.errors.login import (
     AccountEnded,
@@ -30,10 +37,10 @@ from proxy.events.schema import AuthFailed
 from proxy.identity.keys import check_offered, fingerprint
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal
-from proxy.onboarding.flow import Pending, Shown
-from proxy.onboarding.refresher import Vouch
+from proxy.onboarding.flow import DisplayedCode, Pending
+from proxy.onboarding.refresher import AccountStanding
 from proxy.ssh.asyncssh_ext.certificates import Judgement, decode, judge, proof_of
-from proxy.ssh.asyncssh_ext.hooks import Certificate, Verdict
+from proxy.ssh.asyncssh_ext.hooks import AuthReply, Certificate
 
 _MAX_REMEMBERED = 64
 
@@ -41,21 +48,87 @@ PUBLICKEY = "publickey"
 KEYBOARD_INTERACTIVE = "keyboard-interactive"
 
 
-class Stage(Enum):
-    """What has been proved so far, and so what is asked for next."""
-
-    KEY = PUBLICKEY
-    APPROVAL = KEYBOARD_INTERACTIVE
-    OTHER_KEY = f"another {PUBLICKEY}"
-    IN = "in"
+@dataclass(frozen=True, slots=True)
+class KeyAwaited:
+    """The initial state: no key is proved."""
 
 
-class Login:
-    """One name on one connection."""
+@dataclass(frozen=True, slots=True)
+class RenewalDue:
+    """A known user has to approve again; the proof of the key is being answered."""
+
+    pending: Pending
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalAwaited:
+    """A key is proved, and an approval at the provider is needed besides."""
+
+    key: bytes
+    """The proved key. The approval counts for this key alone."""
+    renewal: Pending | None = None
+    """The renewal of a known user; None for a new user, whose onboarding has not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalShown:
+    """The client shows where to approve; the provider has not answered."""
+
+    key: bytes
+    pending: Pending
+    is_renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalGiven:
+    """The user approved, and the proved key may be used."""
+
+    key: bytes
+    pending: Pending
+    is_renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OtherKeyDue:
+    """The user approved, but the account has another key; keyboard-interactive is being answered."""
+
+    pending: Pending
+    is_renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OtherKeyAwaited:
+    """The user approved, and the client may prove the key of the account."""
+
+    pending: Pending
+    is_renewal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    """The final state."""
+
+    principal: Principal
+
+
+State = (
+    KeyAwaited
+    | RenewalDue
+    | ApprovalAwaited
+    | ApprovalShown
+    | ApprovalGiven
+    | OtherKeyDue
+    | OtherKeyAwaited
+    | LoggedIn
+)
+
+
+class LoginFlow:
+    """The state of one login and what its events report; one user name for each connection."""
 
     def __init__(
         self,
-        logins: Logins,
+        authenticator: Authenticator,
         attempt: LoginAttempt,
         standing: Standing,
         *,
@@ -64,56 +137,72 @@ class Login:
         revocations: Revocations,
         check: Callable[[Principal], None] = lambda _: None,
     ) -> None:
-        """`check` is asked last, and refuses by raising LoginRefused."""
+        """Begin in KeyAwaited. `check` is called last; it refuses by raising LoginRefused."""
         self.attempt = attempt
-        self.principal: Principal | None = None
-        self._logins = logins
+        self.state: State = KeyAwaited()
+        self._authenticator = authenticator
         self._standing = standing
         self._client_version = client_version
-        self._stage = Stage.KEY
         self._authorities = authorities
         self._revocations = revocations
         self._check = check
-        self._candidate = b""
-        self._pending: Pending | None = None
-        self._approved = False
-        self._renews = False
-        self._leads_on = False
         self._methods: list[str] = []
         self._reasons: list[str] = []
         self._fingerprints: list[str] = []
         self._log = structlog.get_logger("ssh").bind(conn=attempt.peer.conn_id, user=attempt.user_string.user)
 
     def offers(self, method: str) -> bool:
-        """Whether `method` can get the client on from here."""
-        wanted = KEYBOARD_INTERACTIVE if self._stage is Stage.APPROVAL else PUBLICKEY
-        return self._stage is not Stage.IN and method == wanted
+        """Return whether `method` can bring the login further in this state."""
+        match self.state:
+            case KeyAwaited() | RenewalDue() | OtherKeyDue() | OtherKeyAwaited():
+                return method == PUBLICKEY
+            case ApprovalAwaited() | ApprovalShown() | ApprovalGiven():
+                return method == KEYBOARD_INTERACTIVE
+            case LoggedIn():
+                return False
+
+    @property
+    def renewal_provider(self) -> str:
+        """Name of the provider where a known user has to approve again; empty when that is not needed."""
+        match self.state:
+            case ApprovalAwaited(renewal=Pending() as pending):
+                return pending.shown.provider
+            case _:
+                return ""
 
     def failed_method(self, method: str) -> bool:
-        """Take note of a method that led nowhere; True for somebody new who skips the key."""
+        """Record a failed method; return True for a new user who asked for approval before proving a key."""
         if method != "none":
             self._note(method)
-        skips = method == KEYBOARD_INTERACTIVE and self._stage is Stage.KEY and self._standing is Standing.NEW
-        if skips:
+        skips_key = (
+            method == KEYBOARD_INTERACTIVE
+            and isinstance(self.state, KeyAwaited)
+            and self._standing is Standing.NEW
+        )
+        if skips_key:
             self.fault(KeyNotProved.code)
-        return skips
+        return skips_key
 
-    # ------------------------------------------------------------------------------------- keys
+    # ----------------------------------------------------------------------------- offered keys
 
     async def offered(self, key_blob: bytes) -> str | None:
-        """Judge whether a key is worth a signature: None, or why not, in words if there are any.
+        """Decide whether the client may sign with this key.
 
+        Return None if it may; else a sentence for the user, empty when the reason is not for the user.
         Raises: StoreError.
         """
         self._note(PUBLICKEY, fingerprint(key_blob))
         judgement = await self._judge_key(key_blob)
-        if judgement and self._standing is not Standing.NEW and self._stage is not Stage.OTHER_KEY:
-            recognised = await self._logins.recognises(self.attempt, key_blob)
+        is_any_key_welcome = self._standing is Standing.NEW or isinstance(
+            self.state, OtherKeyDue | OtherKeyAwaited
+        )
+        if judgement and not is_any_key_welcome:
+            recognised = await self._authenticator.recognises(self.attempt, key_blob)
             judgement = judgement if recognised else Judgement("key_unknown")
         return self._refusal(judgement)
 
     async def certificate_offered(self, certificate: Certificate) -> str | None:
-        """Judge whether a certificate is worth a signature: None, or why not, in words if there are any."""
+        """Decide whether the client may sign with this certificate. Return as `offered` does."""
         self._note(PUBLICKEY, certificate.key.get_fingerprint())
         return self._refusal(await self._judge(certificate))
 
@@ -136,7 +225,7 @@ class Login:
         return await self._revocation(KeyProof(key_blob))
 
     async def _revocation(self, proof: KeyProof | CertificateProof) -> Judgement:
-        """Judge by the lists of revoked keys; of them only a certificate's owner is told anything."""
+        """Look the credential up in the lists of revoked keys. Only the owner of a certificate reads why."""
         match (await self._revocations.current()).of(proof):
             case Revocation.GOOD:
                 return Judgement()
@@ -147,84 +236,88 @@ class Login:
             case Revocation.REVOKED:
                 return Judgement("key_revoked")
 
-    async def proved(self, key_blob: bytes) -> Verdict:
-        """Go on with the key whose signature was verified last.
-
-        Raises: LoginRefused with a sentence for the person; StoreError.
-        """
-        if (certificate := decode(key_blob)) is not None:
-            return await self._certified(certificate)
-        if self._stage is Stage.KEY and self._standing is Standing.NEW:
-            await self._logins.assure_new()
-            self._candidate = key_blob
-            self._stage = Stage.APPROVAL
-            return Verdict.MORE
-        if self._leads_on:
-            self._leads_on = False  # this is the approval's own end; another key may come now
-            return Verdict.MORE
-        if self._stage is Stage.OTHER_KEY:
-            return await self._try_other(key_blob)
-        if self._stage is Stage.APPROVAL:
-            # Approved for the candidate and for nothing that was proved since.
-            return await self._enter(self._candidate) if self._approved else Verdict.REFUSE
-        if self._renews:
-            self._candidate = key_blob
-            self._stage = Stage.APPROVAL
-            return Verdict.MORE
-        return await self._enter(key_blob)
+    # ------------------------------------------------------------------------------ proved keys
 
     async def ask_provider(self, key_blob: bytes) -> None:
-        """Have the account of a known user read again when that is due; `proved` comes after this.
+        """Read the account of a known user again when that is due; call it before `proved`.
 
-        Takes as long as a provider does: call it where no other connection waits.
+        This takes as long as the provider needs: call it where no other connection waits.
 
         Raises: OnboardingError for an account that has ended and cannot be approved again now; StoreError.
         """
-        if self._standing is not Standing.BOUND or self._stage is not Stage.KEY:
+        if self._standing is not Standing.BOUND or not isinstance(self.state, KeyAwaited | RenewalDue):
             return
         if decode(key_blob) is not None:
-            await self._logins.refresh(self.attempt)
-        else:
-            self._renews = await self._is_asked_again(key_blob)
+            await self._authenticator.refresh(self.attempt)
+            return
+        pending = await self._renewal(key_blob)
+        self.state = KeyAwaited() if pending is None else RenewalDue(pending)
 
-    async def _is_asked_again(self, key_blob: bytes) -> bool:
-        """Tell whether a known user has to approve again, and have the provider's answer ready to be shown.
+    async def _renewal(self, key_blob: bytes) -> Pending | None:
+        """Begin the renewal of a known user at the provider; return None when none is needed or possible.
 
         A provider that cannot be asked now does not lock out a user whose account has not ended.
 
         Raises: OnboardingError, StoreError.
         """
-        vouch = await self._logins.vouch(self.attempt, key_blob)
-        if vouch is Vouch.GOOD:
-            return False
+        vouch = await self._authenticator.vouch(self.attempt, key_blob)
+        if vouch is AccountStanding.GOOD:
+            return None
         try:
-            self._pending = await self._logins.begin_renewal(self.attempt, key_blob)
+            return await self._authenticator.begin_renewal(self.attempt, key_blob)
         except OnboardingError as exc:
-            if vouch is Vouch.ENDED:
+            if vouch is AccountStanding.ENDED:
                 self.fault(exc.code)
                 raise
             self._log.info("approval not asked for", code=exc.code, reason=str(exc))
-            return False
-        return True
+            return None
 
-    @property
-    def renewal_provider(self) -> str:
-        """Name of the provider at which a known user has to approve again; empty when there is no need."""
-        return self._pending.shown.provider if self._renews and self._pending is not None else ""
+    async def proved(self, key_blob: bytes) -> AuthReply:
+        """Go on after a method succeeded; `key_blob` is the key whose signature was verified last.
 
-    async def _certified(self, certificate: Certificate) -> Verdict:
-        if self._stage is Stage.APPROVAL:
-            return Verdict.REFUSE
-        if not await self._judge(certificate):  # it may have expired meanwhile
-            return Verdict.REFUSE
-        return await self._let_in(self._logins.admit_certified(self.attempt, proof_of(certificate)))
+        Raises: LoginRefused with a sentence for the user; StoreError.
+        """
+        if (certificate := decode(key_blob)) is not None:
+            return await self._certified(certificate)
+        match self.state:
+            case KeyAwaited() if self._standing is Standing.NEW:
+                await self._authenticator.assure_new()
+                self.state = ApprovalAwaited(key_blob)
+                return AuthReply.MORE
+            case KeyAwaited():
+                return await self._enter(key_blob)
+            case RenewalDue(pending):
+                self.state = ApprovalAwaited(key_blob, pending)
+                return AuthReply.MORE
+            case ApprovalAwaited() | ApprovalShown() | LoggedIn():
+                return AuthReply.REFUSE
+            case ApprovalGiven(approved_key):
+                # The approval counts for its own key, and for no key that was proved later.
+                return await self._enter(approved_key)
+            case OtherKeyDue(pending, is_renewal):
+                # This call ends the approval: `key_blob` is still the key that was not the account's.
+                self.state = OtherKeyAwaited(pending, is_renewal)
+                return AuthReply.MORE
+            case OtherKeyAwaited(pending, is_renewal):
+                return await self._try_other(key_blob, pending, is_renewal=is_renewal)
 
-    async def _enter(self, key_blob: bytes) -> Verdict:
-        if self._refusal(await self._judge_key(key_blob)) is not None:  # an approval takes minutes
-            return Verdict.REFUSE
-        return await self._let_in(self._logins.admit(self.attempt, key_blob))
+    async def _certified(self, certificate: Certificate) -> AuthReply:
+        match self.state:
+            case ApprovalAwaited() | ApprovalShown() | ApprovalGiven() | LoggedIn():
+                return AuthReply.REFUSE
+            case _:
+                pass
+        if not await self._judge(certificate):  # it may have expired since it was offered
+            return AuthReply.REFUSE
+        return await self._let_in(self._authenticator.admit_certified(self.attempt, proof_of(certificate)))
 
-    async def _let_in(self, admission: Awaitable[Principal | None]) -> Verdict:
+    async def _enter(self, key_blob: bytes) -> AuthReply:
+        # Judged again: the key may have been revoked during an approval, which takes minutes.
+        if self._refusal(await self._judge_key(key_blob)) is not None:
+            return AuthReply.REFUSE
+        return await self._let_in(self._authenticator.admit(self.attempt, key_blob))
+
+    async def _let_in(self, admission: Awaitable[Principal | None]) -> AuthReply:
         try:
             principal = await admission
             if principal is not None:
@@ -234,71 +327,86 @@ class Login:
             raise
         if principal is None:
             self.fault("key_unknown")
-            return Verdict.REFUSE
-        self.principal = principal
-        self._stage = Stage.IN
-        self._logins.succeeded(principal, self._client_version, tuple(self._methods))
-        return Verdict.ENTER
+            return AuthReply.REFUSE
+        self.state = LoggedIn(principal)
+        self._authenticator.succeeded(principal, self._client_version, tuple(self._methods))
+        return AuthReply.ENTER
 
-    async def _try_other(self, key_blob: bytes) -> Verdict:
-        assert self._pending is not None
+    async def _try_other(self, key_blob: bytes, pending: Pending, *, is_renewal: bool) -> AuthReply:
         try:
-            approved = await self._pending.try_key(key_blob)
+            approved = await pending.try_key(key_blob)
         except (KeyNotListed, KeyNotConfirmed) as exc:
             self.fault(exc.code)
-            return Verdict.REFUSE
+            return AuthReply.REFUSE
         except FairleadError as exc:
-            self._refused(exc, key_blob)
+            self._approval_refused(exc, key_blob, pending, is_renewal=is_renewal)
             raise
-        self._logins.onboarded(self.attempt, self._client_version, approved)
+        if not is_renewal:
+            self._authenticator.onboarded(self.attempt, self._client_version, approved)
         return await self._enter(key_blob)
 
     # --------------------------------------------------------------------------------- approval
 
-    async def begin_approval(self) -> Shown:
-        """Get what the person is to see. Raises: OnboardingError."""
+    async def begin_approval(self) -> DisplayedCode:
+        """Return what the client has to show; a client that asks again sees the same flow again.
+
+        Raises: OnboardingError.
+        """
         self._note(KEYBOARD_INTERACTIVE)
-        if self._renews and self._pending is not None:
-            return self._pending.shown
+        match self.state:
+            case ApprovalAwaited(key, Pending() as pending):
+                self.state = ApprovalShown(key, pending, is_renewal=True)
+            case ApprovalShown(key, pending, True) | ApprovalGiven(key, pending, True):
+                self.state = ApprovalShown(key, pending, is_renewal=True)
+            case ApprovalAwaited(key) | ApprovalShown(key) | ApprovalGiven(key):
+                pending = await self._begin_onboarding(key)
+                self.state = ApprovalShown(key, pending, is_renewal=False)
+            case _:
+                raise RuntimeError(f"no approval is asked for in {type(self.state).__name__}")
+        return pending.shown
+
+    async def _begin_onboarding(self, key_blob: bytes) -> Pending:
         try:
-            self._pending = await self._logins.begin_onboarding(
-                self.attempt, self._candidate, self._client_version
-            )
+            return await self._authenticator.begin_onboarding(self.attempt, key_blob, self._client_version)
         except FairleadError as exc:
             self.fault(exc.code)
             raise
-        return self._pending.shown
 
     async def approval(self) -> str:
-        """Wait until the person approved; gives a sentence when another key is needed all the same.
+        """Wait until the user approves; return a sentence when the account needs another key, else "".
 
         Raises: OnboardingError with the reason, StoreError.
         """
-        assert self._pending is not None
+        match self.state:
+            case ApprovalShown(key, pending, is_renewal):
+                pass
+            case _:
+                raise RuntimeError(f"no approval is shown in {type(self.state).__name__}")
         try:
-            approved = await self._pending.outcome()
+            approved = await pending.outcome()
         except (KeyNotListed, KeyNotConfirmed) as exc:
-            self._refused(exc, self._candidate)
-            self._stage = Stage.OTHER_KEY
-            self._leads_on = True
+            self._approval_refused(exc, key, pending, is_renewal=is_renewal)
+            self.state = OtherKeyDue(pending, is_renewal)
             return exc.user_message
         except FairleadError as exc:
-            self._refused(exc, self._candidate)
+            self._approval_refused(exc, key, pending, is_renewal=is_renewal)
             raise
-        self._approved = True
-        if not self._renews:
-            self._logins.onboarded(self.attempt, self._client_version, approved)
+        self.state = ApprovalGiven(key, pending, is_renewal)
+        if not is_renewal:
+            self._authenticator.onboarded(self.attempt, self._client_version, approved)
         return ""
 
-    def _refused(self, exc: FairleadError, key_blob: bytes) -> None:
-        assert self._pending is not None
+    def _approval_refused(
+        self, exc: FairleadError, key_blob: bytes, pending: Pending, *, is_renewal: bool
+    ) -> None:
         self.fault(exc.code)
-        if self._renews:
+        if is_renewal:
             return  # not an onboarding: the failed login has its own event
-        provider = self._pending.shown.provider
-        self._logins.onboarding_refused(self.attempt, key_blob, self._client_version, exc, provider)
+        self._authenticator.onboarding_refused(
+            self.attempt, key_blob, self._client_version, exc, pending.shown.provider
+        )
 
-    # ------------------------------------------------------------------------------- what happened
+    # ----------------------------------------------------------------------------------- events
 
     def _note(self, method: str, shown: str = "") -> None:
         if method not in self._methods:
@@ -307,21 +415,21 @@ class Login:
             self._fingerprints.append(shown)
 
     def fault(self, reason: str) -> None:
-        """Remember for the event why this does not go well."""
+        """Add a reason of failure to the event of this login; each reason is listed once."""
         if reason not in self._reasons and len(self._reasons) < _MAX_REMEMBERED:
             self._reasons.append(reason)
 
     def failed(self, reason: str = "") -> tuple[str, ...]:
-        """Tell of the end without a login, once a connection; gives the reasons."""
+        """Publish the end of the connection without a login, and return the reasons; call it once."""
         if reason:
             self.fault(reason)
-        if self._stage is Stage.APPROVAL and KEYBOARD_INTERACTIVE not in self._methods:
-            self.fault("approval_not_shown")  # BatchMode, or a client that cannot
-        if self._stage is Stage.KEY and self._standing is Standing.NEW and self._fingerprints:
+        if isinstance(self.state, ApprovalAwaited) and KEYBOARD_INTERACTIVE not in self._methods:
+            self.fault("approval_not_shown")  # BatchMode, or a client without keyboard-interactive
+        if isinstance(self.state, KeyAwaited) and self._standing is Standing.NEW and self._fingerprints:
             self.fault(KeyNotProved.code)
         peer = self.attempt.peer
         reasons = tuple(self._reasons) or ("gave_up",)
-        self._logins.failed(
+        self._authenticator.failed(
             AuthFailed(
                 user=self.attempt.user_string.user,
                 client_address=peer.host,

@@ -1,8 +1,8 @@
-"""Turns of one client for what it asks of its workspace: so many begun in a second, so many dials at once.
+"""Rates and limits for what one client opens in its workspace: programs, forwards and listeners.
 
-An open costs a stream to the workspace, a task and a record, whether or not anything answers at its target.
-A client may ask for as many as it may have channels; what exceeds the pace waits here, in order, and costs
-nothing but its place.
+Each opening costs a stream to the workspace, a task and a record, even if nothing answers at its target.
+A client may ask for as many as it may have channels. Openings that come faster than the rate wait here in
+order, at no cost but their place in the queue.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind
 from proxy.settings import ConnectionSettings
 
 
-class Pace:
-    """So many in a second on average, and a burst at once after a pause. Pure.
+class LeakyBucket:
+    """An average rate with bursts after pauses. Pure.
 
     Source: the virtual scheduling form of the leaky bucket, ITU-T I.371 annex A.
     """
@@ -25,19 +25,19 @@ class Pace:
         self._due_at = 0.0
 
     def wait_s(self, now: float) -> float:
-        """Return how long the next one has to wait."""
+        """Return the seconds that the next one has to wait."""
         return max(0.0, self._due_at - self._slack_s - now)
 
     def take(self, now: float) -> None:
-        """Count one that goes on at `now`."""
+        """Count one that begins at `now`."""
         self._due_at = max(self._due_at, now) + self._interval_s
 
 
 class Openings:
-    """The turns of one connection."""
+    """The rate and the limit of one connection."""
 
     def __init__(self, settings: ConnectionSettings) -> None:
-        self._pace = Pace(settings.opens_per_s, settings.max_channels)
+        self._pace = LeakyBucket(settings.opens_per_s, settings.max_channels)
         self._next = asyncio.Lock()
         self._free = asyncio.Semaphore(settings.max_dials)
         self._max_dials = settings.max_dials
@@ -46,7 +46,7 @@ class Openings:
     async def begin(self) -> None:
         """Wait until one more program, forward or listener may begin.
 
-        No longer than what waits before it takes at the pace; what is cancelled meanwhile takes nothing.
+        The wait is bounded by the rate and the openings before this one. A cancelled wait uses nothing up.
         """
         now = asyncio.get_running_loop().time
         async with self._next:
@@ -56,7 +56,7 @@ class Openings:
 
     @asynccontextmanager
     async def dial(self) -> AsyncIterator[None]:
-        """Hold one of the dials that may be under way at once.
+        """Hold one of the places for simultaneous dials.
 
         Raises: OpenFailed RESOURCES when none is free in time.
         """

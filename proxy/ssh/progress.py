@@ -1,4 +1,4 @@
-"""What a person sees and may do while the workspace of a channel starts."""
+"""Progress and cancellation in the client's terminal while the workspace of a channel starts."""
 
 import asyncio
 import time
@@ -12,22 +12,23 @@ from proxy.aio import TaskOwner
 from proxy.model import Exec, Progress, Pty, Shell, Subsystem
 from proxy.ssh import prompts
 
-_QUIET_S = 0.5  # a warm workspace answers sooner, and then nothing is drawn at all
+_QUIET_S = 0.5  # a warm workspace answers sooner, and then nothing is drawn
 _REDRAW_S = 0.1
 _NO_CURSOR = ("", "dumb")  # TERM of Emacs' shells and of scripts with `ssh -tt`
 _VINTR = 1  # RFC 4254 §8
 _CTRL_C = 3
 
 
-class Cancelled(Exception):
-    """The person gave up waiting; only this channel ends."""
+class StartCancelled(Exception):
+    """The user cancelled the start of the workspace; only this channel ends."""
 
 
-class Waiting:
-    """Show progress until left: a redrawn line on a PTY, plain stderr lines for the rest, nothing on sftp.
+class StartProgress:
+    """The progress display of one start, as an async context manager.
 
-    Inside, the interrupt character of the PTY cancels the body, which then ends in Cancelled. What else
-    is typed stays in `inbound` for the program.
+    It redraws one line on a PTY, writes plain lines to stderr without a PTY, and shows nothing for a
+    subsystem. Inside, the interrupt character of the PTY cancels the body, which then ends in StartCancelled.
+    Other input stays in `inbound` for the program.
     """
 
     def __init__(
@@ -45,16 +46,16 @@ class Waiting:
         self._given_up = False
 
     def report(self, progress: Progress) -> None:
-        """Take news from whoever starts the workspace."""
+        """Show `progress` from now on."""
         self._progress = progress
         self._changed.set()
 
     def resized(self, pty: Pty) -> None:
-        """Draw for another size from now on."""
+        """Draw for another terminal size from now on."""
         self._pty = pty
 
     def give_up(self) -> None:
-        """Cancel the body from outside, as Ctrl-C does from inside the terminal."""
+        """Cancel the body, as Ctrl-C in the terminal does."""
         if self._body is not None and not self._given_up:
             self._given_up = True
             self._body.cancel()
@@ -77,7 +78,7 @@ class Waiting:
         if self._drawn:
             await self._outbound.say(prompts.ERASE_LINE)
         if self._given_up and body is not None and body.uncancel() == 0:
-            raise Cancelled from None
+            raise StartCancelled from None
 
     async def _watch(self, interrupt: int) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What a load balancer puts before a connection, versions 1 and 2: whose connection it really is. Pure.
+"""The PROXY protocol, versions 1 and 2: the client's address, sent by a load balancer. Pure.
 
 Source: https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt
 """
@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 
 V1_MAX_BYTES = 107
-"""With its CRLF (§2.1)."""
+"""Longest header of version 1 with its CRLF (§2.1)."""
 V2_SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _V2_FIXED_BYTES = 16
 _V2_SIZES = {0x11: 12, 0x21: 36, 0x12: 12, 0x22: 36}
@@ -15,12 +15,12 @@ _V2_SIZES = {0x11: 12, 0x21: 36, 0x12: 12, 0x22: 36}
 
 
 class HeaderInvalid(Exception):
-    """This is no header; the text is for the log and repeats nothing of what came."""
+    """The input is no header. The message is for the log and repeats nothing of the input."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Both ends of the connection to the load balancer."""
+    """Both ends of the connection between client and load balancer."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -28,15 +28,15 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header says; `size` bytes of input were it."""
+    """A parsed header of `size` bytes."""
 
     size: int
     addresses: Addresses | None
-    """None for UNKNOWN and LOCAL, and for families without address and port: the socket's own hold."""
+    """None for UNKNOWN, LOCAL and families without address and port: the addresses of the socket count."""
 
 
 def may_be_header(start: bytes) -> bool:
-    """Tell whether these first bytes, however few, could begin a header."""
+    """Return whether a header may begin with these bytes, however few they are."""
     return b"PROXY "[: len(start)] == start[:6] or V2_SIGNATURE[: len(start)] == start[: len(V2_SIGNATURE)]
 
 
@@ -46,9 +46,9 @@ def is_header(start: bytes) -> bool:
 
 
 def parse(data: bytes, max_bytes: int) -> Header | None:
-    """Read a header at the start of `data`; None while more is needed.
+    """Parse the header at the start of `data`; return None while more bytes are needed.
 
-    Raises: HeaderInvalid, as early as it is certain; also for one longer than `max_bytes`.
+    Raises: HeaderInvalid as early as it is certain, and for a header longer than `max_bytes`.
     """
     if not may_be_header(data):
         raise HeaderInvalid("no header")
@@ -69,7 +69,7 @@ def _parse_v1(data: bytes) -> Header | None:
         raise HeaderInvalid("version 1: not ASCII") from None
     size = end + 2
     if words[1] == "UNKNOWN":
-        return Header(size, None)  # whatever follows is to be ignored (§2.1)
+        return Header(size, None)  # the rest of the line is ignored (§2.1)
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
         raise HeaderInvalid("version 1: not six words of a known family")
     _, family, source, destination, source_port, destination_port = words
@@ -110,10 +110,10 @@ def _parse_v2(data: bytes, max_bytes: int) -> Header | None:
         return None
     needed = _V2_SIZES.get(family)
     if version_command & 0xF == 0 or needed is None:
-        return Header(size, None)  # LOCAL, or a family that has no address and port for us
+        return Header(size, None)  # LOCAL, or a family without address and port
     if length < needed:
         raise HeaderInvalid("version 2: no room for its addresses")
-    body = data[_V2_FIXED_BYTES : _V2_FIXED_BYTES + needed]  # what follows are TLVs
+    body = data[_V2_FIXED_BYTES : _V2_FIXED_BYTES + needed]  # the remaining bytes are TLVs, which are ignored
     width = (needed - 4) // 2
     client, server = (_plain(ipaddress.ip_address(body[at : at + width])) for at in (0, width))
     ports = int.from_bytes(body[-4:-2], "big"), int.from_bytes(body[-2:], "big")

@@ -1,4 +1,4 @@
-"""A connection whose user is logged in, as its channels see it."""
+"""The logged-in connection, as its channels see it."""
 
 import itertools
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ _listener_ids = itertools.count(1)
 
 @dataclass(slots=True)
 class Served:
-    """All that a channel needs of its connection; made at login, once a connection.
+    """All that a channel needs of its connection; made once, at the login.
 
-    Only `visit` changes: it is replaced when the groups of the user do. A channel that is open keeps the one
-    that it was opened with.
+    Only `visit` changes: it is replaced when the user's groups change. An open channel keeps the visit that
+    it was opened with.
     """
 
     conn_id: ConnId
     proxy_id: str
     conn: ServerConnection
     tasks: TaskOwner
-    """Of the connection: they end with it."""
+    """Tasks of the connection; they end with it."""
     log: BoundLogger
     visit: Visit
     live: LiveConnection
@@ -43,11 +43,11 @@ class Served:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more channel may be there, counted from its request to its last close."""
+        """Return whether one more channel may be open, counted from its request to its last close."""
         return self.conn.channels_held < self.limits.max_channels
 
     def log_no_room(self, target: str) -> None:
-        """Log the first channel of a connection that is one too many; more would be a line each."""
+        """Log the first channel of a connection that exceeds the limit, and no further ones."""
         if not self._has_logged_limit:
             self._has_logged_limit = True
             self.log.warning("too many channels", channels=self.conn.channels_held, target=target)

@@ -1,4 +1,4 @@
-"""One session channel: its requests, the wait for the workspace, the program, the end."""
+"""The session channel: its requests, the wait for the workspace, the program and its end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Set
@@ -9,7 +9,7 @@ import asyncssh
 
 from proxy.access.gateway import Running
 from proxy.access.policy import CONTROLS, SUBSYSTEMS
-from proxy.access.recording_tap import RecordedOutbound, heard
+from proxy.access.recording_tap import RecordedOutbound, tap
 from proxy.access.relay import ChannelTraffic, Inbound, Outbound, ProgramStream, Sink, relay_program
 from proxy.errors import EXIT_LINK, EXIT_REFUSED, FairleadError, exit_status_of
 from proxy.errors.programs import Refused
@@ -34,7 +34,7 @@ from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel
 from proxy.ssh.asyncssh_ext.variables import AcceptedNames
 from proxy.ssh.forced import Forced, force
-from proxy.ssh.progress import Cancelled, Waiting
+from proxy.ssh.progress import StartCancelled, StartProgress
 from proxy.ssh.served import Served
 from proxy.ssh.sshagent import SshAgent
 from proxy.upstream import compat
@@ -43,20 +43,20 @@ from proxy.upstream.streams import Program
 
 _T = TypeVar("_T")
 _ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT", "KILL"})
-_CANCELLED_STATUS = 130  # what a shell reports for a program that Ctrl-C ended
+_CANCELLED_STATUS = 130  # the status that a shell reports for a program that Ctrl-C ended
 _TERM_CHARS = 256
-"""Of a terminal's name; longer ones name no terminal."""
-_MAX_UNTOLD = 64
-"""Signals and breaks of one channel that the workspace has not taken yet."""
-_LAST_WORDS_S = 2.0
-"""A client that reads nothing cannot keep its program from being ended."""
+"""Longest name of a terminal; a request with a longer name is refused."""
+_MAX_UNDELIVERED = 64
+"""Signals and breaks of one channel that may wait for the workspace."""
+_FINAL_WRITE_S = 2.0
+"""Time for the last message: a client that reads nothing must not keep its program alive."""
 
 
 class ProgramSession(asyncssh.SSHServerSession[bytes]):
-    """State of one session channel; the connection holds none of it."""
+    """The state of one session channel."""
 
     def __init__(self, served: Served, ssh_agent: SshAgent) -> None:
-        """`ssh_agent` is that of the connection."""
+        """Begin without a program; `ssh_agent` is that of the connection."""
         self._served = served
         self._ssh_agent = ssh_agent
         self._visit = served.visit
@@ -67,38 +67,39 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         self._forced: Forced | None = None
         self._env: dict[str, str] = {}
         self._env_bytes = 0
-        self._left_out = 0
-        self._untold = 0
+        self._env_left_out = 0
+        self._undelivered = 0
         self._has_reader = True
         self._limits = served.limits
         self._pty: Pty | None = None
         self._wants_ssh_agent = False
-        self._waiting: Waiting | None = None
+        self._progress: StartProgress | None = None
         self._program: Program | None = None
         self._recorder: Recorder | None = None
         self._screen: Sink = self._outbound
-        """Where the person sees things; a recorder may look on."""
+        """The output as the user sees it; a recorder may be between."""
         self._ran = False
         self._task: asyncio.Task[None] | None = None
         self._record: LiveProgram | None = None
-        self._leash = asyncio.timeout(None)
+        self._deadline = asyncio.timeout(None)
         self._ordered: tuple[str, End] | None = None
 
     # -------------------------------------------------------------------- requests of the channel
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        """Attach the channel to both buffers."""
         self._chan = cast(SessionChannel, chan)
         self._inbound.attach(self._chan)
         self._outbound.attach(self._chan)
 
     def env_requested(self, name: bytes, value: bytes) -> bool:
-        """Keep a variable whose name the workspace takes, as far as is known (RFC 4254 §6.4)."""
+        """Store a variable whose name the workspace takes, as far as is known (RFC 4254 §6.4)."""
         if not self._served.accepted_names.take(name.decode(errors="replace")):
             return False
         self._env_bytes += len(name) + len(value)
         is_full = len(self._env) >= self._limits.max_env_variables
         if is_full or self._env_bytes > self._limits.max_env_bytes:
-            self._left_out += 1
+            self._env_left_out += 1
             return False
         try:
             self._env[name.decode()] = text_of(value)
@@ -111,31 +112,35 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return self._served.accepted_names
 
     def ssh_agent_requested(self) -> bool:
-        """Note that this channel's program wants the client's ssh-agent."""
+        """Record that this channel's program gets the client's ssh-agent."""
         self._wants_ssh_agent = True
         return True
 
     def pty_requested(
         self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
     ) -> bool:
+        """Store the terminal's name, size and modes for the program."""
         if self._kind is not None:
-            return False  # the program runs already, and has none
+            return False  # the program already runs without a terminal
         if len(term_type) > _TERM_CHARS:
             return False
         self._pty = Pty(term_type, WindowSize(*term_size), dict(term_modes))
         return True
 
     def shell_requested(self) -> bool:
+        """Accept a shell."""
         return self._asked(Shell())
 
     def exec_requested(self, command: str) -> bool:
+        """Accept a command."""
         return self._asked(Exec(command))
 
     def subsystem_requested(self, subsystem: str) -> bool:
+        """Accept a subsystem; an unknown one is refused when it starts, with a sentence."""
         return subsystem in SUBSYSTEMS and self._asked(Subsystem(subsystem))
 
     def _asked(self, kind: Shell | Exec | Subsystem) -> bool:
-        """Take note of what is to run: what the client asked for, or what its certificate forces."""
+        """Store the request: what the client asked for, or what its certificate forces."""
         assert self._chan is not None
         self._kind = kind
         if (command := self._chan.forced_command) is not None:
@@ -144,36 +149,40 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def session_started(self) -> None:
+        """Start the task of the program."""
         self._task = self._served.tasks.spawn(self._live(), name="program")
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        """Pass the new size on to the program, or to the progress display while the workspace starts."""
         if self._pty is None:
             return
         size = WindowSize(width, height, pixwidth, pixheight)
         self._pty = Pty(self._pty.term, size, self._pty.modes)
         if self._program is not None:
             self._resize(self._program, size)
-        elif self._waiting is not None:
-            self._waiting.resized(self._pty)
+        elif self._progress is not None:
+            self._progress.resized(self._pty)
 
     def _resize(self, program: Program, size: WindowSize) -> None:
         if self._recorder is not None:
             self._recorder.resize(size)
-        self._tell(program.resize(size), "resize")
+        self._deliver(program.resize(size), "resize")
 
     def signal_received(self, signal: str) -> None:
+        """Pass a signal on to the program, or cancel the start."""
         if self._program is not None:
-            self._tell_if_few(self._program.signal, signal)
-        elif self._waiting is not None and signal in _ENDING_SIGNALS:
-            self._waiting.give_up()
+            self._deliver_if_few(self._program.signal, signal)
+        elif self._progress is not None and signal in _ENDING_SIGNALS:
+            self._progress.give_up()
 
     def break_received(self, msec: int) -> bool:
+        """Pass a break on to the program (RFC 4335)."""
         if self._program is None:
             return False
-        return self._tell_if_few(self._program.send_break, msec)
+        return self._deliver_if_few(self._program.send_break, msec)
 
     def reader_left(self) -> None:
-        """Close the program's stdout: at the client nobody reads it any more.
+        """Close the program's stdout, because the client's end of it is closed.
 
         With a terminal nothing is done: `sshd` lets the program go on until its terminal is full.
         """
@@ -185,23 +194,28 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     def _close_unread(self) -> None:
         if self._program is not None and not self._has_reader:
-            self._tell(self._program.close_stdout(), "close stdout")
+            self._deliver(self._program.close_stdout(), "close stdout")
 
     def data_received(self, data: Buffer, datatype: int | None) -> None:
+        """Store input for the program."""
         if datatype is None:
             self._inbound.feed(data)
 
     def eof_received(self) -> bool:
+        """Record the EOF of stdin, and keep the channel open for the program's output."""
         self._inbound.feed_eof()
         return True  # the program's output goes on
 
     def pause_writing(self) -> None:
+        """Stop writing while the channel's send buffer is full."""
         self._outbound.gate.shut()
 
     def resume_writing(self) -> None:
+        """Continue writing."""
         self._outbound.gate.open()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the program: the channel is closed."""
         del exc
         self._outbound.gate.open()
         if self._record is not None and not self._served.conn.is_over:
@@ -209,19 +223,19 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if self._task is not None:
             self._task.cancel()
 
-    def _tell(self, call: Awaitable[None], what: str) -> "asyncio.Task[None]":
+    def _deliver(self, call: Awaitable[None], what: str) -> "asyncio.Task[None]":
         return self._served.tasks.spawn(_ignore_lost(call), name=what)
 
-    def _tell_if_few(self, call: Callable[[_T], Awaitable[None]], value: _T) -> bool:
-        """Pass on a signal or a break, unless so many wait for the workspace that this one means nothing."""
-        if self._untold >= _MAX_UNTOLD:
+    def _deliver_if_few(self, call: Callable[[_T], Awaitable[None]], value: _T) -> bool:
+        """Deliver a signal or a break; drop it when too many wait for the workspace already."""
+        if self._undelivered >= _MAX_UNDELIVERED:
             return False
-        self._untold += 1
-        self._tell(call(value), call.__name__).add_done_callback(self._told)
+        self._undelivered += 1
+        self._deliver(call(value), call.__name__).add_done_callback(self._delivered)
         return True
 
-    def _told(self, _: "asyncio.Task[None]") -> None:
-        self._untold -= 1
+    def _delivered(self, _: "asyncio.Task[None]") -> None:
+        self._undelivered -= 1
 
     # --------------------------------------------------------------------------------- the life
 
@@ -241,7 +255,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             pty=self._pty is not None,
         )
         try:
-            async with self._leash:
+            async with self._deadline:
                 exit_, end = await self._outcome()
                 await self._outbound.flush()
         except TimeoutError:
@@ -249,18 +263,18 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             sentence, end = self._ordered
             exit_ = ExitStatus(EXIT_REFUSED)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
+                async with asyncio.timeout(_FINAL_WRITE_S):
                     await self._say(prompts.announcement(sentence, pty=self._pty is not None))
                     await self._outbound.flush()
         self._record.ended(end)
         self._end(exit_)
 
     async def _outcome(self) -> tuple[Exit, End]:
-        """Run the program, and say to the person what went wrong; gives the end for client and record."""
+        """Run the program and show errors to the user. Return the end for the client and for the record."""
         pty = self._pty is not None
         try:
             exit_ = await self._run()
-        except Cancelled:
+        except StartCancelled:
             await self._say(prompts.cancelled(pty=pty))
             return ExitStatus(_CANCELLED_STATUS), End(EndReason.CANCELLED)
         except FairleadError as exc:
@@ -279,19 +293,19 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
     # ---------------------------------------------------------------------------- from outside
 
     def warn(self, sentence: str) -> None:
-        """Tell the person on the terminal or on stderr; file transfers have no place for it."""
+        """Show the sentence on the terminal or on stderr. File transfers cannot show one."""
         if self._ran and not isinstance(self._kind, Subsystem):
             text = prompts.announcement(sentence, pty=self._pty is not None)
             self._served.tasks.spawn(self._say(text), name="warning")
 
     def end(self, sentence: str, end: End) -> None:
-        """End the program with a sentence; the others of this connection go on."""
+        """End the program with a sentence. Other programs of the connection go on."""
         if self._ordered is None and self._task is not None and not self._task.done():
             self._ordered = (sentence, end)
-            self._leash.reschedule(asyncio.get_running_loop().time())
+            self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def _run(self) -> Exit:
-        """Get a program running, whatever that takes, and carry its bytes."""
+        """Start the workspace and the program, and relay bytes until the program ends."""
         assert self._kind is not None
         if self._forced is not None:
             self._check_length(self._forced.original_command)
@@ -303,19 +317,19 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             return await self._manage(self._kind.name)
         async with AsyncExitStack() as stack:
             asked = self._pty
-            self._waiting = Waiting(self._inbound, self._outbound, asked, self._kind)
-            async with self._waiting as waiting:
-                running = await self._start(stack, self._kind, waiting)
-            self._waiting = None
+            self._progress = StartProgress(self._inbound, self._outbound, asked, self._kind)
+            async with self._progress as progress:
+                running = await self._start(stack, self._kind, progress)
+            self._progress = None
             program, recorder = running.program, running.recorder
             self._program, self._recorder = program, recorder
             self._ran = True
             await self._tell_what_env_lacks(running.link.features)
             carried: ProgramStream = program
             if recorder is not None:
-                carried = await self._look_on(recorder, program)
+                carried = await self._attach_recorder(recorder, program)
             if self._pty is not None and self._pty is not asked:
-                # The recorder knows the size that was asked for, the program perhaps a later one.
+                # The recorder knows the requested size; the program may have a later one.
                 self._resize(program, self._pty.window)
             if isinstance(self._kind, Shell) and self._pty is not None:
                 await self._screen.say(prompts.splash(running.splash))
@@ -338,36 +352,36 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         if isinstance(self._kind, Subsystem):
             return
         pty = self._pty is not None
-        if self._left_out:
-            await self._say(prompts.env_left_out(self._left_out, self._limits, pty=pty))
+        if self._env_left_out:
+            await self._say(prompts.env_left_out(self._env_left_out, self._limits, pty=pty))
         if not_utf8 := compat.variables_left_out(features, self._env):
             await self._say(prompts.env_not_utf8(not_utf8, pty=pty))
 
     def _check_length(self, command: str) -> None:
-        """Refuse a command that no program could be given. Raises: Refused."""
+        """Refuse a command that is too long for any program. Raises: Refused."""
         size, most = len(bytes_of(command)), self._limits.max_command_bytes
         if size > most:
             raise Refused(f"the command has {size:,} bytes, and at most {most:,} are taken")
 
-    async def _look_on(self, recorder: Recorder, program: Program) -> ProgramStream:
-        """Let a recorder see what the person sees from here on, and tell them."""
+    async def _attach_recorder(self, recorder: Recorder, program: Program) -> ProgramStream:
+        """Let a recorder see all that the user sees from now on, and show the user the notice."""
         self._screen = RecordedOutbound(self._outbound, recorder)
         await self._say(prompts.recorded(pty=self._pty is not None))
-        return heard(program, recorder)
+        return tap(program, recorder)
 
     async def _manage(self, what: str) -> Exit:
-        """Do what is about the workspace and not in it; the answer is the program's stdout."""
-        async with Waiting(self._inbound, self._outbound, self._pty, Exec(what)) as waiting:
-            told = await self._served.gateway.control(self._visit, what, waiting.report)
-        await self._outbound.write("".join(f"{line}\n" for line in told.splitlines()).encode())
+        """Run a command about the workspace that does not enter it; its answer is the stdout."""
+        async with StartProgress(self._inbound, self._outbound, self._pty, Exec(what)) as progress:
+            answer = await self._served.gateway.control(self._visit, what, progress.report)
+        await self._outbound.write("".join(f"{line}\n" for line in answer.splitlines()).encode())
         return ExitStatus(0)
 
     async def _start(
-        self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, waiting: Waiting
+        self, stack: AsyncExitStack, kind: Shell | Exec | Subsystem, progress: StartProgress
     ) -> Running:
         ssh_agent = ""
         if self._wants_ssh_agent:
-            using = self._ssh_agent.use(self._visit, waiting.report)
+            using = self._ssh_agent.use(self._visit, progress.report)
             ssh_agent = await stack.enter_async_context(using)
         assert self._record is not None
         user_rc = self._chan is not None and self._chan.permits_user_rc
@@ -376,7 +390,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             self._visit,
             lambda: ProgramSpec(kind, self._env, self._pty, ssh_agent, original, user_rc),
             self._record.id,
-            waiting.report,
+            progress.report,
         )
         return await stack.enter_async_context(starting)
 
@@ -398,7 +412,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
 
 async def _ignore_lost(call: Awaitable[None]) -> None:
-    """A program that has just ended needs no resize or signal any more."""
+    """Await a resize or a signal, and ignore that the program has just ended."""
     try:
         await call
     except UpstreamError:

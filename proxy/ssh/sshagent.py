@@ -1,4 +1,4 @@
-"""ssh-agent forwarding: one socket per SSH connection, one channel to the client per client of it."""
+"""ssh-agent forwarding: one socket for each SSH connection, one channel for each connection to the socket."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ _socket_numbers = itertools.count(1)
 
 
 class SshAgent:
-    """The socket in the workspace; there from the first program that wants it to the last."""
+    """The ssh-agent socket in the workspace; it exists while at least one program uses it."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -33,7 +33,7 @@ class SshAgent:
 
     @asynccontextmanager
     async def use(self, visit: Visit, report: Report) -> AsyncIterator[str]:
-        """Keep the socket while inside; gives the id of its listener, or "" when it cannot be had.
+        """Hold the socket; yield the id of its listener, or "" when the socket cannot be made.
 
         A program without its ssh-agent is better than no program.
         """
@@ -79,7 +79,9 @@ class SshAgent:
         finally:
             listening.cancel()
             bridges.cancel()
-            if self._listening is listening:  # the socket is gone with the workspace: make another next time
+            if (
+                self._listening is listening
+            ):  # the socket ended with the workspace; the next program makes another
                 self._listening = None
 
     async def _bridge(self, visit: Visit, link: Link, accepted: Accepted) -> None:
@@ -87,7 +89,7 @@ class SshAgent:
         await served.openings.begin()
         if not served.has_room:
             served.log_no_room("ssh-agent")
-            return  # it is not claimed, and the workspace closes it
+            return  # not claimed, so that the workspace closes it
         session = ForwardSession(served, Kind.SSH_AGENT)
         record = session.begin()
         opening = served.gateway.accept(visit, link, accepted.connection_id)
@@ -99,7 +101,7 @@ class SshAgent:
             served.log.debug("ssh-agent connection lost", reason=str(exc))
 
     async def _open_channel(self, session: ForwardSession) -> None:
-        """Offer the connection to the client. Raises: ClientRefused."""
+        """Open a channel to the client's ssh-agent. Raises: ClientRefused."""
         relay = self._served.relay
         channel = self._served.conn.create_agent_channel(relay.window_bytes, relay.packet_bytes)
         with client_refusals():

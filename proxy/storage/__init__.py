@@ -1,1 +1,1 @@
-"""The database: how it is reached, bounded and brought up to date. What is in it belongs to those who ask."""
+"""The database: connections, deadlines and migrations. The content belongs to the packages that use it."""

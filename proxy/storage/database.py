@@ -1,12 +1,12 @@
-"""One database and the ways into it: SQLite beside the proxy, or PostgreSQL for many replicas.
+"""One database and the access to it: SQLite beside the proxy, or PostgreSQL for many replicas.
 
-Everything is bounded by a deadline, and what SQLAlchemy or a driver raises becomes StoreError here. Every
-transaction checks first that the database is still that of the installation it was opened for.
+Every call has a deadline, and exceptions of SQLAlchemy or a driver become StoreError here. Every transaction
+checks first that the database still belongs to the installation for which it was opened.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from proxy.storage.installation import read_id
 
 _FAILOVER_PAUSE_S = 0.1
 _FAILOVER_STATES = ("08", "53300", "57P")
-"""Beginnings of SQLSTATEs: connection exceptions, too many connections, shutdown and start of the server.
+"""Prefixes of SQLSTATEs: connection exceptions, too many connections, shutdown and start of the server.
 
 Source: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -39,15 +39,15 @@ class Database:
     def __init__(
         self, url: str, *, query_timeout_s: float, failover_wait_s: float = 0, create: bool = False
     ) -> None:
-        """With `create`, the file of an SQLite database is made when it is missing.
+        """Take the URL of a database; with `create`, a missing SQLite file is created.
 
         A connection that the server refuses is tried again for `failover_wait_s` seconds.
 
         Raises: StoreError when there cannot be such a database; DatabaseMissing for a missing file.
         """
         self._engine = _engine(url, query_timeout_s, create=create)
-        # A transaction that will write takes SQLite's lock at once: one that reads first and then wants
-        # to write is refused without waiting when somebody else wrote in between.
+        # A transaction that will write takes SQLite's lock at once. SQLite refuses one that reads first and
+        # then wants to write, without waiting, when another connection wrote in between.
         self._writer = self._engine.execution_options(fairlead_begin="BEGIN IMMEDIATE")
         is_sqlite = self._engine.dialect.name == "sqlite"
         self._reader = self._engine.execution_options(
@@ -70,11 +70,11 @@ class Database:
         upgrade: bool = False,
         served: str = "",
     ) -> Self:
-        """Connect to a database that is there; with `upgrade`, make it or bring its schema up to date first.
+        """Connect to an existing database; with `upgrade`, create it or bring its schema up to date first.
 
         `served` is the installation that the database must belong to; empty for any.
 
-        Raises: DatabaseMissing when there is none yet and `upgrade` does not make one; StoreError when it
+        Raises: DatabaseMissing when there is none yet and `upgrade` does not create one; StoreError when it
             cannot be used, is of another installation, or has a schema that this release cannot use.
         """
         database = cls(url, query_timeout_s=query_timeout_s, failover_wait_s=failover_wait_s, create=upgrade)
@@ -86,7 +86,7 @@ class Database:
         return database
 
     async def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         await self._engine.dispose()
 
     async def _enter(self, *, upgrade: bool, served: str) -> None:
@@ -110,25 +110,48 @@ class Database:
 
     @asynccontextmanager
     async def reading(self, *, unchecked: bool = False) -> AsyncIterator[AsyncConnection]:
-        """Query, changing nothing; an `unchecked` query brings the installation's id itself, for `recognise`.
+        """Open a transaction that only reads; an `unchecked` one does not check the installation's id.
 
-        Raises: StoreError.
+        A caller of an `unchecked` one reads the id itself, for `recognise`. Raises: StoreError.
         """
         async with self._door() as limit, self._connected(self._engine, limit) as connection:
             if not unchecked:
                 await self._recognise(connection)
             yield connection
 
+    async def ask(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        """Run one unchecked query that changes nothing; again when the server went away under it.
+
+        Raises: StoreError.
+        """
+        try:
+            return await self._ask(query)
+        except StoreError as exc:
+            if not self._failover_wait_s or not _is_failover(exc.__cause__):
+                raise
+        return await self._ask(query)
+
+    async def _ask(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        async with self.reading(unchecked=True) as connection:
+            rows: Sequence[sa.RowMapping] = (await connection.execute(query)).mappings().all()
+            return rows
+
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Query one moment of the database by any number of statements. Raises: StoreError."""
+        """Open a transaction that sees one moment of the database in all its statements.
+
+        Raises: StoreError.
+        """
         async with self._door() as limit, self._connected(self._reader, limit) as connection:
             await self._recognise(connection)
             yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """Query and change; all of it is kept, or, when anything is raised, none. Raises: StoreError."""
+        """Open a transaction that writes: committed as a whole, or not at all after an exception.
+
+        Raises: StoreError.
+        """
         async with (
             self._door() as limit,
             self._connected(self._writer, limit) as connection,
@@ -142,7 +165,7 @@ class Database:
             self.recognise(await read_id(connection))
 
     def recognise(self, found: str) -> None:
-        """Refuse a database that took the place of the one that was opened. Raises: StoreError."""
+        """Refuse a database that replaced the one that was opened. Raises: StoreError."""
         if found != self.installation:
             raise StoreError(
                 f"the database belongs to installation {found or 'none'}, no longer to {self.installation}",
@@ -151,7 +174,7 @@ class Database:
 
     @asynccontextmanager
     async def _door(self) -> AsyncIterator[asyncio.Timeout]:
-        """Bound what happens inside, and turn what the database says into our words."""
+        """Bound the block in time, and translate exceptions of the database."""
         try:
             async with asyncio.timeout(self._query_timeout_s) as limit:
                 yield limit
@@ -168,7 +191,7 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self, engine: AsyncEngine, limit: asyncio.Timeout) -> AsyncIterator[AsyncConnection]:
-        """Hold a connection, and wait for a server that is failing over; `limit` bounds each attempt anew.
+        """Open a connection, and wait for a server that is failing over; `limit` bounds each attempt anew.
 
         Raises: what the driver raises once `failover_wait_s` is over.
         """
@@ -188,7 +211,7 @@ class Database:
 
 
 def _unusable(exc: Exception) -> str:
-    """Return why there is no engine for a URL, without the URL: it may hold a password."""
+    """Return the reason against an engine for a URL, without the URL: it may hold a password."""
     if isinstance(exc, ArgumentError):
         return "is not a URL such as postgresql://user:password@host/database"
     if isinstance(exc, InvalidRequestError):
@@ -197,7 +220,7 @@ def _unusable(exc: Exception) -> str:
 
 
 def place_of(url: sa.URL) -> str:
-    """Return where a database is, as an operator may read it: host, port and name, or a file."""
+    """Return the place of a database for an operator: host, port and name, or a file."""
     if url.get_backend_name() == "sqlite":
         return url.database or ":memory:"
     host = url.host or url.query.get("host", "")
@@ -205,19 +228,19 @@ def place_of(url: sa.URL) -> str:
     return f"{where or 'localhost'}/{url.database or ''}"
 
 
-def _is_failover(exc: Exception) -> bool:
-    """Return whether a failure to connect may end by itself within seconds."""
+def _is_failover(exc: BaseException | None) -> bool:
+    """Return whether the server refused or lost a connection, which may end by itself within seconds."""
     if isinstance(exc, DBAPIError):
         state = getattr(exc.orig, "sqlstate", None) or ""
         return exc.connection_invalidated or state.startswith(_FAILOVER_STATES)
-    return True
+    return isinstance(exc, OSError) and not isinstance(exc, TimeoutError)
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """A connection that closes itself, in whichever thread the last reference to it ends.
+    """A connection that closes itself, in the thread where its last reference ends.
 
-    aiosqlite opens a connection in a thread and drops the result unclosed when the caller was cancelled
-    meanwhile, which every query timeout may do.
+    aiosqlite opens a connection in a thread, and drops the result unclosed when the caller was cancelled
+    meanwhile. Every query timeout may do that.
     """
 
     def __del__(self) -> None:
@@ -251,7 +274,7 @@ def _engine(url: str, query_timeout_s: float, *, create: bool) -> AsyncEngine:
 
 
 def _make_private(file: Path) -> None:
-    """Make a missing file ourselves, readable by its owner only, with its journal mode already set.
+    """Create a missing file, readable by its owner only, with its journal mode already set.
 
     SQLite would make it as readable as the umask allows. And of two connections that change the journal
     mode of a new file at once, SQLite fails one without waiting for `timeout` (sqlite.org/wal.html, 2.2).
@@ -274,10 +297,11 @@ def _empty_database() -> bytes:
 
 
 def _keep_to(file: Path, engine: AsyncEngine) -> None:
-    """Refuse a file that took the place of the first one, and never make one that is missing.
+    """Refuse a file that replaced the first one, and never create a missing one.
 
-    An open connection goes on with the file that it opened, whatever has its name by now, and one that is
-    opened anew would apply the log of the first file to the second (sqlite.org/howtocorrupt.html, 2.4).
+    An open connection continues with the file that it opened, even when the file's name now belongs to
+    another. A new connection would apply the log of the first file to the second
+    (sqlite.org/howtocorrupt.html, 2.4).
     """
     first = _inode(file)
 
@@ -306,7 +330,7 @@ def _inode(file: Path) -> tuple[int, int] | None:
 
 
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver's own idea of when to begin is not ours
+    connection.isolation_level = None  # this module begins transactions itself, not the driver
     cursor = connection.cursor()
     for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
@@ -314,6 +338,6 @@ def _on_sqlite_connect(connection: Any, _record: Any) -> None:
 
 
 def _on_sqlite_begin(connection: Connection) -> None:
-    # One SELECT is consistent by itself, and BEGIN would cost each login another turn of the thread.
+    # One SELECT is consistent by itself, and BEGIN would cost each login another thread switch.
     if begin := connection.get_execution_options().get("fairlead_begin"):
         connection.exec_driver_sql(begin)

@@ -1,4 +1,4 @@
-"""Files that are written once, by whichever process comes first."""
+"""Files that are written once, by the first of several processes."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def create_once(file: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file that appears whole, its directory private; one that is there already is left as it is.
+    """Write a file that appears whole, in a private directory; an existing file stays as it is.
 
     `mode` is that of the file, less the umask. Raises: OSError.
     """

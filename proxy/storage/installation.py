@@ -1,7 +1,7 @@
-"""The identity of a database: which installation it belongs to, and what it should hold.
+"""The identity of a database: the installation that it belongs to, and the counts that it should hold.
 
-A database that is replaced, restored in stages or emptied answers queries like any other, and every one of
-its answers is wrong. The one row of `installation` tells such a database from the right one.
+A database that is replaced, restored in stages or emptied answers queries like any other, and every answer is
+wrong. The one row of `installation` shows whether a database is the right one.
 """
 
 from pathlib import Path
@@ -16,8 +16,8 @@ installation = sa.Table(
     "installation",
     metadata,
     sa.Column("id", sa.String(36), primary_key=True),
-    # What tables of the directory should hold at least: rows that go with a record of their removal are
-    # taken off, so that a shortfall is a loss.
+    # Least numbers of rows in the tables of the directory. A recorded removal lowers them, so that a
+    # shortfall is a loss of data.
     sa.Column("users", sa.BigInteger, nullable=False),
     sa.Column("keys", sa.BigInteger, nullable=False),
     # The oldest schema whose releases can use this database as it is.
@@ -35,7 +35,7 @@ async def read_id(connection: AsyncConnection) -> str:
 
 
 def recall(file: Path) -> str:
-    """Return the id that a proxy noted in `file` at an earlier start; empty when there is none.
+    """Return the id that a proxy wrote to `file` at an earlier start; empty when there is none.
 
     Raises: StoreError when the file cannot be read.
     """
@@ -48,7 +48,7 @@ def recall(file: Path) -> str:
 
 
 def note(file: Path, id_: str) -> None:
-    """Note the id for later starts. Raises: StoreError."""
+    """Write the id to `file` for later starts. Raises: StoreError."""
     draft = file.with_name(file.name + ".new")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

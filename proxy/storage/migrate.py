@@ -1,4 +1,4 @@
-"""How an old database becomes a new one, one proxy at a time."""
+"""Migrations of the database schema, run by one proxy at a time."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from proxy.errors.stores import DatabaseMissing, SchemaOutdated, StoreError
 from proxy.storage.installation import installation
 
 HEAD = "0006"
-"""The newest migration that this release knows."""
+"""The newest migration that this release has."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -17,7 +17,10 @@ _LOCK_KEY = 0x0FA1_21EA  # any number that no other program in the same PostgreS
 
 
 def version(connection: Connection) -> str:
-    """Return the newest migration of a database, four digits; empty for a database without our tables."""
+    """Return the newest migration of a database, four digits.
+
+    Empty for a database without Fairlead's tables.
+    """
     if not sa.inspect(connection).has_table("alembic_version"):
         return ""
     found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars().all()
@@ -25,9 +28,9 @@ def version(connection: Connection) -> str:
 
 
 def require_usable(connection: Connection) -> None:
-    """Check that this release can use a database as it is; changes nothing.
+    """Check that this release can use a database as it is, without changing it.
 
-    A database of a newer release is usable when that release says so: migrations only ever add, so that
+    A database of a newer release is usable when that release marks it so: migrations only ever add, so that
     proxies of both run side by side during an upgrade.
 
     Raises: DatabaseMissing; StoreError that names both schemas.

@@ -1,6 +1,6 @@
-"""What the tables of every module have in common.
+"""Common parts of the tables of every module.
 
-The migrations are the truth; the tables that modules declare here mirror their sum (tested).
+The migrations define the schema; the tables that modules declare here mirror their sum (tested).
 """
 
 from datetime import UTC, datetime
@@ -15,17 +15,19 @@ metadata = sa.MetaData()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """Aware UTC in and out; SQLite itself forgets the zone."""
+    """A column of aware UTC timestamps; SQLite itself drops the zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert an aware timestamp to UTC. Raises: ValueError for a naive one."""
         if value is not None and value.tzinfo is None:
             raise ValueError("a timestamp without a zone")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC timestamp; a naive one of SQLite is UTC already."""
         if value is None:
             return None
         moment: datetime = value
@@ -33,5 +35,5 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 def row_id() -> sa.types.TypeEngine[int]:
-    """Give the type of a number that the database counts up; SQLite does so only for its INTEGER."""
+    """Return the type of a number that the database increments; SQLite does so only for its INTEGER."""
     return sa.BigInteger().with_variant(sa.Integer, "sqlite")

@@ -1,1 +1,1 @@
-"""Who may talk to a workspace, and how a workspace proves which one it is."""
+"""Mutual trust of proxies and workspaces: certificates, keys and tokens."""

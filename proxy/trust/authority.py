@@ -1,7 +1,8 @@
-"""A certificate authority of Fairlead's own: it vouches for workspaces and for proxies. Pure.
+"""Fairlead's own certificate authority, for workspaces and for proxies. Pure.
 
-A workspace's certificate has one name, its own, and serves only: it is useless for calling, and for any
-other workspace. A proxy's certificate calls only. Keys are ECDSA P-256, which every TLS library takes.
+A workspace's certificate holds one name, its own, for TLS servers only: it is of no use to a client or to
+another workspace. A proxy's certificate is for TLS clients only. Keys are ECDSA P-256, which every TLS
+library supports.
 """
 
 import re
@@ -25,18 +26,18 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CLIENT_NAME = "fairlead-proxy"
-"""In the certificate of every proxy; shelld lets no other name call."""
+"""The name in every proxy's certificate; shelld accepts no other."""
 
 DOMAIN = "fairlead.internal"
-"""What every workspace's name ends with; nobody resolves it."""
+"""The suffix of every workspace's server name; it is never resolved."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def server_name(workspace: str, namespace: str) -> str:
-    """Name a workspace in its certificate; both are DNS labels, so no two workspaces share a name.
+    """Return the server name in a workspace's certificate; different workspaces have different names.
 
-    Raises: ValueError for what is no label.
+    Both arguments are DNS labels. Raises: ValueError for text that is no label.
     """
     for label in (workspace, namespace):
         if not _LABEL.fullmatch(label):
@@ -54,16 +55,16 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """One certificate authority with its key."""
+    """A certificate authority with its key."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
     def create(cls, label: str, now: datetime, lifetime: timedelta, back_date: timedelta) -> Self:
-        """Make one that signs leaves and no further authority, for our own names and no others.
+        """Create an authority that signs leaf certificates for Fairlead's names and no further authority.
 
-        `label` sets its subject apart from its successor's; `back_date` bears with clocks that lag.
+        `label` makes its subject differ from its successor's. `back_date` allows for clocks that are behind.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         name = _subject(f"Fairlead workspaces {label}")
@@ -78,7 +79,10 @@ class Authority:
 
     @classmethod
     def load(cls, pair: KeyPair) -> Self:
-        """Read one back. Raises: ValueError when it is damaged or the two do not belong together."""
+        """Load a dumped authority.
+
+        Raises: ValueError when it is damaged or key and certificate do not match.
+        """
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = load_pem_private_key(pair.key, password=None)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not _belong(certificate, key):
@@ -87,35 +91,35 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """The certificate, for whoever is to trust it."""
+        """Return the certificate, for a list of trusted roots."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     @property
     def expires_at(self) -> datetime:
-        """Aware UTC."""
+        """Return the end of validity, aware UTC."""
         return self.certificate.not_valid_after_utc
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` counts it."""
+        """Return the hexadecimal SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` does."""
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
     def dump(self) -> KeyPair:
-        """Write it down whole, the key in the clear."""
+        """Return certificate and key, the key unencrypted."""
         return KeyPair(self.pem, _pem_of(self.key))
 
     def issue_server(
         self, name: str, now: datetime, lifetime: timedelta, back_date: timedelta = timedelta()
     ) -> KeyPair:
-        """Vouch for the workspace called `name`; see `server_name`."""
+        """Issue the server certificate of the workspace called `name`; see `server_name`."""
         return self._issue(name, ExtendedKeyUsageOID.SERVER_AUTH, (now - back_date, now + lifetime))
 
     def issue_client(self, now: datetime, lifetime: timedelta, back_date: timedelta = timedelta()) -> KeyPair:
-        """Vouch for a proxy."""
+        """Issue the client certificate of a proxy."""
         return self._issue(CLIENT_NAME, ExtendedKeyUsageOID.CLIENT_AUTH, (now - back_date, now + lifetime))
 
     def issued(self, certificate: x509.Certificate) -> bool:
-        """Tell whether this authority signed a certificate."""
+        """Return whether this authority signed a certificate."""
         try:
             certificate.verify_directly_issued_by(self.certificate)
         except (ValueError, TypeError, InvalidSignature):
@@ -126,7 +130,7 @@ class Authority:
         self, name: str, purpose: x509.ObjectIdentifier, validity: tuple[datetime, datetime]
     ) -> KeyPair:
         key = ec.generate_private_key(ec.SECP256R1())
-        # Nothing is trusted for longer than whoever vouches for it, in either direction.
+        # A certificate is valid within the validity of its authority only, at both ends.
         not_before = max(validity[0], self.certificate.not_valid_before_utc)
         not_after = min(validity[1], self.certificate.not_valid_after_utc)
         builder = (
@@ -152,13 +156,16 @@ def bundle(authorities: Iterable[Authority]) -> bytes:
 
 
 def is_fresh(certificate: x509.Certificate, now: datetime) -> bool:
-    """Tell whether a certificate is valid and has more than a third of its life before it."""
+    """Return whether a certificate is valid and more than a third of its validity is left."""
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return begins <= now < ends - (ends - begins) / 3
 
 
 def serves(pair: KeyPair, name: str, authority: Authority, now: datetime) -> bool:
-    """Tell whether a workspace can go on with what it has: whole, fresh, its own, and of this authority."""
+    """Return whether a workspace can keep its certificate.
+
+    It can when the pair is whole, fresh, issued to `name`, and issued by this authority.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = load_pem_private_key(pair.key, password=None)

@@ -1,4 +1,4 @@
-"""Certificates by cert-manager: what to ask it for, and reading what it mounted for this proxy."""
+"""Certificates by cert-manager: requests to it, and the files that it mounted for this proxy."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,9 @@ KIND = "Certificate"
 
 
 def certificate_name(workspace: str) -> str:
-    """Name the Certificate of a workspace and the Secret it is put into.
+    """Return the name of the Certificate of a workspace, and of its Secret.
 
-    The name of a workspace holds no dot, so this is never the name of what belongs to another.
+    A workspace name contains no dot, so this name is never that of another workspace's object.
     """
     return f"{workspace}.tls"
 
@@ -25,10 +25,10 @@ def certificate_name(workspace: str) -> str:
 def certificate_manifest(
     name: str, namespace: str, server_name: str, labels: dict[str, str], settings: TrustSettings
 ) -> dict[str, Any]:
-    """Ask for the certificate of one workspace, to be put into a Secret called `name`. Pure.
+    """Return the request for the certificate of one workspace, with its Secret called `name`. Pure.
 
-    The Secret's `tls.crt` and `tls.key` are the workspace's. Its `ca.crt` is not used: some issuers give
-    none and it holds one authority at most: `client_ca_file` says which authorities are trusted.
+    The Secret's `tls.crt` and `tls.key` are the workspace's. Its `ca.crt` is not used: some issuers provide
+    none, and it holds one authority at most: `client_ca_file` lists the trusted authorities.
 
     Source: https://cert-manager.io/docs/reference/api-docs/#cert-manager.io/v1.Certificate
     """
@@ -54,7 +54,7 @@ def certificate_manifest(
 
 
 class MountedIdentity:
-    """This proxy's certificate in files that somebody else renews."""
+    """This proxy's certificate in mounted files, which another program renews."""
 
     def __init__(self, certificate: Path, key: Path, roots: Path) -> None:
         self._files = (roots, certificate, key)
@@ -63,15 +63,15 @@ class MountedIdentity:
 
     @classmethod
     def of(cls, settings: TrustSettings) -> "MountedIdentity":
-        """Read where the files are; settings made sure that all are named."""
+        """Return the identity in the files that the settings name; the settings require all of them."""
         cert, key, roots = settings.client_cert_file, settings.client_key_file, settings.client_ca_file
         assert cert is not None and key is not None and roots is not None  # noqa: PT018 - checked there
         return cls(cert, key, roots)
 
     def material(self) -> TlsMaterial:
-        """Give what the files hold now; the same object until one of them changes. Raises: TrustError.
+        """Return the current content of the files; the same object until one of them changes.
 
-        Files that cannot be read do not take away what was read before.
+        Files that became unreadable leave the earlier content in use. Raises: TrustError.
         """
         try:
             seen = tuple(_mark(file) for file in self._files)

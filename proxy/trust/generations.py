@@ -1,14 +1,14 @@
-"""Generations of trust, and when one takes over from another. Pure.
+"""Generations of trust, and the succession from one to the next. Pure.
 
-A generation is an authority and a master key. Its life is three moments, which follow from one that is
-written down (`issues_from`), so that every proxy sees the same without being told:
+A generation is an authority and a master key. Its life has three moments. They follow from one stored value
+(`issues_from`), so every proxy computes the same without further messages:
 
-    made ── announced ──▶ issues_from ── issues ──▶ the successor's issues_from ── retiring ──▶ gone
+    made ── announced ──▶ issues_from ── issues ──▶ the successor's issues_from ── retiring ──▶ removed
          every workspace learns          certificates and      still trusted, while workspaces
          to trust it                     tokens are signed     get certificates of the successor
 
-Everybody trusts every generation that is written down, and signs with the newest whose time has come. So
-there is no moment at which somebody is shown what they do not trust yet, or no more.
+Every proxy and workspace trusts every stored generation, and signs with the newest whose `issues_from` has
+passed. So a peer never meets a certificate that it does not trust yet, or no longer trusts.
 """
 
 import base64
@@ -28,7 +28,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long the parts of a life are; see `settings.trust`."""
+    """Lengths of the parts of a generation's life; see `settings.trust`."""
 
     announce: timedelta
     rotate_after: timedelta
@@ -45,13 +45,13 @@ class Generation:
     issues_from: datetime
     master: bytes
     authority: Authority | None
-    """None where certificates are somebody else's business."""
+    """None where another system issues certificates."""
 
     @classmethod
     def create(
         cls, number: int, now: datetime, issues_from: datetime, schedule: Schedule, *, signs: bool
     ) -> Self:
-        """Make one; `signs` says whether it has an authority."""
+        """Create a generation; `signs` selects whether it has an authority."""
         authority = None
         if signs:
             label = f"{number} of {now:%Y-%m-%d}"
@@ -61,42 +61,42 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Generations:
-    """Every generation that is trusted, oldest first; never empty."""
+    """The trusted generations, oldest first; never empty."""
 
     all: tuple[Generation, ...]
 
     def issuing(self, now: datetime) -> Generation:
-        """Give the one that signs now: the newest whose time has come."""
+        """Return the generation that signs now: the newest whose `issues_from` has passed."""
         return next((one for one in reversed(self.all) if one.issues_from <= now), self.all[0])
 
     @property
     def authorities(self) -> list[Authority]:
-        """Give every authority that is trusted, oldest first."""
+        """Return every trusted authority, oldest first."""
         return [one.authority for one in self.all if one.authority is not None]
 
     @property
     def is_rotating(self) -> bool:
-        """Tell whether a successor is announced or a predecessor not yet gone."""
+        """Return whether a successor is announced or a predecessor is not yet removed."""
         return len(self.all) > 1
 
     def with_successor(
         self, now: datetime, announce: timedelta, schedule: Schedule, *, signs: bool
     ) -> "Generations":
-        """Announce another generation, which takes over after `announce`."""
+        """Return these with one more generation, which takes over after `announce`."""
         number = self.all[-1].number + 1
         return Generations((*self.all, Generation.create(number, now, now + announce, schedule, signs=signs)))
 
 
 def first(now: datetime, schedule: Schedule, *, signs: bool) -> Generations:
-    """Make the first generation, which signs at once: nobody trusts anything older."""
+    """Create the first generation, which signs at once, because no older one is trusted."""
     return Generations((Generation.create(1, now, now, schedule, signs=signs),))
 
 
 def advance(found: Generations, now: datetime, schedule: Schedule, *, signs: bool) -> Generations:
-    """Do what is due: forget who has retired, announce a successor; the same object when nothing is.
+    """Remove retired generations and announce a successor, where due; else return the same object.
 
-    A generation that cannot sign any more, because its authority expired or it never had one, gets a
-    successor that signs at once: waiting would help nobody.
+    A generation that cannot sign, because its authority expired or it never had one, gets a successor that
+    signs at once: a wait would not help.
     """
     last = found.all[-1]
     kept = tuple(
@@ -113,13 +113,13 @@ def advance(found: Generations, now: datetime, schedule: Schedule, *, signs: boo
 
 
 def dump(generations: Generations) -> bytes:
-    """Write them down, keys in the clear: whoever can read this is Fairlead."""
+    """Encode generations with their keys unencrypted; only Fairlead may read the result."""
     content = {"format": _FORMAT, "generations": [_dump(one) for one in generations.all]}
     return json.dumps(content, indent=1).encode()
 
 
 def load(raw: bytes) -> Generations:
-    """Read what `dump` wrote. Raises: ValueError, without anything of the content."""
+    """Decode generations of `dump`. Raises: ValueError, without any of the content."""
     try:
         content = json.loads(raw)
         return _ordered(content["format"], [_load(one) for one in content["generations"]])

@@ -1,4 +1,4 @@
-"""Keeps trust: reads it, makes it where there is none, rotates it, and signs with what is newest."""
+"""The trust of a proxy: loaded or created, rotated, and used to sign with the newest generation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,32 +16,32 @@ from proxy.settings.trust import TrustSettings
 from proxy.trust import generations
 from proxy.trust.authority import Authority, KeyPair, bundle, is_fresh, serves
 from proxy.trust.generations import Generation, Generations, Schedule
-from proxy.trust.store import Store, Stored
+from proxy.trust.store import StoredTrust, TrustStore
 from proxy.trust.tokens import Minter, key_file, workspace_key
 
 CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
 CLIENT_CA_FILE = "client-ca.crt"
 TOKEN_KEY_FILE = "token.key"  # noqa: S105 - the name of a file
-"""What a workspace finds in its Secret, mounted read-only."""
+"""File in a workspace's Secret, mounted read-only."""
 
 _ATTEMPTS = 20
-"""To write before giving up; each lost race means that somebody else has written."""
+"""Attempts to write before giving up; each failed one means that another writer was faster."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger("trust")
 
 
 class ClientIdentity(Protocol):
-    """Where a proxy's own certificate comes from, when not from our own authority."""
+    """A source of a proxy's own certificate other than Fairlead's authority."""
 
     def material(self) -> TlsMaterial:
-        """Give the newest; the same object as long as nothing is newer. Raises: TrustError."""
+        """Return the newest certificate; the same object as long as none is newer. Raises: TrustError."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """Our certificate of one set of generations."""
+    """This proxy's certificate, issued from one set of generations."""
 
     generations: Generations
     number: int
@@ -49,20 +49,24 @@ class _Own:
     material: TlsMaterial
 
 
-class Keeper:
-    """The trust of one proxy process. Sessions under way notice no rotation: they were authenticated."""
+class TrustManager:
+    """The trust of one proxy process.
+
+    Sessions in progress are authenticated already, so a rotation does not affect them.
+    """
 
     def __init__(
         self,
-        store: Store,
+        store: TrustStore,
         settings: TrustSettings,
         *,
         identity: ClientIdentity | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`identity` stands in for our own authority; then only token keys are ours.
+        """Take the store and the settings; `identity` replaces Fairlead's own authority.
 
-        `settings` then say whom to ask for the certificates of workspaces.
+        With `identity` only the token keys are Fairlead's, and `settings` name the issuer of the certificates
+        of workspaces.
         """
         self._store = store
         self._settings = settings
@@ -79,9 +83,9 @@ class Keeper:
         return self._identity is None
 
     async def open(self) -> None:
-        """Read or make what is to be trusted, and keep it up to date until `close`.
+        """Load or create the trusted generations, and keep them up to date until `close`.
 
-        Proxies that do so at the same moment agree: whoever writes second reads what the first wrote.
+        Proxies that do so at the same moment agree: the second to write reads what the first wrote.
 
         Raises: TrustError.
         """
@@ -89,17 +93,17 @@ class Keeper:
         self._tasks.spawn(self._keep_fresh(), name="refresh")
 
     async def close(self) -> None:
-        """Stop keeping up; what was read goes on being used."""
+        """Stop the updates; the loaded generations stay in use."""
         await self._tasks.close()
 
     async def refresh(self) -> None:
-        """Read again, and do what is due. Raises: TrustError."""
+        """Load the generations again, and change them where due. Raises: TrustError."""
         await self._change(
             lambda found: generations.advance(found, self._clock(), self._schedule, signs=self._signs)
         )
 
     async def rotate(self, announce: timedelta | None = None) -> None:
-        """Announce a successor that takes over after `announce`, the settings' time by default.
+        """Announce a successor that takes over after `announce`, by default the settings' time.
 
         Raises: TrustError, also while a rotation is under way.
         """
@@ -114,25 +118,28 @@ class Keeper:
 
     @property
     def generations(self) -> Generations:
-        """Give what is trusted. Raises: TrustError before `open` or `refresh`."""
+        """Return the trusted generations. Raises: TrustError before `open` or `refresh`."""
         if self._generations is None:
             raise TrustError("trust was not read yet")
         return self._generations
 
     @property
-    def stage(self) -> object:
-        """Give what changes with every step of a rotation. Raises: TrustError."""
+    def rotation_state(self) -> object:
+        """Return a value that differs after every step of a rotation. Raises: TrustError."""
         found = self.generations
         roots = self._identity.material().roots if self._identity else b""
         return tuple(one.number for one in found.all), found.issuing(self._clock()).number, roots
 
     @property
     def issuer(self) -> TrustSettings | None:
-        """Say whom to ask for certificates of workspaces; None when `workspace_files` holds them."""
+        """Return the settings of the issuer of workspace certificates.
+
+        None when `workspace_files` issues them.
+        """
         return None if self._identity is None else self._settings
 
     def rows(self, now: datetime) -> list[dict[str, Any]]:
-        """Describe every generation to an operator, without a secret. Raises: TrustError."""
+        """Return a description of every generation for an operator, without a secret. Raises: TrustError."""
         found = self.generations
         issuing = found.issuing(now).number
         states = {True: "retiring", False: "announced"}
@@ -152,7 +159,7 @@ class Keeper:
     # --------------------------------------------------------------------- for calls to workspaces
 
     def material(self) -> TlsMaterial:
-        """Give what a new connection is made with: the same object as long as nothing is newer.
+        """Return the credentials of new connections: the same object as long as none is newer.
 
         Raises: TrustError.
         """
@@ -170,7 +177,7 @@ class Keeper:
         return own.material
 
     def token(self, workspace: str, user: str, account: str) -> str:
-        """Give a token for calls to one workspace; `account` "" leaves the choice to it.
+        """Return a token for calls to one workspace; `account` "" lets the workspace choose it.
 
         Raises: TrustError.
         """
@@ -183,10 +190,10 @@ class Keeper:
     # ----------------------------------------------------------------------------- for workspaces
 
     def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Give the files of a workspace's Secret; `name` is its `authority.server_name`.
+        """Return the files of a workspace's Secret; `name` is its `authority.server_name`.
 
-        What is `present` and still good stays, so that asking again changes nothing that need not be.
-        Without the certificate and its key where there is an `issuer`. Raises: TrustError.
+        A certificate in `present` that is still good is kept, so a repeated call changes no more than it
+        must. Where there is an `issuer`, certificate and key are left out. Raises: TrustError.
         """
         found, now = self.generations, self._clock()
         keys = [workspace_key(one.master, workspace) for one in found.all]
@@ -220,14 +227,14 @@ class Keeper:
         return _Own(found, issuing.number, x509.load_pem_x509_certificate(pair.certificate), material)
 
     async def _change(self, change: Callable[[Generations], Generations]) -> None:
-        """Read, change and write until nobody came in between. Raises: TrustError."""
+        """Load, change and write, until no other writer interferes. Raises: TrustError."""
         for _ in range(_ATTEMPTS):
             stored = await self._in_time(self._store.load())
             if stored is None:
                 made = generations.first(self._clock(), self._schedule, signs=self._signs)
                 if await self._in_time(self._store.create(generations.dump(made))):
                     _log.info("trust made", number=made.all[-1].number)
-                continue  # and read what is there now, ours or another's
+                continue  # and read what is stored now, by this proxy or another
             found = _parse(stored)
             changed = change(found)
             if changed is found:
@@ -242,7 +249,7 @@ class Keeper:
         )
 
     def _take(self, found: Generations) -> None:
-        """Use what was read, unless it is what we use already: material is told by identity."""
+        """Use these generations unless they equal those in use: `material` promises the same object."""
         if self._generations is None or generations.dump(found) != generations.dump(self._generations):
             self._generations = found
 
@@ -265,7 +272,7 @@ class Keeper:
 
 
 def schedule_of(settings: TrustSettings) -> Schedule:
-    """Read the parts of a generation's life from settings."""
+    """Return the parts of a generation's life from settings."""
     return Schedule(
         announce=_seconds(settings.announce_s),
         rotate_after=_seconds(settings.rotate_after_s),
@@ -289,7 +296,7 @@ def _authority(generation: Generation) -> Authority:
     return generation.authority
 
 
-def _parse(stored: Stored) -> Generations:
+def _parse(stored: StoredTrust) -> Generations:
     try:
         return generations.load(stored.data)
     except ValueError as exc:

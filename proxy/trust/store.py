@@ -1,4 +1,4 @@
-"""Where trust is kept: one value that many proxies share. A file here; with Kubernetes a Secret."""
+"""Storage of trust: one value that many proxies share. A file here; with Kubernetes a Secret."""
 
 import asyncio
 import fcntl
@@ -14,49 +14,55 @@ from proxy.errors.upstream import TrustError
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What was read, and which version of it that was."""
+class StoredTrust:
+    """A stored value and its version."""
 
     data: bytes
     version: str
 
 
-class Store(Protocol):
-    """Keeps one value; whoever is second to write finds out. All raise TrustError when it cannot be had."""
+class TrustStore(Protocol):
+    """A store of one value that detects concurrent writes.
 
-    async def load(self) -> Stored | None:
-        """Read the value; None when nobody has written one."""
+    Every method raises TrustError when the value is not available.
+    """
+
+    async def load(self) -> StoredTrust | None:
+        """Return the value; None when none was written yet."""
 
     async def create(self, data: bytes) -> bool:
-        """Write the first value; False when there is one already."""
+        """Write the first value; return False when there is one already."""
 
     async def replace(self, data: bytes, version: str) -> bool:
-        """Write over the version that was read; False when it is there no more."""
+        """Replace the version that was read; return False when it is no longer the current one."""
 
 
-class FileStore:
-    """A file of mode 0600, for one machine; processes take turns by its lock."""
+class FileTrustStore:
+    """A file of mode 0600, for one machine; a lock on it serialises processes."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def load(self) -> Stored | None:
+    async def load(self) -> StoredTrust | None:
+        """Return the value in the file; None when there is no file."""
         return await asyncio.to_thread(self._load)
 
     async def create(self, data: bytes) -> bool:
+        """Write the file if it does not exist."""
         return await asyncio.to_thread(self._write, data, None)
 
     async def replace(self, data: bytes, version: str) -> bool:
+        """Replace the content of the file if its version is the given one."""
         return await asyncio.to_thread(self._write, data, version)
 
-    def _load(self) -> Stored | None:
+    def _load(self) -> StoredTrust | None:
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as exc:
             raise TrustError(f"{self._path}: {exc.strerror}") from exc
-        return Stored(data, hashlib.sha256(data).hexdigest())
+        return StoredTrust(data, hashlib.sha256(data).hexdigest())
 
     def _write(self, data: bytes, over: str | None) -> bool:
         try:

@@ -1,7 +1,7 @@
 """Tokens that name user, workspace and account on every call; `shelld.rpc.token` verifies them.
 
-The key of one workspace comes out of a master key and the workspace's name, so that what lies in one
-workspace signs for no other.
+The key of one workspace is derived from a master key and the workspace's name, so that the key inside one
+workspace cannot sign for another.
 """
 
 import base64
@@ -21,14 +21,14 @@ def workspace_key(master: bytes, workspace: str) -> bytes:
 
 
 def key_file(keys: Sequence[bytes]) -> bytes:
-    """Write the keys that a workspace accepts, one a line, as `shelld.rpc.token.read_keys` reads them."""
+    """Encode the keys that a workspace accepts, one a line, as `shelld.rpc.token.read_keys` reads them."""
     return b"".join(base64.b64encode(key) + b"\n" for key in keys)
 
 
 def mint(
     key: bytes, *, workspace: str, user: str, account: str, issued_at_s: float, lifetime_s: float
 ) -> str:
-    """Sign one token; `account` "" leaves the choice of an account to the workspace.
+    """Sign one token; `account` "" lets the workspace choose it.
 
     Source: RFC 7519, RFC 7515 section 3.1.
     """
@@ -44,7 +44,7 @@ def mint(
 
 
 class Minter:
-    """Signs with one master key and gives the same token again while most of its life is left."""
+    """A signer with one master key that reuses a token while most of its life is left."""
 
     def __init__(self, master: bytes, lifetime_s: float) -> None:
         self._master = master
@@ -52,7 +52,7 @@ class Minter:
         self._tokens: dict[tuple[str, str, str], tuple[float, str]] = {}
 
     def token(self, workspace: str, user: str, account: str, now: datetime) -> str:
-        """Give a token that is good for half its life at least, by every clock that agrees with ours."""
+        """Return a token that is valid for at least half its lifetime, by clocks that agree with this one."""
         wanted = (workspace, user, account)
         now_s = now.timestamp()
         found = self._tokens.get(wanted)

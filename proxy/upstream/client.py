@@ -1,4 +1,4 @@
-"""Links to workspaces: one gRPC channel per workspace and process, shared, counted, kept alive."""
+"""Links to workspaces: one gRPC channel for each workspace and process, shared, counted and kept alive."""
 
 import asyncio
 import math
@@ -39,7 +39,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class Link:
-    """A handshaken channel to one shelld process."""
+    """A channel to one shelld process, after the handshake."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Link:
         credentials: Credentials | None = None,
         material: model.TlsMaterial | None = None,
     ) -> None:
-        """`credentials` sign each call, `material` is what the channel shows; a Unix socket needs neither."""
+        """Create it; over TCP `credentials` sign each call and `material` authenticates the channel."""
         self.endpoint = endpoint
         self.max_frame_bytes = 0
         self.features: frozenset[str] = frozenset()
@@ -94,7 +94,7 @@ class Link:
         spec = compat.program_for(self.features, spec)
         call = self._run(metadata=self._signed(visit.account))
         program = Program(call, self.features)
-        with self._marking(program):
+        with self._opening(program):
             await program.start(frames.start(spec, visit, program_id), self._settings.program_timeout_s)
         return program
 
@@ -104,7 +104,7 @@ class Link:
         """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
         compat.check_path(self.features, target)
         connection = Connection(self._dial(metadata=self._signed(account)))
-        with self._marking(connection):
+        with self._opening(connection):
             await connection.open(frames.target(target, account, reserved), self._settings.rpc_timeout_s)
         return connection
 
@@ -115,34 +115,34 @@ class Link:
         compat.check_path(self.features, bind)
         request = frames.bind(bind, listener_id, account, reserved)
         listener = Listener(self._stub.Listen(request, metadata=self._signed(account)))
-        with self._marking(listener):
+        with self._opening(listener):
             await listener.open(self._settings.rpc_timeout_s)
         return listener
 
     async def accept(self, connection_id: str, account: str) -> Connection:
         """Claim a connection of a listener of `account`. Raises: OpenFailed, Unreachable, UpstreamLost."""
         connection = Connection(self._accept(metadata=self._signed(account)))
-        with self._marking(connection):
+        with self._opening(connection):
             await connection.open(pb.ConnectionInput(accept=connection_id), self._settings.rpc_timeout_s)
         return connection
 
     async def status(self) -> frames.Status:
-        """Ask what the workspace does. Raises: UpstreamError."""
+        """Return what the workspace is doing. Raises: UpstreamError."""
         return frames.status(await self._ask(self._stub.Status, pb.StatusRequest()))
 
     async def announce(self, text: str, once: str = "") -> None:
-        """Tell everybody who has a program there; the same `once` is said once, whoever says it.
+        """Show a sentence to all users with a program there; each value of `once` is shown once.
 
-        An older shelld cannot, and nobody is told. Raises: UpstreamError.
+        An older shelld cannot do it, and then no user sees it. Raises: UpstreamError.
         """
         if "announce" in self.features:
             await self._ask(self._stub.Announce, pb.AnnounceRequest(text=text, id=once))
 
     async def drain(self, *, if_idle_s: float, reason: str, for_s: float) -> bool:
-        """Have no new work taken for `for_s` seconds, if nothing was active for `if_idle_s`; 0 means anyway.
+        """Stop new work for `for_s` seconds, if nothing was active for `if_idle_s`; 0 means in any case.
 
-        False when something is active. An older shelld goes on taking work, so that what it says now has
-        to do. Raises: UpstreamError.
+        Return False when something is active. An older shelld goes on with new work, so that its present
+        state has to do. Raises: UpstreamError.
         """
         if "drain" not in self.features:
             return if_idle_s == 0 or (await self.status()).idle_s >= if_idle_s
@@ -160,7 +160,7 @@ class Link:
             raise upstream_error(exc) from exc
 
     def _signed(self, account: str) -> Metadata:
-        """Say on whose behalf a call is made; signatures are cached, so a call costs a look-up."""
+        """Return the metadata that says for which user a call is made. Signatures are cached."""
         if self._credentials is None:
             return ()
         token = self._credentials.token(self.endpoint.workspace, self.endpoint.user, account)
@@ -173,26 +173,26 @@ class Link:
             f"/{_SERVICE}/{name}", request_serializer=encode, response_deserializer=decoder(output, wrappers)
         )
 
-    def _marking(self, stream: Program | Connection | Listener) -> "_Marking":
-        return _Marking(self, stream)
+    def _opening(self, stream: Program | Connection | Listener) -> "_StreamOpening":
+        return _StreamOpening(self, stream)
 
     @property
     def is_usable(self) -> bool:
-        """Whether the next stream can be expected to reach shelld.
+        """Return whether the next stream can be expected to reach shelld.
 
-        One that shows what is no longer the newest is not used again; streams on it live on.
+        A link with credentials that are no longer the newest is not used again; its streams go on.
         """
         if self._credentials is not None and self._credentials.material() is not self._material:
             return False
         return not self.broken and self._channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def close(self) -> None:
-        """End the channel and every stream on it."""
+        """Close the channel and every stream on it."""
         await self._channel.close()
 
 
-class _Marking:
-    """Give a stream up that failed to open, and mark the link that could not carry it."""
+class _StreamOpening:
+    """A context that cancels a stream that failed to open, and marks the link if the link was the reason."""
 
     def __init__(self, link: Link, stream: Program | Connection | Listener) -> None:
         self._link = link
@@ -212,36 +212,36 @@ class _Marking:
 
 
 class Links:
-    """Every link of this process; callers that want the same workspace share one."""
+    """All links of this process; callers of the same workspace share one."""
 
     def __init__(
         self, settings: UpstreamSettings, proxy_id: str, credentials: Credentials | None = None
     ) -> None:
-        """`credentials` are for workspaces over TCP; without them only Unix sockets can be reached."""
+        """Create it; `credentials` are for TCP, and without them only Unix sockets can be reached."""
         self._settings = settings
         self._credentials = credentials
         self._proxy_id = proxy_id
         self._links: dict[tuple[str, str], asyncio.Task[Link]] = {}
         self._alive: set[Link] = set()
-        """Also those that are used no more for what is new, while something old is on them."""
+        """Includes links that get no new streams but still have old ones."""
         self._tasks = TaskOwner("links")
 
     def __len__(self) -> int:
-        """Count links, those that are being opened included."""
+        """Return the number of links, including those that are being opened."""
         return len(self._links)
 
     @asynccontextmanager
     async def use(self, endpoint: model.Endpoint) -> AsyncIterator[Link]:
-        """Hold the link to `endpoint` while inside; made when there is none, or only a broken one.
+        """Hold the link to `endpoint` while inside; open one when there is none, or only a broken one.
 
         Raises: Unreachable, Incompatible.
         """
-        async with self.hold(await self._obtain(endpoint)) as link:
+        async with self.hold(await self.obtain(endpoint)) as link:
             yield link
 
     @asynccontextmanager
     async def hold(self, link: Link) -> AsyncIterator[Link]:
-        """Keep a link that is in use for one user more."""
+        """Hold a link that is in use already."""
         link.users += 1
         try:
             yield link
@@ -257,13 +257,22 @@ class Links:
         while self._alive:
             await self._alive.pop().close()
 
-    async def _obtain(self, endpoint: model.Endpoint) -> Link:
+    @property
+    def look_again_s(self) -> float:
+        """Return after how many seconds of silence a workspace is looked for again."""
+        return self._settings.look_again_s
+
+    async def obtain(self, endpoint: model.Endpoint) -> Link:
+        """Return the link to `endpoint`, as `use` does, for a caller that goes on to `hold` it.
+
+        Raises: Unreachable, Incompatible, TrustError.
+        """
         key = (endpoint.workspace, endpoint.generation)
         task = self._links.get(key)
         if task is None or _is_useless(task):
             task = self._tasks.spawn(self._open(endpoint), name=f"open {endpoint.workspace}")
             self._links[key] = task
-        # One impatient caller must not cancel the connect that others wait for.
+        # A cancelled caller must not cancel the connect that others wait for.
         return await asyncio.shield(task)
 
     async def _open(self, endpoint: model.Endpoint) -> Link:
@@ -278,7 +287,10 @@ class Links:
         return link
 
     def _link(self, endpoint: model.Endpoint) -> Link:
-        """Raises: TrustError when the endpoint wants to be shown what we do not have."""
+        """Create the link of an endpoint.
+
+        Raises: TrustError when the endpoint needs credentials that are missing.
+        """
         if not endpoint.server_name:
             channel = aio.insecure_channel(endpoint.address, options=self._options("shelld"))
             return Link(endpoint, channel, self._settings)
@@ -286,7 +298,7 @@ class Links:
             raise TrustError(f"{endpoint.workspace} wants mutual TLS, and this proxy has no credentials")
         material = self._credentials.material()
         tls = grpc.ssl_channel_credentials(material.roots, material.key, material.certificate)
-        # The name is looked for in the server's certificate; it is in no DNS, so it replaces the target.
+        # The name is compared with the server's certificate. It is not in DNS, so it replaces the target.
         override = ("grpc.ssl_target_name_override", endpoint.server_name)
         options = [*self._options(endpoint.server_name), override]
         channel = aio.secure_channel(endpoint.address, tls, options=options)
@@ -301,7 +313,7 @@ class Links:
             ("grpc.keepalive_timeout_ms", int(self._settings.keepalive_timeout_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
-            # Links of two generations must not share a connection through gRPC's global pool.
+            # Links of two generations of credentials must not share a connection of gRPC's global pool.
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.enable_http_proxy", 0),
             ("grpc.default_authority", authority),

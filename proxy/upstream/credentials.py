@@ -1,4 +1,4 @@
-"""What a link shows to a workspace over TCP, and what it expects to be shown; `trust` makes both."""
+"""The interface to credentials for links over TCP; `trust` implements it."""
 
 from typing import Protocol
 
@@ -6,13 +6,16 @@ from proxy.model import TlsMaterial
 
 
 class Credentials(Protocol):
-    """Gives what is newest; cheap enough to be asked for every call."""
+    """The source of the newest credentials; fast enough for every call."""
 
     def material(self) -> TlsMaterial:
-        """Give what a new connection is made with: the same object as long as nothing is newer.
+        """Return the material for a new connection: the same object as long as nothing is newer.
 
         Raises: TrustError.
         """
 
     def token(self, workspace: str, user: str, account: str) -> str:
-        """Give a bearer token; `account` "" leaves the choice to the workspace. Raises: TrustError."""
+        """Return a bearer token.
+
+        An empty `account` leaves the choice to the workspace. Raises: TrustError.
+        """

@@ -1,6 +1,6 @@
-"""Frames that carry bulk, put together and taken apart by hand: one copy where protobuf makes three.
+"""A codec for frames with bulk data: one copy where protobuf makes three.
 
-On the wire they are what the generated classes produce (tested). Everything else goes through those.
+The bytes equal those of the generated classes (tested). All other frames use the generated classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ _LENGTH_DELIMITED = 2  # protobuf wire type
 
 
 def encode_bytes_field(field: int, pieces: Sequence[Buffer], size: int) -> bytes:
-    """Encode a message whose only field is the bytes field `field` (1 to 15): `pieces`, `size` in all.
+    """Encode a message whose only field is the bytes field `field` (1 to 15): `pieces`, `size` bytes in all.
 
     Source: protobuf encoding, length-delimited records.
     """
@@ -30,7 +30,10 @@ def encode_bytes_field(field: int, pieces: Sequence[Buffer], size: int) -> bytes
 
 
 def decode_bytes_field(raw: bytes) -> tuple[int, memoryview] | None:
-    """Give field number and payload of what `encode_bytes_field` makes, uncopied; None for anything else."""
+    """Decode what `encode_bytes_field` makes into field number and payload, uncopied.
+
+    None for anything else.
+    """
     if len(raw) < 3 or raw[0] & 0x87 != _LENGTH_DELIMITED:
         return None
     size = shift = 0
@@ -45,12 +48,12 @@ def decode_bytes_field(raw: bytes) -> tuple[int, memoryview] | None:
 
 
 def encode(frame: Message | bytes) -> bytes:
-    """Serialise a frame, unless it was put together by hand."""
+    """Serialise a frame, unless it is encoded already."""
     return frame if isinstance(frame, bytes) else frame.SerializeToString()
 
 
 def decoder(kind: type[_M], wrappers: Mapping[int, Callable[[memoryview], Output]]) -> Callable[[bytes], Any]:
-    """Make a decoder that wraps bulk fields by their number and leaves the rest to `kind`."""
+    """Return a decoder that wraps bulk fields by their number and leaves the rest to `kind`."""
 
     def decode(raw: bytes) -> Any:
         if (found := decode_bytes_field(raw)) is not None and (wrap := wrappers.get(found[0])) is not None:

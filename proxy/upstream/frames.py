@@ -1,4 +1,4 @@
-"""Protobuf messages ⇄ values of `model`. Pure; nothing else in the proxy sees a message."""
+"""Conversion between protobuf messages and values of `model`. Pure; no other module sees a message."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from proxy.octets import bytes_of
 VERSION = pb.Version(major=1, minor=4)
 
 _MAX_NOTICE = 1_000
+_MOST_SCRIPTS = 32
 
 _OPEN_FAILED = {
     pb.OpenFailed.PROHIBITED: OpenFailedKind.PROHIBITED,
@@ -45,33 +46,35 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class StdoutEof:
-    """The program closed its stdout and lives on."""
+    """The program closed its stdout and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
 class StdinConsumed:
-    """The program took this many bytes; as many more may be sent."""
+    """The program took this many bytes of stdin; as many more may be sent."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A sentence of the workspace for the person, which is no output of the program."""
+    """A sentence of the workspace for the user, which is no output of the program."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a workspace says about itself."""
+    """The state of a workspace, as it reports it."""
 
     programs: int
     connections: int
     idle_s: float
-    """Since anything was active."""
+    """Seconds since anything was active."""
     uptime_s: float
     draining: bool
+    failed_scripts: tuple[str, ...] = ()
+    """A sentence for each init script of this start that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class Accepted:
 
 
 def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.RunInput:
-    """Say what to run; the first frame of a Run."""
+    """Return the first frame of a Run, which says what to run."""
     peer = visit.principal.client
     message = pb.Start(
         env={name: bytes_of(value) for name, value in spec.env.items()},
@@ -113,7 +116,7 @@ def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.Ru
 
 
 def window_size(size: model.WindowSize) -> pb.WindowSize:
-    """Carry a terminal's size; what does not fit 32 bits was refused by the SSH side."""
+    """Convert a terminal's size; the SSH side has refused values above 32 bits."""
     return pb.WindowSize(
         columns=size.columns, rows=size.rows, width_px=size.width_px, height_px=size.height_px
     )
@@ -124,7 +127,7 @@ def _reserved(value: model.Reserved) -> pb.Reserved:
 
 
 def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.ConnectionInput:
-    """Say where to connect; the first frame of a Dial."""
+    """Return the first frame of a Dial, which says where to connect."""
     message = pb.Target(account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
@@ -135,7 +138,7 @@ def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.Co
 
 
 def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Reserved) -> pb.ListenRequest:
-    """Say what to listen on."""
+    """Return the request that says where to listen."""
     message = pb.ListenRequest(listener_id=listener_id, account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
@@ -148,45 +151,52 @@ def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Rese
 
 
 def open_failed(message: pb.OpenFailed) -> OpenFailed:
-    """Turn a refusal of the workspace into ours; an unknown code counts as refused."""
+    """Convert the workspace's refusal; an unknown code counts as refused."""
     return OpenFailed(_OPEN_FAILED.get(message.code, OpenFailedKind.REFUSED), message.reason)
 
 
 def not_started(message: pb.StartFailed) -> ProgramNotStarted:
-    """Turn a failed start into ours; an unknown code counts as a lack of resources."""
+    """Convert a failed start; an unknown code counts as a lack of resources."""
     return ProgramNotStarted(_NOT_STARTED.get(message.code, ProgramNotStartedKind.RESOURCES), message.reason)
 
 
 def exit_of(message: pb.Exit) -> model.Exit:
-    """Tell status and signal apart."""
+    """Convert an exit into a status or a signal."""
     if message.WhichOneof("end") == "signal":
         return model.ExitSignal(message.signal.name, message.signal.core_dumped)
     return model.ExitStatus(message.status)
 
 
 def status(message: pb.StatusReply) -> Status:
-    """Read what a workspace says about itself."""
+    """Convert the state of a workspace."""
     return Status(
         message.programs,
         message.connections,
         message.idle_ms / 1000,
         message.uptime_ms / 1000,
         message.draining,
+        tuple(_failed_script(one) for one in message.failed_scripts[:_MOST_SCRIPTS]),
     )
 
 
+def _failed_script(message: pb.FailedScript) -> str:
+    """Say what became of an init script, in words of the workspace."""
+    said = f" and said: {message.said}" if message.said else ""
+    return _one_line(f"init script {message.name} {message.how}{said}")
+
+
 def _one_line(text: str) -> str:
-    """Make words of the workspace fit to be shown as ours: no control characters, and not many."""
+    """Return text of the workspace as one short line without control characters."""
     return "".join(one if one.isprintable() else " " for one in text[:_MAX_NOTICE])
 
 
 def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | Notice | model.Exit | None:
-    """Read one frame after `started`; None for one that this version does not know.
+    """Convert one frame after `started`; return None for an unknown one.
 
     Raises: UpstreamLost for a frame that breaks the order of the protocol.
     """
     match message.WhichOneof("frame"):
-        case "stdout" | "stderr" as name:  # only an encoder that is not ours gets here
+        case "stdout" | "stderr" as name:  # only with an encoder other than ours
             return Output(memoryview(getattr(message, name)), is_stderr=name == "stderr")
         case "exit":
             return exit_of(message.exit)

@@ -1,4 +1,4 @@
-"""One Run, Dial, Accept or Listen: a bidirectional stream with one owner and typed frames."""
+"""Streams of a link: Run, Dial, Accept and Listen, each with one owner and typed frames."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence, Set
@@ -26,7 +26,7 @@ _BROKEN = "the link to the workspace broke"
 
 
 def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
-    """Turn a status of the link into ours; the program's own end is never a status."""
+    """Convert a status of the link; a program's own end is never a status."""
     text = f"{exc.code().name.lower()}: {exc.details()}"
     if exc.code() is grpc.StatusCode.UNAVAILABLE and (exc.details() or "").startswith("draining"):
         return Draining(text, user_message=_STOPPING)
@@ -36,7 +36,10 @@ def upstream_error(exc: aio.AioRpcError) -> UpstreamError:
 
 
 class _Stream(Generic[_Out]):
-    """Serialise writes and translate errors; cancelled on exit unless it ended by itself."""
+    """A stream with serialised writes and converted errors.
+
+    It is cancelled on exit unless it ended by itself.
+    """
 
     def __init__(self, call: "aio.StreamStreamCall[Any, Any]") -> None:
         self._call = call
@@ -53,7 +56,7 @@ class _Stream(Generic[_Out]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Give the stream up; shelld ends what it stood for. Harmless after its end."""
+        """Cancel the stream; shelld ends its program or connection. A call after the end does nothing."""
         self._call.cancel()
 
     async def _send(self, frame: Message | bytes) -> None:
@@ -66,7 +69,7 @@ class _Stream(Generic[_Out]):
             raise UpstreamLost("the stream has ended", user_message=_BROKEN) from exc
 
     async def _receive(self) -> _Out | Output | None:
-        """Read one frame; None when shelld ended the stream in order."""
+        """Return the next frame; None when shelld ended the stream in order."""
         try:
             frame: Any = await self._call.read()
         except aio.AioRpcError as exc:
@@ -91,7 +94,7 @@ class _Stream(Generic[_Out]):
         return frame
 
     def _error(self, exc: aio.AioRpcError) -> UpstreamError:
-        """Tell a workspace that went away from one that never answered."""
+        """Return UpstreamLost if the workspace has answered before, else Unreachable."""
         error = upstream_error(exc)
         return UpstreamLost(str(error), user_message=_BROKEN) if self._answered else error
 
@@ -100,7 +103,7 @@ class Program(_Stream[pb.RunOutput]):
     """One running shell, command or subsystem."""
 
     def __init__(self, call: "aio.StreamStreamCall[Any, Any]", features: Set[str] = frozenset()) -> None:
-        """`features` are those of the handshake."""
+        """Create it; `features` are those of the handshake."""
         super().__init__(call)
         self.pid = 0
         self._features = features
@@ -126,10 +129,10 @@ class Program(_Stream[pb.RunOutput]):
                 raise UpstreamLost(f"shelld began a program with {other}")
 
     async def room(self, limit_bytes: int) -> int:
-        """Wait until the program can be handed more stdin; gives how much, 1 to `limit_bytes`.
+        """Wait until the program can take more stdin; return how many bytes, 1 to `limit_bytes`.
 
-        A program that does not read holds its stdin up here, so that the stream stays free for windows
-        and signals.
+        Stdin of a program that does not read waits here, so that the stream stays free for windows and
+        signals.
         """
         if not self._limited:
             return limit_bytes
@@ -139,7 +142,7 @@ class Program(_Stream[pb.RunOutput]):
         return min(self._credit, limit_bytes)
 
     async def write(self, pieces: Sequence[Buffer], size: int) -> None:
-        """Hand `size` bytes of stdin to the program, within what `room` gave.
+        """Send `size` bytes of stdin, at most what `room` returned.
 
         Returns when the link took them, not when the program read them. Raises: UpstreamLost, Unreachable.
         """
@@ -164,15 +167,15 @@ class Program(_Stream[pb.RunOutput]):
         await self._send(pb.RunInput(break_ms=length_ms))
 
     async def close_stdout(self) -> None:
-        """Have the program's next write to stdout fail, as on a pipe that its reader left.
+        """Let the program's next write to stdout fail, as on a pipe without a reader.
 
-        Nothing is done where shelld is older than the feature "stdout-close".
+        Nothing is done where shelld lacks the feature "stdout-close".
         """
         if "stdout-close" in self._features:
             await self._send(pb.RunInput(stdout_close=_EOF))
 
     async def read(self) -> Output | frames.StdoutEof | frames.Notice | model.Exit:
-        """Wait for what the program does, or the person is told, next; an Exit is the last.
+        """Wait for the next output or notice; an Exit is the last.
 
         Raises: UpstreamLost, Unreachable when the link breaks before that.
         """
@@ -196,7 +199,7 @@ class Connection(_Stream[pb.ConnectionOutput]):
     """One connection in the workspace, dialled or accepted."""
 
     async def open(self, first: pb.ConnectionInput, timeout_s: float) -> None:
-        """Send the first frame and wait until the connection stands.
+        """Send the first frame and wait until the connection is open.
 
         Raises: OpenFailed with the workspace's reason, Unreachable, UpstreamLost.
         """
@@ -211,7 +214,7 @@ class Connection(_Stream[pb.ConnectionOutput]):
                 raise UpstreamLost(f"shelld began a connection with {other}")
 
     async def room(self, limit_bytes: int) -> int:
-        """Give `limit_bytes`: nothing but bytes travels this way, so gRPC's own windows do."""
+        """Return `limit_bytes`: gRPC's own windows suffice, since nothing but bytes goes this way."""
         return limit_bytes
 
     async def write(self, pieces: Sequence[Buffer], size: int) -> None:
@@ -223,13 +226,15 @@ class Connection(_Stream[pb.ConnectionOutput]):
         await self._send(pb.ConnectionInput(eof=_EOF))
 
     async def abandon(self) -> None:
-        """After `write_eof`: nobody listens any more, so shelld may close what it has delivered."""
+        """Let shelld close the connection once everything is delivered; call it after `write_eof`."""
         with suppress(aio.AioRpcError, asyncio.InvalidStateError, aio.UsageError, aio.InternalError):
             async with self._writing:
                 await self._call.done_writing()
 
     async def delivered(self) -> None:
-        """After `read` gave the end: wait until shelld has handed over the last byte of the other way.
+        """Wait until shelld has delivered the last byte of our direction.
+
+        Call it after `read` returned the end.
 
         Raises: UpstreamLost when the peer or the link broke the connection before that.
         """
@@ -258,7 +263,7 @@ class Connection(_Stream[pb.ConnectionOutput]):
 
 
 class Listener:
-    """One listening socket in the workspace; gone when closed or when the link breaks."""
+    """One listening socket in the workspace; it ends when closed or when the link breaks."""
 
     def __init__(self, call: "aio.UnaryStreamCall[pb.ListenRequest, pb.ListenOutput]") -> None:
         self._call = call

@@ -26,16 +26,20 @@ from proxy.settings.web import WebSettings
 from proxy.web.frames import GOING_AWAY
 from proxy.web.gate import Asked, Gate, Pass, Reply
 from proxy.web.heads import Body, Client, HeadInvalid, Request, Site, own_answer
-from proxy.web.origins import HostInvalid, Misdirected, Origins
+from proxy.web.origins import Host, HostInvalid, Misdirected, Origins
 from proxy.web.parsing import RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
 from proxy.web.statuses import status_of
-from proxy.web.upstream import Pool
+from proxy.web.upstream import AppConnection, Pool
 
 _log = structlog.get_logger("web")
 
 _TICK_S = 1.0
+_FAREWELL_S = 1.0
+"""For sockets that were broken off to be gone."""
+_MOST_HOSTS = 1_024
+"""Host fields whose meaning is remembered."""
 _AT_ONCE = 500
 """Connections whose deadlines are looked at in one turn of the event loop."""
 
@@ -67,6 +71,7 @@ class Front:
         self._connections: set[ClientConnection] = set()
         self._by_source: Counter[str] = Counter()
         self._changed = asyncio.Event()
+        self._hosts: dict[bytes, Host] = {}
         self._prefix = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
@@ -101,15 +106,20 @@ class Front:
             exchange.stop(GOING_AWAY, "the server is shutting down")
         for connection in tuple(self._connections):
             connection.finish()
+        await self._all_gone(grace_s)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._all_gone(_FAREWELL_S)
+        self.pool.close()
+        await self.tasks.close()
+
+    async def _all_gone(self, within_s: float) -> None:
+        """Wait until no client is connected, at most for so long."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout(within_s):
                 while self._connections:
                     self._changed.clear()
                     await self._changed.wait()
-        for connection in tuple(self._connections):
-            connection.abort()
-        self.pool.close()
-        await self.tasks.close()
 
     def added(self, connection: "ClientConnection", source: str) -> None:
         """Count a connection."""
@@ -125,6 +135,14 @@ class Front:
             self._by_source[source] -= 1
             if not self._by_source[source]:
                 del self._by_source[source]
+
+    def host(self, field: bytes) -> Host:
+        """Read a Host field; what was read lately is known. Raises: HostInvalid, Misdirected."""
+        if (known := self._hosts.get(field)) is None:
+            if len(self._hosts) >= _MOST_HOSTS:
+                self._hosts.clear()
+            known = self._hosts[field] = self.origins.read(field)
+        return known
 
     def request_id(self) -> bytes:
         """Name a request: in the answer, and in what is logged of it."""
@@ -155,6 +173,8 @@ class ClientConnection(asyncio.Protocol):
         "_is_extra",
         "_is_full",
         "_is_held",
+        "_is_trusted",
+        "_itself",
         "_left",
         "_loop",
         "_message",
@@ -172,6 +192,8 @@ class ClientConnection(asyncio.Protocol):
         self._front = front
         self._peer = address
         self._scheme = scheme
+        self._itself = Client(address, scheme)
+        self._is_trusted = is_in(address, front.trusted)
         self._source = source
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
@@ -199,6 +221,11 @@ class ClientConnection(asyncio.Protocol):
     def splice(self) -> Exchange | None:
         """The exchange under way, where it was upgraded."""
         return self._exchange if self._state is _State.SPLICED else None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether the transport takes anything; an event loop may refuse what comes after its end."""
+        return self._state is not _State.CLOSED and not self._transport.is_closing()
 
     # ------------------------------------------------------------------------- from the socket
 
@@ -275,7 +302,7 @@ class ClientConnection(asyncio.Protocol):
             if not message.is_complete:
                 return b""
             request = message.head()
-            host = self._front.origins.read(request.host)
+            host = self._front.host(request.host)
         except (HeadInvalid, HostInvalid, Misdirected) as exc:
             self._refuse(exc)
             return b""
@@ -285,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
         self._asked = Asked(request, host, self._client(request))
         self._request_id = self._front.request_id()
         self._state = _State.DECIDING
-        self._task = self._front.tasks.spawn(self._serve(self._asked), name="request")
+        self._decide(self._asked)
         return memoryview(data)[at:] if len(data) > at else b""
 
     def _take_length(self, data: Buffer) -> Buffer:
@@ -321,8 +348,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _client(self, request: Request) -> Client:
         """Say whose request it is; a trusted proxy's own fields count, the last one that it wrote."""
-        if not is_in(self._peer, self._front.trusted):
-            return Client(self._peer, self._scheme)
+        if not self._is_trusted:
+            return self._itself
         address, scheme = self._peer, self._scheme
         for name, value in request.fields:
             match name.lower():
@@ -334,14 +361,32 @@ class ClientConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------ gate and app
 
-    async def _serve(self, asked: Asked, *, fresh: bool = False) -> None:
+    def _decide(self, asked: Asked) -> None:
+        """Begin the exchange at once where nothing has to be waited for, else in a task."""
+        verdict = self._front.gate.at_once(asked)
+        if isinstance(verdict, Reply) or (verdict is not None and asked.is_reserved):
+            self._loop.call_soon(self._reply, verdict if isinstance(verdict, Reply) else _NOTHING)
+            return
+        if verdict is not None:
+            repeatable = asked.request.can_be_repeated
+            if app := self._front.pool.waiting(verdict.address, repeatable=repeatable):
+                self._begin(asked, verdict, app)
+                return
+        self._task = self._front.tasks.spawn(self._serve(asked, verdict), name="request")
+
+    async def _serve(self, asked: Asked, verdict: Pass | None) -> None:
         """Ask the gate, connect to the app and begin the exchange; from then on no task is needed."""
         try:
-            verdict = await self._front.gate.decide(asked)
-            if isinstance(verdict, Pass) and not asked.is_reserved:
-                await self._begin(asked, verdict, fresh=fresh)
+            decided = verdict or await self._front.gate.decide(asked)
+            if isinstance(decided, Reply) or asked.is_reserved:
+                self._reply(decided if isinstance(decided, Reply) else _NOTHING)
+                return
+            app = await self._front.pool.connect(decided.address)
+            if self._state is _State.DECIDING:
+                self._begin(asked, decided, app)
+                self._go_on()
             else:
-                self._reply(verdict if isinstance(verdict, Reply) else _NOTHING)
+                app.abort()
         except FairleadError as exc:
             status, title = status_of(exc)
             _log.info("request failed", request=self._request_id.decode(), code=exc.code, reason=str(exc))
@@ -355,12 +400,8 @@ class ClientConnection(asyncio.Protocol):
             if self._task is asyncio.current_task():
                 self._task = None
 
-    async def _begin(self, asked: Asked, verdict: Pass, *, fresh: bool) -> None:
+    def _begin(self, asked: Asked, verdict: Pass, app: AppConnection) -> None:
         request = asked.request
-        app = await self._front.pool.take(verdict.address, repeatable=request.can_be_repeated, fresh=fresh)
-        if self._state is not _State.DECIDING:
-            app.abort()
-            return
         site = Site(request.host, asked.client.scheme, verdict.is_public, verdict.fields, self._request_id)
         self._exchange = exchange = Exchange(self, request, verdict, site)
         exchange.closes = exchange.closes or self._front.is_closing
@@ -369,7 +410,6 @@ class ClientConnection(asyncio.Protocol):
         exchange.begin(app, asked.client)
         if self._is_full:
             exchange.client_paused()
-        self._go_on()
 
     def _go_on(self) -> None:
         """Take what waited, and read on."""
@@ -381,7 +421,7 @@ class ClientConnection(asyncio.Protocol):
     def _pace(self) -> None:
         """Read from the client unless something of it waits already."""
         is_held = bool(self._pending) or self._is_app_full
-        if is_held is self._is_held or self._state is _State.CLOSED:
+        if is_held is self._is_held or not self._is_open:
             return
         self._is_held = is_held
         if is_held:
@@ -392,15 +432,15 @@ class ClientConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------ from the exchange
 
     def write(self, data: Buffer) -> None:
-        if self._state is not _State.CLOSED and not self._has_written_eof:
+        if self._is_open and not self._has_written_eof:
             self._transport.write(data)
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
-        if self._state is not _State.CLOSED and not self._has_written_eof:
+        if self._is_open and not self._has_written_eof:
             self._transport.writelines(pieces)
 
     def write_eof(self) -> None:
-        if self._state is _State.CLOSED or self._has_written_eof:
+        if not self._is_open or self._has_written_eof:
             return
         if self._transport.can_write_eof():
             self._has_written_eof = True
@@ -430,12 +470,11 @@ class ClientConnection(asyncio.Protocol):
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
-        if self._transport.can_write_eof():
-            if not self._has_written_eof:
-                self._has_written_eof = True
-                self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():
             self._transport.close()
+        elif self._is_open and not self._has_written_eof:
+            self._has_written_eof = True
+            self._transport.write_eof()
 
     def finish(self) -> None:
         """Close an idle connection; one with a request is closed behind its answer."""
@@ -447,6 +486,7 @@ class ClientConnection(asyncio.Protocol):
     def upgraded(self, exchange: Exchange) -> None:
         del exchange
         self._state = _State.SPLICED
+        self._deadline = self._loop.time() + self._front.settings.half_closed_s
         metrics.WEB_REQUESTS.labels("upgraded").inc()
         self._go_on()
 
@@ -462,13 +502,12 @@ class ClientConnection(asyncio.Protocol):
 
     def exchange_failed(self, exchange: Exchange, reason: str, *, may_repeat: bool) -> None:
         """Ask once more on a new connection, or answer in the app's place."""
-        del exchange
         self._exchange = None
         self._is_app_full = False
         asked = self._asked
         if may_repeat and asked is not None:
             self._state = _State.DECIDING
-            self._task = self._front.tasks.spawn(self._serve(asked, fresh=True), name="request again")
+            self._task = self._front.tasks.spawn(self._serve(asked, exchange.passed), name="request again")
             return
         _log.info("app failed", request=self._request_id.decode(), reason=reason)
         self._reply(Reply(502, "The app did not answer", f"Its answer could not be used: {reason}."))

@@ -72,6 +72,12 @@ Verdict = Pass | Reply
 class Gate(Protocol):
     """Decides about every request before anything is asked of a workspace."""
 
+    def at_once(self, asked: Asked) -> Verdict | None:
+        """Say what becomes of a request where that is known without waiting; None: `decide` has to be asked.
+
+        Spares a task for each request; never guesses.
+        """
+
     async def decide(self, asked: Asked) -> Verdict:
         """Say what becomes of a request. Raises: FairleadError when that cannot be found out now."""
 
@@ -92,9 +98,10 @@ class PublicGate:
         self._index = index
 
     async def decide(self, asked: Asked) -> Verdict:
+        return self.at_once(asked)
+
+    def at_once(self, asked: Asked) -> Verdict:
         if asked.is_reserved:
             return Reply(404, "There is nothing here")
-        found = self._index.find(asked.host.label)
-        if found is None:
-            return NOT_PUBLIC
-        return Pass(Address(found.user, found.workspace, found.target, share="public"), is_public=True)
+        address = self._index.find(asked.host.label)
+        return NOT_PUBLIC if address is None else Pass(address, is_public=True)

@@ -6,10 +6,11 @@ fields pass: two tables, REQUEST and ANSWER. Field names keep their case and fie
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
+from typing import NamedTuple
 
 from proxy.web.cookies import set_by_app, without_ours
 
@@ -22,6 +23,7 @@ BEARER_PREFIX = b"flt_"
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _TARGET = re.compile(rb"(?:/[!-~]*|\*)")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?][!-~]*)?")
+_REASON = re.compile(rb"[\t -~\x80-\xff]*")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -43,9 +45,195 @@ class Body(Enum):
     """Of answers only: it ends with the connection."""
 
 
-@dataclass(frozen=True, slots=True)
+# ------------------------------------------------------------------------------------ both tables
+
+
+class Rule(NamedTuple):
+    """What becomes of one field."""
+
+    become: Callable[[bytes], bytes | None]
+    """Gives the value that is passed on; None: the field is left out."""
+    decides: int | None = None
+    """Where its values are kept, for fields that decide about framing or depend on where the answer is shown:
+    an index of `_Framing`."""
+
+
+def _drop(value: bytes) -> None:
+    del value
+
+
+def _keep(value: bytes) -> bytes:
+    return value
+
+
+def _cookie(value: bytes) -> bytes | None:
+    return without_ours(value) or None
+
+
+def _authorization(value: bytes) -> bytes | None:
+    return None if is_our_token(value) else value
+
+
+def _te(value: bytes) -> bytes | None:
+    return b"trailers" if b"trailers" in _tokens([value]) else None
+
+
+def is_our_token(value: bytes) -> bool:
+    """Tell whether an Authorization field carries a token of ours (RFC 6750 §2.1)."""
+    scheme, _, token = value.partition(b" ")
+    return scheme.lower() == b"bearer" and token.strip(b" \t").startswith(BEARER_PREFIX)
+
+
+HOSTS, LENGTHS, CODINGS, UPGRADES, CONNECTION, DEPENDING = range(6)
+
+DROP = Rule(_drop)
+HOST = Rule(_keep, HOSTS)
+LENGTH = Rule(_keep, LENGTHS)
+CODING = Rule(_drop, CODINGS)
+UPGRADE = Rule(_keep, UPGRADES)
+OF_CONNECTION = Rule(_drop, CONNECTION)
+LOCATION = Rule(_keep, DEPENDING)
+CORS = Rule(_keep, DEPENDING)
+
+REQUEST: Mapping[bytes, Rule] = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": OF_CONNECTION,
+    b"upgrade": UPGRADE,
+    b"te": Rule(_te),
+    b"cookie": Rule(_cookie),
+    b"authorization": Rule(_authorization),
+    # Of one connection only (RFC 9110 §7.6.1), or framing, which is ours.
+    b"keep-alive": DROP,
+    b"trailer": DROP,
+    b"http2-settings": DROP,
+    b"proxy": DROP,  # CGI makes HTTP_PROXY of it
+    # Who the client is, which only we say.
+    b"forwarded": DROP,
+    b"x-forwarded": DROP,
+    b"x-real-ip": DROP,
+    b"x-client-ip": DROP,
+    b"x-cluster-client-ip": DROP,
+    b"true-client-ip": DROP,
+    b"cf-connecting-ip": DROP,
+    b"remote-user": DROP,
+    b"x-remote-user": DROP,
+}
+"""By lower-case name; a name that is not here passes, but for REQUEST_PREFIXES."""
+
+REQUEST_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-fairlead-")
+"""Names that begin so are dropped."""
+
+ANSWER: Mapping[bytes, Rule] = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": OF_CONNECTION,
+    b"upgrade": UPGRADE,
+    b"set-cookie": Rule(set_by_app),
+    b"location": LOCATION,
+    b"keep-alive": DROP,
+    b"proxy-connection": DROP,
+    b"proxy-authenticate": DROP,
+    b"proxy-authentication-info": DROP,
+    b"trailer": DROP,
+    # Of the operator's domain, not of one app.
+    b"strict-transport-security": DROP,
+    b"public-key-pins": DROP,
+    b"alt-svc": DROP,
+    b"x-fairlead-request": DROP,
+    b"access-control-allow-origin": CORS,
+    b"access-control-allow-credentials": CORS,
+    b"access-control-allow-methods": CORS,
+    b"access-control-allow-headers": CORS,
+    b"access-control-allow-private-network": CORS,
+    b"access-control-expose-headers": CORS,
+    b"access-control-max-age": CORS,
+}
+"""By lower-case name; a name that is not here passes. LOCATION and CORS depend on where it is shown."""
+
+_NEVER_OF_CONNECTION = frozenset({b"host", b"upgrade", b"te", b"content-length", b"close", b"keep-alive"})
+"""Tokens of `Connection` that name no field to be dropped: those fields have rules of their own."""
+
+
+def request_rule(name: bytes) -> Rule | None:
+    """Return what becomes of a field of a request, by its name in any case; None: it passes."""
+    key = name.lower()
+    if (rule := REQUEST.get(key)) is not None:
+        return rule
+    # CGI and WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
+    plain = key.replace(b"_", b"-")
+    if plain.startswith(REQUEST_PREFIXES) or (plain != key and plain in REQUEST):
+        return DROP
+    return None
+
+
+def answer_rule(name: bytes) -> Rule | None:
+    """Return what becomes of a field of an answer, by its name in any case; None: it passes."""
+    return ANSWER.get(name.lower())
+
+
+class _Rules(dict[bytes, Rule | None]):
+    """Rules by names as they are spelled; worked out once for each, as long as they are not too many."""
+
+    _MOST = 2_048
+
+    def __init__(self, rule_of: Callable[[bytes], Rule | None]) -> None:
+        super().__init__()
+        self._rule_of = rule_of
+
+    def __missing__(self, name: bytes) -> Rule | None:
+        if len(self) >= self._MOST:  # a client that makes names up costs some look-ups, and no memory
+            self.clear()
+        rule = self[name] = self._rule_of(name)
+        return rule
+
+
+_REQUEST_RULES = _Rules(request_rule)
+_ANSWER_RULES = _Rules(answer_rule)
+
+_Framing = tuple[list[bytes], list[bytes], list[bytes], list[bytes], list[bytes], list[bytes]]
+"""Values of the fields that decide: by HOSTS, LENGTHS, CODINGS, UPGRADES, CONNECTION and DEPENDING."""
+
+
+def _judged(fields: Fields, rules: _Rules) -> tuple[list[Field], _Framing]:
+    """Apply a table: give the fields that pass, and what decides about framing."""
+    passing: list[Field] = []
+    framing: _Framing = ([], [], [], [], [], [])
+    for field in fields:
+        rule = rules[field[0]]
+        if rule is None:
+            passing.append(field)
+            continue
+        name, value = field
+        become, decides = rule
+        if decides is not None:
+            framing[decides].append(value)
+        if (kept := become(value)) is not None:
+            passing.append((name, kept))
+    return passing, framing
+
+
+_NO_TOKENS: frozenset[bytes] = frozenset()
+
+
+def _tokens(values: Sequence[bytes]) -> frozenset[bytes]:
+    if not values:
+        return _NO_TOKENS
+    return frozenset(token.strip(b" \t") for value in values for token in value.lower().split(b","))
+
+
+def _is_websocket(framing: _Framing) -> bool:
+    """Whether this protocol, and no other, is asked for or agreed to."""
+    return [value.lower() for value in framing[UPGRADES]] == [b"websocket"]
+
+
+# ------------------------------------------------------------------------------------ requests
+
+
+@dataclass(slots=True)
 class Request:
-    """The head of one request, with its framing decided."""
+    """The head of one request, with its framing decided. Not changed once it is read."""
 
     method: str
     target: bytes
@@ -54,6 +242,9 @@ class Request:
     host: bytes
     """The Host field."""
     fields: Fields
+    """As they were sent."""
+    passing: Fields
+    """Those that go on to the app."""
     body: Body
     length: int
     """Of the body in bytes; 0 unless `body` is LENGTH."""
@@ -65,7 +256,7 @@ class Request:
     @property
     def can_be_repeated(self) -> bool:
         """Whether asking twice does no harm: a safe method without a body (RFC 9110 §9.2.1)."""
-        return self.method in _SAFE_METHODS and self.body is Body.NONE and not self.upgrade
+        return self.body is Body.NONE and self.method in _SAFE_METHODS and not self.upgrade
 
     def first(self, name: bytes) -> bytes:
         """Return the first value of a field, by lower-case name; empty when there is none."""
@@ -81,115 +272,53 @@ def read_request(method: str, target: bytes, version: str, fields: Fields) -> Re
         raise HeadInvalid(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method == "CONNECT":
         raise HeadInvalid(501, "CONNECT is not served here")
-    known = _known(fields)
-    if len(known.hosts) != 1:
+    passing, framing = _judged(fields, _REQUEST_RULES)
+    if len(framing[HOSTS]) != 1:
         raise HeadInvalid(400, "one Host field is needed")
-    host = known.hosts[0]
+    host = framing[HOSTS][0]
     if not _TARGET.fullmatch(target):
         target = _of_absolute(target, host)
     if target == b"*" and method != "OPTIONS":
         raise HeadInvalid(400, "* is a target of OPTIONS only")
-    body, length = _request_body(known, version)
-    upgrade = known.upgrades[0] if _asks_for_websocket(known, method, version) else b""
-    if upgrade and body is not Body.NONE:
-        raise HeadInvalid(400, "a request for another protocol has no body")
-    closes = version == "1.0" or b"close" in known.connection
-    return Request(method, target, version == "1.0", host, fields, body, length, upgrade, closes)
+    is_http_1_0 = version == "1.0"
+    body, length = _request_body(framing, is_http_1_0=is_http_1_0)
+    connection = _tokens(framing[CONNECTION])
+    upgrade = b""
+    if framing[UPGRADES]:
+        if not is_http_1_0 and method == "GET" and b"upgrade" in connection:
+            upgrade = _upgrade_of(framing, body)
+        if not upgrade:
+            passing = [field for field in passing if field[0].lower() != b"upgrade"]
+    if dropped := connection - _NEVER_OF_CONNECTION:
+        passing = [field for field in passing if field[0].lower() not in dropped]
+    closes = is_http_1_0 or b"close" in connection
+    return Request(method, target, is_http_1_0, host, fields, passing, body, length, upgrade, closes)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The head of one answer of an app, with its framing decided."""
-
-    status: int
-    reason: bytes
-    fields: Fields
-    body: Body
-    length: int
-    stays: bool
-    """The app keeps the connection open after this answer."""
-
-
-def read_answer(status: int, reason: bytes, version: str, fields: Fields, to: Request) -> Answer:
-    """Decide what the head of an answer to a request means (RFC 9112 §6.3).
-
-    Raises: HeadInvalid (502) for what two readers could understand differently.
-    """
-    known = _known(fields)
-    stays = version == "1.1" and b"close" not in known.connection
-    if version not in ("1.0", "1.1") or not 100 <= status <= 599:
-        raise HeadInvalid(502, "the app speaks no HTTP/1")
-    if status == 101:
-        if not to.upgrade or [value.lower() for value in known.upgrades] != [b"websocket"]:
-            raise HeadInvalid(502, "the app changed to a protocol that was not asked for")
-        return Answer(status, reason, fields, Body.NONE, 0, stays=False)
-    if to.method == "HEAD" or status < 200 or status in (204, 304):
-        return Answer(status, reason, fields, Body.NONE, 0, stays)
-    if known.codings:
-        if version == "1.0" or known.lengths or _codings(known) != [b"chunked"]:
-            raise HeadInvalid(502, "the app framed its answer in an unclear way")
-        return Answer(status, reason, fields, Body.CHUNKED, 0, stays)
-    if known.lengths:
-        return Answer(status, reason, fields, Body.LENGTH, _length(known, 502), stays)
-    return Answer(status, reason, fields, Body.CLOSE, 0, stays=False)
-
-
-# ------------------------------------------------------------------------------------ framing
-
-
-@dataclass(slots=True)
-class _Known:
-    """Values of the fields that decide about framing; tokens of `Connection` in lower case."""
-
-    hosts: list[bytes]
-    lengths: list[bytes]
-    codings: list[bytes]
-    upgrades: list[bytes]
-    connection: frozenset[bytes]
-
-
-def _known(fields: Fields) -> _Known:
-    found: dict[bytes, list[bytes]] = {
-        b"host": [],
-        b"content-length": [],
-        b"transfer-encoding": [],
-        b"upgrade": [],
-        b"connection": [],
-    }
-    for name, value in fields:
-        if (values := found.get(name.lower())) is not None:
-            values.append(value)
-    hosts, lengths, codings, upgrades, connection = found.values()
-    return _Known(hosts, lengths, codings, upgrades, _tokens(connection))
-
-
-def _tokens(values: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(token.strip(b" \t").lower() for value in values for token in value.split(b","))
-
-
-def _request_body(known: _Known, version: str) -> tuple[Body, int]:
-    if known.codings:
-        if known.lengths:
+def _request_body(framing: _Framing, *, is_http_1_0: bool) -> tuple[Body, int]:
+    lengths, codings = framing[LENGTHS], framing[CODINGS]
+    if codings:
+        if lengths:
             raise HeadInvalid(400, "Content-Length and Transfer-Encoding exclude each other")
-        if version == "1.0":
+        if is_http_1_0:
             raise HeadInvalid(400, "HTTP/1.0 has no Transfer-Encoding")
-        if _codings(known) != [b"chunked"]:
+        if not _is_chunked(codings):
             raise HeadInvalid(501, "the only Transfer-Encoding here is chunked")
         return Body.CHUNKED, 0
-    if not known.lengths:
+    if not lengths:
         return Body.NONE, 0
-    length = _length(known, 400)
+    length = _length(lengths, 400)
     return (Body.LENGTH, length) if length else (Body.NONE, 0)
 
 
-def _codings(known: _Known) -> list[bytes]:
-    return [value.lower() for value in known.codings]
+def _is_chunked(codings: Sequence[bytes]) -> bool:
+    return len(codings) == 1 and codings[0].lower() == b"chunked"
 
 
-def _length(known: _Known, status: int) -> int:
-    if len(known.lengths) != 1 or not _DIGITS.fullmatch(known.lengths[0]):
+def _length(lengths: Sequence[bytes], status: int) -> int:
+    if len(lengths) != 1 or not _DIGITS.fullmatch(lengths[0]):
         raise HeadInvalid(status, "one Content-Length of digits is needed")
-    return int(known.lengths[0])
+    return int(lengths[0])
 
 
 def _of_absolute(target: bytes, host: bytes) -> bytes:
@@ -203,90 +332,13 @@ def _of_absolute(target: bytes, host: bytes) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def _asks_for_websocket(known: _Known, method: str, version: str) -> bool:
-    return (
-        bool(known.upgrades)
-        and version == "1.1"
-        and method == "GET"
-        and b"upgrade" in known.connection
-        and [value.lower() for value in known.upgrades] == [b"websocket"]
-    )
-
-
-# ------------------------------------------------------------------------------------ both tables
-
-
-class Rule(Enum):
-    """What becomes of one field."""
-
-    DROP = "drop"
-    COOKIE = "cookie"
-    AUTHORIZATION = "authorization"
-    UPGRADE = "upgrade"
-    CONNECTION = "connection"
-    TE = "te"
-    SET_COOKIE = "set-cookie"
-    LOCATION = "location"
-    CORS = "cors"
-    LENGTH = "length"
-
-
-REQUEST: Mapping[bytes, Rule] = {
-    b"connection": Rule.CONNECTION,
-    b"upgrade": Rule.UPGRADE,
-    b"te": Rule.TE,
-    b"cookie": Rule.COOKIE,
-    b"authorization": Rule.AUTHORIZATION,
-    # Of one connection only (RFC 9110 §7.6.1), or framing, which is ours.
-    b"keep-alive": Rule.DROP,
-    b"transfer-encoding": Rule.DROP,
-    b"trailer": Rule.DROP,
-    b"http2-settings": Rule.DROP,
-    # Who the client is, which only we say.
-    b"forwarded": Rule.DROP,
-    b"x-real-ip": Rule.DROP,
-    b"x-client-ip": Rule.DROP,
-    b"x-cluster-client-ip": Rule.DROP,
-    b"true-client-ip": Rule.DROP,
-    b"cf-connecting-ip": Rule.DROP,
-    b"x-forwarded": Rule.DROP,
-    b"x-remote-user": Rule.DROP,
-    b"remote-user": Rule.DROP,
-}
-"""By lower-case name; a name that is not here passes, but for REQUEST_PREFIXES."""
-
-REQUEST_PREFIXES = (b"proxy-", b"x-forwarded-", b"x-original-", b"x-envoy-", b"x-fairlead-", b"x-rewrite-")
-"""Names that begin so are dropped."""
-
-ANSWER: Mapping[bytes, Rule] = {
-    b"connection": Rule.CONNECTION,
-    b"upgrade": Rule.UPGRADE,
-    b"set-cookie": Rule.SET_COOKIE,
-    b"location": Rule.LOCATION,
-    b"content-length": Rule.LENGTH,
-    b"keep-alive": Rule.DROP,
-    b"proxy-connection": Rule.DROP,
-    b"proxy-authenticate": Rule.DROP,
-    b"proxy-authentication-info": Rule.DROP,
-    b"transfer-encoding": Rule.DROP,
-    b"trailer": Rule.DROP,
-    # Of the operator's domain, not of one app.
-    b"strict-transport-security": Rule.DROP,
-    b"alt-svc": Rule.DROP,
-    b"public-key-pins": Rule.DROP,
-    b"x-fairlead-request": Rule.DROP,
-    b"access-control-allow-origin": Rule.CORS,
-    b"access-control-allow-credentials": Rule.CORS,
-    b"access-control-allow-methods": Rule.CORS,
-    b"access-control-allow-headers": Rule.CORS,
-    b"access-control-expose-headers": Rule.CORS,
-    b"access-control-max-age": Rule.CORS,
-    b"access-control-allow-private-network": Rule.CORS,
-}
-"""By lower-case name; a name that is not here passes."""
-
-_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
-"""Beside the app's own policy: a browser obeys both, so that the app is framed by itself only."""
+def _upgrade_of(framing: _Framing, body: Body) -> bytes:
+    """Return the protocol to change to, as the client spelled it; any but websocket is not passed on."""
+    if not _is_websocket(framing):
+        return b""
+    if body is not Body.NONE or framing[LENGTHS]:
+        raise HeadInvalid(400, "a request for another protocol has no body")
+    return framing[UPGRADES][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +347,91 @@ class Client:
 
     address: str
     scheme: str
+
+
+def request_for_app(request: Request, client: Client) -> bytes:
+    """Write the head that the app gets: HTTP/1.1, framed by us, with what only we may say."""
+    lines = [b"%b: %b\r\n" % field for field in request.passing]
+    if request.upgrade:
+        lines.append(b"Connection: Upgrade\r\n")
+    elif request.body is Body.CHUNKED:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    port = request.host.rpartition(b":")[2]
+    if not port.isdigit():
+        port = b"443" if client.scheme == "https" else b"80"
+    return (
+        b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
+        b"X-Forwarded-Port: %b\r\n\r\n"
+    ) % (
+        request.method.encode(),
+        request.target,
+        b"".join(lines),
+        client.address.encode(),
+        request.host,
+        client.scheme.encode(),
+        port,
+    )
+
+
+# ------------------------------------------------------------------------------------ answers
+
+
+@dataclass(slots=True)
+class Answer:
+    """The head of one answer of an app, with its framing decided. Not changed once it is read."""
+
+    status: int
+    reason: bytes
+    passing: Fields
+    """Fields that go on to the client, but for what depends on where it is shown."""
+    body: Body
+    length: int
+    stays: bool
+    """The app keeps the connection open after this answer."""
+    depends: bool
+    """Some of `passing` depend on where the answer is shown."""
+
+
+def read_answer(status: int, reason: bytes, version: str, fields: Fields, to: Request) -> Answer:
+    """Decide what the head of an answer to a request means (RFC 9112 §6.3).
+
+    Raises: HeadInvalid (502) for what two readers could understand differently.
+    """
+    if version not in ("1.0", "1.1") or not 100 <= status <= 599:
+        raise HeadInvalid(502, "the app speaks no HTTP/1")
+    passing, framing = _judged(fields, _ANSWER_RULES)
+    if status == 101 and not (to.upgrade and _is_websocket(framing)):
+        raise HeadInvalid(502, "the app changed to a protocol that was not asked for")
+    body, length = _answer_body(framing, status, version, to)
+    connection = _tokens(framing[CONNECTION])
+    dropped = connection - _NEVER_OF_CONNECTION
+    if framing[LENGTHS] and (status < 200 or status in _BARE):
+        dropped |= {b"content-length"}
+    if framing[UPGRADES] and status != 101:
+        dropped |= {b"upgrade"}
+    if dropped:
+        passing = [field for field in passing if field[0].lower() not in dropped]
+    is_open = version == "1.1" and b"close" not in connection
+    stays = is_open and body is not Body.CLOSE and status != 101
+    shown = reason if _REASON.fullmatch(reason) else b""
+    return Answer(status, shown, passing, body, length, stays, bool(framing[DEPENDING]))
+
+
+_BARE = frozenset({101, 204})
+"""Statuses whose answers have no Content-Length (RFC 9110 §8.6), as those of 1xx."""
+
+
+def _answer_body(framing: _Framing, status: int, version: str, to: Request) -> tuple[Body, int]:
+    lengths, codings = framing[LENGTHS], framing[CODINGS]
+    if to.method == "HEAD" or status < 200 or status in (204, 304):
+        return Body.NONE, 0
+    if codings:
+        if version == "1.0" or lengths or not _is_chunked(codings):
+            raise HeadInvalid(502, "the app framed its answer in an unclear way")
+        return Body.CHUNKED, 0
+    if lengths:
+        return Body.LENGTH, _length(lengths, 502)
+    return Body.CLOSE, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,112 +448,38 @@ class Site:
     request_id: bytes = b""
 
 
-def request_for_app(request: Request, client: Client) -> bytes:
-    """Write the head that the app gets: HTTP/1.1, framed by us, with what only we may say."""
-    dropped = _named_by_connection(request.fields)
-    lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.target)]
-    for name, value in request.fields:
-        key = name.lower()
-        rule = REQUEST.get(key)
-        if rule is None:
-            if key in dropped or _is_dropped_by_prefix(key):
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
-        elif (kept := _request_field(rule, value, request)) is not None and key not in dropped:
-            lines.append(b"%b: %b\r\n" % (name, kept))
-    if request.upgrade:
-        lines.append(b"Connection: Upgrade\r\n")
-    if request.body is Body.CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
-    lines.append(_forwarded(request, client))
-    return b"".join(lines)
-
-
-def _request_field(rule: Rule, value: bytes, request: Request) -> bytes | None:
-    """Return what a field of the table becomes; None: it is left out."""
-    match rule:
-        case Rule.COOKIE:
-            return without_ours(value) or None
-        case Rule.AUTHORIZATION:
-            return None if is_our_token(value) else value
-        case Rule.UPGRADE:
-            return request.upgrade or None
-        case Rule.TE:
-            return b"trailers" if b"trailers" in _tokens([value]) else None
-        case _:
-            return None
-
-
-def is_our_token(value: bytes) -> bool:
-    """Tell whether an Authorization field carries a token of ours (RFC 6750 §2.1)."""
-    scheme, _, token = value.partition(b" ")
-    return scheme.lower() == b"bearer" and token.strip(b" \t").startswith(BEARER_PREFIX)
-
-
-def _named_by_connection(fields: Fields) -> frozenset[bytes]:
-    """Return the names that `Connection` limits to this connection, but for those that it never may."""
-    tokens = _tokens(value for name, value in fields if name.lower() == b"connection")
-    return tokens - {b"host", b"upgrade", b"te", b"content-length"}
-
-
-def _is_dropped_by_prefix(key: bytes) -> bool:
-    if key.startswith(REQUEST_PREFIXES):
-        return True
-    if b"_" not in key:
-        return False
-    # CGI and WSGI cannot tell `X_Forwarded_For` from `X-Forwarded-For`.
-    plain = key.replace(b"_", b"-")
-    return plain.startswith(REQUEST_PREFIXES) or plain in REQUEST or plain in (b"content-length", b"host")
-
-
-def _forwarded(request: Request, client: Client) -> bytes:
-    port = request.host.rpartition(b":")[2]
-    if not port.isdigit():
-        port = b"443" if client.scheme == "https" else b"80"
-    said = {
-        b"For": client.address.encode(),
-        b"Host": request.host,
-        b"Proto": client.scheme.encode(),
-        b"Port": port,
-    }
-    return b"".join(b"X-Forwarded-%b: %b\r\n" % field for field in said.items()) + b"\r\n"
+_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
+"""Beside the app's own policy: a browser obeys both, so that the app is framed by itself only."""
 
 
 def answer_for_client(answer: Answer, request: Request, site: Site, *, closes: bool) -> bytes:
     """Write the head that the client gets; `closes` says that the connection ends behind the answer."""
-    dropped = _named_by_connection(answer.fields)
-    lines = [b"HTTP/1.1 %d %b\r\n" % (answer.status, answer.reason)]
-    for name, value in answer.fields:
-        key = name.lower()
-        rule = ANSWER.get(key)
-        if rule is None:
-            if key not in dropped:
-                lines.append(b"%b: %b\r\n" % (name, value))
-        elif (kept := _answer_field(rule, value, answer, site)) is not None:
-            lines.append(b"%b: %b\r\n" % (name, kept))
-    lines.append(_ending(answer, request, site, closes=closes))
-    return b"".join(lines)
+    passing = _shown_at(site, answer.passing) if answer.depends else answer.passing
+    lines = [b"%b: %b\r\n" % field for field in passing]
+    if answer.status == 101:
+        lines.append(b"Connection: Upgrade\r\n")
+    elif answer.status >= 200:
+        if answer.body in (Body.CHUNKED, Body.CLOSE) and not request.is_http_1_0:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+        if closes:
+            lines.append(b"Connection: close\r\n")
+        lines.append(_FRAMES)
+        lines.extend([b"%b: %b\r\n" % field for field in site.fields])
+    if answer.status >= 200 or answer.status == 101:
+        lines.append(b"X-Fairlead-Request: %b\r\n" % site.request_id)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
 
 
-def _answer_field(rule: Rule, value: bytes, answer: Answer, site: Site) -> bytes | None:
-    match rule:
-        case Rule.SET_COOKIE:
-            return set_by_app(value)
-        case Rule.LOCATION:
-            return _location(value, site)
-        case Rule.CORS:
-            return value if site.is_public else None
-        case Rule.LENGTH:
-            is_meant = answer.body is Body.LENGTH or (answer.body is Body.NONE and answer.status not in _BARE)
-            return value if is_meant and answer.status >= 200 else None
-        case Rule.UPGRADE:
-            return value if answer.status == 101 else None
-        case _:
-            return None
-
-
-_BARE = frozenset({101, 204})
-"""Statuses whose answers have no Content-Length (RFC 9110 §8.6)."""
+def _shown_at(site: Site, fields: Fields) -> Fields:
+    """Apply the rules that depend on where an answer is shown."""
+    shown = []
+    for name, value in fields:
+        rule = _ANSWER_RULES[name]
+        if rule is LOCATION:
+            shown.append((name, _location(value, site)))
+        elif rule is not CORS or site.is_public:
+            shown.append((name, value))
+    return shown
 
 
 def _location(value: bytes, site: Site) -> bytes:
@@ -427,61 +490,46 @@ def _location(value: bytes, site: Site) -> bytes:
     return value
 
 
-def _ending(answer: Answer, request: Request, site: Site, *, closes: bool) -> bytes:
-    if answer.status == 101:
-        return b"Connection: Upgrade\r\n" + _added(site) + b"\r\n"
-    if answer.status < 200:
-        return b"\r\n"
-    framing = b""
-    if answer.body in (Body.CHUNKED, Body.CLOSE) and not request.is_http_1_0:
-        framing = b"Transfer-Encoding: chunked\r\n"
-    connection = b"Connection: close\r\n" if closes else b""
-    return b"%b%b%b%b\r\n" % (framing, connection, _FRAMES, _added(site))
-
-
-def _added(site: Site) -> bytes:
-    own = b"".join(b"%b: %b\r\n" % field for field in site.fields)
-    return b"%bX-Fairlead-Request: %b\r\n" % (own, site.request_id)
-
-
 # ------------------------------------------------------------------------------------ trailers
 
 _NO_TRAILERS = frozenset(
-    {
-        b"host",
-        b"content-length",
-        b"content-encoding",
-        b"content-type",
-        b"content-range",
-        b"set-cookie",
-        b"expect",
-    }
+    {b"content-encoding", b"content-type", b"content-range", b"set-cookie", b"location", b"expect", b"range"}
 )
-"""What framing, routing or authentication needs before the body (RFC 9110 §6.5.1)."""
+"""What is needed before the body, besides what has a rule (RFC 9110 §6.5.1)."""
 
 
-def trailers(fields: Fields, table: Mapping[bytes, Rule]) -> bytes:
+def trailers(fields: Fields) -> bytes:
     """Write the fields behind a chunked body; those that mean something in a head are left out."""
-    kept = [
-        (name, value)
+    return b"".join(
+        b"%b: %b\r\n" % (name, value)
         for name, value in fields
-        if (key := name.lower()) not in table and key not in _NO_TRAILERS and not _is_dropped_by_prefix(key)
-    ]
-    return b"".join(b"%b: %b\r\n" % field for field in kept)
+        if request_rule(name) is None and answer_rule(name) is None and name.lower() not in _NO_TRAILERS
+    )
+
+
+# -------------------------------------------------------------------------------- our own answers
 
 
 def own_answer(
     status: int, body: bytes, kind: str, *, fields: Fields = (), request: Request | None = None, closes: bool
 ) -> bytes:
     """Write an answer of our own, head and body; never stored by a cache, never framed, without scripts."""
-    lines = [
-        b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()),
-        b"Content-Type: %b; charset=utf-8\r\nContent-Length: %d\r\n" % (kind.encode(), len(body)),
-        b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
-        *(b"%b: %b\r\n" % field for field in fields),
-        b"Connection: close\r\n" if closes else b"",
-        b"\r\n",
-    ]
-    if request is None or request.method != "HEAD":
-        lines.append(body)
-    return b"".join(lines)
+    return b"".join(
+        (
+            b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()),
+            b"Content-Type: %b; charset=utf-8\r\nContent-Length: %d\r\n" % (kind.encode(), len(body)),
+            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
+            b"" if _has_policy(fields) else _OWN_POLICY,
+            *(b"%b: %b\r\n" % field for field in fields),
+            b"Connection: close\r\n" if closes else b"",
+            b"\r\n",
+            b"" if request is not None and request.method == "HEAD" else body,
+        )
+    )
+
+
+_OWN_POLICY = b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+
+
+def _has_policy(fields: Fields) -> bool:
+    return any(name.lower() == b"content-security-policy" for name, _ in fields)

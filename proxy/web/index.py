@@ -5,7 +5,6 @@ blueprint, and whether the workspace runs, is asked only after a label was found
 """
 
 import asyncio
-from typing import NamedTuple
 
 import structlog
 
@@ -17,6 +16,7 @@ from proxy.identity.directory import Directory
 from proxy.model import Target
 from proxy.userstring import UserString
 from proxy.web.origins import Named, Place, label_of, parse_label, place_id
+from proxy.web.road import Address
 
 _log = structlog.get_logger("web")
 
@@ -24,14 +24,6 @@ _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
 _AT_ONCE = 500
 """Users whose labels are worked out in one turn of the event loop."""
-
-
-class Found(NamedTuple):
-    """A public app of one workspace."""
-
-    user: str
-    workspace: UserString
-    target: Target
 
 
 class PublicIndex:
@@ -47,6 +39,8 @@ class PublicIndex:
         self._users: frozenset[str] = frozenset()
         self._hashed: dict[tuple[str, str], UserString] = {}
         """Places by app and id whose label is of form 2."""
+        self._found: dict[str, Address] = {}
+        """What was found already, by label."""
         self._tasks = TaskOwner("web-index")
 
     def start(self) -> None:
@@ -57,31 +51,35 @@ class PublicIndex:
         """Follow no more."""
         await self._tasks.close()
 
-    def find(self, label: str) -> Found | None:
-        """Return the public app that a label stands for; None when there is none."""
+    def find(self, label: str) -> Address | None:
+        """Return where the public app is that a label stands for; None when there is none."""
         self._follow_blueprints()
+        if (known := self._found.get(label)) is not None:
+            return known
+        workspace, target = self._look_up(label)
+        if workspace is None or target is None or workspace.user not in self._users:
+            return None
+        address = self._found[label] = Address(workspace.user, workspace, target, share="public")
+        return address
+
+    def _look_up(self, label: str) -> tuple[UserString | None, Target | None]:
         parsed = parse_label(label)
         if parsed is None:
-            return None
+            return None, None
         if isinstance(parsed, Named):
-            workspace = parsed.place.workspace
-            if label_of(parsed.place) != label:
-                return None
+            workspace: UserString | None = parsed.place.workspace
         else:
-            hashed = self._hashed.get((parsed.app, parsed.id))
-            if hashed is None or label_of(Place(parsed.app, hashed)) != label:
-                return None
-            workspace = hashed
-        target = self._apps.get((parsed.app, workspace.blueprint))
-        if target is None or workspace.user not in self._users:
-            return None
-        return Found(workspace.user, workspace, target)
+            workspace = self._hashed.get((parsed.app, parsed.id))
+        # A place has one label: any other spelling that leads to it is none.
+        if workspace is None or label_of(Place(parsed.app, workspace)) != label:
+            return None, None
+        return workspace, self._apps.get((parsed.app, workspace.blueprint))
 
     async def refresh(self) -> None:
         """Learn which users there are now. Raises: StoreError."""
         self._follow_blueprints()
         if not self._apps:
-            self._users, self._hashed = frozenset(), {}
+            self._users, self._hashed, self._found = frozenset(), {}, {}
             return
         users = [record.user.name for record in await self._directory.list_users()]
         hashed: dict[tuple[str, str], UserString] = {}
@@ -92,14 +90,14 @@ class PublicIndex:
                 place = Place(app, UserString(user, blueprint))
                 if not isinstance(parse_label(label_of(place)), Named):
                     hashed[app, place_id(place.workspace)] = place.workspace
-        self._users, self._hashed = frozenset(users), hashed
+        self._users, self._hashed, self._found = frozenset(users), hashed, {}
 
     def _follow_blueprints(self) -> None:
         """Take over which apps are public, when the set of blueprints is another one than before."""
         current = self._catalog.current()
         if current is self._set:
             return
-        self._set = current
+        self._set, self._found = current, {}
         self._apps = {
             (slug, definition.name): app.listen.target
             for definition in current.definitions.values()

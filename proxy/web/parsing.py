@@ -19,43 +19,26 @@ _END = b"\r\n\r\n"
 class _Message:
     """One message: its head, then its body where that is chunked."""
 
-    __slots__ = (
-        "_is_extra",
-        "_parser",
-        "_pieces",
-        "_reason",
-        "_silent_bytes",
-        "_size",
-        "_status",
-        "_tail",
-        "_target",
-        "fields",
-        "has_begun",
-        "is_complete",
-        "is_over",
-        "limits",
-        "trailers",
-    )
     _broken: int
     """Status of the answer to a message that cannot be read."""
+    has_begun = False
+    is_complete = False
+    """The head is complete."""
+    is_over = False
+    """A chunked body is complete."""
+    _size = 0
+    _tail = b""
+    _target = b""
+    _reason = b""
+    _silent_bytes = 0
+    _is_extra = False
 
     def __init__(self, limits: WebSettings) -> None:
         self.limits = limits
         self.fields: list[Field] = []
         self.trailers: list[Field] = []
-        self.has_begun = False
-        self.is_complete = False
-        """The head is complete."""
-        self.is_over = False
-        """A chunked body is complete."""
-        self._parser: Any = self._make_parser()
-        self._size = 0
-        self._tail = b""
-        self._target = b""
-        self._reason = b""
         self._pieces: list[bytes] = []
-        self._silent_bytes = 0
-        self._is_extra = False
+        self._parser: Any = self._make_parser()
 
     def _make_parser(self) -> Any:
         raise NotImplementedError
@@ -99,14 +82,13 @@ class _Message:
 
     def _feed_head(self, data: bytes, at: int) -> int:
         """Feed up to the end of the head, or to an empty line before it (RFC 9112 §2.2)."""
-        window = self._tail + data[at : at + self.limits.max_head_bytes + 1]
-        end = window.find(_END)
-        stop = (len(window) if end < 0 else end + len(_END)) - len(self._tail) + at
+        stop = self._end_of_head(data, at)
         self._size += stop - at
         if self._size > self.limits.max_head_bytes:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_head_bytes} bytes")
+        self.has_begun = True
         try:
-            self._parser.feed_data(data[at:stop])
+            self._parser.feed_data(data if stop - at == len(data) else data[at:stop])
         except httptools.HttpParserUpgrade:
             pass  # the head is complete; what to make of it is decided in `heads`
         except httptools.HttpParserInvalidMethodError:
@@ -115,9 +97,19 @@ class _Message:
             raise HeadInvalid(self._broken, f"this is no HTTP/1: {exc}") from None
         if len(self.fields) > self.limits.max_fields:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_fields} fields")
-        self.has_begun = True
-        self._tail = window[max(0, stop - at + len(self._tail) - 3) :][:3] if not self.is_complete else b""
+        if not self.is_complete:
+            self._tail = (self._tail + data[max(at, stop - 3) : stop])[-3:]
         return stop
+
+    def _end_of_head(self, data: bytes, at: int) -> int:
+        """Return the position behind the next empty line, which may have begun in an earlier piece."""
+        if self._tail:
+            start = len(self._tail)
+            end = (self._tail + data[at : at + 3]).find(_END)
+            if end >= 0:
+                return at + end + len(_END) - start
+        end = data.find(_END, at, at + self.limits.max_head_bytes)
+        return len(data) if end < 0 else end + len(_END)
 
     @property
     def _too_large(self) -> int:
@@ -152,7 +144,6 @@ class _Message:
 class RequestMessage(_Message):
     """A request, read from a client."""
 
-    __slots__ = ()
     _broken = 400
 
     def _make_parser(self) -> Any:
@@ -169,7 +160,6 @@ class RequestMessage(_Message):
 class AnswerMessage(_Message):
     """An answer, read from an app."""
 
-    __slots__ = ()
     _broken = 502
 
     def _make_parser(self) -> Any:

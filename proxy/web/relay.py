@@ -11,8 +11,6 @@ from typing import Protocol
 from proxy.web.frames import FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
-    ANSWER,
-    REQUEST,
     Answer,
     Body,
     Client,
@@ -62,6 +60,7 @@ class Exchange:
         "_from_app",
         "_from_client",
         "_has_answer",
+        "_head",
         "_is_answered",
         "_is_rechunked",
         "_is_sent",
@@ -92,6 +91,8 @@ class Exchange:
         self._site = site
         self._app: AppConnection | None = None
         self._has_answer = False
+        self._head = b""
+        """Of the answer, while it waits for content that is here already."""
         self._is_answered = False
         self._is_sent = request.body is Body.NONE
         self._is_rechunked = False
@@ -135,7 +136,7 @@ class Exchange:
         self._is_sent = True
         app = self._app
         if app is not None and not app.is_lost and self.request.body is Body.CHUNKED:
-            app.wire.write(_LAST_CHUNK + trailers(fields, REQUEST) + b"\r\n")
+            app.wire.write(_LAST_CHUNK + trailers(fields) + b"\r\n")
         if self._is_answered:
             self._end()
 
@@ -167,11 +168,11 @@ class Exchange:
 
     def client_paused(self) -> None:
         if self._app is not None:
-            self._app.wire.pause_reading()
+            self._app.hold()
 
     def client_resumed(self) -> None:
         if self._app is not None:
-            self._app.wire.resume_reading()
+            self._app.release()
 
     def stop(self, code: int, reason: str) -> None:
         """End a splice from outside: by a Close frame where a frame of ours may stand, else by breaking off.
@@ -195,8 +196,8 @@ class Exchange:
 
     # --------------------------------------------------------------------------- from the app
 
-    def answer_begun(self, answer: Answer) -> None:
-        """Pass a head on; one of 1xx is followed by another."""
+    def answer_begun(self, answer: Answer, *, is_more: bool) -> None:
+        """Pass a head on, in one piece with content that is here; one of 1xx is followed by another."""
         if 100 <= answer.status < 200 and answer.status != 101:
             if not self.request.is_http_1_0:
                 self._client.write(answer_for_client(answer, self.request, self._site, closes=False))
@@ -206,25 +207,35 @@ class Exchange:
         is_open_ended = answer.body in (Body.CHUNKED, Body.CLOSE)
         self._is_rechunked = is_open_ended and not self.request.is_http_1_0
         self.closes = self.closes or (is_open_ended and self.request.is_http_1_0)
-        self._client.write(answer_for_client(answer, self.request, self._site, closes=self.closes))
+        head = answer_for_client(answer, self.request, self._site, closes=self.closes)
         if answer.status == 101:
+            self._client.write(head)
             self._is_spliced = True
             self._client.upgraded(self)
+        elif is_more:
+            self._head = head
+        else:
+            self._client.write(head)
 
     def answer_body(self, data: Buffer) -> None:
         """Pass content of the answer on."""
         size = len(data)
         self.bytes_to_client += size
+        head, self._head = self._head, b""
         if self._is_rechunked:
-            if size:
-                self._client.writelines((b"%x\r\n" % size, data, b"\r\n"))
+            self._client.writelines((b"%b%x\r\n" % (head, size), data, b"\r\n"))
+        elif head:
+            self._client.writelines((head, data))
         else:
             self._client.write(data)
 
     def answer_over(self, fields: list[Field]) -> None:
         """End the answer behind its content."""
+        head, self._head = self._head, b""
         if self._is_rechunked:
-            self._client.write(_LAST_CHUNK + trailers(fields, ANSWER) + b"\r\n")
+            self._client.write(head + _LAST_CHUNK + trailers(fields) + b"\r\n")
+        elif head:
+            self._client.write(head)
         self._is_answered = True
         if not self._is_sent:
             # The app has its reasons not to read on; the client learns them and is heard no more.
@@ -239,7 +250,7 @@ class Exchange:
         self._app = None
         if self._is_spliced and self._app_ended:
             self._client.linger()
-        elif self._has_answer:
+        elif self._has_answer and not self._head:
             self._client.abort()  # an answer cut short must not look whole
         else:
             may_repeat = (

@@ -5,6 +5,7 @@ Both halves are those of an asyncio transport and its protocol, so that a TCP co
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from proxy.model import Principal, Target
@@ -13,9 +14,9 @@ from proxy.userstring import UserString
 Buffer = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Address:
-    """Where an app listens, and in whose workspace."""
+    """Where an app listens, and in whose workspace. Every request looks it up: its hash is kept."""
 
     owner: str
     """User whom the workspace belongs to."""
@@ -27,6 +28,13 @@ class Address:
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.owner, self.workspace, self.target, self.starts))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class Wire(Protocol):

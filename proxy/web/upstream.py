@@ -22,7 +22,9 @@ can be repeated only."""
 class Sink(Protocol):
     """Who waits for the answer."""
 
-    def answer_begun(self, answer: Answer) -> None: ...
+    def answer_begun(self, answer: Answer, *, is_more: bool) -> None:
+        """Take the head; `is_more`: what follows it is here already, and comes before anything else."""
+
     def answer_body(self, data: Buffer) -> None: ...
     def answer_over(self, trailers: list[Field]) -> None: ...
     def answer_failed(self, reason: str) -> None: ...
@@ -48,6 +50,7 @@ class AppConnection:
     """One connection with an app; made by `Pool`."""
 
     __slots__ = (
+        "_is_held",
         "_left",
         "_limits",
         "_message",
@@ -78,6 +81,7 @@ class AppConnection:
         self._message: AnswerMessage | None = None
         self._left = 0
         self._stays = False
+        self._is_held = False
 
     @property
     def is_lost(self) -> bool:
@@ -92,10 +96,23 @@ class AppConnection:
         self._message = AnswerMessage(self._limits)
         self.wire.write(head)
 
+    def hold(self) -> None:
+        """Read no more from the app, until `release`."""
+        if not self._is_held:
+            self._is_held = True
+            self.wire.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._is_held:
+            self._is_held = False
+            self.wire.resume_reading()
+
     def end(self, *, reusable: bool) -> None:
         """Let go of the connection behind an exchange; `reusable`: the request was sent whole."""
         self._sink = self._request = None
         if reusable and self._stays and self._state is _State.IDLE:
+            self.release()  # the client may still be reading the end of this answer
             self.pool.give_back(self)
         else:
             self.abort()
@@ -105,7 +122,7 @@ class AppConnection:
         self._sink = self._request = self._message = None
         self._state = _State.ENDED
         self.wire.write_eof()
-        asyncio.get_running_loop().call_later(self._limits.linger_s, self.wire.abort)
+        self.pool.fade(self, self._limits.linger_s)
 
     def abort(self) -> None:
         """Break the connection off."""
@@ -196,11 +213,11 @@ class AppConnection:
             self._message = None
         if answer.status < 200 and answer.status != 101:
             self._message = AnswerMessage(self._limits)  # the final answer follows (RFC 9110 §15.2)
-            sink.answer_begun(answer)
+            sink.answer_begun(answer, is_more=False)
             return data[at:]
         self._left = answer.length
-        self._state = _state_of(answer)
-        sink.answer_begun(answer)
+        self._state = _State.SPLICED if answer.status == 101 else _BODY_STATES[answer.body]
+        sink.answer_begun(answer, is_more=len(data) > at)
         is_whole = self._state is _State.IDLE or (self._state is _State.LENGTH and not self._left)
         if is_whole:
             self._over([], clean=len(data) == at)
@@ -259,15 +276,12 @@ class AppConnection:
             self._state = _State.ENDED
 
 
-def _state_of(answer: Answer) -> _State:
-    if answer.status == 101:
-        return _State.SPLICED
-    return {
-        Body.NONE: _State.IDLE,
-        Body.LENGTH: _State.LENGTH,
-        Body.CHUNKED: _State.CHUNKED,
-        Body.CLOSE: _State.CLOSE,
-    }[answer.body]
+_BODY_STATES = {
+    Body.NONE: _State.IDLE,
+    Body.LENGTH: _State.LENGTH,
+    Body.CHUNKED: _State.CHUNKED,
+    Body.CLOSE: _State.CLOSE,
+}
 
 
 class Pool:
@@ -276,28 +290,27 @@ class Pool:
     def __init__(self, road: Road, settings: WebSettings) -> None:
         self._road = road
         self._settings = settings
+        self._loop = asyncio.get_running_loop()
         self._idle: dict[Address, deque[AppConnection]] = {}
+        self._fading: dict[AppConnection, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         """Count the idle connections."""
         return sum(len(waiting) for waiting in self._idle.values())
 
-    async def take(self, address: Address, *, repeatable: bool, fresh: bool = False) -> AppConnection:
-        """Return a connection with an app, made when none waits; `fresh` makes one in any case.
-
-        Raises: FairleadError when the app cannot be reached.
-        """
-        now = asyncio.get_running_loop().time()
+    def waiting(self, address: Address, *, repeatable: bool) -> AppConnection | None:
+        """Return a connection that waits for a request; None when there is none to be sure of."""
         waiting = self._idle.get(address)
-        while waiting and not fresh:
-            connection = waiting[-1]
-            if not repeatable and now - connection.idle_since > _SURE_S:
-                break
-            waiting.pop()
-            if not waiting:
-                del self._idle[address]
-            connection.is_reused = True
-            return connection
+        if not waiting:
+            return None
+        if not repeatable and self._loop.time() - waiting[-1].idle_since > _SURE_S:
+            return None
+        connection = waiting.pop()
+        connection.is_reused = True
+        return connection
+
+    async def connect(self, address: Address) -> AppConnection:
+        """Make a connection with an app. Raises: FairleadError when it cannot be reached."""
         connection = AppConnection(self, address, self._settings)
         connection.wire = await self._road.open(address, connection)
         return connection
@@ -307,30 +320,36 @@ class Pool:
         waiting = self._idle.setdefault(connection.address, deque())
         if len(waiting) >= self._settings.pool_size:
             connection.abort()
-            if not waiting:
-                del self._idle[connection.address]
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.idle_since = self._loop.time()
         waiting.append(connection)
 
     def forget(self, connection: AppConnection) -> None:
         """Keep a connection no longer; one that is not kept is fine."""
+        if (due := self._fading.pop(connection, None)) is not None:
+            due.cancel()
         waiting = self._idle.get(connection.address)
         if waiting and connection in waiting:
             waiting.remove(connection)
-            if not waiting:
-                del self._idle[connection.address]
+
+    def fade(self, connection: AppConnection, within_s: float) -> None:
+        """Break a connection off when its app has not ended it within so many seconds."""
+        self._fading[connection] = self._loop.call_later(within_s, connection.abort)
 
     def sweep(self, now: float) -> None:
         """Close what nobody has asked of for too long."""
-        for waiting in tuple(self._idle.values()):
+        for address, waiting in tuple(self._idle.items()):
+            if not waiting:
+                del self._idle[address]
             while waiting and now - waiting[0].idle_since > self._settings.pool_idle_s:
                 connection = waiting[0]
                 self.forget(connection)
                 connection.abort()
 
     def close(self) -> None:
-        """Break off all that wait."""
+        """Break off all that wait for a request or for their end."""
+        for connection in tuple(self._fading):
+            connection.abort()
         for waiting in tuple(self._idle.values()):
             for connection in tuple(waiting):
                 connection.abort()

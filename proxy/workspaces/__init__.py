@@ -1,1 +1,4 @@
-"""Where workspaces run. What they look like is `blueprints`; talking to one is `upstream`."""
+"""Workspaces: their backends, starts, limits and ends.
+
+`blueprints` describes them; `upstream` connects to them.
+"""

@@ -1,4 +1,4 @@
-"""What every backend promises; `local` is one, Kubernetes another."""
+"""The interface of backends, which run workspaces: `local` is one, Kubernetes another."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -11,39 +11,39 @@ from proxy.model import Endpoint, Progress, User, WorkspaceName
 from proxy.userstring import UserString
 
 Report = Callable[[Progress], None]
-"""Called with what is worth telling the person who waits; never blocks, never raises."""
+"""A callback with progress for the waiting user; it never blocks and raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a backend can serve, as far as a user string can ask for it."""
+    """The parts of a user string that a backend supports."""
 
     repositories: bool = False
     workloads: bool = False
     account: str = ""
     """The OS account of every workspace; empty when the blueprint or the user decides."""
     stops_idle: bool = False
-    """Workspaces end by themselves when idle, and note it; nobody else need look."""
+    """Whether workspaces stop by themselves when idle, so that the reaper need not check."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceRequest:
-    """One workspace that somebody wants to be in."""
+    """A request for one workspace."""
 
     name: WorkspaceName
     user: User
     blueprint: Blueprint
-    """Resolved: nothing is left to inherit or to evaluate."""
+    """Resolved: without inheritance and expressions."""
     origin: UserString
-    """What was asked for: repository, ref and workload are read from here."""
+    """The request in the user string: repository, ref and workload."""
     may_create: bool = True
-    """False for the named form, which only ever finds."""
+    """False for `pod=`, which only finds existing workspaces."""
     hold_s: float = 0
-    """A stop that somebody asked for and that is younger than this is not undone; see `holding`."""
+    """Seconds for which a stop on request is not undone; see `stop_holds`."""
 
 
 class WorkspacePhase(Enum):
-    """What a workspace that exists is doing."""
+    """The state of an existing workspace."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -54,41 +54,42 @@ class WorkspacePhase(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a workspace is stopped; it stays on record until the next start."""
+    """The reason of a stop; it is recorded until the next start."""
 
     by: str
     """A user's name, `cli:<OS user>`, `idle` or `lifetime`."""
     at: datetime
     reason: str = ""
-    """A sentence for the person."""
+    """A sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceRecord:
-    """What is known of a workspace that exists, running or not."""
+    """The facts about an existing workspace, running or not."""
 
     name: WorkspaceName
     user: str
-    """Name of the user whom it belongs to; empty where an older release left a home and no record."""
+    """Name of the owner; empty where an older release left a home without a record."""
     blueprint: str
     created_at: datetime
     user_string: str = ""
-    """Means this workspace again when parsed; without an account."""
+    """A user string that leads to this workspace; without an account."""
     phase: WorkspacePhase = WorkspacePhase.STOPPED
     detail: str = ""
-    """Why it is in this phase, in words, when that is worth telling."""
+    """The reason of the phase in words, if there is one."""
     started_at: datetime | None = None
     stop: Stop | None = None
     location: str = ""
-    """Where it runs, for operators: namespace and object, or a directory."""
+    """Place for operators: namespace and object, or a directory."""
     owner: str = ""
-    """Id of the user whom it belongs to; no other user is let in. Empty when an older release made it and
-    its user has not been back: see `ownership`."""
+    """Id of the owner; no other user may enter. Empty when an older release made the workspace and its owner
+    has not been back: see `ownership`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceEvent:
-    """Something that the backend noted about a workspace."""
+    """A message of the backend about a workspace."""
 
     at: datetime
     kind: str
@@ -99,78 +100,79 @@ class WorkspaceEvent:
 
 
 class Backend(Protocol):
-    """Somewhere that workspaces run. Safe to call from many tasks and many proxies at once."""
+    """A system that runs workspaces. Safe for many tasks and many proxies at once."""
 
     @property
     def features(self) -> Features:
-        """Say what can be asked for."""
+        """Return the supported parts of user strings."""
 
     async def find(self, name: str) -> WorkspaceRecord | None:
-        """Look up a workspace that exists; whose it is, the caller must check."""
+        """Return an existing workspace; the caller must check its owner."""
 
     async def holder(self, name: str) -> WorkspaceRecord | None:
-        """Return the record that says whose a name is: a workspace's, or that of a home which was kept.
+        """Return the record of the owner of a name: of a workspace, or of a home that was kept.
 
-        What is known without asking is enough, however old: a name seldom changes hands.
+        Cached facts of any age suffice: names seldom change hands.
         """
 
     async def list(self) -> Sequence[WorkspaceRecord]:
-        """Give every workspace, by name."""
+        """Return every workspace, by name."""
 
     async def kept(self) -> Sequence[WorkspaceRecord]:
-        """Return the homes that deleted workspaces left, by name, as far as it is known whose they are."""
+        """Return the homes that deleted workspaces left, by name, if their owners are known."""
 
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
-        """Say where a running workspace answers; None for one that does not. Starts nothing."""
+        """Return the address of a running workspace; None if it does not run. Starts nothing."""
 
     async def upkeep(self) -> None:
-        """Do what time makes due for workspaces, such as renewing what they prove themselves with.
+        """Do regular maintenance of workspaces, such as renewing certificates.
 
-        Called now and then by every proxy, at the same time too; cheap when nothing is due.
+        Every proxy calls it at intervals, at the same time too; it is cheap when nothing is due.
         Raises: FairleadError.
         """
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
-        """Find the workspace or make it, and wait until shelld answers. Idempotent.
+        """Return the workspace's address when shelld answers; start or create it if needed. Idempotent.
 
-        Callers that overlap join the same start. Cancelling one caller leaves the start to the others
-        and to its own deadline. The record of a stop is gone afterwards.
+        Concurrent callers join the same start. A cancelled caller leaves the start to the others and to its
+        own deadline. The start deletes the record of a stop.
 
-        A workspace that an older release made is recorded as its user's; see `ownership`.
+        A workspace of an older release is recorded as its user's; see `ownership`.
 
         Raises: WorkspaceNotFound, also for a workspace of another user; OwnerUnknown; NameReserved;
-            WorkspaceHeld when it is stopped and that is not to be undone; WorkspaceStartFailed, ReadyTimeout.
+        WorkspaceHeld when
+            a stop is not to be undone; WorkspaceStartFailed, ReadyTimeout.
         """
 
     def check_access(self, request: WorkspaceRequest) -> None:
-        """Make sure that the user may enter, by rules of the backend's own. Raises: Refused."""
+        """Check the backend's own rules on the user's access. Raises: Refused."""
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
-        """End the workspace's processes and note why; its home stays. A stopped one is left as it is.
+        """End the workspace's processes and record why; its home stays. A stopped workspace is not changed.
 
         Raises: WorkspaceNotFound.
         """
 
     async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
-        """Make a workspace, or a home that was kept, a user's; what runs in it is ended first.
+        """Change the owner of a workspace or of a kept home; its processes are ended first.
 
-        Its name stays. Raises: WorkspaceNotFound; Refused for what cannot be handed over.
+        Its name stays. Raises: WorkspaceNotFound; Refused for a workspace that cannot change owners.
         """
 
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
-        """Take away everything but the home, and with `purge` the home too; also one that was kept.
+        """Delete everything but the home, and with `purge` the home too, also a kept one.
 
         Raises: WorkspaceNotFound.
         """
 
     def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
-        """Give lines that shelld logged, the last `tail` of them first.
+        """Yield lines of shelld's log, beginning with the last `tail` lines.
 
         Raises: WorkspaceNotFound.
         """
 
     async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
-        """Give what the backend noted lately, oldest first. Raises: WorkspaceNotFound."""
+        """Return recent messages of the backend, oldest first. Raises: WorkspaceNotFound."""
 
     async def close(self) -> None:
-        """Let go of what this proxy holds; workspaces run on."""
+        """Release the resources of this proxy; workspaces go on."""

@@ -1,4 +1,4 @@
-"""What people ask of their workspace without entering it: start, stop, status."""
+"""Controls of a workspace that its user runs without entering it: start, stop, status."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -9,16 +9,17 @@ from proxy.model import Visit
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.failed_scripts import with_failed_scripts
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
 from proxy.workspaces.stop_holds import ago, duration, held_for, start_command, who_stopped
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
-"""Hears of every workspace that was stopped here."""
+"""A callback for every workspace that was stopped here."""
 
 
 class Control:
-    """One per process."""
+    """The controls; one for each process."""
 
     def __init__(
         self,
@@ -35,7 +36,7 @@ class Control:
         self._stopped = stopped
 
     async def run(self, visit: Visit, what: str, report: Report) -> str:
-        """Do one of the controls; gives what the person is told, lines without a final line break.
+        """Run one of the controls; return text for the user, lines without a final line break.
 
         Raises: Refused, BlueprintError, WorkspaceError.
         """
@@ -60,7 +61,7 @@ class Control:
         return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
 
     def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
-        """Say what starts a stopped workspace."""
+        """Describe what starts a stopped workspace."""
         held = timedelta()
         if stop is not None:
             hold_s = self._workspaces.hold_s(request.blueprint)
@@ -71,7 +72,7 @@ class Control:
         return f"starts     with {command}; in {duration(held)} with any connection"
 
     async def _announce(self, record: WorkspaceRecord, text: str) -> None:
-        """Tell whoever is in there, and let nobody in; a workspace that cannot be told is stopped anyway."""
+        """Show the stop to all users in the workspace, and stop new work; if that fails, the stop goes on."""
         try:
             if endpoint := await self._backend.locate(record.name):
                 async with self._links.use(endpoint) as link:
@@ -80,7 +81,7 @@ class Control:
             return
 
     async def _status(self, request: WorkspaceRequest) -> str:
-        record = await self._own(request)
+        record = await with_failed_scripts(await self._own(request), self._backend, self._links)
         lines = [
             f"workspace  {record.name}",
             f"blueprint  {record.blueprint}",

@@ -1,13 +1,13 @@
-"""Ends workspaces that do nothing or are old, and keeps up what they need; one per proxy.
+"""The task that stops idle and old workspaces and maintains the others; one for each proxy.
 
-Several proxies do the same at the same time, and that is harmless: shelld lets the first one drain it, a
-stopped workspace is left as it is, and a warning is said once. A workspace that cannot be asked is left
-alone: it may be busy for all anybody knows.
+Several proxies do the same at the same time without harm: shelld lets the first one drain it, a stopped
+workspace is not changed, and a warning is shown once. A workspace that cannot be asked is not touched, since
+it may be busy.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,21 +22,22 @@ from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.lifetimes import Bounds, Due
 from proxy.workspaces.stop_holds import duration
+from proxy.workspaces.unstarted import Unstarted
 
 _log = structlog.get_logger("workspaces")
 
 _LONGEST_S = 900.0
-"""Until a blueprint that was changed is noticed."""
+"""Longest time until the change of a blueprint is noticed."""
 
 BoundsOf = Callable[[WorkspaceRecord], Awaitable[Bounds]]
-"""Gives what its blueprint allows a workspace. Raises: FairleadError when nobody knows."""
+"""Returns the limits that its blueprint gives a workspace. Raises: FairleadError when they are unknown."""
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
-"""Hears of every workspace that was stopped here."""
+"""A callback for every workspace that was stopped here."""
 
 
-class WorkspaceKeeper:
-    """Looks after the workspaces of one backend, as far as nobody else does."""
+class IdleReaper:
+    """The reaper of one backend's workspaces, unless the backend stops idle ones itself."""
 
     def __init__(
         self,
@@ -52,25 +53,26 @@ class WorkspaceKeeper:
         self._settings = settings
         self._stopped = stopped
         self._tasks = TaskOwner("keeper")
-        self._look_at: dict[WorkspaceName, float] = {}
-        """When something may be due next, by the loop's clock: nobody is asked without need."""
+        self._next_check: dict[WorkspaceName, float] = {}
+        """Time of the next check by the loop's clock; workspaces are not asked before it."""
+        self._unstarted = Unstarted(settings)
 
     def start(self) -> None:
-        """Begin to look, until `close`."""
+        """Start checking, until `close`."""
         self._tasks.spawn(self._keep(), name="rounds")
 
     async def close(self) -> None:
-        """Look no more; a workspace that is drained then is stopped by another proxy, or goes on."""
+        """Stop checking; a workspace that is being drained is stopped by another proxy, or goes on."""
         await self._tasks.close()
 
     async def _keep(self) -> None:
         while True:
-            # Proxies that were started together need not ask together.
+            # Proxies that were started together should not ask together.
             await asyncio.sleep(self._settings.keeper_interval_s * random.uniform(0.8, 1.2))  # noqa: S311
             await self.round()
 
     async def round(self) -> None:
-        """Look once at everything that may be due; what fails is logged and tried again."""
+        """Check every workspace that may be due; failures are logged and repeated later."""
         try:
             await self._backend.upkeep()
         except FairleadError as exc:
@@ -80,8 +82,10 @@ class WorkspaceKeeper:
         except FairleadError as exc:
             _log.warning("workspaces not listed", why=str(exc))
             return
+        if not self._backend.features.stops_idle:  # there, what failed to start has ended by itself
+            await self._give_up(records)
         running = {one.name: one for one in records if one.phase is WorkspacePhase.RUNNING}
-        self._look_at = {name: at for name, at in self._look_at.items() if name in running}
+        self._next_check = {name: at for name, at in self._next_check.items() if name in running}
         gate = asyncio.Semaphore(self._settings.keeper_parallel)
 
         async def look(record: WorkspaceRecord) -> None:
@@ -89,11 +93,24 @@ class WorkspaceKeeper:
                 await self._look(record)
 
         now = asyncio.get_running_loop().time()
-        due = [record for name, record in running.items() if self._look_at.get(name, 0) <= now]
+        due = [record for name, record in running.items() if self._next_check.get(name, 0) <= now]
         await asyncio.gather(*(look(record) for record in due))
 
+    async def _give_up(self, records: Sequence[WorkspaceRecord]) -> None:
+        """Stop what failed to start; a failure is logged and tried again."""
+        for record in self._unstarted.due(records, asyncio.get_running_loop().time()):
+            why = record.detail or "the reason is not known"
+            stop = Stop("failed", datetime.now(UTC), f"workspace {record.name} did not start: {why}")
+            try:
+                await self._backend.stop(record.name, stop)
+            except FairleadError as exc:
+                _log.warning("workspace not stopped", workspace=record.name, why=str(exc))
+                continue
+            _log.info("workspace stopped", workspace=record.name, by=stop.by)
+            self._stopped(record, stop)
+
     async def _look(self, record: WorkspaceRecord) -> None:
-        """Ask one workspace, and do what is due; never on missing data."""
+        """Ask one workspace, and do what is due; never without data."""
         try:
             bounds = await self._bounds(record)
             next_s = bounds.next_due_s(0, 0)
@@ -103,20 +120,20 @@ class WorkspaceKeeper:
             _log.info("workspace not looked after", workspace=record.name, code=exc.code, why=str(exc))
             return
         if next_s is not None:
-            self._look_at[record.name] = asyncio.get_running_loop().time() + min(next_s, _LONGEST_S)
+            self._next_check[record.name] = asyncio.get_running_loop().time() + min(next_s, _LONGEST_S)
 
     async def _bounds(self, record: WorkspaceRecord) -> Bounds:
         bounds = await self._bounds_of(record)
         return replace(bounds, idle_stop_s=0) if self._backend.features.stops_idle else bounds
 
     async def _ask(self, record: WorkspaceRecord, bounds: Bounds) -> float | None:
-        """Give the seconds until something may be due; None for not before the next round."""
+        """Return the seconds until an action may be due; None for not before the next round."""
         if (endpoint := await self._backend.locate(record.name)) is None:
             return None
         async with self._links.use(endpoint) as link:
             status = await link.status()
             if status.draining:
-                return None  # another proxy is at it
+                return None  # another proxy drains it
             return await self._act(record, bounds, status, link)
 
     async def _act(self, record: WorkspaceRecord, bounds: Bounds, status: Status, link: Link) -> float | None:
@@ -137,7 +154,7 @@ class WorkspaceKeeper:
         return bounds.next_due_s(status.idle_s, status.uptime_s)
 
     async def _stop(self, record: WorkspaceRecord, link: Link, stop: Stop, if_idle_s: float) -> None:
-        """Stop a workspace that has nothing to do at this very moment either."""
+        """Stop a workspace if it is idle at this very moment too."""
         reason = f"{stop.reason} and stops now; the next connection starts it"
         if not await link.drain(if_idle_s=if_idle_s, reason=reason, for_s=self._settings.drain_s):
             return

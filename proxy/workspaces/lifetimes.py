@@ -1,4 +1,4 @@
-"""How long a workspace that exists may do nothing, and live: what its blueprint in effect says."""
+"""Limits on idle time and lifetime of a workspace, from its blueprint in effect."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -13,25 +13,25 @@ from proxy.workspaces.provisioner import Workspaces
 
 
 class Due(Enum):
-    """What is to be done with a workspace that runs."""
+    """The action that is due for a running workspace."""
 
     NOTHING = "nothing"
     WARN = "warn"
-    """Of the end of its life."""
+    """Warn of the end of its life."""
     STOP_IDLE = "stop, idle"
     STOP_OLD = "stop, old"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How long a workspace may do nothing, and live, in seconds; 0 for ever."""
+    """Limits on idle time and lifetime in seconds; 0 for none."""
 
     idle_stop_s: float = 0
     lifetime_s: float = 0
     lifetime_warn_s: float = 0
 
     def due(self, idle_s: float, age_s: float) -> Due:
-        """Say what is to be done with a workspace that has done nothing and has run for so long."""
+        """Return the action that is due `idle_s` seconds after activity and `age_s` after the start."""
         if self.lifetime_s and age_s >= self.lifetime_s:
             return Due.STOP_OLD
         if self.idle_stop_s and idle_s >= self.idle_stop_s:
@@ -41,7 +41,7 @@ class Bounds:
         return Due.NOTHING
 
     def next_due_s(self, idle_s: float, age_s: float) -> float | None:
-        """Give the seconds until anything can be due; None for never."""
+        """Return the seconds until an action can be due; None for never."""
         moments = [self.idle_stop_s - idle_s] if self.idle_stop_s else []
         if self.lifetime_s:
             to_end_s = self.lifetime_s - age_s
@@ -50,21 +50,22 @@ class Bounds:
         return max(0.0, min(moments)) if moments else None
 
 
-class BlueprintBounds:
-    """Asks for the same blueprint that the owner's next login would get."""
+class BlueprintLifetimes:
+    """The limits of the blueprint that the owner's next login would get."""
 
     def __init__(self, workspaces: Workspaces, directory: Directory, settings: WorkspaceSettings) -> None:
-        """`settings` have the installation's word, where the blueprint says nothing."""
+        """Create it; `settings` have the limits for blueprints without their own."""
         self._workspaces = workspaces
         self._directory = directory
         self._settings = settings
 
     async def __call__(self, record: WorkspaceRecord) -> Bounds:
-        """Raises: FairleadError when blueprint or user are not there any more; then nobody knows."""
+        """Return the limits of a workspace. Raises: FairleadError when blueprint or user no longer exist."""
         user = await self._directory.find(record.user)
         if user is None or not title_to(record, user):
             raise UserNotFound(f"the user {record.user} of workspace {record.name} is no user any more")
-        # Bounds give nothing, and a workspace whose user is away for long is to be stopped all the same.
+        # Limits grant nothing, so old groups suffice: a workspace of a long absent user is to be stopped,
+        # too.
         user = replace(user, groups=user.restricting_groups)
         asked = UserString(user.name, pod=record.name)
         blueprint = (await self._workspaces.request(user, asked)).blueprint

@@ -1,9 +1,9 @@
-"""Decisions about the owner of a workspace. Pure.
+"""Decisions on the owner of a workspace. Pure.
 
 A workspace belongs to one user record by the record's id, since names change hands: a user is removed and
-another one of that name is added. Releases before ids wrote names only. Such a workspace belongs to the
-user of that name whose record is older than the workspace; where the record is newer, nothing tells one
-person from the other, and an operator decides.
+another one of that name is added. Releases before ids stored names only. Such a workspace belongs to the user
+of that name whose record is older than the workspace. If the record is newer, the two users cannot be
+distinguished, and an operator decides.
 """
 
 from datetime import datetime
@@ -16,10 +16,10 @@ from proxy.workspaces.backend import WorkspaceRecord
 
 
 class Title(Enum):
-    """What a user's right to a workspace is."""
+    """The right of a user to a workspace."""
 
     RECORDED = "recorded"
-    """The user's id stands in the record."""
+    """The user's id is in the record."""
     UNRECORDED = "unrecorded"
     """No id is recorded, and the user is older than the workspace: the id is to be recorded."""
     UNKNOWN = "unknown"
@@ -32,9 +32,9 @@ class Title(Enum):
 
 
 def title(owner: str, name: str, made_at: datetime, user: User) -> Title:
-    """Judge the right of `user` to what was made at `made_at` by the user `owner` (an id) called `name`.
+    """Decide on the right of `user` to what the user `owner` (an id) called `name` made at `made_at`.
 
-    `owner` is empty for what an older release made; `name` is empty where only the address tells it.
+    `owner` is empty for what an older release made; `name` is empty if only the user string names the user.
     """
     if owner:
         return Title.RECORDED if owner == user.id else Title.NONE
@@ -42,21 +42,21 @@ def title(owner: str, name: str, made_at: datetime, user: User) -> Title:
         return Title.NONE
     if user.created_at is None:
         return Title.UNKNOWN
-    # Kubernetes cuts off the fraction of a second in which it made an object.
+    # Kubernetes cuts off the fraction of the second in which it made an object.
     since = user.created_at if made_at.microsecond else user.created_at.replace(microsecond=0)
     return Title.UNRECORDED if since <= made_at else Title.UNKNOWN
 
 
 def title_to(record: WorkspaceRecord, user: User) -> Title:
-    """Judge the right of a user to a workspace."""
+    """Decide on the right of a user to a workspace."""
     return title(record.owner, record.user, record.created_at, user)
 
 
 def check_title(record: WorkspaceRecord | None, name: str, user: User) -> Title:
-    """Return the right of a user to a workspace, which is there.
+    """Return the right of a user to an existing workspace.
 
-    Raises: WorkspaceNotFound, in the same words whether there is none or it belongs to another user;
-        OwnerUnknown.
+    Raises: WorkspaceNotFound, with the same text for a missing workspace and one of another user;
+    OwnerUnknown.
     """
     found = Title.NONE if record is None else title_to(record, user)
     if found is Title.NONE:
@@ -74,7 +74,7 @@ def own_record(record: WorkspaceRecord | None, name: str, user: User) -> Workspa
 
 
 def owner_unknown(name: str, user: User) -> OwnerUnknown:
-    """Return the refusal of what may belong to an earlier user of that name."""
+    """Return the refusal of a workspace that may belong to an earlier user of that name."""
     return OwnerUnknown(
         f"workspace {name} is older than the user {user.name} of today, and may be an earlier user's of that "
         f"name; an operator can hand it over: fairlead workspace give {name} {user.name}"

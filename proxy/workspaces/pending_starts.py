@@ -1,4 +1,4 @@
-"""Starts under way: whoever wants a workspace that is being started joins that start."""
+"""Pending starts of workspaces; all callers that want a workspace join its one start."""
 
 import asyncio
 import time
@@ -16,66 +16,66 @@ from proxy.workspaces.backend import Report, WorkspaceRequest
 _log = structlog.get_logger("workspaces")
 
 
-class Start:
-    """One start for one user, and everybody who waits for it."""
+class PendingStart:
+    """One start for one user, and all callers that wait for it."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
         self.done: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
-        # When every caller has gone, nobody is left to read the failure; that is no bug.
+        # When every caller has gone, the failure is never read; that is no bug.
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._reports: list[Report] = []
         self._last: Progress | None = None
 
     @property
     def last(self) -> str:
-        """What was told last; empty for nothing."""
+        """Return the last reported text; empty before the first."""
         return self._last.text if self._last else ""
 
     def join(self, report: Report) -> None:
-        """Be told from now on, and what was told last."""
+        """Report progress to this caller from now on, beginning with the last."""
         self._reports.append(report)
         if self._last:
             report(self._last)
 
     def leave(self, report: Report) -> None:
-        """Be told no more."""
+        """Stop reporting to this caller."""
         self._reports.remove(report)
 
     def tell(self, phase: Phase, text: str) -> None:
-        """Tell everybody who waits; the same twice is told once."""
-        told = Progress(phase, text)
-        if told == self._last:
+        """Report progress to all callers; the same report is passed on once."""
+        progress = Progress(phase, text)
+        if progress == self._last:
             return
-        self._last = told
+        self._last = progress
         for report in tuple(self._reports):
-            report(told)
+            report(progress)
 
 
-Carry = Callable[[Start], Awaitable[Endpoint]]
-"""Brings one workspace to where it answers, telling the start how it goes."""
+Carry = Callable[[PendingStart], Awaitable[Endpoint]]
+"""Brings one workspace to where it answers, and reports progress to the start."""
 
 
-class Starts:
-    """The starts of one backend in this process; at most one a workspace."""
+class PendingStarts:
+    """The starts of one backend in this process; at most one for each workspace."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._owner = TaskOwner("starts")
-        self._starts: dict[WorkspaceName, Start] = {}
+        self._starts: dict[WorkspaceName, PendingStart] = {}
 
     async def join(self, request: WorkspaceRequest, report: Report, carry: Carry) -> Endpoint:
         """Wait for the start of a workspace; `carry` begins it when there is none.
 
-        A caller that is cancelled leaves the start to the others and to its own deadline.
+        A cancelled caller leaves the start to the others and to its own deadline.
 
         Raises: ReadyTimeout, and what `carry` raises; WorkspaceNotFound when it is another user's start.
         """
         start = self._starts.get(request.name)
         if start is None:
-            start = self._starts[request.name] = Start(request.user.id)
+            start = self._starts[request.name] = PendingStart(request.user.id)
             self._owner.spawn(self._settle(start, request, carry), name=request.name)
-        if start.owner != request.user.id:  # the name changed hands while it was being started
+        if start.owner != request.user.id:  # the workspace changed owners while it was being started
             raise WorkspaceNotFound(f"there is no workspace {request.name!r} of {request.user.name}")
         start.join(report)
         try:
@@ -84,13 +84,13 @@ class Starts:
             start.leave(report)
 
     async def close(self) -> None:
-        """Give up what is under way; workspaces that were told to start go on by themselves."""
+        """Cancel the starts; the workspaces go on starting by themselves."""
         await self._owner.close()
         for start in self._starts.values():
             start.done.cancel()
 
-    async def _settle(self, start: Start, request: WorkspaceRequest, carry: Carry) -> None:
-        """Carry a start to its end, whatever that is, and tell everybody who waits."""
+    async def _settle(self, start: PendingStart, request: WorkspaceRequest, carry: Carry) -> None:
+        """Run a start to its end, and pass the result to all callers."""
         failure: FairleadError
         begun = time.monotonic()
         try:
@@ -101,7 +101,7 @@ class Starts:
         except FairleadError as exc:
             failure = exc
         except BaseException:
-            start.done.cancel()  # this proxy is closing, or there is a bug, which the owner logs
+            start.done.cancel()  # the proxy is closing, or there is a bug, which the task owner logs
             raise
         else:
             _measure(begun, "ready")
@@ -121,9 +121,9 @@ def _measure(begun: float, outcome: str) -> None:
 
 
 def _too_late(name: WorkspaceName, timeout_s: float, last: str) -> ReadyTimeout:
-    """Say how far it came: that is what the person would ask next."""
+    """Return the error with the last progress, which shows the cause."""
     late = f"was not ready within {timeout_s:g} s"
     return ReadyTimeout(
-        f"workspace {name} {late}; the last that was told: {last}",
+        f"workspace {name} {late}; the last progress: {last}",
         user_message=f"workspace {name} {late}" + (f" ({last})" if last else ""),
     )

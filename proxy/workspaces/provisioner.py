@@ -1,4 +1,4 @@
-"""From a person who has logged in to a workspace that answers: decide which, then ensure it."""
+"""The choice of the workspace of a logged-in user, and its start."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,26 +15,26 @@ from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, Workspace
 from proxy.workspaces.ownership import Title, own_record, owner_unknown, title_to
 from proxy.workspaces.quotas import Quotas
 from proxy.workspaces.repositories import Repositories
-from proxy.workspaces.start_events import Tell, Told, tell_nobody
+from proxy.workspaces.start_events import Publish, StartAnnouncer, publish_nothing
 
 _MOST_NAMES = 8
 
 
 class Workspaces:
-    """Every workspace that users of this installation may be in."""
+    """All workspaces that users of this installation may enter."""
 
     def __init__(
         self,
         catalog: Catalog,
         backend: Backend,
         settings: BlueprintSettings,
-        tell: Tell = tell_nobody,
+        publish: Publish = publish_nothing,
         *,
         repositories: Repositories | None = None,
         hold_s: float = 0,
     ) -> None:
-        """`hold_s` is how long connections respect a stop that somebody asked for."""
-        self._told = Told(tell)
+        """Create it; `hold_s` is how long connections respect a stop on request, in seconds."""
+        self._announcer = StartAnnouncer(publish)
         self._repositories = repositories if repositories and repositories.are_served else None
         self._backend = backend
         self._catalog = catalog
@@ -43,27 +43,27 @@ class Workspaces:
         self._quotas = Quotas(backend, settings.rules)
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
-        """Bring a workspace to where it answers, for a connection; joins a start under way.
+        """Return the address of a workspace for a connection; start it if needed, or join its start.
 
-        A connection alone does not undo a stop that somebody asked for lately.
+        A connection alone does not undo a recent stop on request.
 
         Raises: WorkspaceNotFound, Refused, WorkspaceHeld, WorkspaceStartFailed, ReadyTimeout.
         """
         return await self._ensure(replace(request, hold_s=self.hold_s(request.blueprint)), report)
 
     def hold_s(self, blueprint: Blueprint) -> float:
-        """Say for how many seconds a stop that somebody asked for is respected."""
+        """Return for how many seconds a stop on request is respected."""
         return self._hold_s if blueprint.stop_hold_s is None else blueprint.stop_hold_s
 
     async def start(self, user: User, value: UserString, report: Report) -> Endpoint:
-        """Start a workspace because somebody asks for that, whoever stopped it before.
+        """Start a workspace on request, in spite of any stop before.
 
         The user need not be connected. Raises: as `request` and `ensure`, but not WorkspaceHeld.
         """
         return await self._ensure(await self.request(user, value), report)
 
     async def _ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
-        with self._told.start(request, report) as attempt:
+        with self._announcer.start(request, report) as attempt:
             async with self._quotas.admitted(request):
                 endpoint = attempt.endpoint = await self._backend.ensure(request, attempt.report)
         if request.blueprint.init:
@@ -72,13 +72,13 @@ class Workspaces:
         return endpoint
 
     async def request_of(self, visit: Visit) -> WorkspaceRequest:
-        """Decide which workspace a visit means now. Raises: as `request`."""
+        """Return the workspace that a visit means now. Raises: as `request`."""
         return await self.request(visit.owner, visit.address)
 
     async def entrance_of(self, visit: Visit, default: str = "") -> str:
-        """Name the blueprint that a connection leads to, when its user may enter now.
+        """Return the name of the blueprint of a connection, if its user may enter now.
 
-        `default` stands in where the user string names none: another may be the user's default by now.
+        `default` is used if the user string names none, since the user's default may have changed.
 
         Raises: as `request`.
         """
@@ -90,7 +90,7 @@ class Workspaces:
         return request.blueprint.name
 
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
-        """Decide which workspace is meant, and whether it may be entered as the account asked for.
+        """Choose the workspace, and check that the user may enter it as the requested account.
 
         Raises: BlueprintError, WorkspaceNotFound, OwnerUnknown, Refused.
         """
@@ -120,7 +120,7 @@ class Workspaces:
 
 
 def named_request(value: UserString, user: User, blueprint: Blueprint, key: str) -> WorkspaceRequest:
-    """Name the workspace; `key` stands for the blueprint in that. Pure."""
+    """Return a request with the workspace's name; `key` stands for the blueprint in the name. Pure."""
     name = WorkspaceName(workspace_name(value, key))
     return WorkspaceRequest(name, user, blueprint, value, may_create=not value.pod)
 
@@ -128,8 +128,8 @@ def named_request(value: UserString, user: User, blueprint: Blueprint, key: str)
 async def address(backend: Backend, user: User, value: UserString, key: str) -> WorkspaceName:
     """Return the name of the workspace that a user string means for this user.
 
-    It is the first of `names` that is the user's, else the first that is free, so that every replica comes
-    to the same one. Raises: OwnerUnknown, Refused when every name is another user's; WorkspaceError.
+    It is the first of `names` that is the user's, else the first that is free, so that every replica finds
+    the same one. Raises: OwnerUnknown, Refused when every name is another user's; WorkspaceError.
     """
     free = ""
     for name in names(user, value, key):
@@ -154,24 +154,24 @@ def names(user: User, value: UserString, key: str) -> Iterator[str]:
     yield workspace_name(value, key)
     if user.id and not value.pod:
         yield workspace_name(value, key, user.id)
-        # The last resort, after an operator has handed over the workspaces of those names.
+        # The last resort, after an operator changed the owner of the workspaces with those names.
         yield from (workspace_name(value, key, f"{user.id} {number}") for number in range(2, _MOST_NAMES))
 
 
 def origin_of(record: WorkspaceRecord, asked: UserString) -> UserString:
-    """Say what a workspace that was found by name was once made for; the account is asked for anew. Pure."""
+    """Return the request for which a workspace was made, with the account of this request. Pure."""
     try:
         origin = parse(record.user_string)
-    except UserStringInvalid:  # an older release kept none
+    except UserStringInvalid:  # an older release stored none
         return asked
     # It may have been another user's then.
     return replace(origin, user=asked.user, pod=asked.pod, account=asked.account)
 
 
 def check_account(account: str, blueprint: Blueprint, *, own: str) -> None:
-    """Make sure that `user=account` may be asked for. Pure.
+    """Check that `user=account` is permitted. Pure.
 
-    Raises: Refused, saying what is allowed.
+    Raises: Refused with the permitted accounts.
     """
     if not account or account == own or account in blueprint.accounts:
         return

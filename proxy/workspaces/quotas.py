@@ -1,7 +1,7 @@
-"""How many workspaces there may be: checked before anything is made or started.
+"""Limits on the number of workspaces, checked before a workspace is created or started.
 
-Several proxies that admit at the same moment may exceed a ceiling by one each; one proxy counts what it
-has admitted and the backend does not show yet.
+Several proxies that admit at the same moment may exceed a limit by one each; one proxy counts what it has
+admitted and the backend does not show yet.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -16,12 +16,12 @@ from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord, W
 from proxy.workspaces.ownership import title_to
 
 _RUNNING = frozenset({WorkspacePhase.STARTING, WorkspacePhase.RUNNING, WorkspacePhase.FAILED})
-"""What takes up room; one that is stopping gives its room up, and its person should not have to wait."""
+"""Phases that count as running. A stopping workspace does not, so that its user need not wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """How many workspaces there may be; None for any number."""
+    """A limit on the number of workspaces; None for any number."""
 
     total: int | None = None
     """Existing, running or not."""
@@ -29,8 +29,8 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A workspace that counts, by what a person calls it."""
+class CountedWorkspace:
+    """A workspace that counts, with its name for the user."""
 
     name: str
     blueprint: str
@@ -38,7 +38,7 @@ class Held:
 
 
 class Quotas:
-    """The ceilings of users and of blueprints, over the workspaces of one backend."""
+    """The limits of users and of blueprints, over the workspaces of one backend."""
 
     def __init__(self, backend: Backend, rules: Sequence[PersonRule]) -> None:
         self._backend = backend
@@ -47,8 +47,9 @@ class Quotas:
 
     @asynccontextmanager
     async def admitted(self, request: WorkspaceRequest) -> AsyncIterator[None]:
-        """Hold a place for a workspace while it is brought up. A running one needs none, and costs nothing
-        where there are no ceilings.
+        """Reserve a place for a workspace while it starts. A running one needs none.
+
+        Without limits this costs nothing.
 
         Raises: Refused with a sentence.
         """
@@ -63,7 +64,7 @@ class Quotas:
             records = await self._backend.list()
             if not (decision := self._decide(request, records, own, shared, exists=record is not None)):
                 raise Refused(decision.reason)
-        # No await since the decision: whoever comes next sees this one.
+        # No await since the decision, so the next caller counts this one.
         _, times = self._admitted.get(request.name, (request, 0))
         self._admitted[request.name] = (request, times + 1)
         try:
@@ -87,13 +88,16 @@ class Quotas:
         others = [
             (
                 bool(title_to(record, request.user)),
-                Held(record.name, record.blueprint, record.phase in _RUNNING),
+                CountedWorkspace(record.name, record.blueprint, record.phase in _RUNNING),
             )
             for record in records
             if record.name != request.name and record.name not in self._admitted
         ]
         others += [
-            (admitted.user.id == request.user.id, Held(name, admitted.blueprint.name, running=True))
+            (
+                admitted.user.id == request.user.id,
+                CountedWorkspace(name, admitted.blueprint.name, running=True),
+            )
             for name, (admitted, _) in self._admitted.items()
         ]
         mine = [held for is_mine, held in others if is_mine]
@@ -105,7 +109,7 @@ class Quotas:
 
 
 def ceiling_of(user: User, rules: Sequence[PersonRule]) -> Ceiling:
-    """Give how many workspaces a user may have, each number by the first rule that gives it."""
+    """Return the limit of a user; each number is from the first rule that has it."""
     own = [rule for rule in rules if _holds(rule, user)]
     return Ceiling(
         total=next((rule.max_workspaces for rule in own if rule.max_workspaces is not None), None),
@@ -117,8 +121,8 @@ def _holds(rule: PersonRule, user: User) -> bool:
     return bool(may_use(user, users=rule.users, groups=rule.groups))
 
 
-def may_own(ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
-    """Whether a person may start one more workspace beside those `held`; `exists`: it need not be made."""
+def may_own(ceiling: Ceiling, held: Sequence[CountedWorkspace], *, exists: bool) -> Decision:
+    """Decide whether a user may start one more workspace besides `held`; `exists`: it is not created."""
     if not exists and ceiling.total is not None and len(held) >= ceiling.total:
         return Decision(
             f"you may have {_count(ceiling.total)} and have {_listed(held)}; "
@@ -133,8 +137,8 @@ def may_own(ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision
     return ALLOWED
 
 
-def may_fill(blueprint: str, ceiling: Ceiling, held: Sequence[Held], *, exists: bool) -> Decision:
-    """Whether a blueprint has room for one workspace more beside everybody's of it, which are `held`."""
+def may_fill(blueprint: str, ceiling: Ceiling, held: Sequence[CountedWorkspace], *, exists: bool) -> Decision:
+    """Decide whether a blueprint may have one more workspace besides `held`, those of all users."""
     if not exists and ceiling.total is not None and len(held) >= ceiling.total:
         return Decision(
             f"blueprint {blueprint} has room for {_count(ceiling.total)} of all users together, and those "
@@ -152,5 +156,5 @@ def _count(number: int) -> str:
     return "no workspace" if number == 0 else f"{number} workspace{'' if number == 1 else 's'}"
 
 
-def _listed(held: Sequence[Held]) -> str:
+def _listed(held: Sequence[CountedWorkspace]) -> str:
     return ", ".join(f"{one.name} ({one.blueprint})" for one in held[:10]) or "none"

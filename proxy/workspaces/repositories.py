@@ -1,4 +1,4 @@
-"""Blueprints of repositories: `repo=owner/name`, whose `.fairlead.yaml` adds to a blueprint of ours."""
+"""Blueprints of repositories: `repo=owner/name`, whose `.fairlead.yaml` extends an operator's blueprint."""
 
 import asyncio
 import shlex
@@ -23,7 +23,7 @@ from proxy.userstring import UserString, workspace_name
 
 FILE = ".fairlead.yaml"
 CLONE_SCRIPT = f"{repository.RESERVED_SCRIPT}clone"
-"""A blueprint that has a script of this name clones in its own way."""
+"""Name of the script that clones; a blueprint with a script of this name clones in its own way."""
 
 MAX_KEPT = 1_000
 
@@ -31,25 +31,29 @@ _log = structlog.get_logger("blueprints")
 _Key = tuple[str, str, str, bool]
 
 
-class Files(Protocol):
-    """Whoever can read files of repositories; see `identity.repositories`."""
+class RepositoryReader(Protocol):
+    """A reader of files in repositories; see `blueprints.forges`."""
 
     @property
     def providers(self) -> Sequence[str]:
-        """Name those that have repositories."""
+        """Return the names of the providers that have repositories."""
 
     def clone_url(self, provider: str, repo: str) -> str:
-        """Give the address that `git clone` takes."""
+        """Return the address for `git clone`."""
 
     async def read(self, provider: str, repo: str, ref: str, path: str, *, private: bool) -> bytes | None:
-        """Raises: BlueprintNotFound, RepositoryUnreachable."""
+        """Read one file; None if it is missing. Raises: BlueprintNotFound, RepositoryUnreachable."""
 
 
 class Repositories:
-    """Files of repositories, remembered for a while: every channel of a login asks."""
+    """Files of repositories with a cache, because every channel of a login needs them."""
 
     def __init__(
-        self, settings: RepositorySettings, files: Files, *, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: RepositorySettings,
+        files: RepositoryReader,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._files = files
@@ -60,16 +64,17 @@ class Repositories:
 
     @property
     def are_served(self) -> bool:
+        """Return whether any provider has repositories."""
         return bool(self._settings.base)
 
     def key(self) -> str:
-        """Stand for the blueprint in a workspace's name, whatever the file chooses tomorrow."""
+        """Return the key of the blueprint in a workspace's name; it is independent of the file's contents."""
         return self._settings.base
 
     async def blueprint(
         self, blueprints: BlueprintSet, user: User, origin: UserString, workspace: str = ""
     ) -> Blueprint:
-        """Work out what a repository's workspace looks like for one person; `workspace` as for `resolve`.
+        """Return the blueprint of a repository's workspace for one user; `workspace` as for `resolve`.
 
         Raises: Refused, BlueprintNotFound, BlueprintInvalid, RepositoryUnreachable.
         """
@@ -87,7 +92,7 @@ class Repositories:
         return with_clone(blueprint, origin, self._files.clone_url(provider, origin.repo))
 
     async def close(self) -> None:
-        """Give up what is being read."""
+        """Cancel all reads."""
         await self._owner.close()
 
     def _provider(self, user: User) -> str:
@@ -111,7 +116,7 @@ class Repositories:
         return resolve(blueprints, self._settings.default, user, origin, workspace)
 
     async def _read(self, key: _Key) -> bytes | None:
-        """Give the file, asking at most one question at a time; an older copy serves while nobody answers."""
+        """Return the file with at most one read at a time; an older copy is used during an outage."""
         kept = self._kept.get(key)
         if kept is not None and self._clock() - kept[0] < self._settings.fresh_s:
             return kept[1]
@@ -145,11 +150,11 @@ class Repositories:
 
 
 def with_clone(blueprint: Blueprint, origin: UserString, url: str) -> Blueprint:
-    """Tell programs which repository it is, and clone it once into the home. Pure."""
+    """Add variables that name the repository, and a script that clones it once into the home. Pure."""
     env = {**blueprint.env, "FAIRLEAD_REPO": origin.repo, "FAIRLEAD_REF": origin.ref}
     scripts = blueprint.init
     if CLONE_SCRIPT not in {script.name for script in scripts}:
-        # First, so that the scripts of the repository's file find what they are about.
+        # First, so that the scripts of the repository's file find its contents.
         scripts = (InitScript(name=CLONE_SCRIPT, script=_clone_script(origin, url)), *scripts)
     return blueprint.model_copy(update={"env": env, "init": scripts})
 
@@ -169,6 +174,6 @@ git clone --quiet "$url" "$name" || exit 1
 
 
 def _is_theirs(user: User, repo: str) -> bool:
-    """Whether the owner of a repository is an organisation that the person is a member of."""
+    """Return whether the owner of a repository is an organisation of which the user is a member."""
     owner = repo.partition("/")[0].lower()
     return any(group.lower().strip("/").partition("/")[0] == owner for group in user.groups)

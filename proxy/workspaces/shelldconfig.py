@@ -1,4 +1,4 @@
-"""What shelld is told about its workspace, the same for every backend; `shelld.settings` reads it."""
+"""The configuration of shelld for a workspace, the same for every backend; `shelld.settings` reads it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,15 +15,15 @@ def shelld_config(
     idle_stop_s: float,
     in_container: bool = False,
 ) -> dict[str, Any]:
-    """Describe a workspace to its shelld as JSON; pure.
+    """Return the configuration as JSON. Pure.
 
-    `account` is the workspace's own: name, uid, gid, home, shell. `hostname` None leaves the host's;
-    `idle_stop_s` 0 means that shelld never ends by itself. `in_container` says that the workspace is a
-    container: its /etc is its own, so that shelld may write the account, and its right to sudo, to the files
-    there, and programs get the ENV of its image.
+    `account` is the workspace's own: name, uid, gid, home, shell. `hostname` None keeps the host's;
+    `idle_stop_s` 0 means that shelld never ends by itself. `in_container`: /etc belongs to the workspace, so
+    that shelld may write the account, and its right to sudo, to the files there, and programs get the ENV of
+    its image.
     """
     blueprint = request.blueprint
-    # Said only where it is off: an older shelld refuses a field that it does not know, and runs no rc anyway.
+    # Sent only when off: an older shelld refuses unknown fields, and runs no rc anyway.
     return ({} if blueprint.user_rc else {"user_rc": False}) | {
         "workspace": request.name,
         "user": request.user.name,
@@ -35,7 +35,10 @@ def shelld_config(
         "shell": blueprint.shell,
         "env": dict(blueprint.env),
         "accept_env": list(blueprint.all_accept_env),
-        "init": [script.model_dump() for script in blueprint.init],
+        # As above: `required` is said only where it is on.
+        "init": [
+            script.model_dump(exclude_defaults=True) | {"when": script.when} for script in blueprint.init
+        ],
         "forward": {key: list(rules) for key, rules in blueprint.forward.model_dump().items()},
         "runtime_dir": runtime_dir,
         "hostname": hostname,

@@ -1,4 +1,4 @@
-"""What others are told of the starts of workspaces: one event a start, however many people waited for it."""
+"""Events of starts and stops of workspaces: one event for each start, for any number of waiting users."""
 
 import hashlib
 import time
@@ -13,17 +13,17 @@ from proxy.events import schema
 from proxy.model import Endpoint, Phase, Progress, WorkspaceName
 from proxy.workspaces.backend import Report, Stop, WorkspaceRecord, WorkspaceRequest
 
-Tell = Callable[[schema.Event], None]
-"""Publishes; never waits, never raises."""
+Publish = Callable[[schema.Event], None]
+"""A callback that publishes; it never waits and raises nothing."""
 
 
-def tell_nobody(_: schema.Event) -> None:
-    """Publish nothing: of a command, which has no bus."""
+def publish_nothing(_: schema.Event) -> None:
+    """Publish nothing: for commands, which have no bus."""
 
 
-def tell_stopped(tell: Tell, record: WorkspaceRecord, stop: Stop) -> None:
-    """Tell that a workspace was stopped, and by whom."""
-    tell(
+def publish_stopped(publish: Publish, record: WorkspaceRecord, stop: Stop) -> None:
+    """Publish that a workspace was stopped, and by whom."""
+    publish(
         schema.WorkspaceStopped(
             user=record.user, workspace=record.name, blueprint=record.blueprint, actor=stop.by
         )
@@ -34,52 +34,55 @@ _REMEMBERED = 10_000
 
 
 @dataclass(slots=True)
-class _Start:
-    """Everybody in this process who waits for one workspace at the moment."""
+class _AnnouncedStart:
+    """All callers in this process that wait for one workspace now."""
 
     began_s: float
     waiting: int = 0
     was_needed: bool = False
-    is_told: bool = False
+    is_announced: bool = False
 
 
-class Attempt:
+class StartAttempt:
     """One caller's part of a start."""
 
-    def __init__(self, start: _Start, report: Report) -> None:
+    def __init__(self, start: _AnnouncedStart, report: Report) -> None:
         self._start = start
         self._report = report
         self.endpoint: Endpoint | None = None
-        """What became of it; set by whoever waited."""
+        """The result, set by the caller."""
 
     def report(self, progress: Progress) -> None:
-        """Pass news on; the first of them says that the workspace was not running."""
+        """Pass progress on; the first progress means that the workspace was not running."""
         self._start.was_needed |= progress.phase is not Phase.READY
         self._report(progress)
 
 
-class Told:
-    """One per process. A backend need not know of events, nor say who was first."""
+class StartAnnouncer:
+    """The publisher of starts.
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._starts: dict[WorkspaceName, _Start] = {}
+    One for each process. A backend need not know of events, nor which caller was first.
+    """
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._starts: dict[WorkspaceName, _AnnouncedStart] = {}
         self._generations: OrderedDict[WorkspaceName, str] = OrderedDict()
 
     @contextmanager
-    def start(self, request: WorkspaceRequest, report: Report) -> Iterator[Attempt]:
-        """Tell how an attempt to have a workspace went, unless somebody beside it has."""
-        start = self._starts.setdefault(request.name, _Start(time.monotonic()))
+    def start(self, request: WorkspaceRequest, report: Report) -> Iterator[StartAttempt]:
+        """Publish the outcome of a start, unless another caller of it has."""
+        start = self._starts.setdefault(request.name, _AnnouncedStart(time.monotonic()))
         start.waiting += 1
-        attempt = Attempt(start, report)
+        attempt = StartAttempt(start, report)
         try:
             yield attempt
             if start.was_needed and attempt.endpoint is not None:
                 self._started(request, start, attempt.endpoint)
         except WorkspaceError as exc:
-            if start.was_needed and not start.is_told:
-                start.is_told = True
-                self._tell(
+            if start.was_needed and not start.is_announced:
+                start.is_announced = True
+                self._publish(
                     schema.WorkspaceFailed(
                         user=request.user.name,
                         workspace=request.name,
@@ -93,14 +96,14 @@ class Told:
             if not start.waiting:
                 del self._starts[request.name]
 
-    def _started(self, request: WorkspaceRequest, start: _Start, endpoint: Endpoint) -> None:
+    def _started(self, request: WorkspaceRequest, start: _AnnouncedStart, endpoint: Endpoint) -> None:
         if self._generations.get(request.name) == endpoint.generation:
             return
         self._generations[request.name] = endpoint.generation
         self._generations.move_to_end(request.name)
         if len(self._generations) > _REMEMBERED:
             self._generations.popitem(last=False)
-        self._tell(
+        self._publish(
             schema.WorkspaceStarted(
                 id=_id_of(endpoint),
                 user=request.user.name,
@@ -112,9 +115,9 @@ class Told:
 
 
 def _id_of(endpoint: Endpoint) -> str:
-    """Make one id of one start, so that JetStream keeps one event of what several replicas tell."""
-    told = f"{endpoint.workspace}\0{endpoint.generation}".encode()
-    value = int.from_bytes(hashlib.sha256(told).digest()[:16], "big")
-    value = value & ~(0xF << 76) | (0x8 << 76)  # version 8 of RFC 9562: made of something else than time
+    """Return the same id for one start on every replica, so that JetStream keeps one event of it."""
+    seed = f"{endpoint.workspace}\0{endpoint.generation}".encode()
+    value = int.from_bytes(hashlib.sha256(seed).digest()[:16], "big")
+    value = value & ~(0xF << 76) | (0x8 << 76)  # version 8 of RFC 9562: not made from a time
     value = value & ~(0x3 << 62) | (0x2 << 62)
     return str(UUID(int=value))

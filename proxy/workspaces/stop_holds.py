@@ -1,4 +1,4 @@
-"""A stop that somebody asked for is not undone by whatever reconnects by itself."""
+"""Stop holds: a stop on request is not undone by clients that reconnect by themselves."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from proxy.workspaces.backend import Stop, WorkspaceRequest
 
 
 def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:
-    """Let a start through, unless the workspace was stopped on request within `request.hold_s`.
+    """Allow a start unless the workspace was stopped on request within `request.hold_s`.
 
     Every backend calls this before it begins or joins a start. Raises: WorkspaceHeld.
     """
@@ -25,36 +25,37 @@ def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:
         )
 
 
-NOT_ASKED_FOR = frozenset({"idle", "lifetime"})
-"""Who stops workspaces without anybody having asked: the next connection starts them again."""
+NOT_ASKED_FOR = frozenset({"idle", "lifetime", "init", "failed"})
+"""Values of `Stop.by` for automatic stops, which the next connection undoes."""
 
 
 def held_for(stopped_by: str, stopped_at: datetime, now: datetime, hold_s: float) -> timedelta:
-    """Give how much longer a stop is not undone by a connection; zero for not at all."""
+    """Return how much longer a connection does not undo a stop; zero for not at all."""
     if stopped_by in NOT_ASKED_FOR:
         return timedelta()
     return max(timedelta(), stopped_at + timedelta(seconds=hold_s) - now)
 
 
 def who_stopped(stop: Stop, user: str) -> str:
-    """Name whoever stopped a workspace to its owner, and why, when that was said."""
+    """Describe for the owner of a workspace by whom it was stopped, and why."""
     if stop.by == user:
         return "you"
-    who = {"idle": "Fairlead", "lifetime": "Fairlead"}.get(stop.by, "an operator")
+    who = {"idle": "Fairlead", "lifetime": "Fairlead", "failed": "Fairlead"}.get(stop.by, "an operator")
     return f"{who} ({stop.reason})" if stop.reason else who
 
 
 def start_command(value: UserString) -> str:
-    """Say what starts a workspace; which name the host has for its user, only its user knows."""
+    """Describe the command that starts a workspace; only the user knows the name of the host."""
     return f"ssh -s {format_user_string(value)}@HOST workspace-start"
 
 
 def ago(passed: timedelta) -> str:
+    """Describe a past time for users."""
     return f"{duration(passed)} ago" if passed >= timedelta(seconds=1) else "just now"
 
 
 def duration(span: timedelta) -> str:
-    """Say a time as people do, in its largest unit, rounded up: it is over by then."""
+    """Describe a duration in its largest unit, rounded up, so that it is certainly over by then."""
     seconds = span.total_seconds()
     for unit, length_s in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds > length_s:

@@ -1,8 +1,8 @@
-"""What shelld writes below /etc of a container: the workspace's account, its right to sudo, its PATH.
+"""Files below /etc of a container: the workspace's account, its right to sudo, its PATH.
 
-An image knows nothing of the person it is for, and need not have `useradd`. Only asked for where the
-files are the workspace's own: never on a machine that shelld shares. Whatever cannot be written is
-logged in a sentence and done without: every program runs under the right ids either way.
+An image does not know the workspace's user, and may lack `useradd`. These files are written only where they
+are the workspace's own: never on a machine that shelld shares. A failed write is logged and skipped: every
+program runs under the right ids either way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shelld.settings import AccountSettings, Settings
 _log = Log("shelld.bootstrap.container_etc")
 
 FIRST_ID = 1000
-"""Uid of an account that nobody numbered: the same in every image, because a home outlives images."""
+"""Uid of an account without a configured number: the same in every image, because a home outlives images."""
 
 SUDOERS = "sudoers.d/fairlead"
 PROFILE = "profile.d/fairlead.sh"
@@ -44,7 +44,7 @@ class Entry:
     home: str
     shell: str
     shadowed: str = "x"
-    """The password, or that it is in shadow(5)."""
+    """The password, or `x` for one in shadow(5)."""
     comment: str = ""
 
     def __str__(self) -> str:
@@ -54,10 +54,10 @@ class Entry:
 
 
 def prepare(settings: Settings, etc: Path = Path("/etc")) -> Settings:
-    """Make the account exist and let it sudo, as far as the settings ask for it.
+    """Create the account and let it use sudo, as far as the settings require it.
 
-    Returns the settings with every field of the account decided, so that an image whose files cannot be
-    written, or hold somebody else of that name or number, changes nothing about whom programs run as.
+    Returns the settings with every field of the account decided. So an image whose files cannot be written,
+    or contain another account of that name or number, does not change the ids of programs.
     """
     if not settings.create_account or settings.account.name is None:
         return settings
@@ -73,7 +73,7 @@ def prepare(settings: Settings, etc: Path = Path("/etc")) -> Settings:
 
 
 def decide(wanted: AccountSettings, shell: str | None, passwd: str) -> Entry:
-    """Return the account to be: what is asked for, then what the image says of that name, then defaults.
+    """Return the entry of the account: from the settings, else the image's entry of that name, else defaults.
 
     A shelld without root can only be the account that it runs as.
     """
@@ -137,7 +137,7 @@ def passwd_with(text: str, entry: Entry) -> str:
 
 
 def group_with(text: str, entry: Entry) -> str:
-    """Return group(5) with a group for the entry's gid; one that has that number already is fine."""
+    """Return group(5) with a group for the entry's gid; an existing one with that number is sufficient."""
     lines = [line.split(":") for line in text.splitlines()]
     if any(len(fields) >= 3 and fields[2] == str(entry.gid) for fields in lines):
         return text
@@ -147,7 +147,7 @@ def group_with(text: str, entry: Entry) -> str:
 
 
 def shadow_with(text: str, entry: Entry) -> str:
-    """Return shadow(5) with a line that permits no password but is not locked, as PAM wants one."""
+    """Return shadow(5) with a line that permits no password but is not locked, as PAM requires."""
     if any(line.split(":")[0] == entry.name for line in text.splitlines()):
         return text
     return _whole_lines(text) + f"{entry.name}:*:::::::\n"
@@ -164,7 +164,7 @@ def _make(entry: Entry, etc: Path) -> None:
     for name, edit in edits.items():
         path = etc / name
         before = _read(path)
-        if not before and name == "passwd":  # an image that holds a program and nothing else
+        if not before and name == "passwd":  # an image that holds only one program
             before = _ROOT_LINE
         try:
             if (after := edit(before, entry)) != before:
@@ -174,7 +174,7 @@ def _make(entry: Entry, etc: Path) -> None:
 
 
 def _keep_path(path: str, etc: Path) -> None:
-    """Have login shells end up with the PATH of the image, which the profile of most distributions resets."""
+    """Keep the PATH of the image in login shells, which the profile of most distributions resets."""
     if os.geteuid() != 0 or not path or not (etc / PROFILE).parent.is_dir():
         return
     try:
@@ -197,9 +197,9 @@ def _grant_sudo(name: str, etc: Path) -> None:
 
 
 def write(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a file in one step; a reader sees the old one or the new one. Mode and owner are kept.
+    """Replace a file atomically; a reader sees the old one or the new one. Mode and owner are kept.
 
-    A file that something is mounted on cannot be replaced, and is written in place.
+    A file with a mount on it cannot be replaced, and is written in place.
 
     Raises: OSError.
     """

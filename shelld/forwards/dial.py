@@ -30,22 +30,22 @@ Resolved = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Dialer:
-    """Opens connections that the forward rules permit."""
+    """Connections that the forward rules permit."""
 
     forward: ForwardSettings
     timeout_s: float
     launcher: Launcher
     home: str = ""
-    """The workspace's own, whose sockets may be dialled wherever it lies."""
-    # Threads of their own: a dead name server must not fill the pool that everybody shares.
+    """The workspace's home; sockets in it may be dialled wherever it lies."""
+    # Own threads: a dead name server must not fill the pool that all calls share.
     _resolvers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="resolve")
     )
 
     async def tcp(self, host: str, port: int, reserved: Reserved = NOTHING) -> socket.socket:
-        """Connect to a name or address; of several addresses the first that answers wins.
+        """Connect to a name or address; of several addresses the first that answers is used.
 
-        Every address is judged before it is connected to, and that very address is used.
+        Each address is checked against the rules before the connection, which goes to exactly that address.
 
         Raises: OpenError.
         """
@@ -79,7 +79,7 @@ class Dialer:
             return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))  # type: ignore[arg-type]
 
         with contextlib.suppress(socket.gaierror, UnicodeError):
-            return look_up(socket.AI_NUMERICHOST)  # no thread for what needs no name server
+            return look_up(socket.AI_NUMERICHOST)  # no thread where no name server is needed
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._resolvers, look_up, socket.AI_ADDRCONFIG if host != "localhost" else 0
@@ -110,7 +110,7 @@ class Dialer:
 
 
 def check_path(path: str) -> None:
-    """Refuse what is no path of a socket.
+    """Refuse text that cannot be the path of a socket.
 
     Raises: OpenError INVALID.
     """
@@ -121,7 +121,7 @@ def check_path(path: str) -> None:
 
 
 def unix_error(error: OSError, path: str) -> OpenError:
-    """Put a failed connect or bind of a Unix path into words."""
+    """Return the error with a sentence for a failed connect or bind of a Unix path."""
     stage = f" ({error.stage})" if isinstance(error, LaunchError) and not error.errno else ""
     code = OpenCode.TIMED_OUT if error.errno == errno.EAGAIN else open_code(error.errno)
     return OpenError(code, f"{path}: {error.strerror or error}{stage}")
@@ -130,7 +130,7 @@ def unix_error(error: OSError, path: str) -> OpenError:
 def _connect_at_once(path: str) -> socket.socket | None:
     """Connect without waiting; None when the listener's backlog is full.
 
-    Not `loop.sock_connect`: it takes the EAGAIN of a full backlog for a connect under way.
+    Not `loop.sock_connect`: it treats the EAGAIN of a full backlog as a connection in progress.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -159,7 +159,7 @@ def interleave(found: Sequence[Resolved]) -> list[Resolved]:
 
 
 async def _race(addresses: Sequence[Resolved]) -> socket.socket:
-    """Try addresses one after another, each a moment after the last or at once when that one failed.
+    """Try addresses in order, each shortly after the one before, or at once when that one failed.
 
     Raises: OSError of the first address when none answers.
     """

@@ -1,4 +1,4 @@
-"""Listening sockets of the workspace, and the connections that wait there to be claimed."""
+"""Listening sockets of the workspace, and accepted connections that wait for a claim."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from shelld.temp_dirs import PrivateDirectories
 _log = Log("shelld.forwards.listen")
 _BACKLOG = 128
 MAX_UNCLAIMED = 128
-"""Accepted connections of one listener that nobody claimed yet; more wait in the kernel's backlog."""
+"""Unclaimed connections of one listener; more wait in the kernel's backlog."""
 _OUT_OF_FDS_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A connection that was accepted and waits for its claim."""
+    """An accepted connection that waits for its claim."""
 
     connection_id: str
     host: str
@@ -50,7 +50,7 @@ class Listener:
     listener_id: str
     account: Account
     address: str
-    """The host that was bound, or the path."""
+    """The bound host, or the path."""
     port: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
     path: str = ""
@@ -81,9 +81,9 @@ class Listeners:
         private: PrivateDirectories,
         home: str = "",
     ) -> None:
-        """`runtime_dir` holds ssh-agent sockets when it can be written to, `private` otherwise.
+        """Take rules and directories; ssh-agent sockets are in `runtime_dir` if writable, else in `private`.
 
-        `home` is the workspace's own, in which sockets may be bound wherever it lies.
+        Sockets may be bound in `home`, the workspace's own, wherever it lies.
         """
         self._home = home
         self._forward = forward
@@ -96,7 +96,7 @@ class Listeners:
 
     @contextlib.asynccontextmanager
     async def tcp(self, listener_id: str, host: str, port: int, account: Account) -> AsyncIterator[Listener]:
-        """Listen on a TCP address while the context lasts; port 0 means any free one.
+        """Listen on a TCP address while the context lasts; port 0 selects any free one.
 
         As with `sshd` and GatewayPorts no, a host that the rules do not permit becomes loopback.
 
@@ -118,7 +118,7 @@ class Listeners:
     ) -> AsyncIterator[Listener]:
         """Listen on a new Unix path of mode 0600 that belongs to the account, while the context lasts.
 
-        An existing path is in use, whatever it is: `sshd`'s StreamLocalBindUnlink no.
+        An existing path, of any type, is in use: `sshd`'s StreamLocalBindUnlink no.
 
         Raises: OpenError.
         """
@@ -172,9 +172,9 @@ class Listeners:
         return waiting.listener.account.name
 
     def claim(self, connection_id: str) -> socket.socket:
-        """Hand over an accepted connection; the caller closes it.
+        """Return an accepted connection; the caller closes it.
 
-        Raises: OpenError NOT_FOUND when it was claimed, expired, or never was.
+        Raises: OpenError NOT_FOUND when it was claimed, has expired, or never existed.
         """
         waiting = self._waiting.pop(connection_id, None)
         if waiting is None:
@@ -196,7 +196,7 @@ class Listeners:
             yield listener
         finally:
             del self._open[listener.listener_id]
-            # A task of its own: the socket must vanish even when this call is being cancelled twice.
+            # A task of its own: the socket must be removed even when this call is cancelled twice.
             await asyncio.shield(aio.spawn(self._close(listener), name=f"close {listener.address}"))
 
     async def _accept(self, listener: Listener, made: socket.socket) -> None:
@@ -242,7 +242,7 @@ class Listeners:
             raise OpenError(OpenCode.INVALID, "a listener needs an id of its own")
 
     def _hosts(self, host: str, port: int) -> list[str]:
-        """Return the numeric addresses to bind, the first being the one that must succeed."""
+        """Return the numeric addresses to bind; the first one must succeed."""
         parsed = [rules.parse_tcp(text) for text in self._forward.listen_tcp]
         if host not in rules.LOOPBACK_NAMES and rules.may_bind(parsed, host, port):
             return ["0.0.0.0", "::"] if host in {"", "*"} else [host]  # noqa: S104 - the rules permit it
@@ -260,7 +260,7 @@ class Listeners:
                 made = bind_private(path)
             except OSError as error:
                 if directory and error.errno != errno.EADDRINUSE:
-                    continue  # not writable, or not there: the private directory will do
+                    continue  # not writable, or missing: use the private directory
                 raise unix_error(error, name) from error
             if account.ids is not None:
                 os.chown(path, account.uid, account.gid, follow_symlinks=False)
@@ -269,9 +269,9 @@ class Listeners:
 
 
 def bind_private(path: str) -> socket.socket:
-    """Bind and listen on a Unix path that has mode 0600 from its first moment.
+    """Bind and listen on a Unix path that has mode 0600 from its creation on.
 
-    Raises: OSError; EADDRINUSE when anything is there already.
+    Raises: OSError; EADDRINUSE when the path exists.
     """
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.setblocking(False)
@@ -288,7 +288,7 @@ def bind_private(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that a killed shelld left behind: its names are ours, and nobody answers there."""
+    """Remove a socket of a killed shelld: it has a name of shelld's, and no process answers there."""
     with contextlib.suppress(OSError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return
@@ -353,7 +353,7 @@ async def _next_connection(made: socket.socket) -> socket.socket:
             continue  # gone before it was accepted
         except OSError as error:
             _log.warning("accept failed", reason=error.strerror)
-            await asyncio.sleep(_OUT_OF_FDS_PAUSE_S)  # or it would fail as fast as it can be called
+            await asyncio.sleep(_OUT_OF_FDS_PAUSE_S)  # otherwise it would fail in a busy loop
         else:
             connection.setblocking(False)
             if connection.family != socket.AF_UNIX:

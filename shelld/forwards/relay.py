@@ -1,6 +1,6 @@
 """One byte connection of the workspace, carried to the proxy and back.
 
-Each direction ends by itself. The connection is over when both have ended, or when the peer broke it.
+Each direction ends by itself. The connection ends when both have ended, or when the peer broke it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Received = memoryview | Eof
 
 
 class ConnectionOutput(Protocol):
-    """Where the peer's bytes go; each call returns when there is room for more."""
+    """The receiver of the peer's bytes; each call returns when there is room for more."""
 
     async def data(self, data: bytes) -> None:
-        """Carry 1 to MAX_FRAME_BYTES."""
+        """Send 1 to MAX_FRAME_BYTES."""
 
     async def eof(self) -> None:
-        """Say that the peer will send no more."""
+        """Report that the peer will send no more."""
 
     async def reset(self, reason: str) -> None:
-        """Say that the peer broke the connection."""
+        """Report that the peer broke the connection."""
 
 
 async def relay(
@@ -39,13 +39,13 @@ async def relay(
 ) -> None:
     """Carry bytes both ways until both directions have ended; the caller closes the socket.
 
-    `receive` returns None when the client's stream is over: the client listens no more, and the
-    connection is over once it has everything. A client that has not said Eof is waited for without a
-    limit, as sshd keeps a channel until its client has read it: gRPC does not tell what the client has
-    read, and a call that ends under a write of the client loses the frames that it has not read yet.
-    A client that vanished is found by gRPC's keepalive, which ends the call.
+    `receive` returns None when the client's stream has ended: the client reads no more, and the connection
+    ends when it has received everything. For a client that has not sent Eof there is no time limit, as sshd
+    keeps a channel until its client has read it: gRPC does not report what the client has read, and a call
+    that ends during a write of the client loses the frames that it has not read yet. gRPC's keepalive finds a
+    client that vanished, and ends the call.
 
-    Raises: ProtocolError for data after Eof; whatever `receive` and `output` raise.
+    Raises: ProtocolError for data after Eof; the exceptions of `receive` and `output`.
     """
     upwards = _Upwards(connection, receive)
     up = aio.spawn(upwards.run(), name="connection up")
@@ -63,20 +63,20 @@ async def relay(
 
 
 class _Upwards:
-    """The client's bytes on their way to the peer."""
+    """The client's bytes to the peer."""
 
     def __init__(self, connection: socket.socket, receive: Callable[[], Awaitable[Received | None]]) -> None:
         self._connection = connection
         self._receive = receive
         self.settled = asyncio.Event()
-        """Set when the peer has everything, or takes no more."""
+        """Set when the peer has received everything, or accepts no more."""
         self.taken = True
-        """False once the peer took no more."""
+        """False once the peer accepted no more."""
         self.silent = asyncio.Event()
-        """Set when the client has sent its last byte, or broke the protocol."""
+        """Set when the client has sent its last byte, or violated the protocol."""
 
     async def run(self) -> None:
-        """Carry everything up to the client's Eof, dropping what the peer does not take; return after it.
+        """Carry everything up to the client's Eof, and drop bytes that the peer does not accept.
 
         Raises: ProtocolError for a frame after Eof.
         """
@@ -88,7 +88,7 @@ class _Upwards:
             raise ProtocolError("a frame after eof")
 
     async def _carry(self) -> Eof | None:
-        """Return what ended the client's bytes: its Eof, or None for the end of its stream."""
+        """Return the end of the client's bytes: its Eof, or None for the end of its stream."""
         sink = Sink(self._connection.fileno())
         while isinstance(item := await self._receive(), memoryview):
             if self.taken and not await sink.write(item):
@@ -102,7 +102,7 @@ class _Upwards:
 
 
 async def _finish(connection: socket.socket, upwards: _Upwards, output: ConnectionOutput) -> None:
-    """Carry the peer's bytes and its end, and say so if the connection breaks."""
+    """Carry the peer's bytes and its end, and report a broken connection."""
     source = Source(connection.fileno())
     try:
         while data := await source.read():

@@ -1,7 +1,8 @@
-"""What a forward must not reach: ports and directories of the proxy, where both are of one machine.
+"""Addresses that a forward must not reach: ports and directories of a proxy on the same machine.
 
-The proxy names them with each request, because they change when it starts anew. This is a policy for forwards
-and no boundary: a program in such a workspace runs as the same account, and connects where it likes.
+The proxy sends them with each request, because they change at each of its starts. This is a policy for
+forwards and no security boundary: a program in such a workspace runs as the same account, and may connect
+itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """Ports of this machine, and directories with all that is below them."""
+    """Ports of this machine, and directories with their whole content."""
 
     ports: frozenset[int] = frozenset()
     directories: tuple[str, ...] = ()
@@ -33,7 +34,7 @@ class Reserved:
     def holds_path(self, path: str, home: str) -> bool:
         """Return whether a socket's path is below one of the directories and not below `home`.
 
-        Symbolic links are followed. A socket with a second name is held too: the other one may be there.
+        Symbolic links are followed. A socket with several hard links counts too: another name may be there.
         """
         if not self.directories:
             return False
@@ -59,7 +60,7 @@ def _identities(paths: tuple[str, ...] | list[str]) -> Iterator[_Identity]:
 
 
 def _is_of_this_machine(family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> bool:
-    """Return whether a connection to an address stays on this machine: what can be bound does."""
+    """Return whether an address is one of this machine: only such an address can be bound."""
     plain = plain_address(address[0])
     if plain is None or plain.is_loopback or plain.is_unspecified:
         return True

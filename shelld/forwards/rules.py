@@ -1,13 +1,13 @@
-"""Forward rules: which addresses may be dialled and bound. Pure.
+"""Forward rules: the addresses that may be dialled and bound. Pure.
 
     tcp rule   = host ":" port
     host       = "*" / name-glob / address / network "/" bits        ("[...]" around IPv6)
     port       = "*" / number / low "-" high
     unix rule  = shell glob over the whole absolute path
 
-A name rule judges the name that was asked for: whoever writes one trusts the DNS that answers for
-it. An address or network rule judges the resolved address, the very one that is then connected to,
-so that a second answer of the DNS cannot slip in between.
+A name rule tests the requested name: its author trusts the DNS that answers for it. An address or network
+rule tests the resolved address, to which the connection then goes, so that a second answer of the DNS cannot
+replace it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TcpRule:
     high: int
 
     def allows(self, name: str, address: Address | None, port: int) -> bool:
-        """Judge one address of one name."""
+        """Return whether this rule permits one address of one name."""
         if not self.low <= port <= self.high:
             return False
         if self.network is not None:
@@ -74,21 +74,21 @@ def _ports(port: str, text: str) -> tuple[int, int]:
 
 
 def may_dial(rules: Iterable[TcpRule], name: str, address: str, port: int) -> bool:
-    """Say whether `address`, one answer for `name`, may be connected to.
+    """Return whether `address`, one answer for `name`, may be dialled.
 
-    `address` is numeric, possibly with a zone; an IPv4-mapped IPv6 address is judged as IPv4.
+    `address` is numeric, possibly with a zone; an IPv4-mapped IPv6 address is tested as IPv4.
     """
     resolved = plain_address(address)
     return any(rule.allows(name, resolved, port) for rule in rules)
 
 
 def may_bind(rules: Iterable[TcpRule], host: str, port: int) -> bool:
-    """Say whether `host` (a name, an address, or "" and "*" for every address) may be bound.
+    """Return whether `host` (a name, an address, or "" and "*" for every address) may be bound.
 
     A rule for `localhost`, 127.0.0.1 or ::1 permits each of the three. Every address is permitted
     by the host "*" alone, never by a glob that happens to match.
     """
-    wide = host in {"", "*", "0.0.0.0", "::"}  # noqa: S104 - judged here, not bound
+    wide = host in {"", "*", "0.0.0.0", "::"}  # noqa: S104 - tested here, not bound
     for rule in rules:
         if not rule.low <= port <= rule.high and port != 0:
             continue
@@ -104,7 +104,7 @@ def may_bind(rules: Iterable[TcpRule], host: str, port: int) -> bool:
 
 
 def may_use_path(globs: Iterable[str], path: str) -> bool:
-    """Say whether a Unix path may be dialled or bound; `..` is resolved before it is judged."""
+    """Return whether a Unix path may be dialled or bound; `..` is resolved first."""
     plain = posixpath.normpath(path)
     return any(fnmatch.fnmatchcase(plain, glob) for glob in globs)
 

@@ -1,1 +1,1 @@
-"""Starting processes: the launcher, accounts, descriptors, and reaping."""
+"""The start of processes: the launcher, accounts, descriptors, and reaping."""

@@ -1,4 +1,4 @@
-"""OS accounts of the workspace: which one a program runs as, and with which shell."""
+"""OS accounts of the workspace: the accounts that programs run as, and their shells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FALLBACK_SHELL = "/bin/sh"
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """What the launcher turns into before it acts."""
+    """The ids that the launcher takes before it acts."""
 
     uid: int
     gid: int
@@ -35,7 +35,7 @@ class Account:
 
     @property
     def ids(self) -> Ids | None:
-        """Whom to become; None when shelld is that account, or could not change anyway."""
+        """Return the ids to take; None when shelld has them already, or cannot change them."""
         if os.geteuid() != 0 or (self.uid == os.geteuid() and self.gid == os.getegid()):
             return None
         return Ids(self.uid, self.gid, self.groups)
@@ -54,8 +54,8 @@ class Accounts:
     def find(self, name: str) -> Account:
         """Return the account called `name`; "" is the workspace's own.
 
-        Raises: StartError ACCOUNT_DENIED when the blueprint does not name it or shelld cannot
-            become it, NO_SUCH_ACCOUNT when passwd does not know it.
+        Raises: StartError ACCOUNT_DENIED when the blueprint does not name it or shelld cannot take its ids,
+            NO_SUCH_ACCOUNT when passwd has no such entry.
         """
         if name in {"", self.own.name}:
             return self.own
@@ -91,7 +91,7 @@ def _own(wanted: AccountSettings) -> Account:
 
 
 def _base(wanted: AccountSettings) -> Account:
-    """Find passwd's opinion: by name, by uid, or of the account that runs shelld."""
+    """Return the entry of passwd: by name, by uid, or of the account that runs shelld."""
     try:
         if wanted.name is not None and wanted.uid is None:
             return _from_passwd(pwd.getpwnam(wanted.name))
@@ -103,7 +103,7 @@ def _base(wanted: AccountSettings) -> Account:
 
 
 def choose_shell(account: Account) -> str:
-    """Return the account's shell, or /bin/sh when that one cannot be executed.
+    """Return the account's shell, or /bin/sh when that shell cannot be executed.
 
     Raises: StartError NOT_FOUND when the workspace has neither.
     """
@@ -118,7 +118,7 @@ def choose_shell(account: Account) -> str:
 
 
 def has_shell(account: Account) -> bool:
-    """Say whether `choose_shell` would find one."""
+    """Return whether `choose_shell` would find one."""
     return any(os.path.isfile(shell) and os.access(shell, os.X_OK) for shell in _candidates(account))
 
 

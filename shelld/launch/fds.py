@@ -1,7 +1,7 @@
-"""Bytes in and out of non-blocking descriptors: pipes, pseudo-terminals and sockets alike.
+"""Reads and writes of non-blocking descriptors: pipes, pseudo-terminals and sockets.
 
-The hot path. A read takes whatever waits, up to one frame; a write goes straight to the kernel and
-waits for room only when there is none. Nothing is buffered here, so a slow side stops the other.
+The hot path. A read takes all waiting bytes, up to one frame. A write goes directly to the kernel and waits
+for room only when there is none. Nothing is buffered here, so a slow side stops the other.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENDINGS = frozenset({errno.EIO, errno.EPIPE, errno.ECONNRESET, errno.EBADF, err
 
 
 def keep_from_children() -> None:
-    """Let no program inherit what shelld inherited above descriptor 2, such as a lock of its parent."""
+    """Close to programs the descriptors above 2 that shelld inherited, such as a lock of its parent."""
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
             if int(name) > 2:
@@ -37,7 +37,7 @@ def keep_from_children() -> None:
 async def readable(fd: int, ready: asyncio.Future[None] | None = None) -> None:
     """Wait until `fd` has something to read, an end included. One waiter a descriptor.
 
-    A caller that gives `ready` may end the wait by settling it.
+    A caller that passes `ready` may end the wait by setting its result.
     """
     loop = asyncio.get_running_loop()
     ready = ready or loop.create_future()
@@ -49,7 +49,7 @@ async def readable(fd: int, ready: asyncio.Future[None] | None = None) -> None:
 
 
 async def writable(fd: int) -> None:
-    """Wait until `fd` takes bytes or is broken. One waiter a descriptor."""
+    """Wait until `fd` accepts bytes or is broken. One waiter a descriptor."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(fd, _settle, ready)
@@ -65,25 +65,25 @@ def _settle(ready: asyncio.Future[None]) -> None:
 
 
 def grow_pipe(fd: int) -> None:
-    """Make a pipe hold a whole frame, if the kernel lets us.
+    """Enlarge a pipe to a whole frame, if the kernel permits it.
 
-    Done only for a pipe that was found full: each account has a quota of pipe memory (pipe(7),
-    pipe-user-pages-soft), and what shelld takes for idle pipes its user's pipelines would miss.
+    Call it only for a pipe that was found full: each account has a quota of pipe memory (pipe(7),
+    pipe-user-pages-soft), and memory of idle pipes would be missing for its user's pipelines.
     """
     with contextlib.suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, MAX_FRAME_BYTES)
 
 
 def _waiting(fd: int) -> int:
-    """Return how many bytes a pipe or socket holds for its reader."""
+    """Return the number of bytes that a pipe or socket holds for its reader."""
     return _INT.unpack(fcntl.ioctl(fd, termios.FIONREAD, bytes(_INT.size)))[0]  # type: ignore[no-any-return]
 
 
 class Source:
-    """Reads of a pipe or socket, 1 to MAX_FRAME_BYTES at a time."""
+    """A reader of a pipe or socket, 1 to MAX_FRAME_BYTES at a time."""
 
     def __init__(self, fd: int, *, pipe: bool = False) -> None:
-        """`fd` is non-blocking and the caller's to close."""
+        """Take a non-blocking descriptor, which the caller closes."""
         self._fd = fd
         self._size = _FIRST_READ_BYTES
         self._pipe = pipe
@@ -92,13 +92,13 @@ class Source:
         self._waiting: asyncio.Future[None] | None = None
 
     def abandon(self) -> None:
-        """Make this and every later read return the end, whatever waits; `fd` stays open."""
+        """Make this and every later read return the end, even if bytes wait; `fd` stays open."""
         self._abandoned = True
         if self._waiting is not None:
             _settle(self._waiting)
 
     async def read(self) -> bytes:
-        """Return what waits, or wait for the first byte; b"" is the end.
+        """Return the waiting bytes, or wait for the first one; b"" is the end.
 
         Raises: ConnectionResetError when the peer of a socket broke the connection.
         """
@@ -115,16 +115,16 @@ class Source:
             if len(data) == self._size:
                 self._swell()
             elif len(data) * 8 < self._size > _FIRST_READ_BYTES:
-                self._size //= 2  # a large buffer costs page faults that a small answer need not pay
+                self._size //= 2  # a large buffer costs page faults that a small answer can avoid
             return data
         return b""
 
     async def _gather(self) -> None:
-        """Let a fast writer fill the frame, for as long as a turn of the loop brings more than it costs.
+        """Wait for a fast writer to fill the frame, while each turn of the loop brings more than it costs.
 
-        What a frame costs hardly depends on its size, about a dozen turns of the loop, and a program
-        that writes 8 KiB at a time would be followed step by step. Nothing waits here: other work
-        goes on, and a writer that pauses is read at once.
+        The cost of a frame hardly depends on its size: it is about a dozen turns of the loop. Without this, a
+        program that writes 8 KiB at a time would get a frame for each write. Other work continues during
+        these turns, and bytes of a writer that pauses are returned at once.
         """
         waiting = _waiting(self._fd)
         while 0 < waiting < _FULL_ENOUGH_BYTES:
@@ -141,16 +141,16 @@ class Source:
 
 
 class TtySource:
-    """Reads of a pseudo-terminal's master, whose kernel buffer gives 4 KiB at a time."""
+    """A reader of a pseudo-terminal's master, whose kernel buffer returns 4 KiB at a time."""
 
     def __init__(self, fd: int) -> None:
-        """`fd` is non-blocking and the caller's to close."""
+        """Take a non-blocking descriptor, which the caller closes."""
         self._fd = fd
 
     async def read(self) -> bytes:
-        """Return what waits, joined; b"" once nobody holds the terminal any more.
+        """Return the waiting bytes, joined; b"" once no process has the terminal open any more.
 
-        A short first read is an echo or a prompt and goes out at once.
+        A short first read is an echo or a prompt and is returned at once.
         """
         while True:
             data = self._once()
@@ -175,21 +175,21 @@ class TtySource:
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno == errno.EIO:  # Linux says so when the last slave descriptor is closed
+            if error.errno == errno.EIO:  # Linux returns this when the last slave descriptor is closed
                 return b""
             raise
 
 
 class Sink:
-    """Writes to a pipe, pseudo-terminal or socket."""
+    """A writer of a pipe, pseudo-terminal or socket."""
 
     def __init__(self, fd: int, *, pipe: bool = False) -> None:
-        """`fd` is non-blocking and the caller's to close."""
+        """Take a non-blocking descriptor, which the caller closes."""
         self._fd = fd
         self._pipe = pipe
 
     async def write(self, data: memoryview) -> bool:
-        """Write all of `data`, waiting for room; False when nobody will ever read it."""
+        """Write all of `data`, waiting for room; return False when it can never be read."""
         while data:
             written = self.offer(data)
             if written is None:
@@ -200,7 +200,7 @@ class Sink:
         return True
 
     def offer(self, data: memoryview) -> int | None:
-        """Write what there is room for, 0 bytes or more; None when nobody will ever read it."""
+        """Write as much as there is room for, 0 bytes or more; None when it can never be read."""
         try:
             return os.write(self._fd, data)
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""shelld's side of the launcher: hands over a job, hears how it went."""
+"""shelld's side of the launcher: sends a job and receives its result."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ _ATTEMPTS = 3
 
 
 class LaunchError(ShelldError, OSError):
-    """A job failed before it did what it was for; `stage` says where."""
+    """A job that failed before its purpose; `stage` names the failed step."""
 
     def __init__(self, number: int, stage: str) -> None:
-        """`number` is an errno, 0 when the failure was none of the kernel's."""
+        """Take an errno, 0 for a failure outside the kernel."""
         OSError.__init__(self, number, os.strerror(number) if number else stage)
         self.stage = stage
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One execve: absolute path, whole argv, whole environment, directory to start in.
+    """One execve: absolute path, whole argv, whole environment, working directory.
 
-    An empty path means the sftp server that shelld brings along.
+    An empty path selects the sftp server that is part of shelld.
     """
 
     path: str
@@ -49,11 +49,11 @@ class Command:
     env: Mapping[str, str]
     cwd: str
     rc_shell: str = ""
-    """Absolute path of the shell that runs `.ssh/rc` of the directory first, if that exists; empty: never."""
+    """Absolute path of the shell that first runs `.ssh/rc` of the directory, if that exists; empty: never."""
 
 
 def fork_launcher() -> tuple[int, socket.socket]:
-    """Start the launcher; return its pid and shelld's end of its socket. Closing that ends it.
+    """Start the launcher; return its pid and shelld's end of its socket. It ends when that is closed.
 
     Only for a process of one thread, before uvloop is imported: libuv replaces descriptors of its own in
     every child that is forked afterwards.
@@ -70,31 +70,31 @@ def fork_launcher() -> tuple[int, socket.socket]:
 
 
 def _execute_launcher() -> tuple[int, socket.socket]:
-    """Start another launcher in an interpreter of its own, when somebody killed the first.
+    """Start another launcher in an interpreter of its own, after the first one was killed.
 
-    The command line is that of this very process up to its interpreter: a bundle is started through a
-    loader of its own, which `sys.executable` does not tell.
+    The command line is that of this process up to its interpreter: a bundle is started through a loader of
+    its own, which `sys.executable` does not name.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     whole = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]
     loader = whole[: max(0, len(whole) - len(sys.orig_argv))]
-    code = f"import sys; sys.path[:] = {sys.path!r}; from shelld import launcher; launcher.main()"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from shelld.launch import launcher; launcher.main()"
     started = subprocess.Popen(
         [*loader, sys.executable, "-I", "-S", "-c", code, str(theirs.fileno())],
         executable="/proc/self/exe",
         pass_fds=[theirs.fileno()],
     )
-    started.returncode = 0  # not subprocess's to wait for: the reaper buries it
+    started.returncode = 0  # the reaper waits for it, not subprocess
     theirs.close()
     ours.setblocking(False)
     return started.pid, ours
 
 
 class Launcher:
-    """Runs jobs as an account. One per shelld; safe for concurrent callers."""
+    """A client of the launcher that runs jobs as an account. One per shelld; safe for concurrent callers."""
 
     def __init__(self, forked: tuple[int, socket.socket], reaper: Reaper) -> None:
-        """`forked` comes from `fork_launcher`."""
+        """Take the result of `fork_launcher`, and the reaper."""
         self.pid, self._requests = forked
         self._reaper = reaper
         self._turn = asyncio.Lock()
@@ -102,9 +102,9 @@ class Launcher:
     async def start(
         self, command: Command, ids: Ids | None, stdio: tuple[int, int, int], *, tty: bool
     ) -> tuple[int, asyncio.Future[os.waitid_result]]:
-        """Start a program in a session of its own; return its pid and its end to come.
+        """Start a program in a session of its own; return its pid and the future of its end.
 
-        `stdio` stays the caller's to close. With `tty`, descriptor 0 becomes the controlling terminal.
+        The caller closes `stdio`. With `tty`, descriptor 0 becomes the controlling terminal.
 
         Raises: LaunchError of stage "fork", "account" or "exec" with the errno of that call.
         """
@@ -148,7 +148,7 @@ class Launcher:
                 _raise(message)
 
     async def copy(self, source: str, target: str, ids: Ids | None) -> None:
-        """Copy what a directory holds into another one as an account, which owns the copies.
+        """Copy the content of a directory into another one as an account, which owns the copies.
 
         Raises: LaunchError of stage "copy".
         """
@@ -170,10 +170,10 @@ class Launcher:
     async def _sent(
         self, job: dict[str, Any], ids: Ids | None, fds: Sequence[int] = ()
     ) -> AsyncIterator[tuple[_Report, dict[str, Any]]]:
-        """Hand over a job; give its report and the first message of it, which holds the pid.
+        """Send a job; yield its report and the first message of it, which holds the pid.
 
-        A launcher may die with the job in its socket. A report that ends before that message says that
-        the job was never begun, so it is handed to the next launcher.
+        A launcher may die with the job in its socket. A report that ends before its first message means that
+        the job was never started, so it is sent to the next launcher.
         """
         for _ in range(_ATTEMPTS):
             async with _Report() as report:
@@ -211,7 +211,7 @@ class Launcher:
             await loop.sock_sendall(self._requests, rest)
 
     def close(self) -> None:
-        """End the launcher process; what it started lives on."""
+        """End the launcher process; the programs that it started continue."""
         self._requests.close()
 
 
@@ -221,7 +221,7 @@ def _raise(message: dict[str, Any]) -> None:
 
 
 class _Report:
-    """The socket on which one job tells how it goes."""
+    """The socket on which one job reports."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -242,7 +242,7 @@ class _Report:
                 os.close(fd)
 
     async def next(self) -> dict[str, Any]:
-        """Return the next message; an empty one says that the job went on to its own life or ended."""
+        """Return the next message; an empty one means that the job has executed its program or ended."""
         while True:
             try:
                 data, fds = launcher.receive_with_fds(self._ours, _REPORT_BYTES)

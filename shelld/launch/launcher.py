@@ -1,18 +1,17 @@
 """The launcher: a small single-threaded process that forks on behalf of shelld.
 
-shelld itself is full of gRPC's threads and a hundred megabytes of mappings: forking it is slow, and
-Python between its fork and its exec could meet a lock that no thread will ever release. This process
-was forked before the first thread existed and imports nothing but what is below, so its children may
-run Python freely: they take a session, a controlling terminal and an account, and only then exec,
-connect or bind.
+shelld itself has the threads of gRPC and a hundred megabytes of mappings. To fork it is slow, and Python
+between its fork and its exec could meet a lock that no thread will ever release. This process was forked
+before the first thread existed and imports only the modules below, so its children may run Python freely:
+they take a session, a controlling terminal and an account, and only then exec, connect or bind.
 
 Each request is one frame on a Unix stream: four bytes of length, the JSON of a `Job`, and descriptors
-with the first byte: the *report* socket, then what the operation needs. The answer goes to the report
-socket, a `SOCK_SEQPACKET`: first `{"pid"}`; then either end of file, which says that exec succeeded
+with the first byte: the *report* socket, then those that the operation needs. The answer goes to the report
+socket, a `SOCK_SEQPACKET`: first `{"pid"}`; then either end of file, which means that exec succeeded
 because the socket is close-on-exec; or `{"done": true}` with a descriptor; or `{"errno", "stage"}`.
-A hung home or a slow connect thus delays nobody but its own job.
+So a hung home or a slow connect delays only its own job.
 
-The parent of a program must be shelld, or its exit status would arrive here. So each job is forked
+The parent of a program must be shelld, because the parent receives its exit status. So each job is forked
 twice and the middle process ends at once: the kernel gives the orphan to the nearest sub-reaper or
 PID 1, which is shelld.
 """
@@ -42,7 +41,7 @@ _USER_RC = ".ssh/rc"
 _THREAD_SIGNALS = (32, 33)
 """SIGCANCEL and SIGSETXID of glibc: nptl(7)."""
 _RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}
-"""Number of the system call, by what uname(2) calls the machine."""
+"""Number of the system call, by the machine's name of uname(2)."""
 _DEFAULT_ACTION = bytes(64)
 """The kernel's struct sigaction: SIG_DFL, no flag, an empty mask; longer than any machine's."""
 
@@ -54,9 +53,9 @@ def main() -> NoReturn:
 
 def serve(requests: socket.socket) -> NoReturn:
     """Fork a child per request until shelld closes its end; never returns."""
-    os.setsid()  # a Ctrl-C at the terminal that shelld runs in is shelld's to handle
+    os.setsid()  # a Ctrl-C at shelld's terminal is shelld's to handle
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the middle processes need no burial
+        signal.signal(number, signal.SIG_IGN)  # SIGCHLD: the middle processes need no wait
     os.chdir("/")
     requests.set_inheritable(False)
     while True:
@@ -78,9 +77,9 @@ def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def receive_with_fds(source: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """Receive up to `size` bytes and the descriptors that came along, all close-on-exec.
+    """Receive up to `size` bytes and the descriptors sent with them, all close-on-exec.
 
-    `socket.recv_fds` drops its flags in Python 3.11, so that what it receives is inherited.
+    `socket.recv_fds` drops its flags in Python 3.11, so that received descriptors would be inherited.
     """
     room = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
     data, ancillary, _, _ = source.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
@@ -106,7 +105,7 @@ def _fork_twice(requests: socket.socket, job: dict[str, Any], fds: list[int]) ->
     try:
         if os.fork() == 0:
             status = 0
-            # Ignored in here as well, a child that ends before this process would leave no status behind.
+            # If ignored here as well, a child that ends before this process would leave no status.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             try:
                 if os.fork() == 0:
@@ -123,7 +122,7 @@ def _fork_twice(requests: socket.socket, job: dict[str, Any], fds: list[int]) ->
 
 
 def _tell(report: socket.socket, **message: Any) -> None:
-    with contextlib.suppress(OSError):  # shelld gave up waiting
+    with contextlib.suppress(OSError):  # shelld stopped waiting
         report.send(json.dumps(message).encode())
 
 
@@ -142,26 +141,26 @@ def _child(job: dict[str, Any], fds: list[int], report: socket.socket) -> NoRetu
         _OPERATIONS[job["op"]](job, report)
     except OSError as error:
         _tell(report, errno=error.errno, stage=stage)
-    except Exception as error:  # noqa: BLE001 - the edge of this process: nobody above would hear
+    except Exception as error:  # noqa: BLE001 - the last handler of this process: no caller would see it
         _tell(report, errno=0, stage=f"{stage}: {error}")
     finally:
         os._exit(127)
 
 
 def _reset_signals() -> None:
-    """Give a program the dispositions that every program expects: exec keeps what is ignored."""
+    """Reset signals to the dispositions that programs expect: exec keeps ignored ones."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals():
-        if signal.getsignal(number) is not signal.SIG_DFL:  # which asks Python's own table, not the kernel
+        if signal.getsignal(number) is not signal.SIG_DFL:  # which reads Python's own table, not the kernel's
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
     _reset_thread_signals()
 
 
 def _reset_thread_signals() -> None:
-    """Give the two signals of glibc's threads their default; a parent's posix_spawn left them ignored.
+    """Reset the two signals of glibc's threads to their default; a parent's posix_spawn left them ignored.
 
-    glibc lets nobody name them, hence the system call. On another kind of machine they stay as they are.
+    glibc refuses these numbers, hence the system call. On other kinds of machines they stay unchanged.
     """
     if (number := _RT_SIGACTION.get(os.uname().machine)) is None:
         return
@@ -178,7 +177,7 @@ def _take_descriptors(fds: list[int], *, tty: bool) -> None:
 
 
 def _become(ids: list[Any] | None) -> None:
-    """Turn into uid, gid and groups for good: real, effective and saved."""
+    """Change to uid, gid and groups for good: real, effective and saved."""
     if ids is None:
         return
     uid, gid, groups = ids
@@ -191,14 +190,14 @@ def _go_home(home: str) -> None:
     try:
         os.chdir(home)
     except OSError as error:
-        # sshd's words, on the program's own stderr
+        # sshd's text, on the program's own stderr
         words = f"Could not chdir to home directory {home}: {error.strerror}\n"
         os.write(2, words.encode(errors="replace"))
         os.chdir("/")
 
 
 def _sftp(job: dict[str, Any], report: socket.socket) -> None:
-    """Serve sftp in this very process: no exec, so it needs nothing of the workspace's files."""
+    """Serve sftp in this process: without an exec, it needs no file of the workspace."""
     from shelld.launch import sftp
 
     _go_home(job["cwd"])
@@ -211,20 +210,20 @@ def _sftp(job: dict[str, Any], report: socket.socket) -> None:
 def _exec(job: dict[str, Any], report: socket.socket) -> None:
     _go_home(job["cwd"])
     if job["rc_shell"] and os.path.exists(os.path.join(job["cwd"], _USER_RC)):
-        # From here the program counts as started, so that what the rc says is carried while it runs.
+        # From here the program counts as started, so that output of the rc is carried while it runs.
         report.close()
         os.closerange(3, 65536)
         _run_user_rc(job)
     try:
-        os.execve(job["path"], *_words(job["argv"], job))  # noqa: S606 - the purpose of it all
+        os.execve(job["path"], *_words(job["argv"], job))  # noqa: S606 - the purpose of this process
     except OSError as error:
-        if report.fileno() == -1:  # nobody else would say so, as with sshd
+        if report.fileno() == -1:  # as with sshd: no other process would report it
             os.write(2, f"{job['path']}: {error.strerror}\n".encode(errors="replace"))
         raise
 
 
 def _words(argv: list[str], job: dict[str, Any]) -> tuple[list[bytes], dict[bytes, bytes]]:
-    """Return argv and the job's environment as execve(2) takes them, whatever this process's locale is."""
+    """Return argv and the job's environment as execve(2) takes them, independent of the locale."""
     env = {bytes_of(name): bytes_of(value) for name, value in job["env"].items()}
     return [bytes_of(word) for word in argv], env
 
@@ -232,7 +231,7 @@ def _words(argv: list[str], job: dict[str, Any]) -> tuple[list[bytes], dict[byte
 def _run_user_rc(job: dict[str, Any]) -> None:
     """Run `~/.ssh/rc` as sshd does and wait for its end: by /bin/sh in the account's shell, without input.
 
-    Its status is of no account: sshd(8), SSHRC.
+    Its status is ignored: sshd(8), SSHRC.
     """
     pid = os.fork()
     if pid == 0:
@@ -260,7 +259,7 @@ def _timeval(seconds: float) -> bytes:
 
 
 def _bind(job: dict[str, Any], report: socket.socket) -> None:
-    """Bind and listen on a Unix path that belongs to the account alone, from its first moment."""
+    """Bind and listen on a Unix path that belongs to the account alone, from its creation on."""
     os.umask(0o177)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as made:
         made.bind(bytes_of(job["path"]))
@@ -274,12 +273,12 @@ def _unlink(job: dict[str, Any], report: socket.socket) -> None:
 
 
 def _copy(job: dict[str, Any], report: socket.socket) -> None:
-    """Copy the files of a directory into another one, as the account: a link there leads nowhere else."""
+    """Copy the files of a directory into another one, as the account: links there are not followed."""
     import shutil
 
     mode = os.stat(job["target"]).st_mode & 0o7777
     shutil.copytree(job["source"], job["target"], symlinks=True, dirs_exist_ok=True)
-    os.chmod(job["target"], mode)  # copytree gives it that of its source
+    os.chmod(job["target"], mode)  # copytree sets the mode of its source
     _tell(report, done=True)
 
 

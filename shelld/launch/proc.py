@@ -1,4 +1,4 @@
-"""What /proc says about the processes of the workspace. Reads only."""
+"""Processes of the workspace as /proc describes them. Read-only."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Process:
     session: int
     state: str
     cpu_s: float
-    """User and system time, its own and of the children it has buried."""
+    """User and system time, its own and that of the children it has waited for."""
     resident_bytes: int
 
 
 def parse_stat(text: str) -> Process:
-    """Parse /proc/PID/stat; the name in parentheses may hold anything, parentheses too."""
+    """Parse /proc/PID/stat; the name in parentheses may contain any character, parentheses too."""
     pid, _, rest = text.partition(" (")
     fields = rest.rpartition(") ")[2].split()
     ticks = sum(int(field) for field in fields[11:15])
@@ -42,7 +42,7 @@ def parse_stat(text: str) -> Process:
 
 
 def processes() -> list[Process]:
-    """Return every process that can be seen, zombies included; those that end meanwhile are left out."""
+    """Return every visible process, zombies included; those that end meanwhile are left out."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -55,7 +55,7 @@ def processes() -> list[Process]:
 
 
 def ignores_hup(pid: int) -> bool:
-    """Say whether a process ignores HUP, as `nohup` makes it; a process that is gone does."""
+    """Return whether a process ignores HUP, as `nohup` makes it; True for a process that has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
     except OSError:

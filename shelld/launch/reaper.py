@@ -1,7 +1,7 @@
-"""The one reaper: every child's end is collected here and handed to whom it belongs.
+"""The one reaper: it waits for every child, and passes each status to the owner of the child.
 
-No other code of shelld waits for a child, so no exit status can be stolen. As PID 1 or sub-reaper
-shelld is the parent of every orphan of the workspace too; those are simply buried.
+No other code of shelld waits for a child, so no exit status can be lost. As PID 1 or sub-reaper shelld is the
+parent of every orphan of the workspace too; their statuses are discarded.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ End = os.waitid_result
 
 
 class Reaper:
-    """Collects children on SIGCHLD. One per process, on the event loop's thread."""
+    """A collector of children on SIGCHLD. One per process, on the event loop's thread."""
 
     def __init__(self) -> None:
-        """Nothing is collected before `install`."""
+        """Create a reaper that does nothing before `install`."""
         self._ends: dict[int, asyncio.Future[End]] = {}
         self._early: dict[int, End] = {}
         self._launching = 0
 
     def install(self) -> None:
-        """Start to collect; what ended before is collected now.
+        """Start to collect; children that ended before are collected now.
 
-        Outside PID 1 shelld becomes a sub-reaper: its programs' orphans come to it, not to an init
-        that knows nothing of them.
+        Outside PID 1 shelld becomes a sub-reaper: orphans of its programs become its children, and not those
+        of an init that knows nothing of them.
         """
         if os.getpid() != 1 and ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             _log.warning("not a sub-reaper: programs cannot be awaited")
         loop = asyncio.get_running_loop()
-        # Not add_signal_handler: uvloop keeps SIGCHLD to itself. A Python handler may run between any
-        # two byte codes, so it only asks the loop.
+        # Not add_signal_handler: uvloop reserves SIGCHLD. A Python handler may run between any two
+        # byte codes, so it only schedules a call on the loop.
         signal.signal(signal.SIGCHLD, lambda *_: loop.call_soon_threadsafe(self.collect))
         self.collect()
 
     def uninstall(self) -> None:
-        """Stop to collect, before the event loop is closed."""
+        """Stop collecting, before the event loop is closed."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     @contextlib.contextmanager
     def launching(self) -> Iterator[None]:
-        """Keep the ends of unknown children while a child is born whose pid is not known yet."""
+        """Keep the statuses of unknown children while a child is started whose pid is not known yet."""
         self._launching += 1
         try:
             yield
@@ -60,7 +60,7 @@ class Reaper:
                 self._early.clear()
 
     def watch(self, pid: int) -> asyncio.Future[End]:
-        """Return the end of a child, come or to come; call inside `launching`."""
+        """Return the end of a child as a future; call inside `launching`."""
         end: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         early = self._early.pop(pid, None)
         if early is not None:
@@ -70,7 +70,7 @@ class Reaper:
         return end
 
     def collect(self) -> None:
-        """Bury every child that has ended; SIGCHLD may stand for many."""
+        """Wait for every child that has ended; one SIGCHLD may stand for many."""
         while True:
             try:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)

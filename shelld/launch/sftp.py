@@ -1,9 +1,9 @@
-"""The sftp server of a workspace that has none: AsyncSSH's, over standard input and output.
+"""The sftp server for a workspace that has none: AsyncSSH's, over standard input and output.
 
-The only importer of asyncssh in shelld, and only in a process that serves nothing else. AsyncSSH
-offers its server to its own channels alone, so the two private names used below (`run_sftp_server`
-and the reader and writer that it expects) are kept in this module; the pinned version has them, and
-a test against OpenSSH's `sftp` notices when they go.
+The only importer of asyncssh in shelld, and only in a process that serves nothing else. AsyncSSH offers its
+server only to its own channels. So the two private names used below (`run_sftp_server` and the reader and
+writer that it expects) are kept in this module; the pinned version has them, and a test against OpenSSH's
+`sftp` fails when they change.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from asyncssh.logging import logger
 from asyncssh.sftp import SFTPServer, run_sftp_server
 
 SFTP_VERSION = 3
-"""draft-ietf-secsh-filexfer-02: the one that OpenSSH speaks."""
+"""draft-ietf-secsh-filexfer-02: the version that OpenSSH speaks."""
 _READ_BYTES = 256 * 1024
 _FLUSH_BYTES = 256 * 1024
 
 
 class _Stdio:
-    """Reader, writer and channel in one: blocking, because one client is all there is.
+    """Reader, writer and channel in one object; blocking, because there is only one client.
 
-    Answers are collected until the next request has to be waited for, which joins the many small
-    ones of a directory or an upload.
+    Answers are collected until the next request has to be waited for, which joins the many small ones of a
+    directory or an upload.
     """
 
     logger = logger
@@ -79,8 +79,8 @@ class _Stdio:
 def main() -> None:
     """Serve one client on descriptors 0 and 1 until it closes its end.
 
-    Paths are relative to the working directory, which is the account's home; nothing is hidden from
-    the account, and nothing is permitted that the kernel does not permit it.
+    Paths are relative to the working directory, which is the account's home. The kernel's permissions of the
+    account are the only limit.
     """
     # Standard error is the client's terminal here, and shelld's loggers were inherited.
     logging.getLogger("asyncssh").setLevel(logging.WARNING)
@@ -90,7 +90,7 @@ def main() -> None:
     async def serve() -> None:
         await serving
 
-    # The client may go away, or never say a word.
+    # The client may disconnect, or never send a byte.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         asyncio.run(serve())
 

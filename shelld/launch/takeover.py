@@ -1,7 +1,7 @@
-"""The takeover of a home that was handed from one account to another.
+"""The takeover of a home that was given from one account to another.
 
-An operator may give a workspace to another user, whose number differs from that of its files. The walk runs
-before anything is served, so that no program changes what it walks through.
+An operator may give a workspace to another user, whose uid differs from that of its files. The walk runs
+before anything is served, so that no program changes the tree during the walk.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def take_home(account: Account) -> None:
-    """Give the account every file in its home that belongs to the account whose the home is now.
+    """Change the owner of every file in the home that belongs to the present owner of the home.
 
-    The home itself comes last, and marks the end: a walk that was cut short is done again. What is mounted
-    below the home is left alone, and so are the files of root. Needs root; else nothing happens.
+    The home itself comes last, and marks the end: an interrupted walk is repeated. Mounts below the home are
+    left alone, and so are the files of root. Needs root; otherwise nothing happens.
 
-    Raises: OSError when the home itself cannot be read or changed; what is below it is left then, and logged.
+    Raises: OSError when the home itself cannot be read or changed; failures below it are logged.
     """
     home = account.home
     found = os.lstat(home)
@@ -37,14 +37,14 @@ def take_home(account: Account) -> None:
             if entry.st_uid == found.st_uid:
                 gid = account.gid if entry.st_gid == found.st_gid else -1
                 os.chown(path, account.uid, gid, follow_symlinks=False)
-        except OSError:  # a path that is too long, above all
+        except OSError:  # mostly a path that is too long
             left += 1
     os.chown(home, account.uid, account.gid)
     _log.info("home was taken over", home=home, former=found.st_uid, account=account.name, left=left)
 
 
 def _below(home: str, mounted: set[str]) -> Iterator[str]:
-    """Yield every path below a directory, but for what is mounted there; a loop, for users nest deeply."""
+    """Yield every path below a directory, without mounts; a loop, because users nest directories deeply."""
     waiting = [home]
     while waiting:
         directory = waiting.pop()
@@ -61,7 +61,7 @@ def _below(home: str, mounted: set[str]) -> Iterator[str]:
 
 
 def _mount_points() -> set[str]:
-    """Return where something is mounted; proc(5) writes blanks in octal."""
+    """Return the mount points; proc(5) writes blanks in octal."""
     try:
         lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:

@@ -1,1 +1,1 @@
-"""Programs of the workspace: what they are started with, their terminals, streams and ends."""
+"""Programs of the workspace: their commands, terminals, streams and ends."""

@@ -1,4 +1,4 @@
-"""From a request to a command: which file runs, under which argv, environment and account."""
+"""The command for a request: file, argv, environment and account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shelld.launch.account import Account, Accounts, choose_shell, has_shell
 from shelld.launch.launch import Command, Launcher
 from shelld.log import Log
 from shelld.programs import environ, static_command
-from shelld.programs.hangup import Farewell
+from shelld.programs.hangup import SessionTerminator
 from shelld.programs.program import Program, start
 from shelld.programs.pty import PtySpec
 from shelld.programs.sftpserver import SftpServers
@@ -23,7 +23,7 @@ _log = Log("shelld.programs.command")
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """What a client wants to run; nothing in it has been judged yet."""
+    """A client's request for a program, unchecked."""
 
     kind: str
     """"shell", "exec" or "subsystem"."""
@@ -37,19 +37,19 @@ class ProgramSpec:
     client: tuple[str, int, str, int] | None = None
     program_id: str = ""
     original_command: str = ""
-    """What the client asked for where a certificate put another command in its place."""
+    """The client's command where a certificate replaced it by another."""
     user_rc: bool = False
     """Whether the client's key permits `~/.ssh/rc`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Starter:
-    """Starts programs. `ready` returns when the workspace is prepared or its time is up."""
+class ProgramStarter:
+    """The start of programs. `ready` returns when the workspace is prepared or its deadline has passed."""
 
     settings: Settings
     accounts: Accounts
     launcher: Launcher
-    farewell: Farewell
+    terminator: SessionTerminator
     ready: Callable[[], Awaitable[None]]
     agent_socket: Callable[[str, Account], str]
     """Path of the socket of an account's listener, by its id. Raises KeyError."""
@@ -64,7 +64,7 @@ class Starter:
         account = self.accounts.find(spec.account)
         await self.ready()
         command = self.command(spec, account)
-        program = await start(command, account, spec.pty, launcher=self.launcher, farewell=self.farewell)
+        program = await start(command, account, spec.pty, launcher=self.launcher, terminator=self.terminator)
         _log.info(
             "program started",
             program_id=spec.program_id,
@@ -123,7 +123,7 @@ class Starter:
 
 
 def read_host(settings: Settings) -> environ.Host:
-    """Read what the workspace itself says about environments; missing files say nothing."""
+    """Read the environment files of the workspace; missing files are empty."""
     return environ.Host(
         environ.parse_environment(_text("/etc/environment")),
         environ.parse_login_defs(_text("/etc/login.defs")),
@@ -139,7 +139,7 @@ def _text(path: str) -> str:
 
 
 def _check(spec: ProgramSpec) -> None:
-    """Refuse what execve could not take: a NUL ends a C string."""
+    """Refuse text that execve could not take: a NUL ends a C string."""
     texts = [spec.text, spec.original_command, spec.account, spec.pty.term if spec.pty else ""]
     if any("\0" in text for text in texts):
         raise StartError(StartCode.INVALID, "a command, account or terminal name holds a NUL byte")

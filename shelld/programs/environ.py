@@ -1,9 +1,9 @@
 """The environment of a program, built from nothing as `sshd` builds it. Pure.
 
-Later sources win: defaults → /etc/environment → the container's (the ENV of its image) → what the
-client asked for and may set → the blueprint → facts of the login (USER, HOME, SSH_CONNECTION …). That
-is `sshd`'s order too: its SetEnv overrides AcceptEnv. Outside of a container, nothing of shelld's own
-environment is in it.
+Later sources override earlier ones: defaults → /etc/environment → the container's (the ENV of its image) →
+the client's variables that it may set → the blueprint → facts of the login (USER, HOME, SSH_CONNECTION …).
+That is `sshd`'s order too: its SetEnv overrides AcceptEnv. Outside of a container, nothing of shelld's own
+environment is included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 DENIED = (
     # Each makes a loader, shell or interpreter run code of the client's choice before the program,
-    # whatever accept_env says.
+    # regardless of accept_env.
     *("LD_*", "DYLD_*", "GLIBC_TUNABLES", "MALLOC_*", "GCONV_PATH", "LOCPATH", "NLSPATH", "HOSTALIASES"),
     *("BASH_ENV", "BASH_FUNC_*", "BASHOPTS", "SHELLOPTS", "PROMPT_COMMAND", "PS4", "ENV", "IFS", "CDPATH"),
     *("PYTHON*", "PERL*", "RUBY*", "NODE_OPTIONS", "JAVA_TOOL_OPTIONS", "ZDOTDIR", "FPATH", "TERMINFO*"),
@@ -35,7 +35,7 @@ _OF_THE_FIRST_PROCESS = (
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """The facts of one login that a program can ask its environment for."""
+    """The facts of one login that its program's environment contains."""
 
     account: Account
     shell: str
@@ -46,30 +46,30 @@ class Login:
     """Client host and port, server host and port."""
     ssh_auth_sock: str = ""
     original_command: str = ""
-    """What a forced command replaced."""
+    """The client's command, which a forced command replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the workspace itself says: read from files by `read_host`."""
+    """The environment of the workspace itself, read from files by `read_host`."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """/etc/environment."""
     login_defs: Mapping[str, str] = field(default_factory=dict)
     container: Mapping[str, str] = field(default_factory=dict)
-    """What the container was started with; whoever made the image said so for its programs."""
+    """The environment with which the container was started, as the author of the image set it."""
 
 
 def of_image(container: Mapping[str, str]) -> dict[str, str]:
-    """Return what of a container's environment is about its image, and not about its first process."""
+    """Return the part of a container's environment that concerns its image, and not its first process."""
     return {name: value for name, value in container.items() if not _matches(name, _OF_THE_FIRST_PROCESS)}
 
 
 def accepted(client: Mapping[str, str], accept: Sequence[str]) -> dict[str, str]:
-    """Return what of the client's environment may reach a program.
+    """Return the part of the client's environment that a program may get.
 
-    A name needs a match in `accept` (globs) and none in `DENIED`; names and values that no
-    environment can hold are dropped.
+    A name needs a match in `accept` (globs) and none in `DENIED`; names and values that no environment can
+    hold are dropped.
     """
     return {
         name: value
@@ -114,7 +114,7 @@ def build(
     if login.original_command:
         env["SSH_ORIGINAL_COMMAND"] = login.original_command
     if not {"LANG", "LC_ALL", "LC_CTYPE"} & env.keys():
-        # Images rarely set a locale, and without one every tool takes UTF-8 for noise.
+        # Images rarely set a locale, and without one every tool displays UTF-8 wrongly.
         env["LANG"] = "C.UTF-8"
     return {name: value for name, value in env.items() if "\0" not in value}
 

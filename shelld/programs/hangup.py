@@ -1,8 +1,8 @@
-"""Ending what a vanished client leaves behind: HUP, then TERM, then KILL.
+"""The end of programs whose client is gone: HUP, then TERM, then KILL.
 
-A session is everything that shares its program's session id, jobs in process groups of their own
-included. What ignores HUP (`nohup`) and what took a session of its own (a daemon, `tmux`) is left
-alone, as a closed terminal leaves it.
+A session is every process with the program's session id, including jobs in process groups of their own. A
+process that ignores HUP (`nohup`) or took a session of its own (a daemon, `tmux`) is left alone, as after the
+close of a terminal.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _LOOK_AGAIN_S = 0.05
 
 
 @dataclass(slots=True)
-class _Leaving:
-    """One session on its way out; times are of the loop's clock, None once past."""
+class _EndingSession:
+    """One session that is being ended; times are of the loop's clock, None once past."""
 
     hang_up: bool
     term_at: float
     kill_at: float
 
 
-class Farewell:
-    """Ends sessions in the background. One per shelld: one look at /proc serves all of them."""
+class SessionTerminator:
+    """The ending of sessions in the background. One per shelld: one read of /proc serves all of them."""
 
     def __init__(self, grace_s: float, look: Callable[[], Iterable[proc.Process]] = proc.processes) -> None:
-        """`grace_s` is the time from HUP to KILL; TERM comes half-way."""
+        """Take the seconds from HUP to KILL; TERM is sent after half of them."""
         self._grace_s = grace_s
         self._look = look
-        self._leaving: dict[int, _Leaving] = {}
+        self._ending: dict[int, _EndingSession] = {}
         self._task: asyncio.Task[None] | None = None
 
     def hang_up(self, session: int) -> None:
-        """Begin to end a session; returns at once."""
+        """Start to end a session; returns at once."""
         now = asyncio.get_running_loop().time()
-        self._leaving.setdefault(session, _Leaving(True, now + self._grace_s / 2, now + self._grace_s))
+        self._ending.setdefault(session, _EndingSession(True, now + self._grace_s / 2, now + self._grace_s))
         if self._task is None or self._task.done():
-            self._task = aio.spawn(self._see_off(), name="farewell")
+            self._task = aio.spawn(self._end_sessions(), name="hang-up")
 
-    async def everything(self, spared: frozenset[int]) -> None:
-        """End every process below shelld but `spared`, `nohup` or not: the workspace stops.
+    async def end_all(self, spared: frozenset[int]) -> None:
+        """End every process below shelld except `spared`, `nohup` or not: the workspace stops.
 
-        Returns when nothing is left; KILL leaves nothing within a moment.
+        Returns when none is left, shortly after KILL.
         """
         now = asyncio.get_running_loop().time()
-        leaving = _Leaving(True, now + self._grace_s / 2, now + self._grace_s)
+        ending = _EndingSession(True, now + self._grace_s / 2, now + self._grace_s)
         while True:
             below = proc.descendants(os.getpid(), self._look())
             pids = [
@@ -62,26 +62,26 @@ class Farewell:
             ]
             if not pids:
                 return
-            _send(pids, _due(leaving, asyncio.get_running_loop().time()))
+            _send(pids, _due(ending, asyncio.get_running_loop().time()))
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _see_off(self) -> None:
-        while self._leaving:
+    async def _end_sessions(self) -> None:
+        while self._ending:
             self._step(asyncio.get_running_loop().time())
-            if self._leaving:
+            if self._ending:
                 await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _step(self, now: float) -> None:
         members: dict[int, list[int]] = {}
         for process in self._look():
-            if process.session in self._leaving and process.state not in "ZX":
+            if process.session in self._ending and process.state not in "ZX":
                 members.setdefault(process.session, []).append(process.pid)
-        for session, leaving in list(self._leaving.items()):
+        for session, ending in list(self._ending.items()):
             pids = [pid for pid in members.get(session, ()) if not proc.ignores_hup(pid)]
             if not pids:
-                del self._leaving[session]
+                del self._ending[session]
                 continue
-            _send(pids, _due(leaving, now))
+            _send(pids, _due(ending, now))
 
 
 def _send(pids: Iterable[int], numbers: Iterable[signal.Signals]) -> None:
@@ -91,14 +91,14 @@ def _send(pids: Iterable[int], numbers: Iterable[signal.Signals]) -> None:
                 os.kill(pid, number)
 
 
-def _due(leaving: _Leaving, now: float) -> tuple[signal.Signals, ...]:
-    """Return the signals to send now; CONT lets a stopped job hear the others."""
-    if leaving.hang_up:
-        leaving.hang_up = False
+def _due(ending: _EndingSession, now: float) -> tuple[signal.Signals, ...]:
+    """Return the signals to send now; CONT lets a stopped job receive the others."""
+    if ending.hang_up:
+        ending.hang_up = False
         return signal.SIGHUP, signal.SIGCONT
-    if now >= leaving.kill_at:
+    if now >= ending.kill_at:
         return (signal.SIGKILL,)
-    if now >= leaving.term_at:
-        leaving.term_at = float("inf")
+    if now >= ending.term_at:
+        ending.term_at = float("inf")
         return signal.SIGTERM, signal.SIGCONT
     return ()

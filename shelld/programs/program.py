@@ -1,8 +1,8 @@
 """One program from its start to its last byte.
 
-Order of an ending: all output, then the end of the process, which `converse` returns. As with
-`sshd`, a program without a PTY lasts until it has exited *and* nobody holds its stdout and stderr
-any more; with a PTY the kernel takes the terminal away from whoever is left.
+Order at the end: all output, then the end of the process, which `converse` sends. As with `sshd`, a program
+without a PTY lasts until it has exited *and* no process has its stdout and stderr open any more; with a PTY
+the kernel takes the terminal away from the remaining processes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from shelld.launch.account import Account
 from shelld.launch.launch import Command, Launcher, LaunchError
 from shelld.launch.reaper import End
 from shelld.log import Log
-from shelld.programs.hangup import Farewell
+from shelld.programs.hangup import SessionTerminator
 from shelld.programs.pty import PtySpec, WindowSize, send_break, set_window
-from shelld.programs.stdio import Reads, Stdio
+from shelld.programs.stdio import OutputSource, Stdio
 
 _log = Log("shelld.programs.program")
 _EXIT_FOLLOWS_S = 0.02
-"""A program that ends closes its output a moment before its status is there."""
+"""A program that ends closes its output up to this many seconds before its status is available."""
 
 SIGNALS = {
     name: getattr(signal, f"SIG{name}")
@@ -53,17 +53,20 @@ SIGNALS = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended: by a status of 0 to 255, or by a signal."""
+    """The end of a program: a status of 0 to 255, or a signal."""
 
     status: int = 0
     signal: str = ""
-    """Without "SIG"; a name outside RFC 4254 section 6.10 has an "@". Empty: it exited."""
+    """The signal without "SIG"; a name outside RFC 4254 section 6.10 has an "@".
+
+    Empty: the program exited.
+    """
     core_dumped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Eof:
-    """No more stdin."""
+    """The end of stdin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,53 +83,54 @@ class BreakRequest:
 
 @dataclass(frozen=True, slots=True)
 class StdoutClose:
-    """The end of everybody's interest in stdout."""
+    """The client's close of stdout: it reads no more of it."""
 
 
 Input = memoryview | Eof | WindowSize | SignalRequest | BreakRequest | StdoutClose
 
 
 class Output(Protocol):
-    """Where a program's output goes; each call returns when there is room for more."""
+    """The receiver of a program's output; each call returns when there is room for more."""
 
     async def stdout(self, data: bytes) -> None:
-        """Carry 1 to MAX_FRAME_BYTES of stdout."""
+        """Send 1 to MAX_FRAME_BYTES of stdout."""
 
     async def stderr(self, data: bytes) -> None:
-        """Carry 1 to MAX_FRAME_BYTES of stderr."""
+        """Send 1 to MAX_FRAME_BYTES of stderr."""
 
     async def stdout_eof(self) -> None:
-        """Say that no output will follow although the program lives on."""
+        """Report that no output will follow although the program is still running."""
 
     async def exit(self, ended: Ended) -> None:
-        """Say how the program ended, after everything else."""
+        """Report the program's end, after everything else."""
 
     async def stdin_consumed(self, count: int) -> None:
-        """Say that the program took `count` more bytes of stdin (at least 1)."""
+        """Report that the program read `count` more bytes of stdin (at least 1)."""
 
 
 class Program:
-    """A started program; `close` must be called, whatever happens."""
+    """A started program; `close` must always be called."""
 
-    def __init__(self, pid: int, end: asyncio.Future[End], stdio: Stdio, farewell: Farewell) -> None:
-        """Made by `start`."""
+    def __init__(
+        self, pid: int, end: asyncio.Future[End], stdio: Stdio, terminator: SessionTerminator
+    ) -> None:
+        """Take the parts of a program; see `start`."""
         self.pid = pid
         self.tty = stdio.tty
         self._end = end
         self._stdio = stdio
-        self._farewell = farewell
+        self._terminator = terminator
         self._finished = False
 
     async def converse(self, receive: Callable[[], Awaitable[Input | None]], output: Output) -> None:
-        """Carry bytes both ways until the program has ended, and its end is told behind all output.
+        """Carry bytes both ways until the program has ended, and send its end after all output.
 
-        `receive` returns None when the client has no more to say. What it says after the program's end is
-        dropped until then, without a limit of time: gRPC does not tell what the client has read, and a
-        call that ends under a write of the client loses the frames that it has not read yet. A client
-        that vanished is found by gRPC's keepalive. stdout and stderr keep their order each, not between
-        each other.
+        `receive` returns None when the client sends no more. Input after the program's end is dropped until
+        then, without a time limit: gRPC does not report what the client has read, and a call that ends during
+        a write of the client loses the frames that it has not read yet. gRPC's keepalive finds a client that
+        vanished. stdout and stderr keep their order each, not between each other.
 
-        Raises: ProtocolError for input after its end; whatever `receive` and `output` raise.
+        Raises: ProtocolError for input after its end; the exceptions of `receive` and `output`.
         Cancelled: the caller's `close` hangs the program up.
         """
         feeding = aio.spawn(self._feed(receive), name=f"input {self.pid}")
@@ -140,20 +144,20 @@ class Program:
             self._finished = True
             await output.exit(ended)
             await aio.end([writing])
-            self._stdio.stdin.discard()  # what a child still holds open would hold the client up
+            self._stdio.stdin.discard()  # a descriptor that a child still has open would delay the client
             await asyncio.wait({feeding})
         finally:
             await aio.end([feeding, writing, ending])
 
     def hang_up(self) -> None:
-        """Begin to end the program while its last output is still carried."""
-        self._farewell.hang_up(self.pid)
+        """Start to end the program while its last output is still carried."""
+        self._terminator.hang_up(self.pid)
 
     def close(self) -> None:
-        """Give back every descriptor; hang the session up unless it ended by itself."""
+        """Close every descriptor; hang the session up unless it ended by itself."""
         self._stdio.close()  # for a PTY this is the hang-up itself
         if not self._finished:
-            self._farewell.hang_up(self.pid)
+            self._terminator.hang_up(self.pid)
 
     async def _drain(self, output: Output) -> Ended:
         pumps = [aio.spawn(self._pump_stdout(output), name=f"stdout {self.pid}")]
@@ -171,7 +175,7 @@ class Program:
             await aio.end(pumps)
 
     async def _pump_stdout(self, output: Output) -> None:
-        """Carry stdout to its end or until nobody reads it, then close our end of its pipe."""
+        """Carry stdout to its end or until it is not read any more, then close this end of its pipe."""
         await _pump(self._stdio.out, output.stdout)
         self._stdio.close_out()
 
@@ -218,7 +222,7 @@ class Program:
 
 
 def how_it_ended(end: End) -> Ended:
-    """Translate what waitid(2) told."""
+    """Return the end that waitid(2) reported."""
     if end.si_code == os.CLD_EXITED:
         return Ended(status=end.si_status)
     try:
@@ -230,18 +234,23 @@ def how_it_ended(end: End) -> Ended:
     return Ended(signal=name, core_dumped=end.si_code == os.CLD_DUMPED)
 
 
-async def _pump(source: Reads, deliver: Callable[[bytes], Awaitable[None]]) -> None:
+async def _pump(source: OutputSource, deliver: Callable[[bytes], Awaitable[None]]) -> None:
     while data := await source.read():
         await deliver(data)
 
 
 async def start(
-    command: Command, account: Account, pty: PtySpec | None, *, launcher: Launcher, farewell: Farewell
+    command: Command,
+    account: Account,
+    pty: PtySpec | None,
+    *,
+    launcher: Launcher,
+    terminator: SessionTerminator,
 ) -> Program:
     """Start a program with a terminal or with three pipes.
 
     Raises: StartError with a sentence.
-    Cancelled: a program that was already on its way is hung up.
+    Cancelled: a program that was started already is hung up.
     """
     stdio = Stdio.terminal(account, pty) if pty is not None else Stdio.pipes(account)
     if stdio.tty:
@@ -255,18 +264,18 @@ async def start(
         stdio.close()
         raise _start_error(error, command.path) from error
     except BaseException:
-        launching.add_done_callback(lambda task: _abandon(task, stdio, farewell))
+        launching.add_done_callback(lambda task: _abandon(task, stdio, terminator))
         raise
     stdio.close_theirs()
-    return Program(pid, end, stdio, farewell)
+    return Program(pid, end, stdio, terminator)
 
 
 def _abandon(
-    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: Stdio, farewell: Farewell
+    launching: asyncio.Task[tuple[int, asyncio.Future[End]]], stdio: Stdio, terminator: SessionTerminator
 ) -> None:
     stdio.close()
     if not launching.cancelled() and launching.exception() is None:
-        farewell.hang_up(launching.result()[0])
+        terminator.hang_up(launching.result()[0])
 
 
 def _start_error(error: OSError, path: str) -> StartError:

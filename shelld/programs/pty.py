@@ -18,7 +18,7 @@ from shelld.launch.account import Account
 
 @dataclass(frozen=True, slots=True)
 class WindowSize:
-    """Columns and rows in cells, then pixels; 0 means unknown. Values above 65535 are cut."""
+    """A size in columns and rows, then in pixels; 0 means unknown. Values above 65535 are cut."""
 
     columns: int = 0
     rows: int = 0
@@ -28,7 +28,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True)
 class PtySpec:
-    """What a client asked for: RFC 4254 section 6.2. `modes` maps opcode to value."""
+    """A client's request for a terminal: RFC 4254 section 6.2. `modes` maps opcode to value."""
 
     term: str = ""
     window: WindowSize = field(default_factory=WindowSize)
@@ -110,8 +110,8 @@ _DISABLED = b"\0"  # _POSIX_VDISABLE of Linux
 def apply_modes(attributes: list[Any], modes: Mapping[int, int]) -> list[Any]:
     """Return `tcgetattr` attributes changed by the client's terminal modes; pure.
 
-    Opcodes that Linux does not know are ignored, as RFC 4254 section 8 asks; what the client left
-    out keeps the value it has. A line speed that termios has no constant for is ignored.
+    Opcodes that Linux does not know are ignored, as RFC 4254 section 8 requires; modes that the client left
+    out keep their value. A line speed that termios has no constant for is ignored.
     """
     changed = [list(word) if isinstance(word, list) else word for word in attributes]
     characters = changed[_CC]
@@ -140,13 +140,13 @@ def _set(attributes: list[object], word: int, bit: int, *, on: bool) -> None:
 
 
 def set_modes(fd: int, modes: Mapping[int, int]) -> None:
-    """Apply the client's terminal modes as far as a terminal without a line can take them.
+    """Apply the client's terminal modes as far as a pseudo-terminal supports them.
 
     Raises: termios.error when `fd` is no terminal.
     """
     changed = apply_modes(termios.tcgetattr(fd), modes)
-    # A pseudo-terminal keeps 8 bits and no parity whatever is asked; glibc compares afterwards and then
-    # complains although everything else was done.
+    # A pseudo-terminal always keeps 8 bits and no parity. glibc compares afterwards and then
+    # reports an error although every other mode was set.
     with contextlib.suppress(termios.error):
         termios.tcsetattr(fd, termios.TCSANOW, changed)
 
@@ -177,7 +177,7 @@ def open_pty(account: Account, spec: PtySpec) -> Pty:
 
 def _give(slave: int, account: Account) -> None:
     if os.geteuid() != 0 or os.fstat(slave).st_uid == account.uid:
-        return  # devpts gave it to whoever opened it
+        return  # devpts gave it to the account that opened it
     try:
         group, mode = grp.getgrnam("tty").gr_gid, 0o620
     except KeyError:

@@ -1,4 +1,4 @@
-"""What is alive in this shelld, how much of it may be, and when anything last moved."""
+"""Programs and connections of this shelld, their limits, and the time of the last activity."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from shelld.settings import Limits
 
 KEEPALIVE_WINDOW_S = 15.0
 KEEPALIVE_BYTES = 1024
-"""What one connection may carry in such a time without anything having happened: the heartbeats of a
-window that nobody looks at. An editor's are about 100 bytes, a person's typing is more."""
+"""Bytes that one connection may carry in such a time and still count as idle: the heartbeats of an unused
+window. An editor's are about 100 bytes; a user's typing is more.
+"""
 _REMEMBERED_IDS = 64
 
-Tell = Callable[[str], Coroutine[Any, Any, None]]
-"""Sends one sentence to whoever has a program."""
+SendNotice = Callable[[str], Coroutine[Any, Any, None]]
+"""Sends one sentence to the user of a program."""
 
 
-class Trickle:
-    """Tells what a connection carries from the heartbeats that only keep it open."""
+class KeepaliveFilter:
+    """A filter that separates payload of a connection from heartbeats that only keep it open."""
 
     def __init__(self, touch: Callable[[], None]) -> None:
-        """`touch` hears of the former."""
+        """Take the function to call for payload."""
         self._touch = touch
         self._since = time.monotonic()
         self._bytes = 0
 
     def carried(self, count: int) -> None:
-        """Note as many bytes of either way."""
+        """Count bytes of either direction."""
         now = time.monotonic()
         if now - self._since >= KEEPALIVE_WINDOW_S:
             self._since, self._bytes = now, 0
@@ -47,54 +48,58 @@ class Registry:
     """Counts and the clock of activity. On the event loop's thread only."""
 
     def __init__(self, limits: Limits) -> None:
-        """Nothing is alive yet; the clock of activity starts now."""
+        """Create an empty registry; the clock of activity starts now."""
         self._limits = limits
         self.programs = 0
         self.connections = 0
         self.listeners = 0
         self.draining = False
-        self.running: dict[Program, Tell] = {}
-        self._telling: dict[Program, asyncio.Task[None]] = {}
-        self._told: dict[str, None] = {}
+        self.running: dict[Program, SendNotice] = {}
+        self._announcing: dict[Program, asyncio.Task[None]] = {}
+        self._announced_ids: dict[str, None] = {}
         self._resuming: asyncio.TimerHandle | None = None
         self._started_at = self._active_at = time.monotonic()
 
-    def enter(self, program: Program, tell: Tell) -> None:
-        """Note a running program, so that a stop finds it and an announcement reaches its person."""
-        self.running[program] = tell
+    def enter(self, program: Program, send_notice: SendNotice) -> None:
+        """Add a running program, so that a stop finds it and an announcement reaches its user."""
+        self.running[program] = send_notice
 
     def leave(self, program: Program) -> None:
-        """Forget a program."""
+        """Remove a program."""
         self.running.pop(program, None)
 
     def announce(self, text: str, once: str = "") -> int:
-        """Tell everybody who has a program; return how many that are. The same `once` is told once.
+        """Send a text to the user of every program; return the number of programs.
 
-        Returns at once; whoever has not taken the last announcement yet is not told another.
+        A repeated `once` sends nothing. Returns at once; a program whose last announcement is still being
+        sent gets no other.
         """
-        if once and once in self._told:
+        if once and once in self._announced_ids:
             return 0
         if once:
-            self._told[once] = None
-            if len(self._told) > _REMEMBERED_IDS:
-                del self._told[next(iter(self._told))]
-        reached = [program for program in self.running if program not in self._telling]
+            self._announced_ids[once] = None
+            if len(self._announced_ids) > _REMEMBERED_IDS:
+                del self._announced_ids[next(iter(self._announced_ids))]
+        reached = [program for program in self.running if program not in self._announcing]
         for program in reached:
             task = aio.spawn(self.running[program](text), name=f"announce {program.pid}")
-            self._telling[program] = task
-            task.add_done_callback(partial(self._forget_telling, program))
+            self._announcing[program] = task
+            task.add_done_callback(partial(self._forget_announcement, program))
         return len(reached)
 
-    def _forget_telling(self, program: Program, _task: asyncio.Task[None]) -> None:
-        self._telling.pop(program, None)
+    def _forget_announcement(self, program: Program, _task: asyncio.Task[None]) -> None:
+        self._announcing.pop(program, None)
 
     async def announced(self, timeout_s: float) -> None:
-        """Wait until announcements are on their way, for so long at most."""
-        if self._telling:
-            await asyncio.wait(set(self._telling.values()), timeout=timeout_s)
+        """Wait until announcements are sent, at most so long."""
+        if self._announcing:
+            await asyncio.wait(set(self._announcing.values()), timeout=timeout_s)
 
     def drain(self, if_idle_s: float, for_s: float) -> bool:
-        """Take no new work for `for_s`, if nothing was active for `if_idle_s`; say whether that is so."""
+        """Refuse new work for `for_s` seconds if nothing was active for `if_idle_s`.
+
+        Return whether it does.
+        """
         if self.idle_s < if_idle_s:
             return False
         self.draining = True
@@ -104,7 +109,7 @@ class Registry:
         return True
 
     def stop(self) -> None:
-        """Take no new work, for good."""
+        """Refuse new work, for good."""
         self.draining = True
         if self._resuming is not None:
             self._resuming.cancel()
@@ -113,22 +118,22 @@ class Registry:
         self.draining = False
 
     def touch(self) -> None:
-        """Note a payload byte of either way."""
+        """Record activity: a payload byte of either direction."""
         self._active_at = time.monotonic()
 
     @property
     def idle_s(self) -> float:
-        """Seconds since the last activity."""
+        """Return the seconds since the last activity."""
         return time.monotonic() - self._active_at
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since the start."""
+        """Return the seconds since the start."""
         return time.monotonic() - self._started_at
 
     @contextlib.contextmanager
     def program(self) -> Iterator[None]:
-        """Count one program while it lives.
+        """Count one program while the context lasts.
 
         Raises: StartError RESOURCES.
         """
@@ -144,8 +149,8 @@ class Registry:
             self.touch()
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[Trickle]:
-        """Count one connection while it lives.
+    def connection(self) -> Iterator[KeepaliveFilter]:
+        """Count one connection while the context lasts.
 
         Raises: OpenError RESOURCES.
         """
@@ -155,14 +160,14 @@ class Registry:
         self.connections += 1
         self.touch()
         try:
-            yield Trickle(self.touch)
+            yield KeepaliveFilter(self.touch)
         finally:
             self.connections -= 1
             self.touch()
 
     @contextlib.contextmanager
     def listener(self) -> Iterator[None]:
-        """Count one listening socket while it lives.
+        """Count one listening socket while the context lasts.
 
         Raises: OpenError RESOURCES.
         """

@@ -1,4 +1,4 @@
-"""Which sftp server serves an account: the bundle's, the image's, or the one that shelld brings along."""
+"""The choice of an sftp server for an account: the bundle's, the image's, or shelld's own."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ BUILT_IN = ""
 """As a path: the launcher serves sftp itself."""
 
 Choice = tuple[str, list[str], dict[str, str]]
-"""Path, argv, and what the environment needs besides."""
+"""Path, argv, and additional environment variables."""
 
 
 class SftpServers:
-    """Chooses a server. One per shelld."""
+    """The sftp servers of this shelld."""
 
     def __init__(self, wanted: str | None, private: PrivateDirectories) -> None:
-        """`wanted` is the setting `sftp_server`."""
+        """Take the setting `sftp_server` and the directories."""
         self._wanted = wanted
         self._bundle = bundle.find()
         self._private = private
 
     def choose(self, account: Account) -> Choice:
-        """Return how to start one as `account`.
+        """Return the command of a server for `account`.
 
         Raises: StartError RESOURCES.
         """
@@ -55,7 +55,7 @@ class SftpServers:
         server, loader = found.sftp_server, str(found.loader)
         if _in_passwd(account):
             return loader, found.run(server), {}
-        # It refuses to serve a number without a name, and /etc could not be written.
+        # It refuses to serve a uid without a name, and /etc could not be written.
         try:
             names = _write_names(self._private.shown_to(account), account)
         except OSError as error:
@@ -68,7 +68,7 @@ class SftpServers:
 
 
 def _write_names(directory: Path, account: Account) -> dict[str, str]:
-    """Write passwd and group of one account; return the environment that has nss_wrapper read them."""
+    """Write passwd and group of one account; return the environment that makes nss_wrapper read them."""
     passwd, group = directory / "passwd", directory / "group"
     line = f"{account.name}:x:{account.uid}:{account.gid}::{account.home}:{account.shell}\n"
     for path, text in ((passwd, line), (group, f"{account.name}:x:{account.gid}:\n")):

@@ -1,7 +1,7 @@
-"""Command lines without a shell: words and quotes, and nothing that only a shell could mean.
+"""Command lines without a shell: words and quotes, and no other syntax of shells.
 
-An image may hold one static program and no shell. `ssh workspace /program --flag "one value"` has one
-meaning under every shell, so it is run; anything else is refused rather than guessed.
+An image may hold one static program and no shell. `ssh workspace /program --flag "one value"` has one meaning
+in every shell, so it is run; any other syntax is refused rather than guessed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ASSIGNMENT = re.compile(r"\s*[A-Za-z_][A-Za-z0-9_]*=")
 def words(line: str) -> list[str]:
     """Split a command line as every POSIX shell would.
 
-    Raises: StartError INVALID when it needs a shell to be understood, or is empty.
+    Raises: StartError INVALID for an empty line, and for one with a meaning in shells only.
     """
     bare = _QUOTED.sub("x", line)
     if _SYNTAX.search(bare) or _ASSIGNMENT.match(bare) or not bare.strip():
@@ -32,7 +32,7 @@ def words(line: str) -> list[str]:
 
 
 def locate(name: str, path: str, directory: str) -> str:
-    """Return the file that a command's first word means: execvp(3).
+    """Return the file that a command's first word names: execvp(3).
 
     Raises: StartError NOT_FOUND, NOT_EXECUTABLE.
     """

@@ -1,4 +1,4 @@
-"""A program's stdin, stdout and stderr: shelld's ends of them, and for a moment the program's."""
+"""A program's stdin, stdout and stderr: shelld's ends of them, and until its start the program's."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from shelld.launch.fds import Sink, Source, TtySource
 from shelld.programs.pty import PtySpec, open_pty
 
 STDIN_WINDOW_BYTES = 4 * 1024 * 1024
-"""Room for stdin that the program has not taken: told to the client, which keeps within it."""
+"""Limit for stdin that the program has not read; the client learns it and keeps within it."""
 _REPORT_BYTES = STDIN_WINDOW_BYTES // 4
 
 
-class Reads(Protocol):
-    """Where a program's output comes from."""
+class OutputSource(Protocol):
+    """The source of a program's output."""
 
     async def read(self) -> bytes:
         """Return 1 to MAX_FRAME_BYTES; b"" is the end."""
 
 
 class Stdin:
-    """What a client sent and the program has not read yet, at most STDIN_WINDOW_BYTES and one frame.
+    """Stdin that the program has not read yet, at most STDIN_WINDOW_BYTES and one frame.
 
-    It lies here and not in the stream, because the stream carries signals and window changes too, and
-    those must overtake the input of a program that does not read.
+    It waits here and not in the stream. The stream carries signals and window changes too, and those must
+    overtake the input of a program that does not read.
     """
 
     def __init__(self, sink: Sink, close: Callable[[], None]) -> None:
-        """`close` is called once, when no more will be written."""
+        """Take the sink, and a function that is called once when no more will be written."""
         self._sink = sink
         self._close = close
         self._waiting: deque[memoryview] = deque()
@@ -45,14 +45,14 @@ class Stdin:
         self._room = asyncio.Event()
 
     async def put(self, data: memoryview) -> None:
-        """Take stdin; returns when there is room for more.
+        """Accept stdin; returns when there is room for more.
 
-        What nobody will read any more is dropped, as a broken pipe drops it.
+        Bytes that can never be read are dropped, as a broken pipe drops them.
         """
         if not self._open:
             self._took(len(data))
             return
-        if not self._waiting:  # the short way, for a keystroke as for a program that keeps up
+        if not self._waiting:  # the fast path, for a keystroke and for a program that reads at once
             written = self._sink.offer(data)
             if written is None:
                 self.discard()
@@ -68,13 +68,13 @@ class Stdin:
             await self._room.wait()
 
     def put_eof(self) -> None:
-        """Close stdin behind the last byte that waits."""
+        """Close stdin after the last waiting byte."""
         self._ended = True
         if not self._waiting:
             self.shut()
 
     async def run(self, report: Callable[[int], Awaitable[None]]) -> None:
-        """Write what waits, and report how much the program took; cancelled with the program."""
+        """Write the waiting bytes, and report how much the program read; cancelled with the program."""
         while True:
             await self._work.wait()
             self._work.clear()
@@ -103,7 +103,7 @@ class Stdin:
             self._work.set()
 
     def discard(self) -> None:
-        """Drop what waits and whatever is still put: the program reads no more."""
+        """Drop waiting and later bytes: the program reads no more."""
         self._took(self._waiting_bytes)
         self._waiting.clear()
         self._waiting_bytes = 0
@@ -111,27 +111,27 @@ class Stdin:
         self.shut()
 
     def shut(self) -> None:
-        """Write no more, now."""
+        """Stop writing at once."""
         if self._open:
             self._open = False
             self._close()
 
 
 class Stdio:
-    """shelld's ends; `close` gives all of them back."""
+    """shelld's ends of the streams; `close` closes all of them."""
 
     stdin: Stdin
-    out: Reads
-    err: Reads | None = None
+    out: OutputSource
+    err: OutputSource | None = None
     tty = ""
     """Path of the slave; empty for pipes."""
     master = -1
     _pipe_out: Source | None = None
-    """What `out` is without a terminal."""
+    """The source `out` without a terminal."""
     _out_fd = -1
 
     def __init__(self, theirs: tuple[int, int, int], ours: set[int]) -> None:
-        """Made by `terminal` and `pipes`."""
+        """Take the descriptors; see `terminal` and `pipes`."""
         self.theirs = theirs
         self._ours = ours
 
@@ -148,7 +148,7 @@ class Stdio:
 
     @classmethod
     def pipes(cls, account: Account) -> Stdio:
-        """Make three pipes. Raises: StartError RESOURCES."""
+        """Open three pipes. Raises: StartError RESOURCES."""
         made: list[int] = []
         try:
             for _ in range(3):
@@ -163,7 +163,7 @@ class Stdio:
             os.set_blocking(fd, False)
         if account.ids is not None:
             for fd in stdio.theirs:
-                os.fchown(fd, account.uid, account.gid)  # or /dev/stderr could not be opened by name
+                os.fchown(fd, account.uid, account.gid)  # otherwise /dev/stderr could not be opened by name
         stdio.stdin = Stdin(Sink(stdin_write, pipe=True), lambda: stdio._give_back(stdin_write))
         stdio.out = stdio._pipe_out = Source(out_read, pipe=True)
         stdio._out_fd = out_read
@@ -171,7 +171,7 @@ class Stdio:
         return stdio
 
     def close_theirs(self) -> None:
-        """Close the program's ends, which it has by now."""
+        """Close the program's ends, after its start."""
         for fd in set(self.theirs) - {-1}:
             os.close(fd)
         self.theirs = (-1, -1, -1)
@@ -179,15 +179,15 @@ class Stdio:
     def abandon_out(self) -> None:
         """End the reads of stdout: the next one returns the end. With a terminal nothing is done.
 
-        `sshd` closes a terminal's output neither: the program would be hung up.
+        `sshd` does not close a terminal's output either: the program would be hung up.
         """
         if self._pipe_out is not None:
             self._pipe_out.abandon()
 
     def close_out(self) -> None:
-        """Close our end of stdout's pipe, so that a program that still writes gets SIGPIPE or EPIPE.
+        """Close this end of stdout's pipe, so that a program that still writes gets SIGPIPE or EPIPE.
 
-        Called when nobody reads `out` any more. With a terminal nothing is done.
+        Call it when `out` is not read any more. With a terminal nothing is done.
         """
         if self._out_fd in self._ours:
             self._give_back(self._out_fd)

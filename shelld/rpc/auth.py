@@ -1,4 +1,4 @@
-"""Who may call over TCP: the proxy's certificate name and a token, on every call."""
+"""Authentication of calls over TCP: the proxy's certificate name and a token, on every call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SCHEME = "bearer "
 Metadata = Iterable[tuple[str, str | bytes]]
 PeerFacts = Mapping[str, Iterable[bytes]]
 Authenticate = Callable[[Metadata, PeerFacts], Caller]
-"""Judges one call by its metadata and by what TLS found out about the peer. Raises Unauthenticated."""
+"""Authenticates one call by its metadata and by the TLS facts of the peer. Raises Unauthenticated."""
 
 
 def trust_socket(_metadata: Metadata, _peer: PeerFacts) -> Caller:
-    """Trust whoever could open a Unix socket of mode 0600: the same account, or root."""
+    """Trust every caller that could open a Unix socket of mode 0600: the same account, or root."""
     return Caller()
 
 
@@ -31,13 +31,13 @@ class KeyFile:
     """The keys that sign tokens; read again when the file changes, as it does in a rotation."""
 
     def __init__(self, path: Path) -> None:
-        """Read it. Raises: OSError, ValueError."""
+        """Read the file. Raises: OSError, ValueError."""
         self._path = path
         self._seen = self._mark()
         self._keys = read_keys(path.read_bytes())
 
     def keys(self) -> tuple[bytes, ...]:
-        """Return the keys of now; what cannot be read leaves those of before."""
+        """Return the current keys; the former ones when the file cannot be read."""
         try:
             seen = self._mark()
             if seen != self._seen:
@@ -53,7 +53,7 @@ class KeyFile:
 
 
 class TokenAuthenticator:
-    """Checks the certificate's name and the token of one call; has no state between calls."""
+    """The check of the certificate's name and the token of one call; without state between calls."""
 
     def __init__(self, settings: Settings, tls: Tls) -> None:
         """Read the keys. Raises: SettingsError."""
@@ -78,7 +78,7 @@ class TokenAuthenticator:
 
 
 def _peer_names(found: PeerFacts) -> set[str]:
-    """Return subject alternative names; the common name only when there are none (RFC 6125 section 6.4.4)."""
+    """Return subject alternative names; the common name if there are none (RFC 6125 section 6.4.4)."""
     names = found.get("x509_subject_alternative_name") or found.get("x509_common_name") or ()
     return {name.decode(errors="replace") for name in names}
 

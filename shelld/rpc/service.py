@@ -1,4 +1,4 @@
-"""The eight calls: decode a request, hand it to who knows, encode what came of it."""
+"""The eight calls: decode a request, pass it to its module, encode the result."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import grpc.aio
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld import __version__, octets
 from shelld.activity import Activity
+from shelld.bootstrap.bootstrap import Bootstrap
 from shelld.errors import (
     CallGone,
     Mismatch,
@@ -32,7 +33,7 @@ from shelld.forwards.relay import address_text, relay
 from shelld.launch.account import Account, Accounts
 from shelld.launch.fds import MAX_FRAME_BYTES
 from shelld.log import Log
-from shelld.programs.command import Starter
+from shelld.programs.command import ProgramStarter
 from shelld.programs.program import Program
 from shelld.programs.registry import Registry
 from shelld.programs.stdio import STDIN_WINDOW_BYTES
@@ -52,7 +53,7 @@ FEATURES = (
     *("announce", "drain", "stdout-close", "bytes"),
 )
 MAX_ANNOUNCEMENT = 1000
-"""Characters."""
+"""Characters of an announcement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,14 @@ class Service:
     settings: Settings
     accounts: Accounts
     registry: Registry
-    starter: Starter
+    starter: ProgramStarter
     dialer: Dialer
     listeners: Listeners
     activity: Activity
+    bootstrap: Bootstrap
 
     def behaviours(self) -> dict[str, Behaviour]:
-        """Return one coroutine a method, by the method's name."""
+        """Return one coroutine function per method, by the method's name."""
         return {
             "Handshake": self.handshake,
             "Run": self.run,
@@ -83,7 +85,7 @@ class Service:
     async def handshake(
         self, request: pb.HandshakeRequest | wire.Malformed, _context: wire.Context, _caller: Caller
     ) -> pb.HandshakeReply:
-        """Compare versions and names, tell limits."""
+        """Compare versions and names, and return the limits."""
         request = wire.well_formed(request)
         theirs, ours = request.version.major, VERSION.major
         if theirs != ours:
@@ -115,10 +117,13 @@ class Service:
         program = await self.starter.start(spec)
         try:
             output = wire.RunFrames(frames, self.registry.touch)
-            # Before the client can know of it, so that whatever is announced from then on reaches it;
-            # behind the first frame all the same, since frames take turns.
+            # Before the client can know of it, so that every announcement from then on reaches it;
+            # still after the first frame, since frames are sent in turn.
             self.registry.enter(program, output.notice)
+            failed = self.bootstrap.failures_for(is_shell=spec.kind == "shell")
             await frames.send(pb.RunOutput(started=_started(program)))
+            for failure in failed:
+                await output.notice(str(failure))
             await program.converse(self._receiver(context, wire.run_input, self._touch), output)
         finally:
             self.registry.leave(program)
@@ -152,11 +157,11 @@ class Service:
         self._refuse_when_draining()
         frames = wire.Frames(context)
         try:
-            with self.registry.connection() as trickle, await open_() as connection:
+            with self.registry.connection() as keepalives, await open_() as connection:
                 connected = pb.Connected(local_address=octets.shown(address_text(connection)))
                 await frames.send(pb.ConnectionOutput(connected=connected))
-                receive = self._receiver(context, wire.connection_input, trickle.carried)
-                await relay(connection, receive, wire.ConnectionFrames(frames, trickle.carried))
+                receive = self._receiver(context, wire.connection_input, keepalives.carried)
+                await relay(connection, receive, wire.ConnectionFrames(frames, keepalives.carried))
         except OpenError as error:
             await frames.send(pb.ConnectionOutput(failed=wire.open_failed(error)))
             await wire.linger(context)
@@ -178,7 +183,7 @@ class Service:
             await frames.send(pb.ListenOutput(failed=wire.open_failed(error)))
 
     def _listener(self, request: pb.ListenRequest, caller: Caller) -> AbstractAsyncContextManager[Listener]:
-        """Raises: OpenError."""
+        """Return the listener for a request. Raises: OpenError."""
         account = self._account(caller, request.account)
         match request.WhichOneof("bind"):
             case "tcp":
@@ -194,7 +199,7 @@ class Service:
     async def status(
         self, _request: pb.StatusRequest, _context: wire.Context, _caller: Caller
     ) -> pb.StatusReply:
-        """Tell what is alive and what it uses."""
+        """Return the programs and the use of resources."""
         usage = self.activity.look()
         registry = self.registry
         return pb.StatusReply(
@@ -207,19 +212,22 @@ class Service:
             memory_bytes=usage.memory_bytes,
             disk_free_bytes=usage.disk_free_bytes,
             draining=registry.draining,
+            failed_scripts=[
+                pb.FailedScript(name=one.name, how=one.how, said=one.said) for one in self.bootstrap.failures
+            ],
         )
 
     async def announce(
         self, request: pb.AnnounceRequest | wire.Malformed, _context: wire.Context, _caller: Caller
     ) -> pb.AnnounceReply:
-        """Tell everybody who has a program here something."""
+        """Send a sentence to the user of every program."""
         request = wire.well_formed(request)
         return pb.AnnounceReply(programs=self.registry.announce(request.text[:MAX_ANNOUNCEMENT], request.id))
 
     async def drain(
         self, request: pb.DrainRequest | wire.Malformed, _context: wire.Context, _caller: Caller
     ) -> pb.DrainReply:
-        """Look once more, and take no new work when nothing moves; no step in between yields."""
+        """Measure again, and refuse new work if nothing is active; no step in between yields."""
         request = wire.well_formed(request)
         self.activity.look()
         again = self.registry.draining
@@ -232,7 +240,7 @@ class Service:
     # ------------------------------------------------------------------------------- helpers
 
     def _touch(self, _count: int) -> None:
-        """Note a frame for a program: whatever it is, a person or a program's peer is there."""
+        """Record a frame for a program as activity: a user or a peer sent it."""
         self.registry.touch()
 
     def _receiver(
@@ -248,13 +256,13 @@ class Service:
         return receive
 
     def _check_account(self, caller: Caller, account: str) -> None:
-        """Raises: Unauthenticated when the token is good for another account only."""
+        """Refuse a token of another account. Raises: Unauthenticated."""
         used = account or self.accounts.own.name
         if caller.account and caller.account != used:
             raise Unauthenticated("token for another account")
 
     def _account(self, caller: Caller, name: str) -> Account:
-        """Raises: Unauthenticated; OpenError PROHIBITED."""
+        """Return an account that the caller may use. Raises: Unauthenticated; OpenError PROHIBITED."""
         self._check_account(caller, name)
         try:
             return self.accounts.find(name)
@@ -262,7 +270,7 @@ class Service:
             raise OpenError(OpenCode.PROHIBITED, error.reason) from error
 
     def _refuse_when_draining(self) -> None:
-        """Raises: Unavailable."""
+        """Refuse new work while draining. Raises: Unavailable."""
         if self.registry.draining:
             raise Unavailable("draining: this workspace is being stopped")
 
@@ -289,7 +297,7 @@ _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] 
 
 
 class Server:
-    """The gRPC server, with every method of the service behind the guard."""
+    """The gRPC server, with authentication before every method of the service."""
 
     def __init__(self, behaviours: Mapping[str, Behaviour], authenticate: Authenticate) -> None:
         """Take coroutines by method name: they get the request, the context and the caller.
@@ -322,7 +330,7 @@ class Server:
             try:
                 caller = self._authenticate(context.invocation_metadata() or (), context.auth_context())
                 return await behaviour(request, context, caller)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the edge of one call
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the last handler of one call
                 await self._conclude(name, context, error)
             finally:
                 del self._calls[task]
@@ -330,7 +338,7 @@ class Server:
         return call
 
     async def _conclude(self, name: str, context: wire.Context, error: BaseException) -> NoReturn:
-        """End one call that did not end by itself; nobody else is hurt."""
+        """End one call after an exception; other calls are not affected."""
         code, words = grpc.StatusCode.INTERNAL, "internal error of shelld"
         if isinstance(error, asyncio.CancelledError) and self._stopping:
             code, words = grpc.StatusCode.UNAVAILABLE, "this workspace is being stopped"
@@ -348,7 +356,7 @@ class Server:
         await context.abort(code, words)
 
     async def start(self, address: str, tls: Tls | None) -> None:
-        """Bind and serve `host:port`, or a Unix path whose socket has mode 0600 from its first moment.
+        """Bind and serve `host:port`, or a Unix path whose socket has mode 0600 from its creation on.
 
         Raises: SettingsError when the address cannot be bound or the certificates cannot be read.
         """
@@ -363,7 +371,7 @@ class Server:
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls; end connections and listeners now, programs when their Exit is out.
+        """Refuse new calls; end connections and listeners now, programs when their Exit is sent.
 
         A call that lasts longer than `grace_s` is ended too.
         """
@@ -379,7 +387,7 @@ class Server:
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Read certificates now and again for each connection: they are renewed while shelld runs.
+    """Read certificates now and again for each connection, because they are renewed while shelld runs.
 
     gRPC gets a configuration only when the files changed: it replaces its TLS context without regard to
     handshakes that begin on other threads, and the process aborts when one of them uses the old context.

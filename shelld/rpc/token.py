@@ -25,18 +25,18 @@ MAX_LIFETIME_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: the user of a verified token, and the one account it is good for ("" any)."""
+    """The caller of a call: the user of a verified token, and the one account it is good for ("" any)."""
 
     user: str = ""
     account: str = ""
 
 
 def read_keys(raw: bytes) -> tuple[bytes, ...]:
-    """Return the keys in a key file: base64 of either alphabet, one a line, or the bytes as they are.
+    """Return the keys in a key file: base64 of either alphabet, one a line, or the bytes unchanged.
 
-    More than one is accepted while the key is being changed.
+    Several keys are accepted during a change of keys.
 
-    Raises: ValueError when there are fewer than MIN_KEY_BYTES, or more than MAX_KEYS keys.
+    Raises: ValueError for keys of fewer than MIN_KEY_BYTES, or for more than MAX_KEYS keys.
     """
     text = raw.strip()
     keys = tuple(_base64(line.strip()) for line in text.splitlines())

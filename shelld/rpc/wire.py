@@ -1,8 +1,7 @@
-"""The wire: frames to and from bytes.
+"""The wire format: frames to and from bytes.
 
-Frames that carry bulk are taken apart and put together by hand: one copy instead of three, and no
-object per byte string. Everything else goes through the generated classes. The result is the same
-on the wire (tested).
+Bulk frames are decoded and encoded by hand: one copy instead of three, and no object per byte string. Every
+other frame uses the generated classes. The result on the wire is the same (tested).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _HEADROOM_BYTES = 64 * 1024
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES + _HEADROOM_BYTES),
     ("grpc.max_send_message_length", MAX_FRAME_BYTES + _HEADROOM_BYTES),
-    # A proxy whose machine died says nothing: find out, or its programs are never hung up.
+    # A proxy whose machine died sends nothing: detect it, or its programs are never hung up.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 15_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -49,7 +48,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 
 
 class Malformed:
-    """A frame that is no message of its type."""
+    """A frame that cannot be decoded as its type."""
 
 
 # ----------------------------------------------------------------------------------- hot frames
@@ -71,7 +70,7 @@ def bulk(field: int, data: bytes) -> bytes:
 
 
 def unbulk(field: int, raw: bytes) -> memoryview | None:
-    """Return the payload when `raw` is what `bulk` makes, without a copy; None for anything else."""
+    """Return the payload of a frame that `bulk` encoded, without a copy; None for any other."""
     if len(raw) < 3 or raw[0] != field << 3 | 2:
         return None
     size = shift = 0
@@ -110,7 +109,7 @@ def decoder(kind: type[Message]) -> Callable[[bytes], Any]:
 def well_formed(request: _Request | Malformed) -> _Request:
     """Return the request of a unary call.
 
-    Raises: ProtocolError when it was none.
+    Raises: ProtocolError for one that could not be decoded.
     """
     if isinstance(request, Malformed):
         raise ProtocolError("the request is malformed")
@@ -131,7 +130,7 @@ def window(message: pb.WindowSize) -> WindowSize:
 
 
 def exit_frame(ended: Ended) -> bytes:
-    """Encode how a program ended; always the last frame of a Run."""
+    """Encode the end of a program; always the last frame of a Run."""
     if ended.signal:
         gone = pb.ExitSignal(name=ended.signal, core_dumped=ended.core_dumped)
         return pb.RunOutput(exit=pb.Exit(signal=gone)).SerializeToString()
@@ -139,13 +138,13 @@ def exit_frame(ended: Ended) -> bytes:
 
 
 def start_failed(error: StartError) -> bytes:
-    """Encode why no program runs."""
+    """Encode the reason for a program that did not start."""
     failed = pb.StartFailed(code=pb.StartFailed.Code.Value(error.code.value), reason=shown(error.reason))
     return pb.RunOutput(start_failed=failed).SerializeToString()
 
 
 def open_failed(error: OpenError) -> pb.OpenFailed:
-    """Encode why there is no connection or listener."""
+    """Encode the reason for a missing connection or listener."""
     return pb.OpenFailed(code=pb.OpenFailed.Code.Value(error.code.value), reason=shown(error.reason))
 
 
@@ -182,7 +181,7 @@ def program_spec(frame: object) -> ProgramSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a Dial goes: a Unix path, or when that is empty a host and port."""
+    """The target of a Dial: a Unix path, or if that is empty a host and port."""
 
     path: str
     host: str
@@ -192,7 +191,7 @@ class Target:
 
 
 def reserved(message: pb.Reserved) -> Reserved:
-    """Decode what is the proxy's own."""
+    """Decode the proxy's own addresses."""
     return Reserved(frozenset(message.ports), tuple(message.directories))
 
 
@@ -246,8 +245,10 @@ def _bounded(data: memoryview) -> memoryview:
 
 def accepted(arrival: Arrival) -> pb.ListenOutput:
     """Encode the announcement of a connection."""
-    told = pb.Accepted(connection_id=arrival.connection_id, peer_host=arrival.host, peer_port=arrival.port)
-    return pb.ListenOutput(accepted=told)
+    announced = pb.Accepted(
+        connection_id=arrival.connection_id, peer_host=arrival.host, peer_port=arrival.port
+    )
+    return pb.ListenOutput(accepted=announced)
 
 
 def run_input(frame: object) -> Input:
@@ -287,11 +288,11 @@ async def read(context: Context) -> Any:
 
 
 async def linger(context: Context) -> None:
-    """Drop what the client still sends until it has heard the end, LINGER_S at most.
+    """Drop the client's frames until it has received the end, LINGER_S at most.
 
-    A call that ends while its client writes fails that write, and gRPC then forgets the frames that
-    the client has not read yet, and the status. gRPC allows no two reads of a call: where another one
-    was given up, there is nothing to drop.
+    A call that ends while its client writes fails that write, and gRPC then drops the frames that the client
+    has not read yet, and the status. gRPC allows one read of a call at a time: where another one was
+    abandoned, there is nothing to drop.
     """
     with contextlib.suppress(TimeoutError, grpc.aio.InternalError, grpc.aio.UsageError):
         async with asyncio.timeout(LINGER_S):
@@ -300,17 +301,17 @@ async def linger(context: Context) -> None:
 
 
 class Frames:
-    """Writes of one call, one at a time whoever asks: gRPC allows no two."""
+    """The writer of one call, one frame at a time for all its users: gRPC allows no two."""
 
     def __init__(self, context: Context) -> None:
-        """One per call."""
+        """Take the context of the call."""
         self._context = context
         self._turn = asyncio.Lock()
 
     async def send(self, frame: Message | bytes) -> None:
-        """Send one frame; returns when the transport took it, which is the back-pressure.
+        """Send one frame; returns when the transport accepted it, which is the back-pressure.
 
-        Raises: CallGone when the call ended under it, a moment before its cancellation arrives.
+        Raises: CallGone when the call ended meanwhile, just before its cancellation arrives.
         """
         async with self._turn:
             try:
@@ -321,7 +322,7 @@ class Frames:
 
 @dataclass(slots=True)
 class RunFrames:
-    """A program's output as frames; `touch` hears of every payload."""
+    """A program's output as frames; `touch` is called for every payload."""
 
     frames: Frames
     touch: Callable[[], None]
@@ -343,23 +344,23 @@ class RunFrames:
         await self.frames.send(exit_frame(ended))
 
     async def notice(self, text: str) -> None:
-        """Send a sentence for the person, unless the end is on its way."""
+        """Send a sentence for the user, unless the end is being sent."""
         if not self._ended:
             with contextlib.suppress(CallGone):
                 await self.frames.send(pb.RunOutput(notice=text))
 
     async def stdin_consumed(self, count: int) -> None:
-        """Send credit for as much stdin."""
+        """Send the number of stdin bytes that may follow."""
         await self.frames.send(pb.RunOutput(stdin_consumed=count))
 
     async def stdout_eof(self) -> None:
-        """Send the end of both."""
+        """Send the end of stdout and stderr."""
         await self.frames.send(pb.RunOutput(stdout_eof=pb.Eof()))
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFrames:
-    """A connection's bytes as frames; `carried` hears how many."""
+    """A connection's bytes as frames; `carried` is called with their number."""
 
     frames: Frames
     carried: Callable[[int], None]
@@ -374,5 +375,5 @@ class ConnectionFrames:
         await self.frames.send(pb.ConnectionOutput(eof=pb.Eof()))
 
     async def reset(self, reason: str) -> None:
-        """Send the breach."""
+        """Send that the peer broke the connection."""
         await self.frames.send(pb.ConnectionOutput(reset=pb.Reset(reason=reason)))

@@ -26,8 +26,8 @@ from proxy.model import (
 from proxy.settings import UpstreamSettings
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from proxy.userstring import parse, workspace_name
@@ -78,7 +78,7 @@ class Cluster:
 
     async def open(self) -> None:
         self.api = Api(self.settings())
-        self.keeper = Keeper(FileStore(self.directory / "trust.json"), TrustSettings())
+        self.keeper = TrustManager(FileTrustStore(self.directory / "trust.json"), TrustSettings())
         await self.keeper.open()
         await self.create("v1", "Namespace", self.namespace)
         await self.until_there(Kind("ServiceAccount", "serviceaccounts"), "default")

@@ -20,8 +20,8 @@ from proxy.model import Progress
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import CLIENT_NAME, Authority, server_name
 from proxy.trust.certmanager import MountedIdentity
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.manifest import encoded
 from proxy.workspaces.kubernetes.objects import CERTIFICATE, SECRET, STATEFUL_SET, Kind, Object
@@ -135,8 +135,8 @@ async def issuer(kube: Cluster, tmp_path: Path) -> Issuer:
         client_ca_file=tmp_path / "ca.crt",
     )
     await kube.keeper.close()
-    store = FileStore(tmp_path / "tokens.json")
-    kube.keeper = Keeper(store, settings, identity=MountedIdentity.of(settings))
+    store = FileTrustStore(tmp_path / "tokens.json")
+    kube.keeper = TrustManager(store, settings, identity=MountedIdentity.of(settings))
     await kube.keeper.open()
     return made
 

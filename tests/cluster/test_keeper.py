@@ -6,16 +6,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.access.policy import Bounds
+import pytest
+
+from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
 from proxy.settings import UpstreamSettings, WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
-from proxy.workspaces.idle_reaper import WorkspaceKeeper
+from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.kubernetes.backend import KubernetesBackend
-from proxy.workspaces.kubernetes.objects import STATEFUL_SET
-from proxy.workspaces.start_events import tell_stopped
+from proxy.workspaces.kubernetes.objects import STATEFUL_SET, Kind
+from proxy.workspaces.lifetimes import Bounds
+from proxy.workspaces.start_events import publish_stopped
 from tests.cluster.cluster import Cluster, request, run, silent, visit
 
 NAME = request().name
@@ -60,11 +63,11 @@ async def bounds(_: WorkspaceRecord) -> Bounds:
 
 @asynccontextmanager
 async def kept(kube: Cluster) -> AsyncIterator[House]:
-    settings = WorkspaceSettings(keeper_interval_s=0.5)
+    settings = WorkspaceSettings(keeper_interval_s=0.5, failed_stop_s=1)
     events: list[schema.Event] = []
     links = Links(UpstreamSettings(), "p1", kube.keeper)
     async with kube.proxy() as backend:
-        keeper = WorkspaceKeeper(backend, links, bounds, settings, partial(tell_stopped, events.append))
+        keeper = IdleReaper(backend, links, bounds, settings, partial(publish_stopped, events.append))
         keeper.start()
         try:
             yield House(kube, backend, links, events)
@@ -109,3 +112,39 @@ async def test_a_busy_workspace_goes_on_until_it_is_idle(kube: Cluster) -> None:
         record = await house.until_stopped()
         assert record.stop is not None
         assert record.stop.by == "idle"
+
+
+async def test_what_failed_to_start_is_told_by_the_list_and_gives_its_room_back(kube: Cluster) -> None:
+    quota = Kind("ResourceQuota", "resourcequotas")
+    await kube.create("v1", "ResourceQuota", "few", spec={"hard": {"pods": "0"}})
+    async with asyncio.timeout(30):
+        while not (await kube.api.get(quota, kube.namespace, "few")).get("status", {}).get("used"):
+            await asyncio.sleep(0.05)
+    async with kube.proxy() as backend:
+        with pytest.raises(WorkspaceUnstartable):
+            await backend.ensure(request(), silent)
+    async with kube.proxy() as fresh:  # as `fairlead workspace list` does, which has watched nothing
+        (listed,) = await fresh.list()
+        assert listed.phase is WorkspacePhase.FAILED
+        assert "the quota is used up (few, requested: pods=1" in listed.detail
+        assert await fresh.find(NAME) == listed
+    async with kept(kube) as house:
+        record = await house.until_stopped()
+        assert await house.replicas() == 0
+        assert record.phase is WorkspacePhase.STOPPED
+        assert record.stop is not None
+        assert (record.stop.by, NAME in record.stop.reason) == ("failed", True)
+        assert "the quota is used up" in record.stop.reason
+        await kube.api.delete(quota, kube.namespace, "few")
+        again = await until_there_is_room(house.backend)
+        assert await run(house.links, again, "echo in") == "in\n"
+
+
+async def until_there_is_room(backend: KubernetesBackend) -> Endpoint:
+    """Try until admission has noticed that a quota is gone, and refusals of a moment ago count no more."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await backend.ensure(request(), silent)
+            except WorkspaceUnstartable:
+                await asyncio.sleep(0.5)

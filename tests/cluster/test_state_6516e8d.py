@@ -21,8 +21,8 @@ from proxy.identity.directory import Directory
 from proxy.identity.store import SqlDirectory
 from proxy.model import User, WorkspaceName
 from proxy.settings.trust import TrustSettings
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore
 from proxy.userstring import parse
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import labels
@@ -173,7 +173,7 @@ async def restored(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     try:
         await kube.keeper.close()
         (tmp_path / "trust.json").write_text(json.dumps(state["trust"]))
-        kube.keeper = Keeper(FileStore(tmp_path / "trust.json"), TrustSettings())
+        kube.keeper = TrustManager(FileTrustStore(tmp_path / "trust.json"), TrustSettings())
         await kube.keeper.open()
         await kube.restore(state)
         yield Restored(kube, users, state["volumes"])

@@ -5,7 +5,7 @@ from typing import Any
 
 from proxy.http.clock import REAL, Clock
 from proxy.onboarding.flow import Pending
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.settings.onboarding import (
     ConfirmSettings,
     DevAccount,
@@ -35,7 +35,7 @@ class Hurried:
 class House:
     """A front door with its records."""
 
-    def __init__(self, door: FrontDoor, records: Registered) -> None:
+    def __init__(self, door: OnboardingService, records: Registered) -> None:
         self.door = door
         self.records = records
         self.onboarding = door.onboarding
@@ -57,5 +57,5 @@ async def open_house(**settings: Any) -> House:
     chosen = FrontDoorSettings(providers=(provider,), confirm=confirm, onboarding=onboarding)
     records = Registered()
     return House(
-        await FrontDoor.open(chosen.in_effect(embedded=True), records, clock=Hurried().clock), records
+        await OnboardingService.open(chosen.in_effect(embedded=True), records, clock=Hurried().clock), records
     )

@@ -15,7 +15,7 @@ from proxy.errors import FairleadError
 from proxy.http.client import HttpClient, Reply, Request
 from proxy.http.clock import REAL, Clock
 from proxy.http.secret import Secret
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.settings.onboarding import ConfirmSettings, DevSettings, FrontDoorSettings, OnboardingSettings
 from tests.fakes.browser import Browser
 from tests.fakes.provider import Registered, new_key
@@ -65,16 +65,16 @@ async def attempt(coro: Any) -> None:
         ERRORS.append(f"{exc} / {exc!r}")
 
 
-async def open_door(approval: str, records: Registered) -> FrontDoor:
+async def open_door(approval: str, records: Registered) -> OnboardingService:
     settings = FrontDoorSettings(
         providers=(DevSettings(approval=approval),),  # type: ignore[arg-type]
         confirm=ConfirmSettings(listen="127.0.0.1:0"),
         onboarding=OnboardingSettings(linger_s=1000),
     )
-    return await FrontDoor.open(settings.in_effect(embedded=True), records, clock=Hurried().clock)
+    return await OnboardingService.open(settings.in_effect(embedded=True), records, clock=Hurried().clock)
 
 
-async def flow(door: FrontDoor, decision: str, account: str) -> None:
+async def flow(door: OnboardingService, decision: str, account: str) -> None:
     pending = await door.onboarding.begin("192.0.2.1", "alice", new_key().blob)
     SECRETS.add(pending.shown.user_code)
     waiting = asyncio.ensure_future(pending.outcome())
@@ -95,7 +95,7 @@ async def flow(door: FrontDoor, decision: str, account: str) -> None:
     await waiting
 
 
-async def bug(door: FrontDoor) -> None:
+async def bug(door: OnboardingService) -> None:
     """A bug below everything that holds a secret: its traceback goes to the log."""
 
     async def broken(self: HttpClient, response: Any) -> bytes:

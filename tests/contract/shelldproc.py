@@ -160,6 +160,10 @@ class Ran:
         return self._bytes("stderr").decode()
 
     @property
+    def notices(self) -> list[str]:
+        return [frame.notice for frame in self.frames if frame.WhichOneof("frame") == "notice"]
+
+    @property
     def status(self) -> int:
         assert self.frames[-1].WhichOneof("frame") == "exit", self.frames
         assert self.frames[-1].exit.WhichOneof("end") == "status", self.frames[-1]

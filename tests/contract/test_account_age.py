@@ -23,7 +23,7 @@ from proxy.onboarding.providers.base import Provider
 from proxy.onboarding.providers.github import GitHub
 from proxy.onboarding.providers.gitlab import GitLab
 from proxy.onboarding.providers.oidc import Oidc
-from proxy.onboarding.refresher import Refresher, Vouch
+from proxy.onboarding.refresher import AccountStanding, Refresher
 from proxy.onboarding.vault import Vault
 from proxy.settings.groups import GroupSettings
 from proxy.settings.onboarding import GitHubSettings, GitLabSettings, OidcSettings
@@ -188,8 +188,8 @@ async def test_an_outage_keeps_groups_for_the_grace_and_locks_nobody_out(world: 
 async def test_users_of_an_operator_have_no_age(world: World) -> None:
     await world.directory.add_user("bob")
     refresher = world.refresher()
-    assert await refresher.vouch("bob", "static") is Vouch.GOOD
-    assert await refresher.vouch("nobody", "static") is Vouch.GOOD
+    assert await refresher.vouch("bob", "static") is AccountStanding.GOOD
+    assert await refresher.vouch("nobody", "static") is AccountStanding.GOOD
     assert world.server.asked == []
 
 
@@ -212,7 +212,7 @@ async def test_a_login_refreshes_groups_that_are_due(world: World) -> None:
     world.server.on("/token", tokens(SECOND))
     world.say_groups("ops")
     await world.grow_old(150)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("ops",)
     form = world.server.asked[-2][2]
     assert (form["grant_type"], form["refresh_token"], form["client_id"]) == ("refresh_token", FIRST, "me")
@@ -220,7 +220,7 @@ async def test_a_login_refreshes_groups_that_are_due(world: World) -> None:
 
 async def test_young_groups_cost_a_login_nothing(world: World) -> None:
     await world.onboard()
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert world.server.count("/token") == 0
 
 
@@ -229,7 +229,7 @@ async def test_groups_that_had_ended_come_back_with_the_refresh_of_a_login(world
     world.server.on("/token", tokens(SECOND))
     await world.grow_old(5_000)
     assert await world.groups() == ()
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("staff", "ops")
 
 
@@ -275,7 +275,7 @@ async def test_two_replicas_never_use_one_grant_at_the_same_time(world: World) -
     vouched = await asyncio.gather(
         *(world.refresher(number % 2).vouch("alice", "idp") for number in range(6))
     )
-    assert set(vouched) == {Vouch.GOOD}
+    assert set(vouched) == {AccountStanding.GOOD}
     assert used == [FIRST]
     assert await world.groups() == ("staff", "ops")
 
@@ -286,8 +286,8 @@ async def test_a_provider_that_refuses_the_grant_ends_the_account_and_its_key(wo
     world.server.on("/token", INVALID)
     await world.grow_old(150)
     refresher = world.refresher()
-    assert await refresher.vouch("alice", "idp") is Vouch.ENDED
-    assert await refresher.vouch("alice", "static") is Vouch.GOOD
+    assert await refresher.vouch("alice", "idp") is AccountStanding.ENDED
+    assert await refresher.vouch("alice", "static") is AccountStanding.GOOD
     assert await world.groups() == ()
     assert await world.has_key() == "idp"
     pair = ("alice", static.fingerprint)
@@ -323,7 +323,7 @@ async def test_an_approval_meanwhile_says_more_than_the_refusal_of_an_old_grant(
     await world.directory.renew(profile, "alice")
     await world.refresher().keep("alice", profile, Tokens(Secret("at"), refresh=Secret(SECOND)))
     go_on.set()
-    assert await vouching is Vouch.GOOD
+    assert await vouching is AccountStanding.GOOD
     assert (await world.groups(), await world.has_key()) == (("new",), "")
     assert await world.grant() is not None
 
@@ -347,13 +347,13 @@ async def test_an_outage_is_noted_and_ends_nothing(world: World, outage: Say) ->
     await world.onboard()
     world.server.on("/token", outage)
     await world.grow_old(1_200)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (await world.groups(), await world.has_key()) == (("staff", "ops"), "")
     await world.grow_old(1_600)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (await world.groups(), await world.has_key()) == ((), "")
     world.server.on("/token", tokens(SECOND))
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("staff", "ops")
 
 
@@ -363,7 +363,7 @@ async def test_a_client_that_is_refused_is_no_end_of_an_account(world: World) ->
     for error in ("invalid_client", "unauthorized_client", "invalid_scope", "what_is_this"):
         world.server.on("/token", Say({"error": error}, 401))
         await world.grow_old(1_200)
-        assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+        assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
         assert (await world.groups(), await world.has_key()) == (("staff", "ops"), "")
 
 
@@ -377,11 +377,11 @@ async def test_a_grant_that_may_be_spent_by_a_lost_answer_ends_no_account(world:
     row = await world.grant()
     assert row is not None
     assert row["in_doubt"]
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (await world.groups(), await world.has_key()) == (("staff", "ops"), "")
     assert await world.grant() is None
     await world.grow_old(1_001)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.ASK
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.ASK
 
 
 @pytest.mark.parametrize(
@@ -392,7 +392,7 @@ async def test_a_busy_provider_leaves_no_doubt(world: World, busy: Say) -> None:
     world.server.on("/token", busy, INVALID)
     await world.grow_old(150)
     await world.refresher().vouch("alice", "idp")
-    assert await world.refresher().vouch("alice", "idp") is Vouch.ENDED
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.ENDED
 
 
 async def test_a_slow_provider_delays_a_login_by_the_wait_that_is_set(world: World) -> None:
@@ -400,7 +400,7 @@ async def test_a_slow_provider_delays_a_login_by_the_wait_that_is_set(world: Wor
     world.server.on("/token", HANG)
     await world.grow_old(150)
     settings = SETTINGS.model_copy(update={"login_wait_s": 0.05})
-    assert await world.refresher(settings=settings).vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher(settings=settings).vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("staff", "ops")
 
 
@@ -409,19 +409,19 @@ async def test_a_slow_provider_is_an_outage_once_groups_are_too_old(world: World
     world.server.on("/token", HANG)
     await world.grow_old(1_200)
     settings = SETTINGS.model_copy(update={"refresh_timeout_s": 0.2})
-    assert await world.refresher(settings=settings).vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher(settings=settings).vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("staff", "ops")
 
 
 async def test_without_a_grant_the_next_login_is_asked_for_an_approval(world: World) -> None:
     await world.onboard(None)
     await world.grow_old(900)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     await world.grow_old(1_001)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.ASK
-    assert await world.refresher().vouch("alice", "static") is Vouch.ASK, "her groups are at stake"
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.ASK
+    assert await world.refresher().vouch("alice", "static") is AccountStanding.ASK, "her groups are at stake"
     silent = SETTINGS.model_copy(update={"ask_at_login": False})
-    assert await world.refresher(settings=silent).vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher(settings=silent).vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ()
 
 
@@ -429,21 +429,21 @@ async def test_without_a_grant_an_outage_asks_nobody(world: World) -> None:
     await world.onboard(None)
     await world.grow_old(1_001)
     world.server.on("/.well-known/openid-configuration", HANG_UP)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await world.groups() == ("staff", "ops")
 
 
 async def test_a_grant_that_has_expired_is_not_used_and_proves_nothing(world: World) -> None:
     await world.onboard(FIRST, refresh_lifetime_s=-1)
     await world.grow_old(150)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (world.server.count("/token"), await world.has_key(), await world.grant()) == (0, "", None)
 
 
 async def test_a_grant_of_a_lost_key_is_forgotten(world: World) -> None:
     await world.onboard()
     await world.grow_old(150)
-    assert await world.refresher(vault=Vault([b"x" * 32])).vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher(vault=Vault([b"x" * 32])).vouch("alice", "idp") is AccountStanding.GOOD
     assert (world.server.count("/token"), await world.has_key(), await world.grant()) == (0, "", None)
 
 
@@ -461,7 +461,7 @@ async def test_a_refresh_that_gives_another_account_changes_nothing(world: World
     world.server.on("/token", tokens(SECOND))
     world.server.on("/userinfo", Say({"sub": "s2", "preferred_username": "alice", "groups": ["root"]}))
     await world.grow_old(150)
-    assert await world.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await world.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (await world.groups(), await world.has_key()) == (("staff", "ops"), "")
 
 
@@ -470,7 +470,7 @@ async def test_a_provider_that_was_configured_anew_is_not_asked_about_others(wor
     await world.grow_old(5_000)
     refresher = world.refresher()
     refresher._issuers = {"idp": "https://other.example"}
-    assert await refresher.vouch("alice", "idp") is Vouch.GOOD
+    assert await refresher.vouch("alice", "idp") is AccountStanding.GOOD
     assert (world.server.asked, await world.groups()) == ([], ())
 
 
@@ -568,7 +568,7 @@ def hub(world: World) -> World:
 async def test_github_is_asked_with_the_token_that_does_not_expire(hub: World) -> None:
     await hub.onboard(None, subject="583231")
     await hub.grow_old(150)
-    assert await hub.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await hub.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await hub.groups() == ("Wonderland",)
     assert [asked[3]["Authorization"] for asked in hub.server.asked if asked[1] == "/api/v3/user"] == [
         "Bearer at"
@@ -593,11 +593,11 @@ async def test_who_takes_the_token_back_at_github_keeps_listed_keys_and_loses_gr
     await hub.onboard(None, subject="583231")
     hub.server.on("/api/v3/user", Say({"message": "Bad credentials"}, 401))
     await hub.grow_old(150)
-    assert await hub.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await hub.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert (await hub.groups(), await hub.has_key(), await hub.grant()) == (("staff", "ops"), "", None)
     await hub.grow_old(1_001)
     assert await hub.groups() == ()
-    assert await hub.refresher().vouch("alice", "idp") is Vouch.ASK
+    assert await hub.refresher().vouch("alice", "idp") is AccountStanding.ASK
 
 
 @pytest.mark.parametrize(
@@ -609,7 +609,7 @@ async def test_a_github_account_that_is_gone_or_suspended_ends(hub: World, gone:
     hub.server.on("/api/v3/user", Say({"message": "Bad credentials"}, 401))
     hub.server.on("/api/v3/user/583231", gone)
     await hub.grow_old(150)
-    assert await hub.refresher().vouch("alice", "idp") is Vouch.ENDED
+    assert await hub.refresher().vouch("alice", "idp") is AccountStanding.ENDED
     assert (await hub.groups(), await hub.has_key()) == ((), "idp")
 
 
@@ -641,7 +641,7 @@ async def test_a_gitlab_account_that_is_blocked_ends(lab: World) -> None:
     lab.server.on("/oauth/token", tokens(SECOND))
     lab.server.on("/api/v4/user", Say({**LAB["user"]["body"], "state": "blocked"}))
     await lab.grow_old(150)
-    assert await lab.refresher().vouch("alice", "idp") is Vouch.ENDED
+    assert await lab.refresher().vouch("alice", "idp") is AccountStanding.ENDED
     assert (await lab.groups(), await lab.has_key()) == ((), "idp")
 
 
@@ -652,5 +652,5 @@ async def test_a_forge_that_is_away_is_an_outage_without_a_grant_too(hub: World,
         await connection.execute(sa.delete(grants_table))
     await hub.grow_old(1_001)
     hub.server.on(path, HANG_UP)
-    assert await hub.refresher().vouch("alice", "idp") is Vouch.GOOD
+    assert await hub.refresher().vouch("alice", "idp") is AccountStanding.GOOD
     assert await hub.groups() == ("staff", "ops")

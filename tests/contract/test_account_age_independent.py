@@ -12,8 +12,8 @@ import pytest
 from proxy.http.clock import REAL, Clock
 from proxy.identity.grants import SqlGrants
 from proxy.identity.store import SqlDirectory
-from proxy.onboarding.refresher import Refresher, Vouch
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.refresher import AccountStanding, Refresher
+from proxy.onboarding.service import OnboardingService
 from proxy.onboarding.vault import Vault
 from proxy.settings.groups import GroupSettings
 from proxy.settings.onboarding import FrontDoorSettings
@@ -32,7 +32,7 @@ class House:
     directory: SqlDirectory
     refreshers: list[Refresher]
     """Of two replicas on one database."""
-    door: FrontDoor
+    door: OnboardingService
     accounts: Path
     provider: AsyncExitStack
 
@@ -45,7 +45,7 @@ class House:
         pair = ("alice", ALICE.fingerprint)
         return not (await self.directory.standing_of([pair]))[pair].ended_at_provider
 
-    async def vouch(self, number: int = 0) -> Vouch:
+    async def vouch(self, number: int = 0) -> AccountStanding:
         return await self.refreshers[number].vouch("alice", "independent")
 
 
@@ -90,7 +90,7 @@ async def house(request: pytest.FixtureRequest, installed: Path, tmp_path: Path)
             Refresher(directory, SqlGrants(database), Vault([b"k" * 32]), AT_EVERY_LOGIN)
             for directory, database in zip(directories, databases, strict=True)
         ]
-        door = await FrontDoor.open(
+        door = await OnboardingService.open(
             settings.in_effect(embedded=False),
             directories[0],
             clock=Clock(REAL.now, _quick),
@@ -130,7 +130,7 @@ async def test_groups_follow_the_provider_through_rotated_tokens(house: House) -
     assert await house.groups() == ("wonderland",)
     for groups in (["wonderland", "queens"], [], ["queens"]):
         house.accounts.write_text(json.dumps({"alice": groups}))
-        assert await house.vouch() is Vouch.GOOD
+        assert await house.vouch() is AccountStanding.GOOD
         assert await house.groups() == tuple(groups)
 
 
@@ -138,24 +138,24 @@ async def test_two_replicas_share_one_rotated_token(house: House) -> None:
     """The provider ends every token of a grant that is used twice; a later refresh shows that it did not."""
     for _ in range(5):
         vouched = await asyncio.gather(house.vouch(0), house.vouch(1))
-        assert vouched == [Vouch.GOOD, Vouch.GOOD]
+        assert vouched == [AccountStanding.GOOD, AccountStanding.GOOD]
     house.accounts.write_text(json.dumps({"alice": ["still"]}))
-    assert await house.vouch(1) is Vouch.GOOD
+    assert await house.vouch(1) is AccountStanding.GOOD
     assert await house.groups() == ("still",)
 
 
 async def test_the_end_of_an_account_ends_its_key_and_an_approval_brings_it_back(house: House) -> None:
     house.accounts.write_text(json.dumps({}))
-    assert await house.vouch() is Vouch.ENDED
+    assert await house.vouch() is AccountStanding.ENDED
     assert (await house.groups(), await house.is_vouched_for()) == ((), False)
-    assert await house.vouch(1) is Vouch.ENDED
+    assert await house.vouch(1) is AccountStanding.ENDED
     house.accounts.write_text(json.dumps({"alice": ["back"]}))
     await _approve(house, renews=True)
-    assert await house.vouch() is Vouch.GOOD
+    assert await house.vouch() is AccountStanding.GOOD
     assert (await house.groups(), await house.is_vouched_for()) == (("back",), True)
 
 
 async def test_a_provider_that_is_away_ends_nothing(house: House) -> None:
     await house.provider.aclose()
-    assert await house.vouch() is Vouch.GOOD
+    assert await house.vouch() is AccountStanding.GOOD
     assert (await house.groups(), await house.is_vouched_for()) == (("wonderland",), True)

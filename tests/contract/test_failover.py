@@ -81,6 +81,26 @@ async def test_a_query_waits_for_a_server_that_is_shutting_down(own_cluster: Clu
         await database.close()
 
 
+async def test_a_question_that_was_under_way_is_asked_again(own_cluster: Cluster) -> None:
+    database = await opened(own_cluster, 60)
+    try:
+        slow = sa.select(sa.literal("asked").label("word"), sa.func.pg_sleep(3))
+        waiting = asyncio.ensure_future(database.ask(slow))
+        query = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE state = 'active' AND query LIKE '%pg_sleep(%' AND pid <> pg_backend_pid()"
+        )
+        async with asyncio.timeout(DEADLINE_S):
+            while await asyncio.to_thread(own_cluster.sql, "test1", query) == "0":
+                await asyncio.sleep(0.05)
+        await asyncio.to_thread(own_cluster.halt)
+        await asyncio.to_thread(own_cluster.resume)
+        (row,) = await waiting
+        assert row["word"] == "asked"
+    finally:
+        await database.close()
+
+
 async def test_without_the_setting_it_fails_at_once_and_names_the_host(own_cluster: Cluster) -> None:
     database = await opened(own_cluster, 0)
     try:

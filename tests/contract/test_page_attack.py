@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from proxy.http import cookies, sessions, site
 from proxy.onboarding import confirm
-from proxy.onboarding.flow import Approved, Pending
+from proxy.onboarding.flow import ApprovedUser, Pending
 from tests.contract.door import MALLORY, House, open_house
 from tests.contract.neighbours import Answer, Edge, Neighbour, ask, open_edge, open_neighbour, value_of
 from tests.contract.test_page_sessions import adopt, at_the_provider, careless_trim
@@ -56,7 +56,7 @@ class Scene:
     edge: Edge
     sibling: Neighbour
     pending: Pending
-    waiting: "asyncio.Future[Approved]"
+    waiting: "asyncio.Future[ApprovedUser]"
 
     @property
     def link(self) -> str:

@@ -138,9 +138,9 @@ async def test_an_expired_code(browser: Browser) -> None:
     await server.start()
     kit = tools(leaping.clock)
     provider = Dev(DevSettings(), server, kit)
-    from proxy.onboarding.providers.base import About
+    from proxy.onboarding.providers.base import ApprovalFacts
 
-    code = await provider.start_device(About("alice", "192.0.2.1", ALICE.fingerprint), 900)
+    code = await provider.start_device(ApprovalFacts("alice", "192.0.2.1", ALICE.fingerprint), 900)
     with pytest.raises(CodeExpired):
         await provider.poll_device(code)
     assert (await browser.get(code.verification_uri_complete)).status == 404

@@ -9,14 +9,14 @@ import pytest
 from proxy.errors.login import OnboardingError, ProviderMisconfigured, ProviderUnavailable
 from proxy.http.secret import Secret
 from proxy.identity.keys import parse_public_key
-from proxy.onboarding.providers.base import About, Tools
+from proxy.onboarding.providers.base import ApprovalFacts, Tools
 from proxy.onboarding.providers.github import GitHub, api_of
 from proxy.onboarding.providers.gitlab import GitLab
 from proxy.settings.onboarding import GitHubSettings, GitLabSettings, KeyListSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, fixture, said, tools
 
 HUB, LAB = fixture("github"), fixture("gitlab")
-ABOUT = About("alice", "192.0.2.1", "SHA256:x")
+ABOUT = ApprovalFacts("alice", "192.0.2.1", "SHA256:x")
 TOKEN = Secret("gho_hush")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.errors.login import ApprovalDenied, KeyNotListed
 from proxy.http.clock import REAL, Clock
-from proxy.onboarding.service import FrontDoor
+from proxy.onboarding.service import OnboardingService
 from proxy.settings.onboarding import FrontDoorSettings
 from tests.contract.independent import SECRET, free_issuer, running, through_the_provider
 from tests.fakes.browser import Browser
@@ -23,7 +23,7 @@ ALICE, MALLORY = new_key(), new_key()
 
 @dataclass
 class House:
-    door: FrontDoor
+    door: OnboardingService
     records: Registered
     issuer: str
 
@@ -57,7 +57,7 @@ async def house(request: pytest.FixtureRequest, installed: Path, tmp_path: Path)
     )
     records = Registered()
     clock = Clock(REAL.now, _quick)
-    door = await FrontDoor.open(settings.in_effect(embedded=False), records, clock=clock)
+    door = await OnboardingService.open(settings.in_effect(embedded=False), records, clock=clock)
     redirect_uri = door._confirm.redirect_uri if door._confirm is not None else "http://127.0.0.1:9/callback"
     try:
         async with running(installed, issuer, redirect_uri, SSH_KEY=str(ALICE)):

@@ -14,13 +14,13 @@ from proxy.http.secret import Secret
 from proxy.onboarding import idtoken
 from proxy.onboarding.authcode import WebLogin, redeem
 from proxy.onboarding.device_flow import Tokens
-from proxy.onboarding.idtoken import Expected, Jwks
-from proxy.onboarding.providers.base import About
-from proxy.onboarding.providers.oidc import Endpoints, Oidc
+from proxy.onboarding.idtoken import ExpectedClaims, Jwks
+from proxy.onboarding.providers.base import ApprovalFacts
+from proxy.onboarding.providers.oidc import Oidc, OidcEndpoints
 from proxy.settings.onboarding import MappingSettings, OidcSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, tools
 
-ABOUT = About("alice", "192.0.2.1", "SHA256:x")
+ABOUT = ApprovalFacts("alice", "192.0.2.1", "SHA256:x")
 EC = ECKey.generate_key("P-256", {"use": "sig", "kid": "ec"})
 EC2 = ECKey.generate_key("P-256", {"use": "sig", "kid": "ec2"})
 RSA = RSAKey.generate_key(2048, {"use": "sig", "kid": "rsa"})
@@ -215,7 +215,7 @@ async def test_a_refresh_token_is_asked_for_where_it_is_offered_and_kept(
 async def test_google_gives_refresh_tokens_by_a_parameter_of_its_own(world: World) -> None:
     google = OidcSettings(kind="oidc", issuer="https://accounts.google.com", client_id="me")
     provider = Oidc(google, None, replace(world.tools, keeps_grants=True))
-    provider._endpoints = Endpoints("https://a.example", "https://t.example", "https://j.example")
+    provider._endpoints = OidcEndpoints("https://a.example", "https://t.example", "https://j.example")
     provider._discovered_at = world.time.time
     client = await provider.code_client()
     assert client.extra == {"access_type": "offline", "prompt": "consent"}
@@ -388,7 +388,7 @@ async def test_a_symmetric_key_in_the_set_signs_nothing(world: World) -> None:
 
 
 async def test_expected_is_what_it_says() -> None:
-    assert Expected("p", ("i",), "a", ("ES256",)).audience == "a"
+    assert ExpectedClaims("p", ("i",), "a", ("ES256",)).audience == "a"
 
 
 # --------------------------------------------------------------------------------- keys in a claim

@@ -9,7 +9,7 @@ import pytest
 from proxy.recording.directory import DirectoryStore
 from proxy.recording.manifest import Place
 from proxy.recording.objects import ObjectStore
-from proxy.recording.store import StorageError, Store
+from proxy.recording.store import RecordingStore, StorageError
 from tests.contract.s3server import names, s3_server, settings_for, silent_server
 
 PLACE = Place("2026-02-03", "c1-1", "asciicast-2")
@@ -22,18 +22,18 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(params=["directory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> RecordingStore:
     if request.param == "directory":
         return DirectoryStore(tmp_path / "recordings")
     prefix = f"{tmp_path.name}/deep/"  # one bucket for all tests
     return ObjectStore(settings_for(request.getfixturevalue("endpoint"), tmp_path, prefix), timeout_s=10)
 
 
-async def body(store: Store, place: Place = PLACE) -> bytes:
+async def body(store: RecordingStore, place: Place = PLACE) -> bytes:
     return b"".join([piece async for piece in store.read(place)])
 
 
-async def test_a_body_grows_block_by_block_and_can_be_read_meanwhile(store: Store) -> None:
+async def test_a_body_grows_block_by_block_and_can_be_read_meanwhile(store: RecordingStore) -> None:
     assert await body(store) == b""
     written = b""
     for number in range(1, 13):
@@ -46,20 +46,20 @@ async def test_a_body_grows_block_by_block_and_can_be_read_meanwhile(store: Stor
     assert await body(store) == written
 
 
-async def test_a_block_may_be_stored_twice(store: Store) -> None:
+async def test_a_block_may_be_stored_twice(store: RecordingStore) -> None:
     await store.append(PLACE, 1, 0, b"one\n")
     for _ in range(2):
         await store.append(PLACE, 2, 4, b"two\n")
     assert await body(store) == b"one\ntwo\n"
 
 
-async def test_a_large_block_is_whole(store: Store) -> None:
+async def test_a_large_block_is_whole(store: RecordingStore) -> None:
     block = bytes(range(256)) * 4_096 * 6
     await store.append(PLACE, 1, 0, block)
     assert await body(store) == block
 
 
-async def test_manifests_are_replaced_found_and_listed(store: Store) -> None:
+async def test_manifests_are_replaced_found_and_listed(store: RecordingStore) -> None:
     assert await store.days() == []
     assert await store.ids(PLACE.day) == []
     assert await store.manifest(PLACE.day, PLACE.id) is None
@@ -74,7 +74,7 @@ async def test_manifests_are_replaced_found_and_listed(store: Store) -> None:
     assert await store.manifest("2026-02-04", "d1-1") == b"d1-1"
 
 
-async def test_a_deleted_recording_leaves_nothing_and_no_other(store: Store) -> None:
+async def test_a_deleted_recording_leaves_nothing_and_no_other(store: RecordingStore) -> None:
     other = Place(PLACE.day, "c1-10", "asciicast-2")  # begins alike
     for place in (PLACE, other):
         await store.put_manifest(place, b"{}")

@@ -9,7 +9,7 @@ from proxy.errors.login import NameTaken, OnboardingRefused, OnboardingRejected,
 from proxy.errors.stores import IdentityError
 from proxy.identity.directory import Directory, OnboardingStatus
 from proxy.identity.profile import Profile
-from proxy.onboarding.flow import Approved, Onboarding
+from proxy.onboarding.flow import ApprovedUser, Onboarding
 from proxy.settings.onboarding import OnboardingSettings
 from tests.contract.directories import Replica, make_key
 from tests.fakes.provider import Manual, StubProvider, settle
@@ -245,7 +245,7 @@ async def test_from_the_approval_in_the_browser_over_the_list_to_a_user(director
     rule = OnboardingSettings(otherwise="waitlist")
     onboarding = Onboarding([provider], directory, rule, clock=time.clock)
 
-    async def knock() -> Approved:
+    async def knock() -> ApprovedUser:
         outcome = asyncio.ensure_future((await onboarding.begin("192.0.2.9", "alice", key.blob)).outcome())
         await settle()
         await time.advance(5)

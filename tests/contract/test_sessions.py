@@ -15,10 +15,10 @@ from proxy.events.publisher import Gap, Message
 from proxy.events.schema import SessionKillOrdered
 from proxy.model import ConnId, Peer, User, Visit
 from proxy.sessions.janitor import Janitor
-from proxy.sessions.kills import Kills
+from proxy.sessions.kills import KillExecutor
 from proxy.sessions.live import LiveConnection, NoTraffic
 from proxy.sessions.records import ConnectionRecord, End, EndReason, Kind, ProgramRecord
-from proxy.sessions.store import Asked, ProxyProcess, SessionStore
+from proxy.sessions.store import ProxyProcess, SessionQuery, SessionStore
 from proxy.sessions.tracker import Tracker
 from proxy.settings.sessions import SessionSettings
 from proxy.storage.database import Database
@@ -126,7 +126,7 @@ async def test_what_was_written_is_read(store: SessionStore) -> None:
     program = program_record(bytes_to_client=HUGE, exit_status=None, pty=True)
     assert await store.write(process(), NOW, [connection], [program]) is False
     assert await store.write(process(), NOW, [], []) is True
-    assert await store.select(Asked()) == [connection]
+    assert await store.select(SessionQuery()) == [connection]
     assert await store.programs_of(["c1"]) == [program]
     assert await store.find(["c1", "c1-1", "nobody"]) == [connection, program]
     ended = replace(
@@ -134,8 +134,8 @@ async def test_what_was_written_is_read(store: SessionStore) -> None:
     )
     exited = replace(program, ended_at=NOW, end_reason="exited", exit_status=3, exit_signal="TERM")
     await store.write(process(), NOW, [ended], [exited])
-    assert await store.select(Asked()) == []
-    assert await store.select(Asked(live_only=False)) == [ended]
+    assert await store.select(SessionQuery()) == []
+    assert await store.select(SessionQuery(live_only=False)) == [ended]
     assert await store.programs_of(["c1"]) == [exited]
 
 
@@ -149,7 +149,7 @@ async def test_whom_one_asks_for(store: SessionStore) -> None:
     await store.write(process(), NOW, records, [])
 
     async def ids(**asked: object) -> list[str]:
-        return [record.id for record in await store.select(Asked(**asked))]  # type: ignore[arg-type]
+        return [record.id for record in await store.select(SessionQuery(**asked))]  # type: ignore[arg-type]
 
     assert await ids() == ["c3", "c2", "c1"]
     assert await ids(user="bob") == ["c3", "c2"]
@@ -172,7 +172,7 @@ async def test_old_records_go_in_bounded_parts(store: SessionStore) -> None:
     assert await store.expire(NOW, 10) == 0
     later = NOW + timedelta(seconds=1)
     assert [await store.expire(later, 10) for _ in range(4)] == [10, 10, 5, 0]
-    assert await store.select(Asked(live_only=False)) == [live]
+    assert await store.select(SessionQuery(live_only=False)) == [live]
     assert await store.programs_of([record.id for record in ended]) == []
 
 
@@ -189,7 +189,7 @@ async def test_the_records_of_a_lost_proxy_are_closed_once_at_its_last_sign(stor
     assert min(both, key=len) == []
     closed = replace(mine, ended_at=last, updated_at=last, end_reason="proxy_lost")
     assert sorted(both, key=len)[1] == [closed]
-    assert await store.select(Asked()) == [others]
+    assert await store.select(SessionQuery()) == [others]
     assert {record.id: record.end_reason for record in await store.programs_of(["c1", "c3"])} == {
         "c1-1": "exited",
         "c1-2": "proxy_lost",
@@ -203,10 +203,10 @@ async def test_text_that_no_database_takes_is_made_to_fit(store: SessionStore) -
     connection = tracker.open(visit(), "Odd\0Client\ud800", Handle())
     connection.begin(Kind.EXEC, NoTraffic(), Handle(), command="echo \0 \udcff", target="\0")
     assert await tracker.write()
-    (record,) = await store.select(Asked())
+    (record,) = await store.select(SessionQuery())
     assert (record.client_version, record.client_type) == ("Odd\ufffdClient?", "other")
     (program,) = await store.programs_of([record.id])
-    assert program.command == "echo \ufffd ?"
+    assert program.command == "echo \ufffd \\xff"
 
 
 # --------------------------------------------------------------------------------------- the tracker
@@ -220,7 +220,7 @@ async def test_counts_are_those_of_the_channels(store: SessionStore) -> None:
     forward = connection.begin(Kind.FORWARD, second, Handle(), target="db:5432")
     first.from_client, second.to_client = 10, 10**12
     assert await tracker.write()
-    (stored,) = await store.select(Asked())
+    (stored,) = await store.select(SessionQuery())
     assert (stored.bytes_from_client, stored.bytes_to_client) == (10, 10**12)
     forward.ended(End(EndReason.CLOSED))
     first.from_client = 11
@@ -229,7 +229,7 @@ async def test_counts_are_those_of_the_channels(store: SessionStore) -> None:
     connection.ended(End(EndReason.LEFT))
     connection.ended(End(EndReason.LOST))
     assert await tracker.write()
-    (stored,) = await store.select(Asked(live_only=False))
+    (stored,) = await store.select(SessionQuery(live_only=False))
     assert (stored.bytes_from_client, stored.bytes_to_client, stored.end_reason) == (11, 10**12, "left")
     assert [
         (program.kind, program.target, program.bytes_from_client, program.end_reason, program.exit_status)
@@ -257,11 +257,11 @@ async def test_a_store_that_is_away_costs_the_oldest_records_and_no_more(
         assert tracker.dropped == 3
         await asyncio.to_thread(own.resume)
         assert await tracker.write()
-        users = {record.user for record in await store.select(Asked(live_only=False))}
+        users = {record.user for record in await store.select(SessionQuery(live_only=False))}
         assert users == {"live", "user3", "user4", "user5", "user6", "user7"}
         live.ended(End(EndReason.LEFT))
         await tracker.close()
-        assert await store.select(Asked()) == []
+        assert await store.select(SessionQuery()) == []
         assert await store.signs_of_life() == {}
         await database.close()
     finally:
@@ -275,10 +275,10 @@ async def test_who_was_taken_for_lost_and_is_not_has_its_records_again(store: Se
     await tracker.write()
     ((token, sign),) = (await store.signs_of_life()).items()
     assert await store.close_lost(token, sign)
-    assert await store.select(Asked()) == []
+    assert await store.select(SessionQuery()) == []
     await tracker.write()
     await tracker.write()
-    (record,) = await store.select(Asked())
+    (record,) = await store.select(SessionQuery())
     assert (record.id, record.ended_at, record.end_reason) == (connection.id, None, "")
     (program,) = await store.programs_of([record.id])
     assert program.ended_at is None
@@ -296,13 +296,13 @@ async def test_the_janitor_closes_what_shows_no_sign_for_long_enough(store: Sess
     await store.write(process(), NOW, [connection_record()], [])
     await janitor.look(1_000)
     await janitor.look(1_029)
-    assert len(await store.select(Asked())) == 2
+    assert len(await store.select(SessionQuery())) == 2
     await store.write(process(), NOW + timedelta(seconds=1), [], [])
     await janitor.look(1_031)
     await janitor.look(1_060)
-    assert len(await store.select(Asked())) == 2
+    assert len(await store.select(SessionQuery())) == 2
     await janitor.look(1_062)
-    assert [record.id for record in await store.select(Asked())] == ["c9"]  # its own is never lost
+    assert [record.id for record in await store.select(SessionQuery())] == ["c9"]  # its own is never lost
     (closed,) = await store.find(["c1"])
     assert closed.ended_at == NOW + timedelta(seconds=1)
     message = await anext(heard)
@@ -331,10 +331,10 @@ async def test_an_order_ends_what_it_names_wherever_that_is_and_nothing_else(sto
     other, bystander = begin(there)
     told = Handle()
     program = other.begin(Kind.SHELL, NoTraffic(), told)
-    kills = [Kills(store, bus, tracker, 3_600) for tracker in (here, there)]
+    kills = [KillExecutor(store, bus, tracker, 3_600) for tracker in (here, there)]
     await store.order_kills([one.id, program.id], "cli:root", "maintenance", NOW)
     for each in kills:
-        await each.obey()
+        await each.carry_out_orders()
     assert handle.said == ["ended by an operator: maintenance"]
     assert told.said == ["ended by an operator: maintenance"]
     assert bystander.said == []
@@ -348,7 +348,7 @@ async def test_an_order_is_heard_at_once_and_an_event_alone_ends_nobody(store: S
     bus = InProcessBus(proxy_id="p1")
     tracker = Tracker(store, bus, SessionSettings(), process())
     one, handle = begin(tracker)
-    kills = Kills(store, bus, tracker, 3_600)
+    kills = KillExecutor(store, bus, tracker, 3_600)
     await store.order_kills(["elsewhere"], "cli:root", "", NOW)
     kills.start()
     bus.publish(SessionKillOrdered(session_id=one.id, actor="stranger"))

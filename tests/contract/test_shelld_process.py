@@ -16,6 +16,7 @@ import grpc.aio
 import psutil
 import pytest
 
+from protos.shelld.v1 import shelld_pb2 as pb
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from tests.contract.shelldproc import (
     CHANNEL_OPTIONS,
@@ -199,6 +200,100 @@ async def test_init_scripts_run_once_or_every_time_before_the_first_program(shor
             assert '"script": "bad", "ok": false, "status": 9' in served.log
             assert "oops" not in served.log
     assert (home / ".local/state/fairlead/init/bad.log").read_text() == "oops\n"
+
+
+async def test_a_failed_init_script_is_told_to_shells_and_to_the_first_command(short_dir: Path) -> None:
+    init = [
+        {"name": "good", "script": "echo fine\n", "when": "every"},
+        {"name": "bad", "script": "echo a; printf 'no \\033[1mspace'; echo; exit 9\n", "when": "every"},
+        {"name": "killed", "script": "echo Killed; kill -9 $$\n", "when": "every"},
+        {"name": "slow", "script": "until test -e go; do sleep 0.05; done\n", "when": "every"},
+    ]
+    said = [
+        "init script bad ended with status 9 and said: no  [1mspace",
+        "init script killed ended with status 137 (signal SIGKILL) and said: Killed",
+    ]
+    async with shelld(init=init) as served:
+        waiting = asyncio.ensure_future(run(served, "true"))
+        await wait_for(lambda: '"script": "slow"' in served.log)
+        (served.home / "go").touch()
+        assert (await waiting).notices == said
+        assert (await run(served, "true")).notices == [], "once is enough for commands"
+        shell = await run(served, stdin=b"exit\n")
+        assert shell.notices == said
+        reply = await served.stub.Status(pb.StatusRequest())
+        assert [(one.name, one.how, one.said) for one in reply.failed_scripts] == [
+            ("bad", "ended with status 9", "no  [1mspace"),
+            ("killed", "ended with status 137 (signal SIGKILL)", "Killed"),
+        ]
+
+
+async def test_people_who_did_not_wait_hear_of_a_script_that_fails_later() -> None:
+    init = [{"name": "late", "script": "until test -e go; do sleep 0.05; done; exit 3\n", "when": "every"}]
+    async with shelld(init=init, init_wait_s=0.1) as served:
+        running = await start(served, "cat")
+        (served.home / "go").touch()
+        await wait_for(lambda: '"script": "late", "ok": false' in served.log)
+        await running.send(stdin_eof=pb.Eof())
+        assert (await running.end()).notices == ["init script late ended with status 3"]
+
+
+@pytest.mark.parametrize("script", ["echo no space; exit 3\n", "#!/no/such/interpreter\n"])
+async def test_a_required_init_script_that_fails_keeps_shelld_from_serving(
+    short_dir: Path, script: str
+) -> None:
+    note = short_dir / "note"
+    init = [
+        {"name": "first", "script": "exit 1\n", "when": "every"},
+        {"name": "must", "script": script, "when": "every", "required": True},
+        {"name": "never", "script": "touch ~/never\n", "when": "every"},
+    ]
+    config = write_config(short_dir, init=init, stop_note=str(note))
+    process = spawn_shelld(shelld_argv(f"unix://{short_dir / 's'}", config), short_dir)
+    try:
+        assert await asyncio.to_thread(process.wait, 30) == 69
+    finally:
+        process.kill()
+        process.wait()
+    noted = json.loads(note.read_text())
+    assert noted["by"] == "init"
+    assert noted["reason"].startswith("init script must, which the workspace requires, ended with status ")
+    assert f"shelld: {noted['reason']}" in (short_dir / "log").read_text()
+    assert "traceback" not in (short_dir / "log").read_text().lower()
+    assert not (short_dir / "s").exists()
+    assert not (short_dir / "home" / "never").exists()
+
+
+async def test_shelld_can_be_stopped_while_required_scripts_run(short_dir: Path) -> None:
+    init = [{"name": "must", "script": "touch ~/on; sleep 600\n", "when": "every", "required": True}]
+    process = spawn_shelld(
+        shelld_argv(f"unix://{short_dir / 's'}", write_config(short_dir, init=init)), short_dir
+    )
+    try:
+        await wait_for((short_dir / "home" / "on").exists)
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not (short_dir / "s").exists()
+
+
+async def test_the_last_words_of_a_script_are_not_read_from_another_users_file(short_dir: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root, which could read another user's file")
+    secret = short_dir / "secret"
+    secret.write_text("of root\n")
+    log = "~/.local/state/fairlead/init/bad.log"
+    init = [{"name": "bad", "script": f"ln -sf {secret} {log}; exit 1\n", "when": "every"}]
+    home = short_dir / "home"
+    home.mkdir()
+    short_dir.chmod(0o755)
+    account = {"name": "nobody", "uid": 65534, "gid": 65534, "home": str(home), "shell": "/bin/sh"}
+    async with shelld(init=init, account=account) as served:
+        await wait_for(lambda: '"script": "bad", "ok": false' in served.log)
+        reply = await served.stub.Status(pb.StatusRequest())
+        assert [(one.how, one.said) for one in reply.failed_scripts] == [("ended with status 1", "")]
 
 
 async def test_slow_init_script_does_not_hold_programs_for_ever() -> None:

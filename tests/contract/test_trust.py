@@ -28,8 +28,8 @@ from proxy.errors.upstream import TrustError, Unreachable
 from proxy.model import Endpoint, Exec, ProgramSpec, Visit
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import Authority, KeyPair, server_name
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore
 from proxy.trust.tokens import workspace_key
 from proxy.upstream.client import Links
 from tests.contract.shelldproc import (
@@ -48,20 +48,20 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def keeper(tmp_path_factory: pytest.TempPathFactory) -> Keeper:
-    made = Keeper(FileStore(tmp_path_factory.mktemp("trust") / "trust.json"), TrustSettings())
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> TrustManager:
+    made = TrustManager(FileTrustStore(tmp_path_factory.mktemp("trust") / "trust.json"), TrustSettings())
     asyncio.run(made.refresh())
     return made
 
 
 @pytest.fixture(scope="module")
-def ws1(tmp_path_factory: pytest.TempPathFactory, keeper: Keeper) -> Iterator[Workspace]:
+def ws1(tmp_path_factory: pytest.TempPathFactory, keeper: TrustManager) -> Iterator[Workspace]:
     with workspace(tmp_path_factory.mktemp("ws1"), keeper, accounts=["daemon"]) as made:
         yield made
 
 
 @pytest.fixture
-async def links(keeper: Keeper) -> AsyncIterator[Links]:
+async def links(keeper: TrustManager) -> AsyncIterator[Links]:
     async with proxy(keeper) as made:
         yield made
 
@@ -70,16 +70,16 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),)
 
 
-def good(keeper: Keeper, account: str = "") -> tuple[tuple[str, str], ...]:
+def good(keeper: TrustManager, account: str = "") -> tuple[tuple[str, str], ...]:
     return bearer(keeper.token("ws1", "alice", account))
 
 
-def ours(keeper: Keeper) -> KeyPair:
+def ours(keeper: TrustManager) -> KeyPair:
     material = keeper.material()
     return KeyPair(material.certificate, material.key)
 
 
-def authority(keeper: Keeper) -> Authority:
+def authority(keeper: TrustManager) -> Authority:
     found = keeper.generations.all[0].authority
     assert found is not None
     return found
@@ -101,13 +101,13 @@ def forged(key: bytes, header: dict[str, Any] | None = None, **claims: Any) -> s
 # ------------------------------------------------------------------------------------ who is let in
 
 
-async def test_every_call_passes_with_certificate_and_token(ws1: Workspace, keeper: Keeper) -> None:
+async def test_every_call_passes_with_certificate_and_token(ws1: Workspace, keeper: TrustManager) -> None:
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
         assert await every_call(stub, good(keeper)) == {grpc.StatusCode.OK}
         assert await every_call(stub, good(keeper, getpass.getuser())) == {grpc.StatusCode.OK}
 
 
-async def test_bytes_over_tls(ws1: Workspace, keeper: Keeper) -> None:
+async def test_bytes_over_tls(ws1: Workspace, keeper: TrustManager) -> None:
     data = os.urandom(3 * 1024 * 1024)
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
 
@@ -130,7 +130,7 @@ async def test_bytes_over_tls(ws1: Workspace, keeper: Keeper) -> None:
 # ------------------------------------------------------------------------- whose certificate is none
 
 
-def _self_made(keeper: Keeper, ws1: Workspace) -> KeyPair:
+def _self_made(keeper: TrustManager, ws1: Workspace) -> KeyPair:
     """A workspace signs a proxy's certificate with its own key: it is no authority."""
     parent = x509.load_pem_x509_certificate((ws1.files / "tls.crt").read_bytes())
     key = serialization.load_pem_private_key((ws1.files / "tls.key").read_bytes(), None)
@@ -139,13 +139,13 @@ def _self_made(keeper: Keeper, ws1: Workspace) -> KeyPair:
     return KeyPair(pair.certificate + (ws1.files / "tls.crt").read_bytes(), pair.key)
 
 
-def _other_authority(keeper: Keeper, ws1: Workspace) -> KeyPair:
+def _other_authority(keeper: TrustManager, ws1: Workspace) -> KeyPair:
     """The same names in the same places, and another key."""
     made = Authority.create("1", datetime.now(UTC), DAY, DAY)
     return made.issue_client(datetime.now(UTC), DAY, DAY)
 
 
-def _same_subject(keeper: Keeper, ws1: Workspace) -> KeyPair:
+def _same_subject(keeper: TrustManager, ws1: Workspace) -> KeyPair:
     """Issued under our authority's very name, by somebody else's key."""
     real = authority(keeper).certificate
     key = ec.generate_private_key(ec.SECP256R1())
@@ -163,7 +163,7 @@ def _same_subject(keeper: Keeper, ws1: Workspace) -> KeyPair:
     return Authority(fake, key).issue_client(datetime.now(UTC), DAY, DAY)
 
 
-BAD_PAIRS: dict[str, Callable[[Keeper, Workspace], KeyPair | None]] = {
+BAD_PAIRS: dict[str, Callable[[TrustManager, Workspace], KeyPair | None]] = {
     "no certificate": lambda keeper, ws1: None,
     "its own": lambda keeper, ws1: KeyPair(
         (ws1.files / "tls.crt").read_bytes(), (ws1.files / "tls.key").read_bytes()
@@ -186,14 +186,14 @@ BAD_PAIRS: dict[str, Callable[[Keeper, Workspace], KeyPair | None]] = {
 
 @pytest.mark.parametrize("case", BAD_PAIRS)
 async def test_every_call_without_a_proxys_certificate_is_refused(
-    ws1: Workspace, keeper: Keeper, case: str
+    ws1: Workspace, keeper: TrustManager, case: str
 ) -> None:
     """With a token that is good: one half of the proof is none."""
     async with ws1.stub(keeper.material().roots, BAD_PAIRS[case](keeper, ws1)) as stub:
         assert await every_call(stub, good(keeper)) == {grpc.StatusCode.UNAVAILABLE}
 
 
-async def test_a_client_certificate_of_another_name_is_refused(ws1: Workspace, keeper: Keeper) -> None:
+async def test_a_client_certificate_of_another_name_is_refused(ws1: Workspace, keeper: TrustManager) -> None:
     """cert-manager may sign for others than us."""
     made = authority(keeper)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -217,7 +217,7 @@ async def test_a_client_certificate_of_another_name_is_refused(ws1: Workspace, k
         assert await every_call(stub, good(keeper)) == {grpc.StatusCode.UNAUTHENTICATED}
 
 
-async def test_plain_text_is_not_spoken(ws1: Workspace, keeper: Keeper) -> None:
+async def test_plain_text_is_not_spoken(ws1: Workspace, keeper: TrustManager) -> None:
     options = [*CHANNEL_OPTIONS]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{ws1.port}", options) as channel:
         assert await every_call(ShelldStub(channel), good(keeper)) == {grpc.StatusCode.UNAVAILABLE}
@@ -254,7 +254,9 @@ BAD_TOKENS: dict[str, Callable[[bytes], Any]] = {
 
 
 @pytest.mark.parametrize("case", BAD_TOKENS)
-async def test_every_call_without_a_good_token_is_refused(ws1: Workspace, keeper: Keeper, case: str) -> None:
+async def test_every_call_without_a_good_token_is_refused(
+    ws1: Workspace, keeper: TrustManager, case: str
+) -> None:
     """With the proxy's own certificate: one half of the proof is none."""
     key = workspace_key(keeper.generations.all[0].master, "ws1")
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
@@ -262,7 +264,7 @@ async def test_every_call_without_a_good_token_is_refused(ws1: Workspace, keeper
         assert await every_call(stub, BAD_TOKENS[case](key)) == {grpc.StatusCode.UNAUTHENTICATED}
 
 
-async def test_a_token_of_another_workspace_cannot_be_replayed(ws1: Workspace, keeper: Keeper) -> None:
+async def test_a_token_of_another_workspace_cannot_be_replayed(ws1: Workspace, keeper: TrustManager) -> None:
     """Neither as it is, nor made anew with what lies in the other workspace."""
     replayed = bearer(keeper.token("ws2", "alice", ""))
     files = keeper.workspace_files("ws2", server_name("ws2", NAMESPACE), {})
@@ -278,7 +280,7 @@ NAMES_AN_ACCOUNT = {"Run", "Dial", "Listen"}
 
 
 async def test_every_call_that_names_an_account_is_refused_to_a_token_of_another(
-    ws1: Workspace, keeper: Keeper
+    ws1: Workspace, keeper: TrustManager
 ) -> None:
     """Also where it names none: that means the workspace's own."""
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
@@ -289,7 +291,7 @@ async def test_every_call_that_names_an_account_is_refused_to_a_token_of_another
 
 
 async def test_a_connection_is_claimed_only_with_a_token_of_its_listeners_account(
-    ws1: Workspace, keeper: Keeper
+    ws1: Workspace, keeper: TrustManager
 ) -> None:
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
         own = good(keeper, getpass.getuser())
@@ -312,7 +314,9 @@ async def test_a_connection_is_claimed_only_with_a_token_of_its_listeners_accoun
         listening.cancel()
 
 
-async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(ws1: Workspace, keeper: Keeper) -> None:
+async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(
+    ws1: Workspace, keeper: TrustManager
+) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root: programs of two accounts")
     async with ws1.stub(keeper.material().roots, ours(keeper)) as stub:
@@ -330,7 +334,7 @@ async def test_an_ssh_agent_serves_programs_of_its_own_account_alone(ws1: Worksp
 
 
 async def test_a_workspace_cannot_stand_in_for_another(
-    tmp_path: Path, ws1: Workspace, keeper: Keeper, visit: Callable[[str], Visit]
+    tmp_path: Path, ws1: Workspace, keeper: TrustManager, visit: Callable[[str], Visit]
 ) -> None:
     """Somebody bends the address of ws1: the proxy must notice before it says a word."""
     with workspace(tmp_path / "ws2", keeper, "ws2") as other:
@@ -391,7 +395,9 @@ def _probe(port: int, context: ssl.SSLContext) -> bytes:
         return answer
 
 
-def _context(keeper: Keeper, tmp_path: Path, *, shows: KeyPair | None, version: Any = None) -> ssl.SSLContext:
+def _context(
+    keeper: TrustManager, tmp_path: Path, *, shows: KeyPair | None, version: Any = None
+) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=keeper.material().roots.decode())
     context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python's default since 3.13
     context.set_alpn_protocols(["h2"])
@@ -406,7 +412,7 @@ def _context(keeper: Keeper, tmp_path: Path, *, shows: KeyPair | None, version: 
 
 
 async def test_another_tls_library_gets_in_with_the_same_proof(
-    ws1: Workspace, keeper: Keeper, tmp_path: Path
+    ws1: Workspace, keeper: TrustManager, tmp_path: Path
 ) -> None:
     """OpenSSL trusts what we issue, and is trusted with it; without it, it hears not one frame."""
     context = _context(keeper, tmp_path, shows=ours(keeper))
@@ -421,14 +427,14 @@ async def test_another_tls_library_gets_in_with_the_same_proof(
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1], ids=["1.0", "1.1"])
 async def test_old_tls_is_refused(
-    ws1: Workspace, keeper: Keeper, tmp_path: Path, version: ssl.TLSVersion
+    ws1: Workspace, keeper: TrustManager, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     context = _context(keeper, tmp_path, shows=ours(keeper), version=version)
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.to_thread(_probe, ws1.port, context)
 
 
-async def test_noise_hurts_nobody(ws1: Workspace, keeper: Keeper) -> None:
+async def test_noise_hurts_nobody(ws1: Workspace, keeper: TrustManager) -> None:
     """Bytes that are no TLS, half a handshake, and connections that say nothing."""
     idle = [socket.create_connection(("127.0.0.1", ws1.port)) for _ in range(50)]
     for data in (
@@ -446,7 +452,7 @@ async def test_noise_hurts_nobody(ws1: Workspace, keeper: Keeper) -> None:
 
 
 async def test_thousands_of_connections_at_once_do_not_end_the_workspace(
-    ws1: Workspace, keeper: Keeper
+    ws1: Workspace, keeper: TrustManager
 ) -> None:
     """Each begins a handshake on one of gRPC's threads, and each reads the certificates again."""
     for _ in range(50):

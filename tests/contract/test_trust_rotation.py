@@ -12,8 +12,8 @@ from cryptography import x509
 from proxy.model import Exec, ProgramSpec, Shell, TcpTarget, Visit
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import KeyPair
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Program
 from tests.contract.shelldproc import every_call, wait_for
@@ -24,12 +24,12 @@ TICKING = 'n=0; while :; do n=$((n+1)); echo "$n"; sleep 0.01; done'
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[[], Keeper]:
-    return lambda: Keeper(FileStore(tmp_path / "trust.json"), QUICK)
+def make(tmp_path: Path) -> Callable[[], TrustManager]:
+    return lambda: TrustManager(FileTrustStore(tmp_path / "trust.json"), QUICK)
 
 
 @pytest.fixture
-def ws1(tmp_path: Path, make: Callable[[], Keeper]) -> Iterator[Workspace]:
+def ws1(tmp_path: Path, make: Callable[[], TrustManager]) -> Iterator[Workspace]:
     first = make()
     asyncio.run(first.refresh())
     with workspace(tmp_path / "ws1", first) as made:
@@ -60,17 +60,17 @@ class Ticks:
         assert not reading.done(), reading.exception()
 
 
-async def reached(expected: tuple[int, int], *keepers: Keeper) -> None:
+async def reached(expected: tuple[int, int], *keepers: TrustManager) -> None:
     await wait_for(lambda: {phase(keeper) for keeper in keepers} == {expected}, what=f"{expected}")
 
 
-def phase(keeper: Keeper) -> tuple[int, int]:
+def phase(keeper: TrustManager) -> tuple[int, int]:
     """How many are trusted, and which one signs."""
     return len(keeper.generations.all), keeper.generations.issuing(datetime.now(UTC)).number
 
 
 async def test_programs_and_connections_live_through_two_rotations(
-    ws1: Workspace, make: Callable[[], Keeper], visit: Callable[[str], Visit]
+    ws1: Workspace, make: Callable[[], TrustManager], visit: Callable[[str], Visit]
 ) -> None:
     operator, mounting, one, two = (make() for _ in range(4))
     await operator.refresh()
@@ -128,7 +128,7 @@ async def test_programs_and_connections_live_through_two_rotations(
 
 
 async def test_a_secret_that_is_half_written_takes_nothing_away(
-    ws1: Workspace, make: Callable[[], Keeper]
+    ws1: Workspace, make: Callable[[], TrustManager]
 ) -> None:
     keeper = make()
     await keeper.refresh()

@@ -11,8 +11,8 @@ import pytest
 from proxy.errors.upstream import TrustError
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore, Store
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore, TrustStore
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.objects import SECRET
 from proxy.workspaces.kubernetes.secrets import SecretStore
@@ -32,14 +32,14 @@ async def secret() -> AsyncIterator[tuple[Api, str]]:
 
 
 @pytest.fixture(params=["file", "secret"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> TrustStore:
     if request.param == "file":
-        return FileStore(tmp_path / "trust.json")
+        return FileTrustStore(tmp_path / "trust.json")
     api, name = request.getfixturevalue("secret")
     return SecretStore(api, NAMESPACE, name)
 
 
-async def test_the_second_writer_finds_out(store: Store) -> None:
+async def test_the_second_writer_finds_out(store: TrustStore) -> None:
     assert await store.load() is None
     assert await store.create(b"one")
     assert not await store.create(b"two")
@@ -53,7 +53,7 @@ async def test_the_second_writer_finds_out(store: Store) -> None:
     assert last.data == b"three"
 
 
-async def test_of_many_that_create_one_does(store: Store) -> None:
+async def test_of_many_that_create_one_does(store: TrustStore) -> None:
     made = await asyncio.gather(*(store.create(b"%d" % number) for number in range(10)))
     assert made.count(True) == 1
     found = await store.load()
@@ -61,12 +61,12 @@ async def test_of_many_that_create_one_does(store: Store) -> None:
     assert found.data == b"%d" % made.index(True)
 
 
-async def test_nothing_there_cannot_be_replaced(store: Store) -> None:
+async def test_nothing_there_cannot_be_replaced(store: TrustStore) -> None:
     assert not await store.replace(b"one", "12345")
 
 
-async def test_keepers_agree_through_it(store: Store) -> None:
-    keepers = [Keeper(store, TrustSettings()) for _ in range(6)]
+async def test_keepers_agree_through_it(store: TrustStore) -> None:
+    keepers = [TrustManager(store, TrustSettings()) for _ in range(6)]
     await asyncio.gather(*(keeper.refresh() for keeper in keepers))
     assert len({keeper.token("ws1", "alice", "") for keeper in keepers}) == 1
     results = await asyncio.gather(*(keeper.rotate() for keeper in keepers), return_exceptions=True)
@@ -86,4 +86,4 @@ async def test_a_secret_of_another_kind_is_told(secret: tuple[Api, str]) -> None
 async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrustError):
-        await FileStore(tmp_path / "file" / "trust.json").create(b"one")
+        await FileTrustStore(tmp_path / "file" / "trust.json").create(b"one")

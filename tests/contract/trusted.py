@@ -16,7 +16,7 @@ from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.model import Endpoint, ExitSignal, ExitStatus, WorkspaceName
 from proxy.settings import UpstreamSettings
 from proxy.trust.authority import KeyPair, server_name
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from proxy.upstream.streams import Program
@@ -54,7 +54,7 @@ class Workspace:
             name: (self.files / name).read_bytes() for name in FLAGS.values() if (self.files / name).exists()
         }
 
-    def mount(self, keeper: Keeper) -> bool:
+    def mount(self, keeper: TrustManager) -> bool:
         """Update the Secret as a backend does; tell whether anything changed."""
         return mount(self.files, keeper, self.name)
 
@@ -67,7 +67,7 @@ class Workspace:
             yield ShelldStub(channel)
 
 
-def mount(files: Path, keeper: Keeper, workspace: str) -> bool:
+def mount(files: Path, keeper: TrustManager, workspace: str) -> bool:
     """Write each file whole, as kubelet does."""
     present = {name: (files / name).read_bytes() for name in FLAGS.values() if (files / name).exists()}
     wanted = keeper.workspace_files(workspace, server_name(workspace, NAMESPACE), present)
@@ -78,7 +78,9 @@ def mount(files: Path, keeper: Keeper, workspace: str) -> bool:
 
 
 @contextmanager
-def workspace(directory: Path, keeper: Keeper, name: str = "ws1", **settings: Any) -> Iterator[Workspace]:
+def workspace(
+    directory: Path, keeper: TrustManager, name: str = "ws1", **settings: Any
+) -> Iterator[Workspace]:
     """Serve one workspace of alice's."""
     directory.mkdir(exist_ok=True)
     files = directory / "trust"
@@ -106,7 +108,7 @@ def workspace(directory: Path, keeper: Keeper, name: str = "ws1", **settings: An
 
 
 @asynccontextmanager
-async def proxy(keeper: Keeper | None, **settings: Any) -> AsyncIterator[Links]:
+async def proxy(keeper: TrustManager | None, **settings: Any) -> AsyncIterator[Links]:
     """A proxy as far as links go."""
     links = Links(UpstreamSettings(**settings), "p1", keeper)
     try:

@@ -21,7 +21,7 @@ from proxy.identity.keys import PublicKey, parse_public_key
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.authcode import CodeClient
 from proxy.onboarding.device_flow import Authorization, Tokens
-from proxy.onboarding.providers.base import About, Gate, Tools
+from proxy.onboarding.providers.base import ApprovalFacts, Gate, Tools
 from proxy.settings.onboarding import HttpSettings, KeyListSettings
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -214,11 +214,11 @@ class StubProvider:
         self.listed: list[PublicKey] | None = []
         self.confirmed: frozenset[str] = frozenset()
         self.answer: asyncio.Future[None] | None = None
-        self.starts: list[About] = []
+        self.starts: list[ApprovalFacts] = []
         self.polls = 0
         self.start_failure: Exception | None = None
 
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
+    async def start_device(self, about: ApprovalFacts, max_lifetime_s: float) -> Authorization:
         self.starts.append(about)
         await asyncio.sleep(0)
         if self.start_failure is not None:

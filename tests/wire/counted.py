@@ -16,7 +16,7 @@ from typing import Any
 from asyncssh.packet import SSHPacketHandler
 
 from proxy.__main__ import main
-from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
+from proxy.ssh.asyncssh_ext.fast_path import FastPathConnection
 from proxy.ssh.asyncssh_ext.tolerance import TolerantChannel, TolerantConnection
 from proxy.ssh.listener import Listener
 
@@ -77,8 +77,10 @@ def count(counts: Counts) -> None:
     wrapped(TolerantConnection, "process_packet", received)
     wrapped(TolerantChannel, "process_packet", received)
     wrapped(SSHPacketHandler, "process_packet", received_by_asyncssh)
-    wrapped(BulkConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None)
-    wrapped(BulkConnection, "send_channel_data", lambda it, _: counts.sent(it))
+    wrapped(
+        FastPathConnection, "_take_channel_data", lambda it, taken: counts.received(it) if taken else None
+    )
+    wrapped(FastPathConnection, "send_channel_data", lambda it, _: counts.sent(it))
     plain_open = Listener.open
 
     async def opened(self: Listener) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.recording.archive import Verdict
+from proxy.recording.archive import VerificationResult
 from proxy.recording.lines import event_line, header_line
 from proxy.recording.page import page
 from tests.fakes.recordings import a_shell
@@ -57,7 +57,7 @@ async def written(file: Path, lines: AsyncIterator[bytes], *, has_terminal: bool
     now = datetime.now(UTC)
     manifest = a_shell("c1-1", has_terminal=has_terminal, started_at=now, ended_at=now)
     with file.open("w") as out:
-        async for piece in page(manifest, Verdict("intact", "1 block", 1, 9), lines):
+        async for piece in page(manifest, VerificationResult("intact", "1 block", 1, 9), lines):
             out.write(piece)
     return file
 

@@ -1016,6 +1016,7 @@ class StatusReply(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    FAILED_SCRIPTS_FIELD_NUMBER: _builtins.int
     programs: _builtins.int
     connections: _builtins.int
     listeners: _builtins.int
@@ -1029,6 +1030,10 @@ class StatusReply(_message.Message):
     """of the home's file system"""
     draining: _builtins.bool
     """no new work is taken"""
+    @_builtins.property
+    def failed_scripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedScript]:
+        """init scripts of this start that failed; an older shelld says none"""
+
     def __init__(
         self,
         *,
@@ -1041,14 +1046,42 @@ class StatusReply(_message.Message):
         memory_bytes: _builtins.int = ...,
         disk_free_bytes: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        failed_scripts: _abc.Iterable[Global___FailedScript] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "idle_ms", b"idle_ms", "listeners", b"listeners", "load_1m", b"load_1m", "memory_bytes", b"memory_bytes", "programs", b"programs", "uptime_ms", b"uptime_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "failed_scripts", b"failed_scripts", "idle_ms", b"idle_ms", "listeners", b"listeners", "load_1m", b"load_1m", "memory_bytes", b"memory_bytes", "programs", b"programs", "uptime_ms", b"uptime_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StatusReply: _TypeAlias = StatusReply  # noqa: Y015
+
+@_typing.final
+class FailedScript(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    HOW_FIELD_NUMBER: _builtins.int
+    SAID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    how: _builtins.str
+    """what became of it, to follow its name: "ended with status 3" """
+    said: _builtins.str
+    """the last line that it wrote; empty for none"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        how: _builtins.str = ...,
+        said: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["how", b"how", "name", b"name", "said", b"said"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedScript: _TypeAlias = FailedScript  # noqa: Y015
 
 @_typing.final
 class AnnounceRequest(_message.Message):

@@ -1,5 +1,5 @@
-"""The development identity provider: RFC 8628 and the authorization code grant with PKCE, for real.
+"""The development identity provider: RFC 8628 and the authorization code grant with PKCE, fully implemented.
 
-It checks what a client does, and nobody's identity: whoever reaches its page can be anybody. It therefore
-listens on loopback unless told otherwise, and says what it is, on every page and in the log.
+It checks the client's protocol, but no identity: each visitor of its page can choose any account. It
+therefore listens on loopback by default, and warns on every page and in the log.
 """

@@ -1,6 +1,6 @@
-"""What the development provider remembers: device codes, authorization codes and tokens. No HTTP here.
+"""State of the development provider: device codes, authorization codes and tokens, without HTTP.
 
-Everything ends by itself, is bounded in number, and is lost with the process. Sources: RFC 8628 §3.2-3.5,
+Every entry expires, their number is bounded, and all are lost with the process. Sources: RFC 8628 §3.2-3.5,
 §5.1 and §6.1; RFC 6749 §4.1 and §10.5; RFC 7636 §4.6.
 """
 
@@ -23,17 +23,17 @@ _ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"  # RFC 8628 §6.1: no vowels, so no words
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,62}[a-z0-9_-])?")
 
 
-class _Mortal(Protocol):
+class _Expiring(Protocol):
     @property
     def expires_at(self) -> float: ...
 
 
-_V = TypeVar("_V", bound=_Mortal)
+_V = TypeVar("_V", bound=_Expiring)
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a client told about who asks; empty when it told nothing."""
+class RequestFacts:
+    """The client's description of the request, for the page; empty where it gave none."""
 
     name: str = ""
     source: str = ""
@@ -42,11 +42,11 @@ class Shown:
 
 @dataclass(slots=True)
 class DeviceGrant:
-    """One device code on its way."""
+    """A pending device code."""
 
     user_code: str
     scope: str
-    shown: Shown
+    shown: RequestFacts
     expires_at: float
     interval_s: float
     poll_after: float
@@ -57,7 +57,7 @@ class DeviceGrant:
 
 @dataclass(frozen=True, slots=True)
 class CodeGrant:
-    """One authorization code."""
+    """An authorization code."""
 
     account: DevAccount
     redirect_uri: str
@@ -68,8 +68,8 @@ class CodeGrant:
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """What an access token stands for."""
+class AccessSubject:
+    """The subject of an access token."""
 
     account: DevAccount
     scope: str
@@ -77,7 +77,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class IssuedTokens:
     """A token request that succeeded."""
 
     account: DevAccount
@@ -85,15 +85,15 @@ class Granted:
     scope: str
     nonce: str = ""
     confirmed: str = ""
-    """Fingerprint that the person saw when approving."""
+    """Fingerprint that the user saw when approving."""
 
 
-class Refused(Exception):
+class OAuthRefusal(Exception):
     """A request that ends with an OAuth error, which is the text."""
 
 
-class _Shelf(Generic[_V]):
-    """At most `limit` values by key, each until it expires."""
+class _ExpiringMap(Generic[_V]):
+    """Values by key, at most `limit`, each until it expires."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
         self._limit = limit
@@ -105,7 +105,7 @@ class _Shelf(Generic[_V]):
             now = self._clock.now()
             self._values = {name: kept for name, kept in self._values.items() if kept.expires_at > now}
         if len(self._values) >= self._limit:
-            raise Refused("temporarily_unavailable")
+            raise OAuthRefusal("temporarily_unavailable")
         self._values[key] = value
 
     def get(self, key: str) -> _V | None:
@@ -118,22 +118,22 @@ class _Shelf(Generic[_V]):
         return value
 
 
-class Grants:
-    """All of it."""
+class DevGrants:
+    """All accounts, codes and tokens of the development provider."""
 
     def __init__(self, settings: DevSettings, clock: Clock = REAL) -> None:
         self._settings = settings
         self._clock = clock
-        self._devices: _Shelf[DeviceGrant] = _Shelf(settings.max_pending, clock)
+        self._devices: _ExpiringMap[DeviceGrant] = _ExpiringMap(settings.max_pending, clock)
         self._user_codes: dict[str, str] = {}
-        self._codes: _Shelf[CodeGrant] = _Shelf(settings.max_pending, clock)
-        self._tokens: _Shelf[Access] = _Shelf(settings.max_pending, clock)
+        self._codes: _ExpiringMap[CodeGrant] = _ExpiringMap(settings.max_pending, clock)
+        self._tokens: _ExpiringMap[AccessSubject] = _ExpiringMap(settings.max_pending, clock)
         self._wrong: list[float] = []
 
     # ---------------------------------------------------------------------------------- accounts
 
     def account(self, name: str) -> DevAccount | None:
-        """Find an account; unless settings say otherwise, every name is one."""
+        """Return an account; unless settings restrict them, every name is one."""
         wanted = name.strip().lower()
         for known in self._settings.accounts:
             if known.name == wanted:
@@ -144,8 +144,8 @@ class Grants:
 
     # ------------------------------------------------------------------------------ device codes
 
-    def begin_device(self, scope: str, shown: Shown) -> tuple[str, DeviceGrant]:
-        """Make a device code. Raises: Refused when too many are pending."""
+    def begin_device(self, scope: str, shown: RequestFacts) -> tuple[str, DeviceGrant]:
+        """Create a device code. Raises: OAuthRefusal when too many are pending."""
         now = self._clock.now()
         device_code, interval = secrets.token_urlsafe(32), float(self._settings.poll_interval_s)
         grant = DeviceGrant(
@@ -164,39 +164,41 @@ class Grants:
         return device_code, grant
 
     def find(self, user_code: str) -> DeviceGrant | None:
-        """Find the pending grant of a code as typed; punctuation and case do not matter.
+        """Return the pending grant of a typed code; punctuation and case do not matter.
 
-        Raises: Refused when wrong codes were tried too often of late (RFC 8628 §5.1).
+        Raises: OAuthRefusal after too many wrong codes in a short time (RFC 8628 §5.1).
         """
         now = self._clock.now()
         self._wrong = [moment for moment in self._wrong if now - moment < 60]
         if len(self._wrong) >= MAX_WRONG_CODES_PER_MINUTE:
-            raise Refused("too many wrong codes; wait a minute")
+            raise OAuthRefusal("too many wrong codes; wait a minute")
         grant = self._devices.get(self._user_codes.get(_bare(user_code), ""))
         if grant is None or grant.state != "pending":
             self._wrong.append(now)
             return None
         return grant
 
-    def poll_device(self, device_code: str) -> Granted:
-        """Answer one poll. Raises: Refused with the error of RFC 8628 §3.5."""
+    def poll_device(self, device_code: str) -> IssuedTokens:
+        """Answer one poll. Raises: OAuthRefusal with the error of RFC 8628 §3.5."""
         grant = self._devices.get(device_code)
         if grant is None:
-            raise Refused("expired_token" if device_code in self._user_codes.values() else "invalid_grant")
+            raise OAuthRefusal(
+                "expired_token" if device_code in self._user_codes.values() else "invalid_grant"
+            )
         now = self._clock.now()
         if grant.state == "redeemed":
             for token in grant.access:
                 self._tokens.pop(token)
-            raise Refused("invalid_grant")
+            raise OAuthRefusal("invalid_grant")
         if grant.state == "denied":
-            raise Refused("access_denied")
+            raise OAuthRefusal("access_denied")
         if grant.state == "pending" or grant.account is None:
             if now < grant.poll_after:
                 grant.interval_s += SLOW_DOWN_S
                 grant.poll_after = now + grant.interval_s
-                raise Refused("slow_down")
+                raise OAuthRefusal("slow_down")
             grant.poll_after = now + grant.interval_s
-            raise Refused("authorization_pending")
+            raise OAuthRefusal("authorization_pending")
         granted = self._grant(grant.account, grant.scope, confirmed=grant.shown.fingerprint)
         grant.state = "redeemed"
         grant.access.append(granted.access)
@@ -205,7 +207,7 @@ class Grants:
     # ----------------------------------------------------------------------- authorization codes
 
     def begin_code(self, account: DevAccount, request: Mapping[str, str]) -> str:
-        """Make a code for a checked authorization request. Raises: Refused."""
+        """Create a code for a checked authorization request. Raises: OAuthRefusal."""
         code = secrets.token_urlsafe(32)
         grant = CodeGrant(
             account,
@@ -218,25 +220,27 @@ class Grants:
         self._codes.put(code, grant)
         return code
 
-    def redeem_code(self, code: str, redirect_uri: str, verifier: str) -> Granted:
-        """Answer one code, once. Raises: Refused."""
+    def redeem_code(self, code: str, redirect_uri: str, verifier: str) -> IssuedTokens:
+        """Exchange one code, once. Raises: OAuthRefusal."""
         grant = self._codes.pop(code)
         if grant is None or grant.redirect_uri != redirect_uri:
-            raise Refused("invalid_grant")
+            raise OAuthRefusal("invalid_grant")
         if not secrets.compare_digest(challenge(Secret(verifier)).encode(), grant.challenge.encode()):
-            raise Refused("invalid_grant")
+            raise OAuthRefusal("invalid_grant")
         return self._grant(grant.account, grant.scope, nonce=grant.nonce)
 
     # ------------------------------------------------------------------------------------ tokens
 
-    def bearer(self, token: str) -> Access | None:
-        """Find what an access token stands for."""
+    def bearer(self, token: str) -> AccessSubject | None:
+        """Return the subject of an access token, or None."""
         return self._tokens.get(token)
 
-    def _grant(self, account: DevAccount, scope: str, *, nonce: str = "", confirmed: str = "") -> Granted:
+    def _grant(
+        self, account: DevAccount, scope: str, *, nonce: str = "", confirmed: str = ""
+    ) -> IssuedTokens:
         token = secrets.token_urlsafe(32)
-        self._tokens.put(token, Access(account, scope, self._clock.now() + TOKEN_LIFETIME_S))
-        return Granted(account, token, scope, nonce, confirmed)
+        self._tokens.put(token, AccessSubject(account, scope, self._clock.now() + TOKEN_LIFETIME_S))
+        return IssuedTokens(account, token, scope, nonce, confirmed)
 
 
 def _new_user_code() -> str:

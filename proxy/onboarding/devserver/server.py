@@ -1,4 +1,4 @@
-"""The development provider over HTTP: endpoints for clients, and two pages for people.
+"""The development provider over HTTP: endpoints for clients, and two pages for users.
 
 GET  /.well-known/openid-configuration   GET /jwks        POST /device_authorization   POST /token
 GET  /userinfo                           GET /api/users/{name}       GET /api/users/{name}/keys
@@ -27,12 +27,12 @@ from proxy.http.site import Site, read_form, read_query, redirect
 from proxy.onboarding.device_flow import GRANT_TYPE
 from proxy.onboarding.devserver.grants import (
     TOKEN_LIFETIME_S,
-    Access,
+    AccessSubject,
+    DevGrants,
     DeviceGrant,
-    Granted,
-    Grants,
-    Refused,
-    Shown,
+    IssuedTokens,
+    OAuthRefusal,
+    RequestFacts,
 )
 from proxy.settings.onboarding import DevAccount, DevSettings
 
@@ -55,8 +55,8 @@ class DevServer:
         self.client_id = CLIENT_ID
         self.secret = Secret(secrets.token_urlsafe(32))
         self.redirect_uris: set[str] = set()
-        """Where codes may be sent; exact."""
-        self._grants = Grants(settings, clock)
+        """URLs to which codes may be sent; compared exactly."""
+        self._grants = DevGrants(settings, clock)
         self._key = ECKey.generate_key("P-256", {"use": "sig", "alg": "ES256", "kid": uuid.uuid4().hex})
         self._site = Site("dev", settings.host, settings.port, settings.public_url, is_for_programs=True)
         self._sessions: Sessions[None] = Sessions(settings.max_pending, clock=clock)
@@ -78,21 +78,21 @@ class DevServer:
 
     @property
     def issuer(self) -> str:
-        """Address for clients; the name in its tokens."""
+        """Return the URL for clients; it is also the issuer in tokens."""
         return self._site.local_url
 
     @property
     def port(self) -> int:
-        """The port in use, once started."""
+        """Return the port in use; valid after `start`."""
         return self._site.port
 
     @property
     def page_url(self) -> str:
-        """Address of the page for people."""
+        """Return the URL of the page for users."""
         return f"{self._site.public_url}/device"
 
     async def start(self) -> None:
-        """Listen, and say once what this is. Raises: SettingsError."""
+        """Listen, and log a warning about this provider. Raises: SettingsError."""
         await self._site.start()
         _log.warning(
             "development identity provider: anybody who reaches it can be anybody",
@@ -138,10 +138,10 @@ class DevServer:
         form = await read_form(request)
         if not self._is_client(form):
             return _error("invalid_client", 401)
-        shown = Shown(*(form.get(name, "")[:200] for name in _SHOWN))
+        shown = RequestFacts(*(form.get(name, "")[:200] for name in _SHOWN))
         try:
             device_code, grant = self._grants.begin_device(form.get("scope", "")[:500], shown)
-        except Refused as exc:
+        except OAuthRefusal as exc:
             return _error(str(exc), 503)
         return _answer(
             {
@@ -160,7 +160,7 @@ class DevServer:
             return _error("invalid_client", 401)
         try:
             granted = self._redeem(form)
-        except Refused as exc:
+        except OAuthRefusal as exc:
             return _error(str(exc))
         return _answer(
             {
@@ -172,13 +172,13 @@ class DevServer:
             }
         )
 
-    def _redeem(self, form: Mapping[str, str]) -> Granted:
+    def _redeem(self, form: Mapping[str, str]) -> IssuedTokens:
         if form.get("grant_type") == GRANT_TYPE:
             return self._grants.poll_device(form.get("device_code", ""))
         if form.get("grant_type") == "authorization_code":
             code, verifier = form.get("code", ""), form.get("code_verifier", "")
             return self._grants.redeem_code(code, form.get("redirect_uri", ""), verifier)
-        raise Refused("unsupported_grant_type")
+        raise OAuthRefusal("unsupported_grant_type")
 
     async def _userinfo(self, request: web.Request) -> web.Response:
         access = self._bearer(request)
@@ -187,14 +187,14 @@ class DevServer:
         return _answer(_claims(access.account))
 
     async def _user(self, request: web.Request) -> web.Response:
-        """Give the claims of an account to anybody, as its page would."""
+        """Return the claims of an account to any client, as its page would."""
         account = self._grants.account(request.match_info["name"])
         if account is None:
             return web.json_response({"error": "not_found"}, status=404)
         return _answer(_claims(account))
 
     async def _keys(self, request: web.Request) -> web.Response:
-        """Give the key list of an account; null when it keeps none."""
+        """Return the key list of an account; null when it keeps none."""
         account = self._grants.account(request.match_info["name"])
         if account is None:
             return web.json_response({"error": "not_found"}, status=404)
@@ -206,11 +206,11 @@ class DevServer:
             form.get("client_secret", "")
         )
 
-    def _bearer(self, request: web.Request) -> Access | None:
+    def _bearer(self, request: web.Request) -> AccessSubject | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         return self._grants.bearer(token.strip()) if scheme.lower() == "bearer" else None
 
-    def _id_token(self, granted: Granted) -> str:
+    def _id_token(self, granted: IssuedTokens) -> str:
         now = int(datetime.now(UTC).timestamp())
         claims: dict[str, Any] = {
             "iss": self.issuer,
@@ -280,19 +280,19 @@ class DevServer:
         return self._renewed(request, self._site.page("Approved", body))
 
     def _known(self, request: web.Request) -> str:
-        """Return the value of a browser's cookie when we issued it, else nothing: no other is adopted."""
+        """Return the value of a browser's cookie if it was issued here, else "": no other is adopted."""
         value = self._site.cookie(request)
         return value if value in self._sessions else ""
 
     def _renewed(self, request: web.Request, response: web.Response) -> web.Response:
-        """Give another value to a browser whose user has said who they are."""
+        """Issue a new value to a browser whose user has chosen an account."""
         self._site.give_cookie(response, self._sessions.renew(self._site.cookie(request), None))
         return response
 
     def _find(self, user_code: str) -> DeviceGrant | None:
         try:
             return self._grants.find(user_code)
-        except Refused as exc:
+        except OAuthRefusal as exc:
             raise web.HTTPTooManyRequests(text=str(exc).capitalize() + ".") from None
 
     def _ask_code(self, problem: str = "") -> web.Response:
@@ -349,7 +349,7 @@ class DevServer:
         return self._renewed(request, response) if "code" in reply else response
 
     def _check_authorization(self, query: Mapping[str, str]) -> dict[str, str]:
-        """Refuse on a page of our own what must not be sent on (RFC 6749 §4.1.2.1)."""
+        """Check a request; show an error here if it must not be sent on (RFC 6749 §4.1.2.1)."""
         if query.get("client_id") != self.client_id or query.get("redirect_uri") not in self.redirect_uris:
             raise web.HTTPBadRequest(text="This client or its redirect URI is not registered here.")
         if query.get("response_type") != "code" or query.get("code_challenge_method") != "S256":

@@ -1,1 +1,1 @@
-"""Identity providers: what each calls its endpoints, and what its answers mean. One module a kind."""
+"""Identity providers: their endpoints and the meaning of their answers. One module a kind."""

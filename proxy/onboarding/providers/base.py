@@ -1,4 +1,4 @@
-"""What onboarding asks of a provider, and what providers have in common."""
+"""The interface of providers to onboarding, and their common parts."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -17,36 +17,36 @@ from proxy.http.secret import Secret
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.authcode import CodeClient
 from proxy.onboarding.device_flow import Authorization, Tokens
-from proxy.onboarding.mapping import Mapped
+from proxy.onboarding.mapping import MappedFields
 from proxy.settings.onboarding import Approval, KeyListSettings
 
 Gate = Callable[[], Awaitable[None]]
-Keep = Callable[[Tokens], Awaitable[None]]
-"""Keeps tokens that a provider gave for a grant, before anything else is done with them."""
+KeepTokens = Callable[[Tokens], Awaitable[None]]
+"""Keeps tokens that a provider gave for a grant, before any other use of them."""
 FETCH_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class About:
-    """What a person should see before approving."""
+class ApprovalFacts:
+    """The facts that a user sees before approving."""
 
     name: str
     """The user name that was typed."""
     source: str
     """Address of the client."""
     fingerprint: str
-    """Of the key that was proved."""
+    """Fingerprint of the proved key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every provider is built with."""
+    """The common dependencies of every provider."""
 
     http: Http
     clock: Clock
     keys: KeyListSettings
     keeps_grants: bool = False
-    """Whether refresh tokens are kept, so that it makes sense to ask for them."""
+    """Whether refresh tokens are kept, so that it makes sense to request them."""
 
 
 class Provider(Protocol):
@@ -54,27 +54,27 @@ class Provider(Protocol):
 
     @property
     def name(self) -> str:
-        """From settings; shown to people, recorded with users."""
+        """Return the name in the settings; shown to users, recorded with users."""
 
     @property
     def approval(self) -> Approval:
-        """How a person approves: by a device code, or on our page behind an authorization code."""
+        """Return the way of approval: a device code, or Fairlead's page after an authorization code."""
 
     @property
     def can_onboard(self) -> bool:
-        """Whether somebody new may come in this way."""
+        """Return whether new users may use this provider."""
 
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
-        """Ask for a device code. Raises: ProviderUnavailable, ProviderMisconfigured."""
+    async def start_device(self, about: ApprovalFacts, max_lifetime_s: float) -> Authorization:
+        """Request a device code. Raises: ProviderUnavailable, ProviderMisconfigured."""
 
     async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
-        """Wait for the person; `gate` is awaited before every request.
+        """Wait for the approval; `gate` is awaited before every request.
 
         Raises: CodeExpired, ApprovalDenied, ProviderUnavailable, ProviderMisconfigured.
         """
 
     async def code_client(self) -> CodeClient:
-        """Give what the authorization code grant needs. Raises: as start_device."""
+        """Return the parameters of the authorization code grant. Raises: as start_device."""
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
         """Read the account that approved; `nonce` is the one of a WebLogin.
@@ -83,29 +83,32 @@ class Provider(Protocol):
         """
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
-        """Give the keys that the provider lists for an account; None when it keeps no lists.
+        """Return the keys that the provider lists for an account; None when it keeps no lists.
 
         `login` is the account's present name when `access` is its own token; otherwise a hint.
-        Raises: ProviderUnavailable when it cannot be asked and is not remembered well enough.
+        Raises: ProviderUnavailable when it does not answer and no recent enough list is known.
         """
 
     @property
     def lists_keys(self) -> bool:
-        """Whether `keys` decides what lets an account in; else its approval does, while the account lasts."""
+        """Return whether `keys` decides on the admission of keys.
+
+        Else the approval does, while the account lasts.
+        """
 
     def grant_of(self, tokens: Tokens) -> Secret | None:
-        """Give what is worth keeping to read the account again; None when nothing is."""
+        """Return the token with which the account can be read again; None when there is none."""
 
-    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
-        """Read an account again with what `grant_of` gave; tokens that replace it go to `keep` at once.
+    async def renew(self, subject: str, grant: Secret | None, keep: KeepTokens) -> Profile:
+        """Read an account again with the token of `grant_of`; pass replacing tokens to `keep` at once.
 
         Raises: GrantEnded when the provider refuses the grant; GrantMissing without one, when the provider
-            answers; AccountEnded when it says so; ProviderUnavailable, ProviderMisconfigured.
+            answers; AccountEnded when it reports so; ProviderUnavailable, ProviderMisconfigured.
         """
 
 
 class _Settings(Protocol):
-    """What the settings of every kind of provider say."""
+    """The common settings of every kind of provider."""
 
     @property
     def title(self) -> str: ...
@@ -119,7 +122,7 @@ _S = TypeVar("_S", bound=_Settings)
 
 
 class Configured(Generic[_S]):
-    """What a Provider says of itself stands in its settings."""
+    """The part of a Provider that its settings define."""
 
     def __init__(self, settings: _S) -> None:
         self._settings = settings
@@ -150,9 +153,9 @@ class Configured(Generic[_S]):
 
 
 async def get_json(tools: Tools, provider: str, request: Request, *, absent_ok: bool = False) -> Any:
-    """Read a JSON document; what may be passing is tried FETCH_ATTEMPTS times.
+    """Read a JSON document; temporary failures are repeated, up to FETCH_ATTEMPTS attempts.
 
-    `absent_ok` makes None of status 404.
+    With `absent_ok`, status 404 gives None.
 
     Raises: ProviderUnavailable, ProviderMisconfigured.
     """
@@ -182,12 +185,12 @@ def make_profile(
     issuer: str,
     subject: str,
     login: str,
-    mapped: Mapped,
+    mapped: MappedFields,
     claims: Mapping[str, Any],
     *,
     active: bool = True,
 ) -> Profile:
-    """Join what the provider says with what our mapping makes of it."""
+    """Return a profile from the provider's answer and the mapped fields."""
     return Profile(
         provider=provider,
         issuer=issuer,
@@ -205,14 +208,14 @@ def make_profile(
 
 
 def unavailable(provider: str, reason: str) -> OnboardingError:
-    """Make the error of a provider that does not answer; `reason` is for the log."""
+    """Return the error of a provider that does not answer; `reason` is for the log."""
     return ProviderUnavailable(
         f"{provider}: {reason}", user_message=f"{provider} does not answer at the moment"
     )
 
 
 def misconfigured(provider: str, reason: str, *, is_token_refused: bool = False) -> OnboardingError:
-    """Make the error of a provider that refuses us or is not understood; `reason` is for the log."""
+    """Return the error of a provider that refuses Fairlead or is not understood; `reason` is for the log."""
     error = ProviderMisconfigured(
         f"{provider}: {reason}",
         user_message=f"login by {provider} does not work; its settings need an operator",
@@ -222,14 +225,14 @@ def misconfigured(provider: str, reason: str, *, is_token_refused: bool = False)
 
 
 def account_ended(provider: str, reason: str) -> OnboardingError:
-    """Make the error of an account that is no more, or is disabled; `reason` is for the log."""
+    """Return the error of an account that is deleted or disabled; `reason` is for the log."""
     return AccountEnded(
         f"{provider}: {reason}", user_message=f"{provider} does not vouch for this account any more"
     )
 
 
 def grant_missing(provider: str) -> OnboardingError:
-    """Make the error of an account that cannot be read again without its person."""
+    """Return the error of an account that cannot be read again without its user."""
     return GrantMissing(
         f"{provider}: nothing was given to refresh this account with",
         user_message=f"your account at {provider} has to be approved again",
@@ -237,7 +240,7 @@ def grant_missing(provider: str) -> OnboardingError:
 
 
 def same_account(profile: Profile, subject: str) -> Profile:
-    """Give back a profile that is of this account and alive.
+    """Return a profile unchanged after checking that it is of this account and active.
 
     Raises: ProviderMisconfigured for another account; AccountEnded for a disabled one.
     """

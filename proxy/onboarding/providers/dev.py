@@ -1,7 +1,7 @@
-"""The development provider as seen by onboarding: an OpenID provider whose page shows the key.
+"""The development provider for onboarding: an OpenID provider whose page shows the key.
 
-What the page showed when the person approved comes back in the signed ID token, so that one approval
-confirms the key as well. Only this provider is believed that: its page is ours.
+The page's fingerprint at the approval comes back in the signed ID token, so that one approval confirms the
+key as well. That claim is believed of this provider only, because its page is Fairlead's.
 """
 
 from dataclasses import replace
@@ -14,7 +14,15 @@ from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.authcode import CodeClient
 from proxy.onboarding.device_flow import Authorization, Tokens
 from proxy.onboarding.devserver.server import KEY_CLAIM, DevServer
-from proxy.onboarding.providers.base import About, Configured, Gate, Keep, Tools, account_ended, get_json
+from proxy.onboarding.providers.base import (
+    ApprovalFacts,
+    Configured,
+    Gate,
+    KeepTokens,
+    Tools,
+    account_ended,
+    get_json,
+)
 from proxy.onboarding.providers.keylists import parse_lines
 from proxy.onboarding.providers.oidc import Oidc
 from proxy.settings.onboarding import DevSettings, OidcSettings
@@ -40,7 +48,8 @@ class Dev(Configured[DevSettings]):
         )
         self._oidc = Oidc(client, server.secret, tools, kind="dev")
 
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
+    async def start_device(self, about: ApprovalFacts, max_lifetime_s: float) -> Authorization:
+        """See Provider."""
         extra = {
             "fairlead_name": about.name,
             "fairlead_source": about.source,
@@ -49,20 +58,23 @@ class Dev(Configured[DevSettings]):
         return await self._oidc.start_device(about, max_lifetime_s, extra=extra)
 
     async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
+        """See Provider."""
         return await self._oidc.poll_device(authorization, gate)
 
     async def code_client(self) -> CodeClient:
+        """See Provider."""
         return await self._oidc.code_client()
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """See Provider."""
         profile = await self._oidc.profile(tokens, nonce=nonce)
         shown = profile.claims.get(KEY_CLAIM)
-        # The issuer is named by a port that the next start may not get again; the accounts are the same.
+        # The issuer contains a port that the next start may not get again; the accounts are the same.
         return replace(
             profile, issuer=ISSUER, confirmed=frozenset([shown] if isinstance(shown, str) and shown else [])
         )
 
-    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+    async def renew(self, subject: str, grant: Secret | None, keep: KeepTokens) -> Profile:
         """Read an account from the provider's list: it is this very process, and keeps no tokens for long."""
         del grant, keep
         name = quote(subject.removeprefix("dev-"), safe="")
@@ -73,6 +85,7 @@ class Dev(Configured[DevSettings]):
         return self._oidc.mapped(claims, issuer=ISSUER)
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
+        """See Provider."""
         del login, access
         name = quote(subject.removeprefix("dev-"), safe="")
         request = Request(f"{self._server.issuer}/api/users/{name}/keys")

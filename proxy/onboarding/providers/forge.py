@@ -1,4 +1,4 @@
-"""What providers with fixed OAuth endpoints have in common; profiles and key lists are each one's own."""
+"""Providers with fixed OAuth endpoints; each has its own profiles and key lists."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from proxy.onboarding.authcode import CodeClient, refresh
 from proxy.onboarding.device_flow import Authorization, DeviceClient, Tokens
 from proxy.onboarding.mapping import ClaimMapping
 from proxy.onboarding.providers.base import (
-    About,
+    ApprovalFacts,
     Configured,
     Gate,
-    Keep,
+    KeepTokens,
     Tools,
     grant_missing,
     same_account,
@@ -25,8 +25,8 @@ from proxy.settings.onboarding import GitHubSettings, GitLabSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoints:
-    """Where a forge takes OAuth requests; absolute URLs."""
+class ForgeEndpoints:
+    """The OAuth endpoints of a forge; absolute URLs."""
 
     device: str
     authorize: str
@@ -42,7 +42,7 @@ class Forge(Configured[GitHubSettings | GitLabSettings]):
         secret: Secret | None,
         tools: Tools,
         *,
-        endpoints: Endpoints,
+        endpoints: ForgeEndpoints,
         scopes: Sequence[str],
     ) -> None:
         super().__init__(settings)
@@ -64,12 +64,14 @@ class Forge(Configured[GitHubSettings | GitLabSettings]):
             max_lifetime_s=max_lifetime_s,
         )
 
-    async def start_device(self, about: About, max_lifetime_s: float) -> Authorization:
+    async def start_device(self, about: ApprovalFacts, max_lifetime_s: float) -> Authorization:
+        """See Provider."""
         del about  # its page has no place for it
         client = self._device_client(max_lifetime_s)
         return await device_flow.obtain(client, self._tools.http, self._tools.clock)
 
     async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
+        """See Provider."""
         client, tools = self._device_client(0), self._tools
         return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
 
@@ -79,9 +81,9 @@ class Forge(Configured[GitHubSettings | GitLabSettings]):
 
     @abstractmethod
     async def probe(self) -> None:
-        """Ask for something that anybody may read. Raises: ProviderUnavailable."""
+        """Request a public document. Raises: ProviderUnavailable."""
 
-    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+    async def renew(self, subject: str, grant: Secret | None, keep: KeepTokens) -> Profile:
         """See Provider."""
         if grant is None:
             await self.probe()
@@ -94,12 +96,13 @@ class Forge(Configured[GitHubSettings | GitLabSettings]):
                 raise GrantEnded(str(exc), user_message=exc.user_message) from None
             raise
 
-    async def _tokens_of(self, grant: Secret, keep: Keep) -> Tokens:
+    async def _tokens_of(self, grant: Secret, keep: KeepTokens) -> Tokens:
         tokens = await refresh(await self.code_client(), grant, self._tools.http)
         await keep(tokens)
         return tokens
 
     async def code_client(self) -> CodeClient:
+        """See Provider."""
         return CodeClient(
             provider=self.name,
             authorize_url=self._endpoints.authorize,

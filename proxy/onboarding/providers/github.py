@@ -1,7 +1,8 @@
 """GitHub, and GitHub Enterprise: an OAuth app with device flow enabled; no OpenID Connect.
 
 Sources: docs.github.com "Authorizing OAuth apps" (device flow, PKCE), REST "Users", "Git SSH keys", "Emails",
-"Organizations", "Teams". Logins can be renamed and taken by somebody else; the numeric id is the subject.
+"Organizations", "Teams". A login can be renamed and then belong to another account; the numeric id is the
+subject.
 """
 
 from typing import Any
@@ -12,18 +13,25 @@ from proxy.http.client import Request
 from proxy.http.secret import Secret
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.device_flow import Tokens
-from proxy.onboarding.providers.base import Keep, Tools, account_ended, get_json, make_profile, misconfigured
-from proxy.onboarding.providers.forge import Endpoints, Forge
+from proxy.onboarding.providers.base import (
+    KeepTokens,
+    Tools,
+    account_ended,
+    get_json,
+    make_profile,
+    misconfigured,
+)
+from proxy.onboarding.providers.forge import Forge, ForgeEndpoints
 from proxy.onboarding.providers.keylists import Page, read_pages
 from proxy.settings.onboarding import GitHubSettings
 
 _ACCESS = "access:"
-"""Begins a grant that is an access token; no token of GitHub holds a colon."""
+"""Prefix of a grant that is an access token; no token of GitHub holds a colon."""
 _HEADERS = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
 
 
 def api_of(url: str) -> str:
-    """Give the address of the REST API that belongs to a GitHub."""
+    """Return the URL of the REST API that belongs to a GitHub."""
     host = urlsplit(url).netloc
     if host in ("github.com", "www.github.com"):
         return "https://api.github.com"
@@ -37,7 +45,7 @@ class GitHub(Forge):
 
     def __init__(self, settings: GitHubSettings, secret: Secret | None, tools: Tools) -> None:
         scopes = ("read:user", "user:email")
-        endpoints = Endpoints(
+        endpoints = ForgeEndpoints(
             device=f"{settings.url}/login/device/code",
             authorize=f"{settings.url}/login/oauth/authorize",
             token=f"{settings.url}/login/oauth/access_token",
@@ -48,6 +56,7 @@ class GitHub(Forge):
         self._api = api_of(settings.url)
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """See Provider."""
         del nonce  # GitHub gives no ID token; state and PKCE bind the reply to the browser
         claims = await self._get("/user", tokens.access)
         if not isinstance(claims, dict) or not isinstance(claims.get("id"), int):
@@ -66,29 +75,33 @@ class GitHub(Forge):
         )
 
     def grant_of(self, tokens: Tokens) -> Secret | None:
-        """Keep the refresh token of a GitHub App, or the token of an OAuth app, which does not expire."""
+        """Return the refresh token of a GitHub App, or the token of an OAuth app, which does not expire."""
         return tokens.refresh or Secret(f"{_ACCESS}{tokens.access.reveal()}")
 
-    async def _tokens_of(self, grant: Secret, keep: Keep) -> Tokens:
+    async def _tokens_of(self, grant: Secret, keep: KeepTokens) -> Tokens:
         if grant.reveal().startswith(_ACCESS):
             return Tokens(Secret(grant.reveal().removeprefix(_ACCESS)))
         return await super()._tokens_of(grant, keep)
 
-    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+    async def renew(self, subject: str, grant: Secret | None, keep: KeepTokens) -> Profile:
+        """See Provider."""
         try:
             return await super().renew(subject, grant, keep)
         except GrantEnded:
-            # The person may have taken it back; whether the account is there, anybody may ask.
+            # The user may have revoked it; any client may ask whether the account exists.
             if not await self._login_of(subject):
                 raise account_ended(self.name, f"account {subject} is gone or suspended") from None
             raise
 
     async def probe(self) -> None:
+        """See Forge."""
         await get_json(self._tools, self.name, self._request("/meta", None))
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
+        """See Provider."""
+
         async def fetch(pages: dict[str, Page]) -> list[str]:
-            # A name is only as good as the account it belongs to now.
+            # A name is only as good as the account to which it belongs now.
             name = login if access is not None else await self._login_of(subject)
             if not name:
                 return []
@@ -110,7 +123,7 @@ class GitHub(Forge):
     async def _verified_email(self, access: Secret) -> dict[str, Any]:
         try:
             emails = await self._get("/user/emails?per_page=100", access)
-        except ProviderMisconfigured:  # the person may have withheld the scope
+        except ProviderMisconfigured:  # the user may have refused the scope
             return {"email": None, "email_verified": False}
         for entry in emails if isinstance(emails, list) else []:
             if isinstance(entry, dict) and entry.get("primary") is True and entry.get("verified") is True:
@@ -136,6 +149,6 @@ class GitHub(Forge):
         return await get_json(self._tools, self.name, self._request(path, access))
 
     def _request(self, path: str, access: Secret | None) -> Request:
-        """Make a request as the person, or as the app, whose hourly allowance is 80 times an address's."""
+        """Return a request as the user, or as the app, whose hourly limit is 80 times an address's."""
         basic = (self._settings.client_id, self._secret) if access is None and self._secret else None
         return Request(f"{self._api}{path}", bearer=access, basic=basic, headers=_HEADERS)

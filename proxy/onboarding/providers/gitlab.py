@@ -1,7 +1,7 @@
 """GitLab, gitlab.com or self-managed (device flow since 17.2).
 
 Sources: docs.gitlab.com "OAuth 2.0 identity provider API", "Users API", "User SSH and GPG keys API",
-"OpenID Connect identity". Everything is asked by numeric id, which is the subject.
+"OpenID Connect identity". Every request uses the numeric id, which is the subject.
 """
 
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from proxy.http.secret import Secret
 from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding.device_flow import Tokens
 from proxy.onboarding.providers.base import Tools, get_json, make_profile, misconfigured
-from proxy.onboarding.providers.forge import Endpoints, Forge
+from proxy.onboarding.providers.forge import Forge, ForgeEndpoints
 from proxy.onboarding.providers.keylists import Page, read_pages
 from proxy.settings.onboarding import GitLabSettings
 
@@ -24,7 +24,7 @@ class GitLab(Forge):
     """One OAuth application at one GitLab."""
 
     def __init__(self, settings: GitLabSettings, secret: Secret | None, tools: Tools) -> None:
-        endpoints = Endpoints(
+        endpoints = ForgeEndpoints(
             device=f"{settings.url}/oauth/authorize_device",
             authorize=f"{settings.url}/oauth/authorize",
             token=f"{settings.url}/oauth/token",
@@ -32,6 +32,7 @@ class GitLab(Forge):
         super().__init__(settings, secret, tools, endpoints=endpoints, scopes=_SCOPES)
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """See Provider."""
         del nonce  # the account is read with the token itself; the ID token adds nothing
         claims = await self._get("/api/v4/user", tokens.access)
         if not isinstance(claims, dict) or not isinstance(claims.get("id"), int):
@@ -50,10 +51,12 @@ class GitLab(Forge):
         )
 
     async def probe(self) -> None:
+        """See Forge."""
         url = f"{self._settings.url}/.well-known/openid-configuration"
         await get_json(self._tools, self.name, Request(url))
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
+        """See Provider."""
         del login  # GitLab is asked by id
 
         async def fetch(pages: dict[str, Page]) -> list[str]:
@@ -66,7 +69,7 @@ class GitLab(Forge):
         return await self._lists.get(subject, fetch, fresh=access is not None)
 
     async def _groups(self, access: Secret, subject: str) -> list[str]:
-        """Read full paths of groups from the OpenID endpoint: the API would want far wider scopes."""
+        """Return full paths of groups from the OpenID endpoint: the API would need far wider scopes."""
         info = await self._get("/oauth/userinfo", access)
         if not isinstance(info, dict) or str(info.get("sub")) != subject:
             raise misconfigured(self.name, "/oauth/userinfo is about another account")
@@ -78,7 +81,10 @@ class GitLab(Forge):
 
 
 def _is_for_login(entry: Any, now: datetime) -> bool:
-    """Tell whether a listed key opens doors: not signing-only, not expired, not without a readable expiry."""
+    """Return whether a listed key may authenticate.
+
+    A key for signing only does not, nor one that has expired or has an unreadable expiry.
+    """
     if not isinstance(entry, dict) or entry.get("usage_type", "auth") not in ("auth", "auth_and_signing"):
         return False
     if (expires := entry.get("expires_at")) is None:

@@ -1,8 +1,8 @@
-"""Published key lists: read page by page, asked for rarely, kept through an outage.
+"""Published key lists: read page by page, requested rarely, kept through an outage.
 
-A list that was read is used for `fresh_s` without asking, then asked for with its ETags. While the
-provider fails, the last known list serves up to `max_stale_s`, marked as stale. Only keys that `keys`
-accepts are kept, as blobs: the text around them is the provider's and means nothing.
+A list is used for `fresh_s` without a request, then requested with its ETags. While the provider fails, the
+last known list serves up to `max_stale_s`, marked as stale. Only keys that `keys` accepts are kept, as blobs:
+the text around them is the provider's and has no meaning here.
 """
 
 import asyncio
@@ -26,13 +26,16 @@ from proxy.settings.onboarding import KeyListSettings
 
 _log = structlog.get_logger("providers")
 RETRY_S = 15.0
-"""After a failure nobody asks for this long: five hundred logins would each wait for the same time-out."""
+"""Seconds without requests after a failure.
+
+Otherwise five hundred logins would each wait for the same time-out.
+"""
 _NEXT = re.compile(r'<([^<>]{1,2000})>\s*(?:;[^,]*?)?;\s*rel="?next"?', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page as it was read last."""
+    """One page as last read."""
 
     etag: str
     document: Any = field(repr=False)
@@ -62,12 +65,12 @@ class KeyLists:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
 
     async def get(self, account: str, fetch: Fetch, *, fresh: bool = False) -> KeyList:
-        """Give the list of an account; `fetch` reads its lines, given the pages of last time.
+        """Return the list of an account; `fetch` reads its lines, given the pages of last time.
 
-        One request at a time for an account; whoever else asks waits for its result. `fresh` asks the
-        provider even when a list is young, and still falls back to that list.
+        One request at a time for an account; other callers wait for its result. `fresh` sends a request even
+        when a list is recent, and still falls back to that list.
 
-        Raises: what `fetch` raised, when there is no list of a bearable age.
+        Raises: the error of `fetch`, when there is no list of an acceptable age.
         """
         entry = self._entries.setdefault(account, _Entry())
         self._entries.move_to_end(account)
@@ -111,7 +114,7 @@ class KeyLists:
 
 
 def parse_lines(lines: Iterable[str], limit: int) -> frozenset[bytes]:
-    """Keep the blobs of usable keys, at most `limit`; weak and unknown ones are left out silently."""
+    """Return the blobs of usable keys, at most `limit`; weak and unknown ones are left out silently."""
     blobs: set[bytes] = set()
     for line in lines:
         try:
@@ -124,7 +127,7 @@ def parse_lines(lines: Iterable[str], limit: int) -> frozenset[bytes]:
 
 
 async def read_pages(tools: Tools, provider: str, first: Request, pages: dict[str, Page]) -> list[Any] | None:
-    """Read a list that may have pages (RFC 8288 `next`), each asked for with its ETag; None for 404.
+    """Read a list that may have pages (RFC 8288 `next`), each requested with its ETag; None for 404.
 
     Raises: ProviderUnavailable; ProviderMisconfigured for a list that leads elsewhere or does not end.
     """

@@ -1,7 +1,7 @@
 """Any OpenID provider with a discovery document: Keycloak, Dex, Entra, Google and the like.
 
 Sources: OpenID Connect Discovery 1.0 §3-4, OpenID Connect Core §5.3 (UserInfo), RFC 8628 §4 (metadata).
-Quirks that are borne: Google signs with `accounts.google.com` for `https://accounts.google.com`; Auth0
+Accepted deviations: Google signs with `accounts.google.com` for `https://accounts.google.com`; Auth0
 ends its issuer with a slash; Dex and Keycloak leave the device endpoint out when it is switched off.
 There is no key list in OpenID Connect; `mapping.keys` may take one from a claim.
 """
@@ -18,13 +18,13 @@ from proxy.identity.profile import KeyList, Profile
 from proxy.onboarding import device_flow
 from proxy.onboarding.authcode import CodeClient, refresh
 from proxy.onboarding.device_flow import Authorization, DeviceClient, Tokens
-from proxy.onboarding.idtoken import Expected, Jwks, verify
+from proxy.onboarding.idtoken import ExpectedClaims, Jwks, verify
 from proxy.onboarding.mapping import ClaimMapping
 from proxy.onboarding.providers.base import (
-    About,
+    ApprovalFacts,
     Configured,
     Gate,
-    Keep,
+    KeepTokens,
     Tools,
     get_json,
     grant_missing,
@@ -40,8 +40,8 @@ _ALIASES = {"https://accounts.google.com": ("https://accounts.google.com", "acco
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoints:
-    """What a discovery document gives; empty for what it leaves out."""
+class OidcEndpoints:
+    """The endpoints in a discovery document; empty where it names none."""
 
     authorization: str
     token: str
@@ -49,7 +49,7 @@ class Endpoints:
     device: str = ""
     userinfo: str = ""
     basic: bool = False
-    """The token endpoint takes the client's secret as Basic credentials only."""
+    """The token endpoint accepts the client's secret as Basic credentials only."""
     gives_offline: bool = False
     """The scope `offline_access` gives refresh tokens (OpenID Connect Core §11)."""
     says_iss: bool = False
@@ -66,13 +66,13 @@ class Oidc(Configured[OidcSettings]):
         self._secret = secret
         self._tools = tools
         self._mapping = ClaimMapping(settings.title, kind, settings.mapping)
-        self._endpoints: Endpoints | None = None
+        self._endpoints: OidcEndpoints | None = None
         self._discovered_at = 0.0
         self._jwks: Jwks | None = None
         self._lock = asyncio.Lock()
 
-    async def endpoints(self) -> Endpoints:
-        """Read the discovery document once an hour; an old one serves while no new one is to be had.
+    async def endpoints(self) -> OidcEndpoints:
+        """Return the discovery document, read once an hour; an old one serves while no new one is available.
 
         Raises: ProviderUnavailable, ProviderMisconfigured.
         """
@@ -89,17 +89,20 @@ class Oidc(Configured[OidcSettings]):
             return self._endpoints
 
     async def start_device(
-        self, about: About, max_lifetime_s: float, *, extra: Mapping[str, str] | None = None
+        self, about: ApprovalFacts, max_lifetime_s: float, *, extra: Mapping[str, str] | None = None
     ) -> Authorization:
+        """See Provider."""
         del about  # the provider's page has no place for it
         client = await self._device_client(max_lifetime_s, extra or {})
         return await device_flow.obtain(client, self._tools.http, self._tools.clock)
 
     async def poll_device(self, authorization: Authorization, gate: Gate | None = None) -> Tokens:
+        """See Provider."""
         client, tools = await self._device_client(0, {}), self._tools
         return await device_flow.await_approval(client, authorization, tools.http, tools.clock, gate)
 
     async def code_client(self) -> CodeClient:
+        """See Provider."""
         endpoints = await self.endpoints()
         return CodeClient(
             provider=self.name,
@@ -115,24 +118,28 @@ class Oidc(Configured[OidcSettings]):
         )
 
     async def profile(self, tokens: Tokens, *, nonce: Secret | None = None) -> Profile:
+        """See Provider."""
         return self.mapped(await self.claims(tokens, nonce), issuer=self._settings.issuer)
 
     def mapped(self, claims: Mapping[str, Any], *, issuer: str) -> Profile:
-        """Make a profile of claims that name their subject. Raises: ProviderMisconfigured."""
+        """Return a profile from claims that name their subject. Raises: ProviderMisconfigured."""
         mapped = self._mapping.apply(claims)
         return make_profile(self.name, issuer, claims["sub"], mapped.name, mapped, claims)
 
     async def keys(self, subject: str, login: str, access: Secret | None = None) -> KeyList | None:
+        """See Provider."""
         del subject, login, access
         return None
 
     @property
     def lists_keys(self) -> bool:
+        """See Provider."""
         return False
 
-    async def renew(self, subject: str, grant: Secret | None, keep: Keep) -> Profile:
+    async def renew(self, subject: str, grant: Secret | None, keep: KeepTokens) -> Profile:
+        """See Provider."""
         if grant is None:
-            await self._discover()  # without an answer nothing is known to be missing
+            await self._discover()  # without an answer the grant is not known to be missing
             raise grant_missing(self.name)
         tokens = await refresh(await self.code_client(), grant, self._tools.http)
         await keep(tokens)
@@ -142,12 +149,12 @@ class Oidc(Configured[OidcSettings]):
     def _wants_offline(self) -> bool:
         return self._tools.keeps_grants and self._settings.offline_access
 
-    def _scopes(self, endpoints: Endpoints) -> tuple[str, ...]:
+    def _scopes(self, endpoints: OidcEndpoints) -> tuple[str, ...]:
         wants = self._wants_offline and endpoints.gives_offline
         return tuple(dict.fromkeys([*self._settings.scopes, *([OFFLINE] if wants else [])]))
 
-    def _offline(self, endpoints: Endpoints) -> dict[str, str]:
-        """Give the parameters without which a refresh token is not given in the code grant."""
+    def _offline(self, endpoints: OidcEndpoints) -> dict[str, str]:
+        """Return the parameters that a refresh token requires in the code grant."""
         if not self._wants_offline:
             return {}
         if self._settings.issuer in _ALIASES:
@@ -155,7 +162,7 @@ class Oidc(Configured[OidcSettings]):
         return {"prompt": "consent"} if OFFLINE in self._scopes(endpoints) else {}
 
     async def claims(self, tokens: Tokens, nonce: Secret | None) -> dict[str, Any]:
-        """Join the claims of the ID token with those of UserInfo, about the same subject.
+        """Return the claims of the ID token joined with those of UserInfo, about the same subject.
 
         The authorization code grant must come with an ID token, which alone carries the nonce.
         """
@@ -175,9 +182,9 @@ class Oidc(Configured[OidcSettings]):
             raise misconfigured(self.name, "neither ID token nor UserInfo names a subject")
         return claims
 
-    def _expected(self) -> Expected:
+    def _expected(self) -> ExpectedClaims:
         issuers = _ALIASES.get(self._settings.issuer, (self._settings.issuer,))
-        return Expected(self.name, issuers, self._settings.client_id, self._settings.algorithms)
+        return ExpectedClaims(self.name, issuers, self._settings.client_id, self._settings.algorithms)
 
     async def _device_client(self, max_lifetime_s: float, extra: Mapping[str, str]) -> DeviceClient:
         endpoints = await self.endpoints()
@@ -199,7 +206,7 @@ class Oidc(Configured[OidcSettings]):
             max_lifetime_s=max_lifetime_s,
         )
 
-    async def _discover(self) -> Endpoints:
+    async def _discover(self) -> OidcEndpoints:
         url = self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
         document = await get_json(self._tools, self.name, Request(url))
         if not isinstance(document, dict) or document.get("issuer") != self._settings.issuer:
@@ -208,7 +215,7 @@ class Oidc(Configured[OidcSettings]):
                 self.name, f"{url} calls itself {str(said)[:200]!r}, not the configured issuer"
             )
         methods = document.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-        endpoints = Endpoints(
+        endpoints = OidcEndpoints(
             authorization=self._endpoint(document, "authorization_endpoint"),
             token=self._endpoint(document, "token_endpoint"),
             jwks=self._endpoint(document, "jwks_uri"),
@@ -223,7 +230,7 @@ class Oidc(Configured[OidcSettings]):
         return endpoints
 
     def _endpoint(self, document: Mapping[str, Any], key: str, *, optional: bool = False) -> str:
-        """Give an endpoint that is as well protected as the issuer: https leads to https only."""
+        """Return an endpoint that is as well protected as the issuer: https leads to https only."""
         url = document.get(key)
         if url is None and optional:
             return ""

@@ -1,20 +1,20 @@
-"""Chooses the backend that the settings name, for the proxy and for commands alike."""
+"""The workspace backend that the settings name."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from proxy.process.assemble.trust import open_trust
 from proxy.settings import Settings
-from proxy.trust.manager import Keeper
+from proxy.trust.manager import TrustManager
 from proxy.workspaces.backend import Backend
 from proxy.workspaces.local.backend import LocalBackend
 
 
 @asynccontextmanager
-async def open_backend(settings: Settings, trust: Keeper | None = None) -> AsyncIterator[Backend]:
-    """Hold the configured backend; on leaving it lets go, and workspaces run on.
+async def open_backend(settings: Settings, trust: TrustManager | None = None) -> AsyncIterator[Backend]:
+    """Hold the configured backend; workspaces go on after leaving.
 
-    `trust` was read already; None reads it here, for a backend that needs it.
+    `trust` is read already; None reads it here, for a backend that needs it.
 
     Raises: SettingsError when it cannot be used, TrustError.
     """
@@ -24,7 +24,7 @@ async def open_backend(settings: Settings, trust: Keeper | None = None) -> Async
         yield backend
 
 
-async def _made(settings: Settings, trust: Keeper | None, stack: AsyncExitStack) -> Backend:
+async def _made(settings: Settings, trust: TrustManager | None, stack: AsyncExitStack) -> Backend:
     if settings.workspace.backend == "local":
         return LocalBackend(settings.state_dir, settings.workspace)
     from proxy.workspaces.kubernetes.backend import KubernetesBackend  # slow to import

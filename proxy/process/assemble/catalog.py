@@ -1,4 +1,4 @@
-"""Where the blueprints of this installation are kept: opens the source that the settings name."""
+"""The catalog of blueprints, from the source that the settings name."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +16,7 @@ from proxy.workspaces.repositories import Repositories
 
 @asynccontextmanager
 async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIterator[Catalog]:
-    """Read the blueprints for the first time, and with `follow` again whenever they change.
+    """Read the blueprints, and with `follow` again whenever they change.
 
     Raises: BlueprintInvalid, BlueprintSourceFailed, SettingsError.
     """
@@ -38,7 +38,7 @@ async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIter
 
 @asynccontextmanager
 async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
-    """Hold what reads the files of repositories; nobody is asked before somebody wants one.
+    """Hold the reader of repository files; no forge is contacted before the first use.
 
     Raises: SettingsError for a token that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The database as a serving proxy opens it: made or upgraded when that is due, and never a stranger's."""
+"""The database of a serving proxy: created or upgraded if needed, and never that of another installation."""
 
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from proxy.storage.database import Database
 async def open_to_serve(
     url: str, *, query_timeout_s: float, failover_wait_s: float = 0, pinned: str, memory: Path | None
 ) -> Database:
-    """Open the database of installation `pinned`, or else of the one that an earlier start noted in `memory`.
+    """Open the database of installation `pinned`, else of the one that an earlier start stored in `memory`.
 
-    Without either, that of any installation, and an empty one becomes a new installation. `memory` notes it.
+    Without either, open that of any installation; an empty one becomes a new installation. `memory` is
+    updated.
 
     Raises: StoreError, as Database.open does.
     """

@@ -1,4 +1,4 @@
-"""From settings to a store, a key and those that are trusted."""
+"""The recording service and the archive, from the settings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,11 +7,11 @@ from proxy.errors import SettingsError
 from proxy.events.publisher import Publisher
 from proxy.recording.archive import Archive
 from proxy.recording.directory import DirectoryStore
-from proxy.recording.recorder import News
+from proxy.recording.recorder import RecordingNotice
 from proxy.recording.recording_events import event_of
 from proxy.recording.service import Recordings
 from proxy.recording.signing import Keyring, load_or_create, load_public
-from proxy.recording.store import Store
+from proxy.recording.store import RecordingStore
 from proxy.settings import Settings
 from proxy.settings.recording import RecordingSettings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
-    """Make what records, and its key when there is none yet.
+    """Create the recording service, and its key if there is none yet.
 
     Raises: SettingsError.
     """
@@ -28,14 +28,14 @@ def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
     keyring = _keyring(settings.recording, settings.recording_key_file)
     store = open_store(settings.recording, settings.recording_dir)
 
-    def tell(news: News) -> None:
+    def publish(news: RecordingNotice) -> None:
         publisher.publish(event_of(news))
 
-    return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, tell=tell)
+    return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, publish=publish)
 
 
 def open_archive(settings: Settings) -> Archive:
-    """Make what reads recordings; makes no key. Raises: SettingsError."""
+    """Create the reader of recordings; no key is created. Raises: SettingsError."""
     keyring = _keyring(settings.recording, settings.recording_key_file)
     return Archive(open_store(settings.recording, settings.recording_dir), keyring)
 
@@ -47,7 +47,7 @@ def _keyring(settings: RecordingSettings, own: Path) -> Keyring:
     return Keyring(keys)
 
 
-def open_store(settings: RecordingSettings, directory: Path) -> Store:
+def open_store(settings: RecordingSettings, directory: Path) -> RecordingStore:
     """Return the store that the settings name, which is not asked yet. Raises: SettingsError."""
     if settings.store == "directory":
         return DirectoryStore(directory)
@@ -57,7 +57,7 @@ def open_store(settings: RecordingSettings, directory: Path) -> Store:
 def open_bucket(settings: RecordingSettings) -> "ObjectStore":
     """Return the bucket that the settings name, which is not asked yet. Raises: SettingsError."""
     try:
-        from proxy.recording.objects import ObjectStore  # an extra, and 15 MB
+        from proxy.recording.objects import ObjectStore  # an optional extra of 15 MB
     except ImportError as exc:
         raise SettingsError(f"recording.store: s3 needs the package of the extra `s3`: {exc}") from exc
     return ObjectStore(settings.s3, timeout_s=settings.write_timeout_s)

@@ -1,4 +1,4 @@
-"""What is the proxy's own where workspaces are processes of the same machine, and of the same account."""
+"""Addresses of the proxy that no forward may reach when workspaces are processes of the same machine."""
 
 from collections.abc import Iterable
 from urllib.parse import urlsplit

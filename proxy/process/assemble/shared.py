@@ -1,4 +1,4 @@
-"""Chooses where state is shared: NATS where it is configured, else a file under `home`."""
+"""Shared state: NATS if it is configured, else a file under `home`."""
 
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
@@ -6,7 +6,7 @@ from proxy.shared.file import FileBuckets
 
 
 def open_buckets(settings: Settings) -> Buckets:
-    """Give what `settings` ask for, not started yet; for the proxy and for commands beside it."""
+    """Return the configured buckets, not started yet; for the proxy and for commands."""
     events = settings.events
     if not events.urls:
         return FileBuckets(settings.shared_file, timeout_s=events.ack_timeout_s)

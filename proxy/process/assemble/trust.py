@@ -1,20 +1,20 @@
-"""Chooses where trust is kept and who signs, as the settings say, for the proxy and for commands alike."""
+"""The trust of an installation: where it is stored and what signs, from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from proxy.settings import Settings
 from proxy.trust.certmanager import MountedIdentity
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore, Store
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore, TrustStore
 
 
 @asynccontextmanager
-async def open_trust(settings: Settings) -> AsyncIterator[Keeper]:
-    """Hold the trust of this installation, not yet read. See `Keeper.open`."""
+async def open_trust(settings: Settings) -> AsyncIterator[TrustManager]:
+    """Hold the trust of this installation, not yet read. See `TrustManager.open`."""
     identity = MountedIdentity.of(settings.trust) if settings.trust.mode == "cert-manager" else None
     async with _store(settings) as store:
-        keeper = Keeper(store, settings.trust, identity=identity)
+        keeper = TrustManager(store, settings.trust, identity=identity)
         try:
             yield keeper
         finally:
@@ -22,9 +22,9 @@ async def open_trust(settings: Settings) -> AsyncIterator[Keeper]:
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[Store]:
+async def _store(settings: Settings) -> AsyncIterator[TrustStore]:
     if not uses_tcp(settings):
-        yield FileStore(settings.trust_file)
+        yield FileTrustStore(settings.trust_file)
         return
     # Slow to import, and most laptops have no cluster.
     from proxy.workspaces.kubernetes.api import Api
@@ -39,5 +39,5 @@ async def _store(settings: Settings) -> AsyncIterator[Store]:
 
 
 def uses_tcp(settings: Settings) -> bool:
-    """Whether workspaces are reached over TCP, which is what trust is for."""
+    """Return whether workspaces are reached over TCP, which is what trust is for."""
     return settings.workspace.backend != "local"

@@ -1,5 +1,6 @@
-"""The web half, put together from what the process has."""
+"""The web half, assembled from parts of the process."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -31,13 +32,27 @@ class Web:
         self.front = front
         self._catalog = catalog
         self.port = port
-        """That is listened on."""
+        """The port that it listens on."""
         self._road = road
         self._listener = listener
 
     @property
     def origins(self) -> Origins:
+        """Return the origins of apps."""
         return self.front.origins
+
+    @property
+    def gauges(self) -> dict[tuple[str, str], Callable[[], float]]:
+        """Return what can be looked at, by name and help."""
+        front, road = self.front, self._road
+        return {
+            ("fairlead_web_connections", "Client connections of the web half."): lambda: len(front),
+            ("fairlead_web_upgraded", "WebSockets that are open."): lambda: len(front.upgraded),
+            ("fairlead_web_app_connections", "Connections with apps."): lambda: len(road),
+            ("fairlead_web_app_connections_idle", "Of those, kept for the next request."): (
+                lambda: len(front.pool)
+            ),
+        }
 
     def apps_of(self, user: str, blueprint: str) -> list[tuple[str, str]]:
         """Return title and address of each app that a blueprint declares, for the workspace of a user."""
@@ -50,15 +65,15 @@ class Web:
         ]
 
     async def close(self, grace_s: float) -> None:
-        """Accept no more, end WebSockets with a reason, let requests end for `grace_s` seconds."""
+        """Stop accepting, end WebSockets with a reason, and give requests `grace_s` seconds to end."""
         await self._listener.close()
         await self.front.close(grace_s)
         await self._road.close()
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What the web half is built on."""
+class WebDependencies:
+    """The parts that the web half uses."""
 
     gateway: Gateway
     workspaces: Workspaces
@@ -69,8 +84,8 @@ class Around:
     is_banned: IsBanned
 
 
-async def open_web(settings: WebSettings, around: Around, stack: AsyncExitStack) -> Web | None:
-    """Start the front of apps when `web.listen` says where; `stack` ends it where nobody did before.
+async def open_web(settings: WebSettings, dependencies: WebDependencies, stack: AsyncExitStack) -> Web | None:
+    """Start the front of apps when `web.listen` is set; `stack` ends it unless it was closed before.
 
     Raises: SettingsError naming what cannot be used.
     """
@@ -81,22 +96,22 @@ async def open_web(settings: WebSettings, around: Around, stack: AsyncExitStack)
     for one in sockets:
         stack.callback(one.close)
     road = GatewayRoad(
-        around.gateway,
-        around.workspaces,
-        around.backend,
-        around.directory,
+        dependencies.gateway,
+        dependencies.workspaces,
+        dependencies.backend,
+        dependencies.directory,
         dial_s=settings.dial_s,
         buffer_bytes=settings.buffer_bytes,
     )
-    index = PublicIndex(around.catalog, around.directory, settings.index_s)
+    index = PublicIndex(dependencies.catalog, dependencies.directory, settings.index_s)
     origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
     front = Front(settings, origins, PublicGate(index), Pool(road, settings))
-    listener = Listener(settings, front, around.read_header, around.is_banned)
+    listener = Listener(settings, front, dependencies.read_header, dependencies.is_banned)
     index.start()
     stack.push_async_callback(index.close)
     front.start()
     listener.start(sockets)
-    web = Web(front, road, listener, around.catalog, port)
+    web = Web(front, road, listener, dependencies.catalog, port)
     stack.push_async_callback(web.close, 0)
     _log.info("web apps are served", origin=origins.origin("<app>--<blueprint>--<user>"))
     return web

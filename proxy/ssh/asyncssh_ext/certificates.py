@@ -1,10 +1,10 @@
-"""OpenSSH user certificates: whether one lets somebody in, and if not, why. Pure, but for reading CA files.
+"""OpenSSH user certificates: validity for a login, with the reason if not. Pure, but for reading CA files.
 
-What a certificate permits once inside (PTY, forwarding) asyncssh enforces by its options; `force-command` is
-`ssh.forced`'s.
+What a certificate permits after the login (PTY, forwarding) asyncssh enforces by its options; `ssh.forced`
+handles `force-command`.
 
-Source: OpenSSH PROTOCOL.certkeys; sshd_config(5) CASignatureAlgorithms, RequiredRSASize; principals as
-`TrustedUserCAKeys` takes them: at least one, and the user's.
+Source: OpenSSH PROTOCOL.certkeys; sshd_config(5) CASignatureAlgorithms, RequiredRSASize. Principals are
+checked as `TrustedUserCAKeys` does: there must be at least one, and the user must be among them.
 """
 
 import ipaddress
@@ -41,12 +41,12 @@ _AUTHORITY_SIGNATURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a certificate is worth to one user at one address and time."""
+    """The validity of one key or certificate for a user, an address and a time."""
 
     reason: str = ""
-    """A word for events; empty when the certificate is good."""
+    """A word for events; empty when the credential is valid."""
     sentence: str = ""
-    """For the person; empty when there is nothing to say, as for the authority of somebody else."""
+    """A sentence for the user; empty when the reason is not for the user, as for an unknown authority."""
 
     def __bool__(self) -> bool:
         return not self.reason
@@ -55,7 +55,7 @@ class Judgement:
 def read_authorities(files: Sequence[Path]) -> frozenset[bytes]:
     """Read the public keys of trusted authorities, in authorized_keys or `.pub` form.
 
-    Raises: SettingsError naming the file, also for a key that is too weak to be anybody's.
+    Raises: SettingsError naming the file, also for a key that is too weak.
     """
     blobs: set[bytes] = set()
     for file in files:
@@ -75,7 +75,7 @@ def read_authorities(files: Sequence[Path]) -> frozenset[bytes]:
 
 
 def decode(blob: bytes) -> SSHOpenSSHCertificate | None:
-    """Read a certificate, with its authority's signature verified; None for anything else."""
+    """Decode a certificate and verify its authority's signature; return None for any other key."""
     try:
         certificate = decode_ssh_certificate(blob)
     except asyncssh.KeyImportError:
@@ -84,7 +84,7 @@ def decode(blob: bytes) -> SSHOpenSSHCertificate | None:
 
 
 def proof_of(certificate: SSHOpenSSHCertificate) -> CertificateProof:
-    """Return what is recorded of a certificate, and compared with lists of revoked keys."""
+    """Return the facts of a certificate that are recorded and compared with lists of revoked keys."""
     return CertificateProof(
         certificate.key.public_data,
         certificate.signing_key.public_data,
@@ -109,7 +109,7 @@ def _signature_algorithm(certificate: SSHOpenSSHCertificate) -> bytes:
 def judge(
     certificate: SSHOpenSSHCertificate, authorities: frozenset[bytes], user: str, address: str, now: datetime
 ) -> Judgement:
-    """Decide whether `user`, coming from `address`, may use `certificate` at `now`."""
+    """Decide whether `user` may use `certificate` from `address` at `now`."""
     if certificate.signing_key.public_data not in authorities or certificate._cert_type != _USER_CERTIFICATE:
         return Judgement("certificate_unknown_authority")
     try:

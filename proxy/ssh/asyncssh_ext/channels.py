@@ -1,7 +1,7 @@
-"""Channels whose bytes take the short road, and one that knows what it was asked for.
+"""Channels whose data is copied once instead of about eight times, and the session channel.
 
-asyncssh copies channel data about eight times on its way out and as often on its way in. These channels
-hand views to the connection, which copies once. Closing, windows and requests stay asyncssh's.
+asyncssh copies channel data about eight times in each direction. These channels pass views to the connection,
+which copies once. Closing, windows and requests remain asyncssh's.
 """
 
 from collections.abc import Awaitable
@@ -20,30 +20,35 @@ from proxy.ssh.asyncssh_ext.variables import wants_answer
 from proxy.upstream.frame_codec import Buffer
 
 _SENT_AT_ONCE = 64
-"""Packets of one channel in one slice: 2 MiB of them, for a client that takes 32 KiB in each."""
+"""Packets of one channel in one slice: 2 MiB for a client that takes 32 KiB in each."""
 _SMALL_BYTES = 1_024
 _JOINED_BYTES = 32 * 1024
 
 
 class SendsChannelData(Protocol):
-    """The connection of a channel, as far as the data of channels is concerned."""
+    """The part of a connection that sends channel data."""
 
     @property
-    def may_send_data(self) -> bool: ...
+    def may_send_data(self) -> bool:
+        """Return whether channel data may be sent now."""
+
     def send_channel_data(
-        self, channel: "BulkChannel", number: int, data: memoryview, datatype: int | None
-    ) -> None: ...
-    def send_later(self, channel: "BulkChannel") -> None: ...
+        self, channel: "FastPathChannel", number: int, data: memoryview, datatype: int | None
+    ) -> None:
+        """Send `data` to the channel `number` in one packet."""
+
+    def send_later(self, channel: "FastPathChannel") -> None:
+        """Let `channel` send what it holds at the end of this slice, or later."""
 
 
-class BulkChannel(TolerantChannel):
+class FastPathChannel(TolerantChannel):
     """A channel of raw bytes that are never copied here."""
 
     _discarded_bytes = 0
 
     @property
     def unsent_bytes(self) -> int:
-        """What was written and has not gone to the client, or never did."""
+        """Return the bytes that were written and have not gone to the client, dropped ones included."""
         return self._send_buf_len + self._discarded_bytes
 
     def _close_send(self) -> None:
@@ -63,9 +68,9 @@ class BulkChannel(TolerantChannel):
         self.send_some()
 
     def send_some(self) -> int:
-        """Send what the window allows, in a bounded number of packets: a client may ask for one byte in each.
+        """Send what the window allows, in a bounded number of packets. Return that number.
 
-        What is left by that bound is sent in a later slice. Return the number of packets.
+        A client may allow one byte in each packet. The rest is sent in a later slice.
         """
         if self._conn is None:
             return 0
@@ -90,11 +95,11 @@ class BulkChannel(TolerantChannel):
         if buffer:
             self._pause_resume_writing()
         else:
-            super()._flush_send_buf()  # what is to be said when the buffer is empty
+            super()._flush_send_buf()  # sends the EOF or close that waits for an empty buffer
         return sent
 
     def drop_unsent(self) -> None:
-        """Forget the data that was written and has not gone out, but for extended data (stderr)."""
+        """Drop data that was written and has not gone out, except extended data (stderr)."""
         kept = [(view, datatype) for view, datatype in self._send_buf if datatype is not None]
         size = sum(len(view) for view, _ in kept)
         self._discarded_bytes += self._send_buf_len - size
@@ -102,15 +107,18 @@ class BulkChannel(TolerantChannel):
         self._flush_send_buf()
 
     def _process_window_adjust(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
-        """Widen the window, and send at the end of the slice: thousands of adjustments are one."""
+        """Widen the window, and send once at the end of the slice, even for thousands of adjustments."""
         self._send_window += packet.get_uint32()
         packet.check_end()
         if self._send_buf:
             cast("SendsChannelData", self._conn).send_later(self)
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
-        """Join small pieces that nobody reads yet: a window full of single bytes would be 300 times its size,
-        and asyncssh takes each piece from the front of a list."""
+        """Join small pieces that are not read yet.
+
+        A window full of single bytes would take 300 times its size, and asyncssh removes each piece from the
+        front of a list.
+        """
         if not self._recv_paused or not data or self._send_state in ("close_pending", "closed"):
             super()._accept_data(data, datatype)
             return
@@ -123,36 +131,36 @@ class BulkChannel(TolerantChannel):
             held.append((bytearray(data) if len(data) < _SMALL_BYTES else data, datatype))
 
     def _flush_recv_buf(self, exc: Exception | None = None) -> None:
-        """Deliver what is held when the channel closes: nobody is to be slowed down any more.
+        """Deliver what is held when the channel closes.
 
-        asyncssh would keep the close to itself until its session reads again, which may be never.
+        asyncssh would not report the close until its session reads again, which may be never.
         """
         if self._recv_state == "close_pending":
             self._recv_paused = False
         super()._flush_recv_buf(exc)
 
 
-# asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
-BulkChannel._packet_handlers = {
+# asyncssh looks handlers up in this table; overriding the method alone would change nothing.
+FastPathChannel._packet_handlers = {
     **TolerantChannel._packet_handlers,
-    MSG_CHANNEL_WINDOW_ADJUST: BulkChannel._process_window_adjust,
+    MSG_CHANNEL_WINDOW_ADJUST: FastPathChannel._process_window_adjust,
 }
 
 
-class TcpChannel(BulkChannel, asyncssh.SSHTCPChannel[bytes]):
-    """`direct-tcpip` or `forwarded-tcpip`."""
+class TcpChannel(FastPathChannel, asyncssh.SSHTCPChannel[bytes]):
+    """A `direct-tcpip` or `forwarded-tcpip` channel."""
 
 
-class UnixChannel(BulkChannel, asyncssh.SSHUNIXChannel[bytes]):
-    """`direct-streamlocal@openssh.com` or `forwarded-streamlocal@openssh.com`."""
+class UnixChannel(FastPathChannel, asyncssh.SSHUNIXChannel[bytes]):
+    """A `direct-streamlocal@openssh.com` or `forwarded-streamlocal@openssh.com` channel."""
 
 
-class AgentChannel(BulkChannel, SSHAgentChannel):
-    """`auth-agent@openssh.com`, to the client's ssh-agent."""
+class AgentChannel(FastPathChannel, SSHAgentChannel):
+    """An `auth-agent@openssh.com` channel to the client's ssh-agent."""
 
 
-class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
-    """Tell the session about `env` and `auth-agent-req@openssh.com` requests of this very channel."""
+class SessionChannel(FastPathChannel, asyncssh.SSHServerChannel[bytes]):
+    """A session channel that passes `env` and `auth-agent-req@openssh.com` to its session."""
 
     _program: ChannelRequests
 
@@ -160,7 +168,7 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
     def of(
         cls, conn: asyncssh.SSHServerConnection, session: ChannelRequests, relay: RelaySettings
     ) -> "SessionChannel":
-        """Make a channel of raw bytes, without the line editor."""
+        """Create a channel of raw bytes without asyncssh's line editor."""
         conn._update_recv_pktlen(relay.packet_bytes)
         channel = cls(
             conn,
@@ -179,9 +187,9 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         return channel
 
     def _start_session(self, command: str | None = None, subsystem: str | None = None) -> bool:
-        """Hand over what was asked for, once.
+        """Pass the client's request to the session, once.
 
-        asyncssh would put a forced command in its place and forget it; the session needs both.
+        asyncssh would replace it by a forced command and drop the original; the session needs both.
         """
         if self._session_started:
             return False
@@ -195,12 +203,12 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
 
     @property
     def forced_command(self) -> str | None:
-        """What the certificate lets run and nothing else; None for anything."""
+        """Return the only command that the certificate permits; None when it permits any."""
         return cast("str | None", self._conn.get_certificate_option("force-command"))
 
     @property
     def permits_user_rc(self) -> bool:
-        """Whether `~/.ssh/rc` may run: always for a key, for a certificate with `permit-user-rc`."""
+        """Return whether `~/.ssh/rc` may run: with a key, or a certificate that has `permit-user-rc`."""
         return self._conn.check_certificate_permission("user-rc")
 
     def _process_pty_req_request(self, packet: SSHPacket) -> bool:
@@ -233,22 +241,22 @@ class SessionChannel(BulkChannel, asyncssh.SSHServerChannel[bytes]):
         return self._program.env_requested(name, value)
 
     def _process_auth_agent_req_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:  # type: ignore[override]
-        # asyncssh would ask the connection, which cannot tell which channel wants it and until when.
+        # asyncssh would ask the connection, which does not know the channel.
         packet.check_end()
         if not self._conn.check_certificate_permission("agent-forwarding"):
             return False
         return self._program.ssh_agent_requested()
 
     def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
-        """Hear that nobody reads stdout any more (PROTOCOL of OpenSSH, section 2.1).
+        """Report that the client's end of stdout is closed (PROTOCOL of OpenSSH, section 2.1).
 
-        `sshd` answers failure where an answer is asked for, which OpenSSH does not.
+        When an answer is asked for, it is failure, as from `sshd`. OpenSSH asks for none.
         """
         packet.check_end()
         self._program.reader_left()
         return False
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:
-        # asyncssh would say the same no from a task, and what comes behind it would pile up until then.
+        # asyncssh would send the same refusal from a task, and later requests would pile up until then.
         del packet
         return False

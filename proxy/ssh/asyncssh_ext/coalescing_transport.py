@@ -1,4 +1,4 @@
-"""A transport that joins the packets of one turn of the event loop into one write."""
+"""A transport that joins the packets of one iteration of the event loop into one write."""
 
 import asyncio
 from typing import Any
@@ -6,37 +6,40 @@ from typing import Any
 from proxy.ssh.proxyprotocol import Addresses
 from proxy.upstream.frame_codec import Buffer
 
-_SMALL_BYTES = 1_024  # an echo does not wait for the end of a turn, since nothing comes with it
+_SMALL_BYTES = 1_024  # an echo does not wait for the end of the iteration, since nothing comes with it
 
 
-class JoinedTransport:
-    """Stand before a TCP transport; what is not about writing goes straight through.
+class CoalescingTransport:
+    """A wrapper of a TCP transport that changes only writing.
 
-    asyncssh writes each packet by itself and uvloop hands each to the kernel at once: a system call, and
-    often a TCP segment, for every 32 KiB. Here pieces wait for the end of the turn, or for `join_bytes`,
-    and leave in order. Nothing waits for more to come.
+    asyncssh writes each packet by itself, and uvloop passes each to the kernel at once: a system call, and
+    often a TCP segment, for every 32 KiB. Here pieces wait for the end of the loop's iteration, or for
+    `join_bytes`, and leave in order. Nothing waits longer.
     """
 
     def __init__(
         self, transport: asyncio.Transport, join_bytes: int, addresses: Addresses | None = None
     ) -> None:
-        """`addresses` are those of the real connection, where a load balancer told them."""
+        """Wrap `transport`.
+
+        `addresses` are the real ends of the connection when a load balancer sent them.
+        """
         self._transport = transport
         self._join_bytes = join_bytes
         self._loop = asyncio.get_running_loop()
         self._pieces: list[Buffer] = []
         self._size = 0
-        self._told = {"peername": addresses.client, "sockname": addresses.server} if addresses else {}
+        self._real_ends = {"peername": addresses.client, "sockname": addresses.server} if addresses else {}
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Give the real connection's ends, and everything else of the socket."""
-        return self._told.get(name) or self._transport.get_extra_info(name, default)
+        """Return the real ends of the connection, and everything else from the socket."""
+        return self._real_ends.get(name) or self._transport.get_extra_info(name, default)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: Buffer) -> None:
-        """Take one piece, which must not change afterwards."""
+        """Write one piece, which must not change afterwards."""
         if not self._pieces:
             if len(data) < _SMALL_BYTES:
                 self._transport.write(data)
@@ -48,17 +51,17 @@ class JoinedTransport:
             self._flush()
 
     def close(self) -> None:
-        """Close behind what was written."""
+        """Close after what was written."""
         self._flush()
         self._transport.close()
 
     def write_eof(self) -> None:
-        """End this direction behind what was written: asyncssh does so after a goodbye."""
+        """End this direction after what was written: asyncssh does so after a disconnect message."""
         self._flush()
         self._transport.write_eof()
 
     def abort(self) -> None:
-        """Close at once; what was written and has not left yet may still be a goodbye."""
+        """Close at once, after one attempt to send what was written: it may be a disconnect message."""
         self._flush()
         self._transport.abort()
 

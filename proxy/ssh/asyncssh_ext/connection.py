@@ -1,7 +1,7 @@
-"""asyncssh's server connection, tuned: ciphers by client, joined writes, no packet without a purpose.
+"""The asyncssh server connection with changed defaults: cipher order, joined writes, fewer packets, bounds.
 
-Nothing here knows users or workspaces. Each override says which default it replaces and why; the ones
-that reach below asyncssh's documented surface are pinned by tests in tests/unit/proxy/ssh.
+Nothing here knows users or workspaces. Each override says which default it replaces and why. The private
+names of asyncssh in use are pinned by tests/unit/proxy/ssh/test_private_names.py.
 """
 
 import asyncio
@@ -28,48 +28,52 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 
 from proxy.access.relay import Gate
 from proxy.metrics import UNTRUSTED_HEADERS
-from proxy.protection.guard import Visitor
+from proxy.protection.guard import PendingConnection
 from proxy.settings import RelaySettings
-from proxy.ssh.asyncssh_ext.channels import AgentChannel, BulkChannel, TcpChannel, UnixChannel
-from proxy.ssh.asyncssh_ext.coalescing_transport import JoinedTransport
+from proxy.ssh.asyncssh_ext.channels import AgentChannel, FastPathChannel, TcpChannel, UnixChannel
+from proxy.ssh.asyncssh_ext.coalescing_transport import CoalescingTransport
 from proxy.ssh.asyncssh_ext.decompression import BoundedDecompressor
-from proxy.ssh.asyncssh_ext.fast_path import BulkConnection
-from proxy.ssh.asyncssh_ext.hooks import LoginGuard, Verdict
+from proxy.ssh.asyncssh_ext.fast_path import FastPathConnection
+from proxy.ssh.asyncssh_ext.hooks import AuthReply, LoginGuard
 from proxy.ssh.asyncssh_ext.paths import PathsOfBytes
 from proxy.ssh.asyncssh_ext.requests import OrderedRequests
 from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
-from proxy.ssh.handshake_scheduler import Turn, metered
+from proxy.ssh.handshake_scheduler import HandshakeSlot, metered
 from proxy.ssh.proxyprotocol import Addresses, is_header
 
 _log = structlog.get_logger("ssh")
 
 _USERAUTH = String("ssh-userauth")
 _MSG_PING, _MSG_PONG = 192, 193
-"""Of OpenSSH since 9.4 (its PROTOCOL, section 1.9), which hides the timing of keystrokes among them."""
+"""Ping and pong of OpenSSH since 9.4 (its PROTOCOL, section 1.9), which hides the timing of keystrokes."""
 _PACKET_BYTES = 64
-"""What a packet has besides its payload, in the buffers of the transport too; a round number."""
-GOODBYE_S = 2.0
-"""A client has this long to read why its connection ends."""
+"""Memory for a packet besides its payload, in the buffers of the transport too; a round number."""
+DISCONNECT_GRACE_S = 2.0
+"""Seconds that a client has to read why its connection ends."""
 LARGEST_PACKET_BYTES = 256 * 1024
-"""From the login on, as PACKET_MAX_SIZE of OpenSSH: what is too long in a packet is then refused in words."""
+"""Limit from the login on, as PACKET_MAX_SIZE of OpenSSH, so that a field that is too long is refused with
+a reason.
+"""
 
 _AES_GCM = frozenset({b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com"})
 
 
 class Arrival(NamedTuple):
-    """What is known of a connection before SSH is spoken on it."""
+    """The facts about a connection before its SSH handshake."""
 
-    visitor: Visitor
+    visitor: PendingConnection
     addresses: Addresses | None
-    """Of the real connection, where a load balancer told them; None: the socket's are."""
-    turn: Turn | None
-    """Where a stranger's handshake waits; None for whoever need not."""
+    """The real ends of the connection, from a load balancer; None when the ends of the socket are the real
+    ones.
+    """
+    slot: HandshakeSlot | None
+    """The place of the handshake in the scheduler; None when it need not wait."""
 
 
-class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkConnection):
-    """One SSH transport towards a client."""
+class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, FastPathConnection):
+    """One SSH transport to a client."""
 
     def __init__(
         self,
@@ -81,17 +85,21 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         arrival: Arrival,
         slices: Slices,
     ) -> None:
-        """`slices` is the one scheduler of the event loop."""
+        """Create the transport; `slices` is the scheduler of the event loop."""
         super().__init__(loop, options)
         self.arrival = arrival
-        self.turn = arrival.turn
-        """Taken by every slice of the handshake until the login; None for whoever need not wait."""
+        self.slot = arrival.slot
+        """Used for every slice of the handshake until the login; None when the handshake need not wait."""
         self.writable = Gate()
-        """Shut while the client's TCP takes no more; every channel waits, whatever its window says."""
+        """Shut while the client's TCP connection takes no more. Every channel waits for it, in spite of its
+        window.
+        """
         self.gone = asyncio.Event()
-        """Set when the socket has gone, or nobody is at its other end."""
+        """Set when the socket is closed or its peer is gone."""
         self.proved_key = b""
-        """The key blob whose signature was verified last; a key merely offered never gets here."""
+        """The key blob whose signature was verified last; a key that was only offered is never stored
+        here.
+        """
         self._slices = slices
         self._in_turn = False
         self._is_processing = False
@@ -99,7 +107,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         self._reply_bytes = 0
         self._reading_due: asyncio.TimerHandle | None = None
         self._unread_timeout_s = relay.unread_timeout_s
-        self._unsent: dict[BulkChannel, None] = {}
+        self._unsent: dict[FastPathChannel, None] = {}
         self._join_bytes = relay.join_bytes
         self._prefer_aes_gcm = prefer_aes_gcm
         self._kexinit_held = False
@@ -108,36 +116,39 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     # ------------------------------------------------------------------------------ the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Write through JoinedTransport."""
+        """Write through CoalescingTransport."""
         tcp = cast(asyncio.Transport, transport)
         tcp.set_write_buffer_limits(high=self._join_bytes)
         super().connection_made(
-            cast(asyncio.Transport, JoinedTransport(tcp, self._join_bytes, self.arrival.addresses))
+            cast(asyncio.Transport, CoalescingTransport(tcp, self._join_bytes, self.arrival.addresses))
         )
 
     def pause_writing(self) -> None:
-        """Stop every channel. asyncssh does nothing here and relies on windows, which a client may
-        announce as large as it likes while it reads nothing."""
+        """Stop every channel.
+
+        asyncssh does nothing here and relies on windows. A client may announce any window and read nothing.
+        """
         self.writable.shut()
         self._reply_bytes = 0
 
     def resume_writing(self) -> None:
-        """Let channels send again, and hear a client again that did not read our replies."""
+        """Let channels send again, and process the input of a client that did not read our replies."""
         self.writable.open()
         self._cancel_reading_due()
         self.ready()
 
     @property
     def is_over(self) -> bool:
-        """Whether the connection has ended, and its channels only because of that."""
+        """Return whether the connection has ended, and its channels only because of that."""
         return self._transport is None
 
     @property
     def channels_held(self) -> int:
-        """Channels from the request to open them until both ends have closed, whoever asked."""
+        """Number of channels of both sides, from the request to open them until both ends are closed."""
         return len(self._channels)
 
     def connection_lost(self, exc: Exception | None = None) -> None:
+        """Leave the scheduler and wake all that waits."""
         self.writable.open()
         self.gone.set()
         self.arrival.visitor.leave()
@@ -147,31 +158,31 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     # -------------------------------------------------------------------------------- the slices
 
     def data_received(self, data: bytes, datatype: int | None = None) -> None:
-        """Keep what arrived, and process it now or when it is this connection's turn."""
+        """Store input, and process it now or in a later slice."""
         del datatype
-        if self._transport is not None:  # else we have said goodbye, and hear nothing any more
+        if self._transport is not None:  # otherwise the disconnect message was sent, and input is ignored
             self.keep(data)
             self.ready()
 
     def ready(self) -> None:
-        """Go on: there is input to process, or output that was held back."""
+        """Process input, or send output that was held back."""
         if self._transport is None or self._in_turn or self._is_processing:
             return
-        if self.turn is None:
+        if self.slot is None:
             self._slices.ready(self)
             return
         self._in_turn = True
-        if self.turn.take(self._take_turn):
-            self.hold()  # one read waits, so that strangers fill no memory
+        if self.slot.run(self._run_slice):
+            self.hold()  # one read waits, so that unauthenticated clients fill no memory
 
-    def _take_turn(self) -> None:
-        """Process one slice of a stranger's handshake."""
+    def _run_slice(self) -> None:
+        """Process one slice of the handshake."""
         self._in_turn = False
-        if self.turn is None or self.process(Allowance.slice()):
+        if self.slot is None or self.process(Allowance.slice()):
             self.ready()
 
     def process(self, allowance: Allowance) -> bool:
-        """Process what arrived as far as `allowance` goes, then send what channels hold back.
+        """Process input as far as `allowance` goes, then send what channels hold back.
 
         Nothing is processed while the client does not read our replies. Return whether there is more to do.
         """
@@ -198,7 +209,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         return has_more
 
     def hold(self) -> None:
-        """Read no more until everything that was read is processed."""
+        """Stop reading until all input is processed."""
         if self._is_reading and self._transport is not None:
             self._is_reading = False
             self._transport.pause_reading()
@@ -206,25 +217,29 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     def _finish_recv_packet(
         self, pkttype: int, seq: int, _task: "asyncio.Task[None] | None" = None, is_async: bool = False
     ) -> None:
-        """Go on in a slice after a packet that a task handled; asyncssh would process all the rest."""
+        """Continue in a slice after a packet that a task handled.
+
+        asyncssh would process all the rest at once.
+        """
         super()._finish_recv_packet(pkttype, seq, _task)
         if is_async:
             self.ready()
 
     def create_task(self, coro: Awaitable[None], task_logger: Any = None) -> "asyncio.Task[None]":
-        """Count what a stranger's handshake does in tasks against the share of strangers."""
-        if self.turn is not None:
-            coro = metered(coro, self.turn.turns.charge)
+        """Charge the tasks of a handshake to the share of handshakes."""
+        if self.slot is not None:
+            coro = metered(coro, self.slot.scheduler.charge)
         return super().create_task(coro, task_logger)
 
     # ------------------------------------------------------------------- replies, and what waits
 
     def _replies_are_unread(self) -> bool:
-        """Whether more replies wait for the client, or for the end of a key exchange, than may.
+        """Return whether more replies than allowed wait for the client or for the end of a key exchange.
 
-        Counted from when it stopped reading, or from our KEXINIT, during whose exchange UNIMPLEMENTED goes
-        out and most other replies are deferred (RFC 4253 §7.1). Channel data does not count: a client that
-        reads slowly is heard all the same, for it may want to interrupt what sends so much.
+        Counted from the moment when it stopped reading, or from our KEXINIT, during whose exchange
+        UNIMPLEMENTED goes out and most other replies are deferred (RFC 4253 §7.1). Channel data does not
+        count: the input of a client that reads slowly is still processed, because it may be an interrupt for
+        the program that sends so much.
         """
         may_go = self.writable.is_open and (self._kex_complete or not self._deferred_packets)
         return self._reply_bytes > self._join_bytes and not may_go
@@ -246,23 +261,26 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
 
     @property
     def may_send_data(self) -> bool:
-        """Whether channel data may go out; during a key exchange asyncssh would keep it without a bound."""
+        """Return whether channel data may be sent.
+
+        During a key exchange asyncssh would store it without a bound.
+        """
         return self._kex_complete
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
         """Send what channels held back during the key exchange, too."""
         super().send_newkeys(k, h)
         for channel in self._channels.values():
-            if isinstance(channel, BulkChannel):
+            if isinstance(channel, FastPathChannel):
                 self.send_later(channel)
 
-    def send_later(self, channel: BulkChannel) -> None:
-        """Have a channel send what it holds at the end of this slice, or in a later one."""
+    def send_later(self, channel: FastPathChannel) -> None:
+        """Let a channel send what it holds at the end of this slice, or in a later one."""
         self._unsent[channel] = None
         self.ready()
 
     def _send_held_back(self, allowance: Allowance) -> bool:
-        """Have channels send, each a bounded number of packets. Return whether there is more to send."""
+        """Let channels send, each a bounded number of packets. Return whether there is more to send."""
         while self._unsent and self.may_send_data and self.writable.is_open:
             channel = next(iter(self._unsent))
             del self._unsent[channel]
@@ -274,14 +292,17 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     # ------------------------------------------------------------------------------- the goodbye
 
     def disconnect(self, code: int, reason: str, lang: str = "en-US") -> None:
-        """Say why, and end. asyncssh closes every channel first, and a client without any leaves unheard."""
+        """Send the reason, and end.
+
+        asyncssh closes every channel first, and drops the message without channels.
+        """
         self._send_disconnect(code, reason, lang)
         self._force_close(None)
 
     def _force_close(self, exc: Exception | None) -> None:
-        """End the connection, but let the client read why.
+        """End the connection, but give the client time to read the reason.
 
-        asyncssh aborts, which drops the disconnect message together with all that waits before it.
+        asyncssh aborts, which drops the disconnect message and all that waits before it.
         """
         transport, self._transport = self._transport, None
         if transport is None:
@@ -290,19 +311,19 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         self._unsent.clear()
         self._cancel_reading_due()
         self._slices.forget(self)
-        transport.resume_reading()  # so that we hear when the client has gone
+        transport.resume_reading()  # so that we notice when the client has gone
         self._loop.call_soon(self._cleanup, exc)
         if transport.is_closing() or isinstance(exc, asyncssh.ConnectionLost):
             transport.abort()
             return
         transport.write_eof()
-        self._loop.call_later(GOODBYE_S, transport.abort)
+        self._loop.call_later(DISCONNECT_GRACE_S, transport.abort)
 
     def internal_error(self, exc_info: Any = None, error_logger: Any = None) -> None:
-        """Log what would otherwise end the connection without a word: it is a bug, here or in asyncssh.
+        """Log an error that would end the connection without a message: it is a bug, here or in asyncssh.
 
-        A packet that cannot be read is the client's fault; asyncssh tells the two apart only where it
-        reads without waiting. A task that outlives its connection finds nothing of it: that is no bug.
+        A packet that cannot be read is the client's fault; asyncssh tells the two apart only where it reads
+        without waiting. A task that outlives its connection may fail in any way: that is no bug.
         """
         exc_info = exc_info or sys.exc_info()
         if self.get_owner() is None:
@@ -317,9 +338,9 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         super().internal_error(exc_info, error_logger)
 
     def _recv_version(self) -> bool:
-        """Refuse a version that is not ASCII (RFC 4253 §4.2), at which asyncssh would stumble.
+        """Refuse a version that is not ASCII (RFC 4253 §4.2), which would raise an error in asyncssh.
 
-        A PROXY header in its place is named: it comes from a load balancer that nobody told us of.
+        A PROXY header in its place is named: it comes from a load balancer that the settings lack.
         """
         if is_header(self._inpbuf):
             UNTRUSTED_HEADERS.inc()
@@ -337,10 +358,10 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     # ------------------------------------------------------------------------- the key exchange
 
     def _send_kexinit(self) -> None:
-        """Hold the first KEXINIT back until the client's is here, so that ours can depend on it.
+        """Delay the first KEXINIT until the client's has arrived, so that ours can depend on it.
 
-        A client's order of ciphers decides (RFC 4253 §7.1) and stock OpenSSH puts ChaCha20 first. Only
-        OpenSSH is waited for: it is known to speak first, and others may not.
+        The client's order of ciphers decides (RFC 4253 §7.1), and stock OpenSSH puts ChaCha20 first. Only
+        OpenSSH is waited for: it is known to send first, and other clients may not.
         """
         if (
             self._prefer_aes_gcm
@@ -362,17 +383,18 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
                 self._enc_algs = [name for name in self._enc_algs if name in _AES_GCM]
             super()._send_kexinit()
         await super()._process_kexinit(pkttype, pktid, packet)
-        # asyncssh takes a guess for right when it names what was agreed on; Dropbear sends another packet
-        # when it does not name what both like best, as RFC 4253 §7 says.
+        # A client may guess the algorithms and send its first packet at once. asyncssh takes the guess for
+        # right when it names what was agreed on. By RFC 4253 §7, which Dropbear follows, it is right only
+        # when the first choices of both sides are equal.
         client, server = _Proposal.of(theirs), _Proposal.of(self._server_kexinit)
         self._ignore_first_kex = client.guesses and client.favourites != server.favourites
 
     def _process_newkeys(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Have NEWKEYS acknowledged at once, and inflate within bounds what the client deflates from here on.
+        """Have NEWKEYS acknowledged at once, and limit decompression from here on.
 
-        It is the one packet of a login that needs no answer, so the kernel would wait 40 ms for something
-        to acknowledge it with. The client waits as long: OpenSSH leaves Nagle's algorithm on until it has
-        a session, and does not send its next packet before this one has arrived.
+        It is the one packet of a login without an answer, so the kernel would delay its TCP acknowledgement
+        by 40 ms. OpenSSH leaves Nagle's algorithm on until it has a session, and sends its next packet only
+        after that.
         """
         if self._next_decompressor is not None:
             self._next_decompressor = BoundedDecompressor(lambda: self._max_recv_pktlen)
@@ -386,13 +408,13 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         super()._send_ext_info()
 
     def _process_ping(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
-        """Send back what a ping carries; before the login asyncssh lets no such packet get here."""
+        """Send back the data of a ping; before the login asyncssh rejects the packet."""
         data = packet.get_string()
         packet.check_end()
         self.send_packet(_MSG_PONG, String(data))
 
     def choose_server_host_key(self, peer_host_key_algs: Sequence[bytes]) -> bool:
-        """Prove the chosen key later as it is proved now: OpenSSH accepts no other RSA signature."""
+        """Keep the signature algorithm of the chosen key for later proofs, as OpenSSH requires for RSA."""
         chosen = super().choose_server_host_key(peer_host_key_algs)
         if (key := self._server_host_key) is not None:
             self._all_server_host_keys = OrderedDict(self._all_server_host_keys) | {key.public_data: key}
@@ -420,7 +442,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
             owner.asked(what, proves=proves)
 
     def send_userauth_failure(self, partial_success: bool) -> None:
-        """Let the reason be said first: after this packet a client may be gone."""
+        """Let a banner with the reason go first: after this packet the client may be gone."""
         owner = self.get_owner()
         if isinstance(owner, LoginGuard):
             if partial_success:
@@ -432,7 +454,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     # ---------------------------------------------------------------------------- the signature
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Remember which key was proved: identity hangs on the signature, not on the last offer.
+        """Store the key that was proved: the identity depends on the signature, not on the last offer.
 
         A signature over SHA-1 proves nothing, as with OpenSSH since 8.8.
         """
@@ -446,7 +468,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
     async def _validate_openssh_certificate(
         self, username: str, cert: SSHOpenSSHCertificate
     ) -> asyncssh.SSHKey | None:
-        """Have certificates judged for the user, where asyncssh would take the whole user string."""
+        """Have certificates judged for the user name; asyncssh would take the whole user string."""
         del username
         owner = self.get_owner()
         if not isinstance(owner, LoginGuard) or not await owner.certificate_offered(cert):
@@ -457,25 +479,25 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         return cert.key
 
     async def send_userauth_success(self) -> None:
-        """Ask once more before the doors open: the signature is verified, and only now is it known whose.
+        """Ask the guard once more before success: the signature is verified, and only now is the key known.
 
-        A further factor is asked for here too: anything but success is a failure, partial or whole.
+        The guard may ask for a second method: each answer but success is sent as a failure, partial or full.
         """
         owner = self.get_owner()
-        verdict = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else Verdict.REFUSE
-        if verdict is Verdict.ENTER:
-            self.turn = None
+        reply = await owner.may_enter(self.proved_key) if isinstance(owner, LoginGuard) else AuthReply.REFUSE
+        if reply is AuthReply.ENTER:
+            self.slot = None
             self._update_recv_pktlen(LARGEST_PACKET_BYTES)
             await super().send_userauth_success()
         else:
-            self.send_userauth_failure(verdict is Verdict.MORE)
+            self.send_userauth_failure(reply is AuthReply.MORE)
 
     # ------------------------------------------------------------------------------ the packets
 
     def send_packet(self, pkttype: int, *args: bytes, handler: Any = None) -> None:
-        """Leave out the empty IGNORE that asyncssh puts before every packet, and count the others.
+        """Drop the empty IGNORE that asyncssh sends before every packet, and count all other packets.
 
-        It guards the initialisation vectors of CBC ciphers, which are not offered, and doubles the number
+        It protects the initialisation vectors of CBC ciphers, which are not offered, and doubles the number
         of packets.
         """
         if pkttype == MSG_IGNORE:
@@ -491,7 +513,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         window: int = 0,
         max_pktsize: int = 0,
     ) -> TcpChannel:
-        """Make the channel of a `direct-tcpip` or `forwarded-tcpip`; encodings are not for relays."""
+        """Create the channel of a `direct-tcpip` or `forwarded-tcpip`; it is always binary."""
         return TcpChannel(
             self, self._loop, None, errors, window or self._window, max_pktsize or self._max_pktsize
         )
@@ -503,23 +525,23 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, BulkCo
         window: int = 0,
         max_pktsize: int = 0,
     ) -> UnixChannel:
-        """Make the channel of a Unix socket; encodings are not for relays."""
+        """Create the channel of a Unix socket; it is always binary."""
         return UnixChannel(
             self, self._loop, None, errors, window or self._window, max_pktsize or self._max_pktsize
         )
 
     def create_agent_channel(self, window: int = 0, max_pktsize: int = 0) -> AgentChannel:
-        """Make the channel of a connection to the client's ssh-agent."""
+        """Create the channel of a connection to the client's ssh-agent."""
         self._update_recv_pktlen(max_pktsize or self._max_pktsize)
         return AgentChannel(
             self, self._loop, None, "strict", window or self._window, max_pktsize or self._max_pktsize
         )
 
     async def reload_config(self) -> None:
-        """Leave the options as they are: no configuration file has `Match` blocks to look at again."""
+        """Keep the options: there is no configuration file with `Match` blocks to evaluate again."""
 
 
-# asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
+# asyncssh looks handlers up in this table; overriding the method alone would change nothing.
 ServerConnection._packet_handlers = {
     **asyncssh.SSHServerConnection._packet_handlers,
     MSG_KEXINIT: ServerConnection._process_kexinit,
@@ -531,18 +553,18 @@ ServerConnection._packet_handlers = {
 
 
 class _Proposal(NamedTuple):
-    """What matters here of a KEXINIT (RFC 4253 §7.1)."""
+    """The fields of a KEXINIT that are used here (RFC 4253 §7.1)."""
 
     favourites: tuple[Sequence[bytes], Sequence[bytes]]
-    """The first of the key exchanges and of the host keys; none of an empty list."""
+    """The first key exchange and the first host key algorithm of the lists; empty for an empty list."""
     ciphers: Sequence[bytes]
-    """From client to server."""
+    """Ciphers from client to server."""
     guesses: bool
-    """Whether a packet follows that relies on the favourites being agreed on."""
+    """Whether a packet follows that relies on the guessed algorithms."""
 
     @classmethod
     def of(cls, payload: bytes) -> Self:
-        """Read a payload. Raises: PacketDecodeError."""
+        """Parse a payload. Raises: PacketDecodeError."""
         packet = SSHPacket(payload)
         packet.get_byte()
         packet.get_bytes(16)  # cookie

@@ -1,7 +1,7 @@
-"""Bounded decompression: a packet never becomes larger than one that comes without compression.
+"""Bounded decompression: a packet never becomes larger than an uncompressed one may be.
 
-asyncssh inflates whatever a packet holds, and deflate makes a thousand bytes of one. Compression stays on
-offer (`ssh -C` is for thin lines, and `sshd` has it), but only from the login on; see the listener.
+asyncssh inflates all that a packet holds, which may be a thousand times its size. Compression is still
+offered (`ssh -C` helps on slow lines, and `sshd` has it), but only after the login; see the listener.
 
 Source: RFC 4253 §6.2; the method `zlib@openssh.com` is of draft-miller-secsh-compression-delayed-00.
 """
@@ -14,10 +14,10 @@ from asyncssh.compression import Decompressor
 
 
 class BoundedDecompressor(Decompressor):
-    """Inflates the payloads of one direction of a connection, in order."""
+    """A decompressor for the payloads of one direction of a connection, in order."""
 
     def __init__(self, max_bytes: Callable[[], int]) -> None:
-        """`max_bytes` is asked for each packet how large it may become."""
+        """Start a stream; `max_bytes` returns the largest payload allowed and is called for each packet."""
         self._max_bytes = max_bytes
         self._inflater = zlib.decompressobj()
 

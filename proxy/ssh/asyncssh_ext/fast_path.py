@@ -1,8 +1,8 @@
-"""The short road of CHANNEL_DATA through asyncssh: one copy each way instead of eight.
+"""The fast path of CHANNEL_DATA through asyncssh: one copy in each direction instead of eight.
 
-It is taken when the connection is at rest: authenticated, keys in place, AES-GCM, no compression. Every
-other packet, and every packet during a key exchange, goes the way asyncssh sends it; both roads share
-the sequence numbers, initialisation vectors and rekey counters. What is on the wire does not change.
+It is used when the connection is at rest: authenticated, keys in place, AES-GCM, no compression. All other
+packets, and all packets during a key exchange, go through asyncssh. Both paths share the sequence numbers,
+initialisation vectors and rekey counters. The bytes on the wire are the same.
 
 Source: RFC 4253 §6, RFC 4254 §5.2, RFC 5647 (with the OpenSSH names, which drop its negotiation).
 """
@@ -18,7 +18,7 @@ from asyncssh.encryption import GCMEncryption
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from proxy.ssh.asyncssh_ext.channels import BulkChannel
+from proxy.ssh.asyncssh_ext.channels import FastPathChannel
 from proxy.ssh.asyncssh_ext.slices import Allowance
 
 _BLOCK_BYTES = 16
@@ -31,22 +31,22 @@ _DATA_HEADER = struct.Struct(">BBII")  # padding length, type, channel, size of 
 _EXTENDED_HEADER = struct.Struct(">BBIII")  # the same with the data type before the size
 
 
-class BulkConnection(asyncssh.SSHServerConnection):
-    """A server connection whose channel data is copied once each way."""
+class FastPathConnection(asyncssh.SSHServerConnection):
+    """A server connection whose channel data is copied once in each direction."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(loop, options)
         self._sealing: tuple[object, AESGCM | None] = (None, None)
         self._opening: tuple[object, AESGCM | None] = (None, None)
         self._views: list[memoryview] = []
-        """What arrived and is not processed; mostly none, or the last read."""
+        """Input that is not processed; mostly empty or the last read."""
         self._at = 0
-        """Where the first view goes on."""
+        """Position in the first view where processing continues."""
 
     # ------------------------------------------------------------------------------------- out
 
     def send_channel_data(
-        self, channel: "BulkChannel", number: int, data: memoryview, datatype: int | None
+        self, channel: "FastPathChannel", number: int, data: memoryview, datatype: int | None
     ) -> None:
         """Send one packet of channel data; `data` fits the client's window and largest packet."""
         if (seal := self._sealer()) is None:
@@ -72,13 +72,13 @@ class BulkConnection(asyncssh.SSHServerConnection):
         self._rekey_bytes_sent += length
         if self._transport is not None:
             if size < _SMALL_BYTES:
-                self._transport.write(prefix + sealed)  # a keystroke is one segment
+                self._transport.write(prefix + sealed)  # so that a keystroke is one TCP segment
             else:
                 self._transport.write(prefix)
                 self._transport.write(sealed)
 
     def _sealer(self) -> AESGCM | None:
-        """Give the cipher for outgoing data, or None when the packet must go the long road."""
+        """Return the cipher for outgoing data, or None when the packet must go through asyncssh."""
         encryption = self._send_encryption
         if encryption is not self._sealing[0]:
             self._sealing = (encryption, _gcm_of(encryption))
@@ -95,30 +95,30 @@ class BulkConnection(asyncssh.SSHServerConnection):
     # -------------------------------------------------------------------------------------- in
 
     def keep(self, data: bytes) -> None:
-        """Keep what arrived until `advance` comes to it."""
+        """Store input until `advance` processes it."""
         self._reset_keepalive_timer()
         self._views.append(memoryview(data))
 
     def drop_input(self) -> None:
-        """Forget what was kept."""
+        """Drop the stored input."""
         self._views.clear()
         self._at = 0
 
     @property
     def is_handling(self) -> bool:
-        """Whether asyncssh handles a packet in a task, and takes no other one meanwhile."""
+        """Return whether a task of asyncssh handles a packet; meanwhile no other packet is processed."""
         return self._recv_handler not in (self._recv_version, self._recv_pkthdr, self._recv_packet)
 
     @property
     def has_input(self) -> bool:
-        """Whether anything is kept, be it the beginning of a packet."""
+        """Return whether any input is stored, even if it is only the beginning of a packet."""
         return bool(self._views or self._inpbuf)
 
     def advance(self, allowance: Allowance) -> bool:
         """Process packets in order until none can be processed now or `allowance` is spent.
 
-        Packets of channel data are opened in place, everything else is handed to asyncssh, one packet at a
-        time or in pieces of 4 KiB: its buffer is copied for every packet. Return whether there is more.
+        Packets of channel data are opened in place. All else is passed to asyncssh, one packet at a time or
+        in pieces of 4 KiB, because it copies its buffer for every packet. Return whether there is more.
         """
         try:
             while self._transport is not None:
@@ -134,7 +134,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
         return False
 
     def _take_step(self, allowance: Allowance) -> bool:
-        """Process one packet, or a part of one; False when nothing can be done without more bytes."""
+        """Process one packet, or a part of one; return False when more bytes are needed."""
         if self._inpbuf and self._step_asyncssh(allowance):
             return True
         if not self._views:
@@ -151,7 +151,10 @@ class BulkConnection(asyncssh.SSHServerConnection):
         return True
 
     def _step_asyncssh(self, allowance: Allowance) -> bool:
-        """Have asyncssh read a header or process a packet of its own buffer; False when it can do neither."""
+        """Let asyncssh read a header or process a packet from its own buffer.
+
+        Return False when it can do neither.
+        """
         handler = self._recv_handler
         went_on = handler()
         if (went_on and handler != self._recv_pkthdr) or self.is_handling:
@@ -159,7 +162,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
         return went_on
 
     def _open_next(self, allowance: Allowance) -> None:
-        """Open the next packet in place, or hand it to asyncssh, which has nothing else to process now."""
+        """Open the next packet in place, or pass it to asyncssh, whose own buffer is empty."""
         if self._inpbuf or self._packet:
             self._join_begun()
         view = self._views[0]
@@ -171,7 +174,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
             self._hand_over((end or len(view)) - self._at)
 
     def _join_begun(self) -> None:
-        """Put the packet that was cut together; only that one, not all that came with its rest."""
+        """Join the parts of the packet that was cut, but not all data that came with its rest."""
         begun = self._take_back()
         view = self._views[0][self._at :]
         missing = max(0, self._packet_size(begun + bytes(view[:_LENGTH_BYTES])) - len(begun))
@@ -180,7 +183,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
         self._views[:1] = [joined, rest] if rest else [joined]
 
     def _move_to(self, at: int) -> None:
-        """Go on behind what was processed of the first view, unless that ended the connection."""
+        """Continue after what was processed of the first view, unless that ended the connection."""
         self._at = at
         if self._views and at >= len(self._views[0]):
             del self._views[0]
@@ -192,12 +195,12 @@ class BulkConnection(asyncssh.SSHServerConnection):
         self._move_to(self._at + size)
 
     def _packet_size(self, start: bytes) -> int:
-        """Give the size of the packet that starts so; any will do for one that is not as it should be."""
+        """Return the size of the packet that starts so; any size for a malformed packet."""
         length = int.from_bytes(start[:_LENGTH_BYTES], "big")
         return _LENGTH_BYTES + min(length, self._max_recv_pktlen) + _TAG_BYTES
 
     def _may_open(self) -> bool:
-        """Whether the connection is at rest, so that the next packet may take the short road."""
+        """Return whether the connection is at rest, so that the next packet may use the fast path."""
         encryption = self._recv_encryption
         if encryption is not self._opening[0]:
             self._opening = (encryption, _gcm_of(encryption))
@@ -210,14 +213,14 @@ class BulkConnection(asyncssh.SSHServerConnection):
         )
 
     def _take_back(self) -> bytes:
-        """Undo the start of a packet that asyncssh read: with AES-GCM its first block is as it came."""
+        """Undo the start of a packet that asyncssh read: with AES-GCM its first block is unchanged."""
         begun = self._packet + self._inpbuf
         self._packet = self._inpbuf = b""
         self._recv_handler = self._recv_pkthdr
         return begun
 
     def _packet_end(self, view: memoryview, at: int) -> int:
-        """Give where the packet at `at` ends; 0 when it is not all there, or not as it should be."""
+        """Return where the packet at `at` ends; 0 when it is incomplete or malformed."""
         if len(view) - at < _LENGTH_BYTES:
             return 0
         length = int.from_bytes(view[at : at + _LENGTH_BYTES], "big")
@@ -225,9 +228,9 @@ class BulkConnection(asyncssh.SSHServerConnection):
         return end if _BLOCK_BYTES <= length <= self._max_recv_pktlen and end <= len(view) else 0
 
     def _take_channel_data(self, view: memoryview, at: int, end: int) -> bool:
-        """Deliver the packet between `at` and `end` if it is channel data of a channel that knows views.
+        """Deliver the packet between `at` and `end` if it is channel data of a FastPathChannel.
 
-        False leaves everything as it was: asyncssh opens the packet again and says what there is to say.
+        False leaves everything unchanged: asyncssh opens the packet again and handles errors.
         """
         opener, cipher = self._opening[1], self._recv_encryption._cipher  # type: ignore[union-attr]
         assert opener is not None
@@ -240,7 +243,7 @@ class BulkConnection(asyncssh.SSHServerConnection):
             return False
         padding, _, number, size = _DATA_HEADER.unpack_from(plain)
         channel = self._channels.get(number)
-        if not isinstance(channel, BulkChannel) or size != len(plain) - _DATA_HEADER.size - padding:
+        if not isinstance(channel, FastPathChannel) or size != len(plain) - _DATA_HEADER.size - padding:
             return False
         cipher._update_iv()
         self._recv_seq = (self._recv_seq + 1) & 0xFFFFFFFF

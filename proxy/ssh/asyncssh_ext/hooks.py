@@ -12,8 +12,8 @@ Certificate = SSHOpenSSHCertificate
 """An OpenSSH user certificate, decoded; its authority's signature is verified."""
 
 
-class Verdict(Enum):
-    """The answer to the client when a method of authentication has done its part."""
+class AuthReply(Enum):
+    """The answer to the client when a method of authentication succeeded."""
 
     ENTER = "success"
     MORE = "partial success"
@@ -21,28 +21,28 @@ class Verdict(Enum):
 
 
 class LoginGuard(asyncssh.SSHServer):
-    """Questions that are asked before a login succeeds; by default refused, as asyncssh's own hooks do."""
+    """Callbacks before a login succeeds. The defaults refuse, as asyncssh's own callbacks do."""
 
-    async def may_enter(self, key_blob: bytes) -> Verdict:
-        """Decide about the holder of this key, the last one whose signature was verified."""
+    async def may_enter(self, key_blob: bytes) -> AuthReply:
+        """Decide about the login after a method succeeded; `key_blob` is the key that was proved last."""
         del key_blob
-        return Verdict.REFUSE
+        return AuthReply.REFUSE
 
     async def certificate_offered(self, certificate: Certificate) -> bool:
-        """Decide whether a certificate is worth a signature."""
+        """Return whether the client may sign with this certificate."""
         del certificate
         return False
 
     def asked(self, what: str, *, proves: bool = False) -> None:
-        """Count what a client asks before it is logged in; `proves` is a request with the signature of a key.
+        """Count a request before the login; `proves` is True for a request with the signature of a key.
 
-        Raises: asyncssh.DisconnectError when it has asked too often.
+        Raises: asyncssh.DisconnectError when the budget is used up.
         """
 
     def method_failed(self, method: str) -> None:
-        """Count a method that led nowhere, before the client is answered; a banner may say why.
+        """Count a failed method before the client is answered; a banner may give the reason.
 
-        Raises: asyncssh.DisconnectError when too many did.
+        Raises: asyncssh.DisconnectError when the budget is used up.
         """
 
     def method_led_on(self) -> None:
@@ -53,10 +53,23 @@ class ChannelRequests(Protocol):
     """The application's side of a session channel: requests that asyncssh does not decide (RFC 4254 §6)."""
 
     @property
-    def accepted_names(self) -> AcceptedNames: ...
-    def env_requested(self, name: bytes, value: bytes) -> bool: ...
-    def ssh_agent_requested(self) -> bool: ...
-    def shell_requested(self) -> bool: ...
-    def exec_requested(self, command: str) -> bool: ...
-    def subsystem_requested(self, subsystem: str) -> bool: ...
-    def reader_left(self) -> None: ...
+    def accepted_names(self) -> AcceptedNames:
+        """Return the names of variables that the workspace takes."""
+
+    def env_requested(self, name: bytes, value: bytes) -> bool:
+        """Return whether the variable is accepted."""
+
+    def ssh_agent_requested(self) -> bool:
+        """Return whether ssh-agent forwarding is accepted."""
+
+    def shell_requested(self) -> bool:
+        """Return whether a shell is accepted."""
+
+    def exec_requested(self, command: str) -> bool:
+        """Return whether the command is accepted."""
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Return whether the subsystem is accepted."""
+
+    def reader_left(self) -> None:
+        """Handle that the client's end of stdout is closed."""

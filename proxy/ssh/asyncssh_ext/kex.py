@@ -1,4 +1,4 @@
-"""Key exchanges that this installation of asyncssh has."""
+"""Key exchange algorithms that this installation of asyncssh supports."""
 
 from collections.abc import Iterable
 
@@ -6,6 +6,6 @@ from asyncssh.kex import get_kex_algs
 
 
 def supported_key_exchanges(names: Iterable[str]) -> list[str]:
-    """Return those of `names` that asyncssh can do, in order; some need a library that may be missing."""
+    """Return those of `names` that asyncssh supports, in order; some need a library that may be missing."""
     there = get_kex_algs()
     return [name for name in names if name.encode() in there]

@@ -1,11 +1,11 @@
-"""Global requests of a client in their order: a bounded queue, served by a loop that gives way to others.
+"""Global requests of a client in order: a bounded queue, served by a loop that yields to other work.
 
-asyncssh keeps what comes behind a request that is not answered yet (a `-R` waits for its workspace) in a
-list without a bound, and serves it by recursion. `sshd` has no queue at all: it reads on when it has
-answered. Here the queue is short. While it is full, the handler of the last request has not ended, and a
-connection whose packet is still handled reads no more than one piece (`ServerConnection.process`).
+asyncssh stores the requests after an unanswered one (a `-R` waits for its workspace) in an unbounded list,
+and serves them by recursion. `sshd` has no queue: it reads the next request after its answer. Here the queue
+is short. While it is full, the handler of the last request has not ended, and a connection whose packet is
+still handled reads no more than one piece (`ServerConnection.process`).
 
-What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
+The overridden private methods of asyncssh are pinned by tests/unit/proxy/ssh/test_private_names.py.
 Source: RFC 4254 §4 (replies come in the order of the requests).
 """
 
@@ -17,9 +17,9 @@ import asyncssh
 from asyncssh.packet import SSHPacket
 
 MAX_WAITING = 128
-"""Requests behind one that is not answered yet. `ssh` sends all its `-R` at once, of which 64 may be had."""
+"""Requests after an unanswered one. `ssh` sends all its `-R` at once, of which 64 are allowed."""
 _PER_TURN = 16
-"""Requests answered in one turn of the event loop; a proof of the host keys takes milliseconds."""
+"""Requests answered in one iteration of the event loop; a proof of the host keys takes milliseconds."""
 
 
 class OrderedRequests(asyncssh.SSHServerConnection):
@@ -31,7 +31,7 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         """Whether the client said that it opens no further session (PROTOCOL of OpenSSH, section 2.2)."""
         self._is_serving = False
         self._unanswered: object = None
-        """The request whose handler has been called and has not reported yet."""
+        """The request whose handler was called and has not reported yet."""
         self._has_space = asyncio.Event()
 
     # -------------------------------------------------------------------------------- the queue
@@ -43,7 +43,7 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         super()._process_global_request(pkttype, pktid, packet)
         if len(self._global_request_queue) <= MAX_WAITING:
             return None
-        self._has_space.clear()  # at once: what sets it may come before the awaitable is awaited
+        self._has_space.clear()  # cleared now: it may be set again before the awaitable is awaited
         return self._space()
 
     async def _space(self) -> None:
@@ -51,7 +51,7 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         await self._has_space.wait()
 
     def _service_next_global_request(self) -> None:
-        """Serve what waits in a loop, where asyncssh would call itself for each."""
+        """Serve waiting requests in a loop; asyncssh would call itself for each."""
         if self._is_serving:  # a handler has answered at once
             return
         self._is_serving = True
@@ -76,20 +76,20 @@ class OrderedRequests(asyncssh.SSHServerConnection):
         self._service_next_global_request()
 
     def connection_lost(self, exc: Exception | None = None) -> None:
-        """End the wait for space: nothing will be answered any more."""
+        """End the wait for space: no request will be answered any more."""
         self._has_space.set()
         super().connection_lost(exc)
 
     # ----------------------------------------------------------------------------- the requests
 
     def _process_no_more_sessions_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        """Take the client's word that it opens no further session."""
+        """Record that the client opens no further session."""
         packet.check_end()
         self.no_more_sessions = True
         self._report_global_response(True)
 
     def _process_hostkeys_prove_00_at_openssh_dot_com_global_request(self, packet: SSHPacket) -> None:
-        """Refuse to prove a key twice: each is a signature, and one packet has room for hundreds."""
+        """Refuse to prove a key twice: each proof is a signature, and one packet has room for hundreds."""
         asked, keys = SSHPacket(packet.get_remaining_payload()), []
         while asked:
             keys.append(asked.get_string())
@@ -99,9 +99,9 @@ class OrderedRequests(asyncssh.SSHServerConnection):
             super()._process_hostkeys_prove_00_at_openssh_dot_com_global_request(packet)
 
     def _process_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Listen at the address as the client spells it, where asyncssh would make it lower case.
+        """Listen at the address as the client spells it; asyncssh would make it lower case.
 
-        The same spelling goes back in `forwarded-tcpip`, by which a client finds its forward: OpenSSH
+        The same spelling goes back in `forwarded-tcpip`, where the client finds its forward by it. OpenSSH
         compares it byte by byte and refuses every connection to `LocalHost` that comes as `localhost`.
         """
         address = _address(packet)
@@ -114,7 +114,7 @@ class OrderedRequests(asyncssh.SSHServerConnection):
             self.create_task(self._finish_port_forward(*address))
 
     def _process_cancel_tcpip_forward_global_request(self, packet: SSHPacket) -> None:
-        """Unbind, and say no to the cancelling of what is not there; asyncssh would end the connection."""
+        """Unbind, and refuse to cancel a forward that does not exist; asyncssh would end the connection."""
         address = _address(packet)
         listener = self._local_listeners.pop(address, None) if address is not None else None
         if listener is not None:

@@ -1,14 +1,15 @@
-"""Fair shares of the event loop for connections that have input to process.
+"""Fair shares of the event loop for connections with input to process.
 
-A connection processes one slice of its input in a turn of the event loop: so many units, where a packet is
-one or more, or so much processor time. All connections together have a budget for each turn. What is left
-waits for a later turn, with reading paused, and everything else that the loop has to do comes in between.
+A connection processes one slice of its input in an iteration of the event loop: a number of units, where a
+packet is one or more, or an amount of processor time. All connections together have a budget for each
+iteration. The rest waits for a later iteration, with reading paused, and the loop does its other work
+between.
 
 The order is that of FQ-CoDel (RFC 8290 §4): connections that had nothing to process go before those that
-still have, and those go round. A calm connection is served at once, in the callback that read its bytes.
+still have, and those take turns. An idle connection is served at once, in the callback that read its bytes.
 
-What a slice took beyond twice its time, because of one costly packet (a key exchange, a signature), is a
-debt. All debts are paid one after the other, and the debtor waits until its own is paid: costly packets,
+A slice that took more than twice its time, because of one costly packet (a key exchange, a signature), leaves
+a debt. Debts are paid one after the other, and the debtor waits until its own is paid: costly packets,
 however many connections send them, take half of the time at most.
 """
 
@@ -19,27 +20,31 @@ from typing import NamedTuple, Protocol
 
 
 class Limits(NamedTuple):
-    """Bounds of one turn of the event loop."""
+    """Bounds of one iteration of the event loop."""
 
     slice_units: int = 32
-    """Of one connection."""
+    """Units of one connection."""
     new_units: int = 8
-    """Of one that had nothing to process and waits because others took the turn; the rest goes round."""
+    """Units of a connection that was idle and waits because the budget was used up; the rest waits like
+    others.
+    """
     slice_s: float = 0.002
     """Processor time of one connection."""
     turn_units: int = 64
-    """Of all connections that wait, and as much again of all that have just read something."""
+    """Units of all waiting connections, and as many again of all connections that have just read
+    something.
+    """
     turn_s: float = 0.004
     """As `turn_units`, in processor time."""
     debt_share: float = 0.5
-    """Of the time, above 0 and at most 1, for what slices took beyond twice `slice_s`."""
+    """Share of the time, above 0 and at most 1, for what slices took beyond twice `slice_s`."""
 
 
 LIMITS = Limits()
 
 
 class Allowance:
-    """What may still be processed in one slice."""
+    """The units and the time that one slice has left."""
 
     __slots__ = ("_clock", "_until", "units")
 
@@ -54,32 +59,35 @@ class Allowance:
         return cls(limits.slice_units, limits.slice_s)
 
     def spend(self, units: int = 1) -> None:
-        """Count what was processed; the last packet may exceed what was left."""
+        """Count processed units; the last packet may exceed the allowance."""
         self.units -= units
 
     @property
     def is_spent(self) -> bool:
-        """Whether the next packet has to wait."""
+        """Return whether the next packet has to wait."""
         return self.units <= 0 or self._clock() >= self._until
 
 
 class Worker(Protocol):
-    """What has input to process: a connection."""
+    """A connection with input to process."""
 
     def process(self, allowance: Allowance) -> bool:
         """Process input until none is left or `allowance` is spent. Return whether there is more."""
         ...
 
     def hold(self) -> None:
-        """Read no more until `process` is called."""
+        """Stop reading until `process` is called."""
         ...
 
 
 class Slices:
-    """The scheduler; one per event loop."""
+    """The scheduler of slices; one for each event loop."""
 
     def __init__(self, limits: Limits = LIMITS, clock: Callable[[], float] = time.thread_time) -> None:
-        """`clock` gives the processor time of the event loop's thread in seconds."""
+        """Start with empty queues.
+
+        `clock` returns the processor time of the event loop's thread in seconds.
+        """
         self._limits = limits
         self._clock = clock
         self._new: dict[Worker, None] = {}
@@ -93,11 +101,11 @@ class Slices:
         self._next_turn: asyncio.Handle | None = None
 
     def __len__(self) -> int:
-        """Count the connections that wait."""
+        """Return the number of waiting connections."""
         return len(self._new) + len(self._old) + len(self._resting)
 
     def ready(self, worker: Worker) -> None:
-        """Have `worker` process what it has: at once when this turn has room, else in a later one."""
+        """Let `worker` process its input: at once when this iteration has room, else in a later one."""
         if worker in self._new or worker in self._old or worker in self._resting:
             return
         if self._rests(worker):
@@ -109,7 +117,7 @@ class Slices:
             self._wait(worker, self._old if worker in self._served else self._new)
 
     def forget(self, worker: Worker) -> None:
-        """Drop a worker that has gone. Twice is fine."""
+        """Drop a worker that has gone. A second call does nothing."""
         for known in (self._new, self._old, self._served, self._debts):
             known.pop(worker, None)
         if (timer := self._resting.pop(worker, None)) is not None:
@@ -118,7 +126,7 @@ class Slices:
     # ---------------------------------------------------------------------------------- one turn
 
     def _turn(self) -> None:
-        """Serve those that wait, then leave as much room for what the loop reads next."""
+        """Serve waiting connections, then leave as much room for what the loop reads next."""
         self._served.clear()
         self._make_room()
         try:
@@ -138,7 +146,7 @@ class Slices:
                 self._serve(worker, self._limits.new_units if is_new else self._limits.slice_units)
 
     def _take(self, worker: Worker) -> bool:
-        """Take `worker` out of its queue; False when it has gone meanwhile."""
+        """Remove `worker` from its queue; return False when it has gone."""
         queue = self._new if worker in self._new else self._old
         return queue.pop(worker, self) is None
 
@@ -184,7 +192,7 @@ class Slices:
         self._seconds_left -= took_s
         self._charge(worker, took_s - 2 * limits.slice_s)
         if not has_more:
-            self._call_soon()  # the next turn begins with room again
+            self._call_soon()  # the next iteration begins with room again
         elif not self._rests(worker):
             self._wait(worker, self._old)
 
@@ -197,7 +205,7 @@ class Slices:
             self._debts[worker] = self._paid_at
 
     def _rests(self, worker: Worker) -> bool:
-        """Have a debtor wait until its debt is paid; False for everybody else."""
+        """Let a debtor wait until its debt is paid; return False for all others."""
         if worker not in self._debts:
             return False
         loop = asyncio.get_running_loop()

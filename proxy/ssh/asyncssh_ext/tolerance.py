@@ -1,12 +1,12 @@
-"""Tolerance of what clients send against the rules and `sshd` takes in its stride.
+"""Tolerance of client messages that break the rules and that `sshd` accepts.
 
 asyncssh ends the connection, with all its channels, for any message that it does not expect or cannot read.
 Here such a message is ignored, refused or answered for its own channel, and logged once for each message
-number. Before the first keys everything stays as strict as asyncssh has it: what is lenient there can be used
-to make a handshake shorter (CVE-2023-48795).
+number. Before the first keys everything stays as strict as in asyncssh: tolerance there could be used to make
+a handshake shorter (CVE-2023-48795).
 
-What this overrides of asyncssh's private methods is pinned by tests/unit/proxy/ssh/test_private_names.py.
-What `sshd` does with each message is the table of tests/wire/test_oddities.py.
+The overridden private methods of asyncssh are pinned by tests/unit/proxy/ssh/test_private_names.py.
+The answers of `sshd` to each message are the table of tests/wire/test_oddities.py.
 """
 
 from collections.abc import Awaitable
@@ -54,33 +54,35 @@ _UNREADABLE = (ProtocolError, PacketDecodeError)
 _WITHOUT_EFFECT = frozenset({MSG_IGNORE, MSG_UNIMPLEMENTED, MSG_DEBUG})
 _OF_SERVERS = frozenset({MSG_SERVICE_ACCEPT, MSG_USERAUTH_FAILURE, MSG_USERAUTH_SUCCESS, MSG_USERAUTH_BANNER})
 _ALWAYS_STRICT = frozenset({MSG_DISCONNECT, MSG_KEXINIT, MSG_NEWKEYS})
-"""The end, and what decides on keys."""
+"""The end, and the messages that decide on keys."""
 _CHANNEL_TYPES = frozenset({b"session", b"direct-tcpip", b"direct-streamlocal@openssh.com"})
-"""asyncssh finds its handlers by name, and takes `_process_channel_open` for that of a type `channel`."""
+"""Known channel types; asyncssh itself would find a handler for a type named `channel`."""
 _TO_OTHERS = {
     "kex not in progress": True,
     "auth not in progress": True,
     "incomplete channel request": True,
     "invalid channel number": False,
 }
-"""Why asyncssh gives a packet to no handler, and whether that is answered with UNIMPLEMENTED.
+"""Reasons why asyncssh gives a packet to no handler, and whether the answer is UNIMPLEMENTED.
 
-A packet for a channel that is closed is not: it was right when it was sent.
+A packet for a closed channel gets no answer: it was correct when it was sent.
 """
 _LOGGED = 8
-"""Lines of one connection about what its client should not have sent."""
+"""Log lines for one connection about wrong messages."""
 _WINDOW_GRACE = 10
-"""A client may exceed a window by this part of it, as with `sshd`."""
+"""Part of a window by which a client may exceed it, as with `sshd`: one tenth."""
 
 
 class TolerantConnection(asyncssh.SSHServerConnection):
-    """A server connection that outlives messages that are out of place or cannot be read."""
+    """A server connection that survives messages that are misplaced or unreadable."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tolerated: set[int] = set()
         self._skipped: tuple[int, int, str] = (0, 0, "")
-        """Number and sequence number of the last packet, and why asyncssh gives it to no handler, if so."""
+        """Number and sequence number of the last packet, and the reason if asyncssh gives it to no
+        handler.
+        """
 
     def tolerate(self, number: int, why: object) -> None:
         """Log the first message of a number that broke a rule on this connection, for a few numbers."""
@@ -92,19 +94,19 @@ class TolerantConnection(asyncssh.SSHServerConnection):
     # ------------------------------------------------------------------------- without a handler
 
     def log_received_packet(self, pkttype: int, pktid: int | None, packet: Any, note: str = "") -> None:
-        """Note why asyncssh is about to end the connection; nothing else tells for which packet."""
+        """Store why asyncssh is about to end the connection; no other callback has the reason."""
         self._skipped = (pkttype, pktid or 0, note)
         super().log_received_packet(pkttype, pktid, packet, note)
 
     def _recv_packet(self) -> bool:
-        """Go on behind a packet that has no handler now, where asyncssh would end the connection."""
+        """Continue after a packet without a handler; asyncssh would end the connection."""
         self._skipped = (0, 0, "")
         try:
             return super()._recv_packet()
         except ProtocolError as exc:
             number, sequence, reason = self._skipped
             if reason not in _TO_OTHERS or not self._auth_complete:
-                raise  # before the login, a client that sends what nobody asked for has nothing to lose
+                raise  # before the login a client has no channels to lose
             self.tolerate(number, exc.reason)
             if _TO_OTHERS[reason]:
                 self.send_packet(MSG_UNIMPLEMENTED, UInt32(sequence))
@@ -114,7 +116,7 @@ class TolerantConnection(asyncssh.SSHServerConnection):
     # ---------------------------------------------------------------------------- with a handler
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> "bool | Awaitable[None]":
-        """Have a packet handled; False has it answered with UNIMPLEMENTED (RFC 4253 §11.4)."""
+        """Handle a packet; return False to have it answered with UNIMPLEMENTED (RFC 4253 §11.4)."""
         if pkttype in _WITHOUT_EFFECT:
             return True
         if not self._recv_encryption:
@@ -137,7 +139,7 @@ class TolerantConnection(asyncssh.SSHServerConnection):
             return pkttype == MSG_CHANNEL_OPEN and self._refuse_unreadable(packet)
 
     def _is_out_of_place(self, number: int) -> bool:
-        """Whether a message means nothing to a server, or nothing at this time."""
+        """Return whether a message has no meaning for a server, or none at this time."""
         if number in _OF_SERVERS:
             return True
         if number == MSG_NEWKEYS:
@@ -151,7 +153,7 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         return self._auth_complete and number == MSG_SERVICE_REQUEST
 
     def _is_refused(self, packet: SSHPacket) -> bool:
-        """Refuse a channel of a type that is not known, or that may send nothing; leave `packet` unread.
+        """Refuse a channel of an unknown type, or one that may send nothing; leave `packet` unread.
 
         Raises: PacketDecodeError.
         """
@@ -166,7 +168,7 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         return True
 
     def _refuse_unreadable(self, packet: SSHPacket) -> bool:
-        """Refuse the channel of a CHANNEL_OPEN; False when not even its number can be read."""
+        """Refuse the channel of a CHANNEL_OPEN; return False when not even its number can be read."""
         try:
             _, sender, _ = _opened(packet)
         except PacketDecodeError:
@@ -175,14 +177,14 @@ class TolerantConnection(asyncssh.SSHServerConnection):
         return True
 
     def _give_up_opening(self, packet: SSHPacket) -> None:
-        """Fail the opening of ours that an unreadable answer is for: there will be no other answer."""
+        """Fail our own channel open whose answer is unreadable: there will be no other answer."""
         channel = self._channels.get(int.from_bytes(packet.get_full_payload()[1:5], "big"))
         if channel is not None:
             with suppress(ProtocolError):  # it is open already
                 channel.process_open_failure(OPEN_CONNECT_FAILED, "the answer cannot be read", "en-US")
 
     def _service_next_global_request(self) -> None:
-        """Answer a request that cannot be read with failure."""
+        """Answer an unreadable request with failure."""
         try:
             super()._service_next_global_request()
         except _UNREADABLE as exc:
@@ -191,13 +193,13 @@ class TolerantConnection(asyncssh.SSHServerConnection):
 
 
 class TolerantChannel(SSHChannel[bytes]):
-    """A channel that costs nothing but itself, and that only where bytes of it would be lost."""
+    """A channel on which an error costs only this channel, and only when bytes would be lost."""
 
     _excess_bytes = 0
-    """Received beyond the window, ever; `sshd` forgets it at the next byte within the window."""
+    """Bytes received beyond the window in total; `sshd` forgets them at the next byte within the window."""
 
     def process_packet(self, pkttype: int, pktid: int, packet: SSHPacket) -> "bool | Awaitable[None]":
-        """Have a packet handled; what cannot be read at all closes the channel."""
+        """Handle a packet; one that cannot be read at all closes the channel."""
         if pkttype in self._packet_handlers and not self._expects(pkttype, packet):
             self._tolerate(pkttype, "not expected in this state of the channel")
             return True
@@ -220,7 +222,7 @@ class TolerantChannel(SSHChannel[bytes]):
         return self._recv_state == "open" or number not in (MSG_CHANNEL_DATA, MSG_CHANNEL_EOF)
 
     def _service_next_request(self) -> None:
-        """Answer a request that cannot be read with failure; all handlers answer at once."""
+        """Answer an unreadable request with failure; all handlers answer at once."""
         try:
             super()._service_next_request()
         except _UNREADABLE as exc:
@@ -228,7 +230,7 @@ class TolerantChannel(SSHChannel[bytes]):
             self._report_response(False)
 
     def _process_data(self, _pkttype: int, _pktid: int, packet: SSHPacket) -> None:
-        """Take data as on the short road."""
+        """Take data as on the fast path."""
         data = packet.get_string()
         packet.check_end()
         self.receive(memoryview(data))
@@ -236,8 +238,8 @@ class TolerantChannel(SSHChannel[bytes]):
     def receive(self, data: memoryview) -> None:
         """Take the payload of one CHANNEL_DATA packet (RFC 4254 §5.2).
 
-        What comes after EOF or CLOSE is ignored; what exceeds the window by more than `sshd` grants closes
-        the channel.
+        Data after EOF or CLOSE is ignored. Data that exceeds the window by more than `sshd` allows closes the
+        channel.
         """
         if self._recv_state != "open":
             self._tolerate(MSG_CHANNEL_DATA, "data after EOF or CLOSE")
@@ -247,7 +249,7 @@ class TolerantChannel(SSHChannel[bytes]):
             self.abort()
 
     def _may_exceed(self, size: int) -> bool:
-        """Widen the window to `size`, unless the client has had its grace."""
+        """Widen the window to `size`, unless the client has used up what it may exceed."""
         self._tolerate(MSG_CHANNEL_DATA, "window exceeded")
         self._excess_bytes += size - self._recv_window
         if self._excess_bytes > self._init_recv_window // _WINDOW_GRACE:
@@ -260,7 +262,7 @@ class TolerantChannel(SSHChannel[bytes]):
             cast(TolerantConnection, self._conn).tolerate(number, why)
 
 
-# asyncssh looks handlers up in this table, so that overriding the method alone would change nothing.
+# asyncssh looks handlers up in this table; overriding the method alone would change nothing.
 TolerantChannel._packet_handlers = {
     **SSHChannel._packet_handlers,
     MSG_CHANNEL_DATA: TolerantChannel._process_data,
@@ -276,7 +278,7 @@ def _opened(packet: SSHPacket) -> tuple[bytes, int, int]:
 
 
 def _with_room(packet: SSHPacket) -> SSHPacket:
-    """Return a CHANNEL_OPEN_CONFIRMATION whose maximum packet of 0 is 1: it is too late to refuse."""
+    """Return a CHANNEL_OPEN_CONFIRMATION with a maximum packet of 1 for 0: it is too late to refuse."""
     payload = packet.get_full_payload()
     if payload[13:17] == bytes(4):
         payload = payload[:16] + b"\x01" + payload[17:]
@@ -292,7 +294,7 @@ def _with_plain_reason(packet: SSHPacket) -> SSHPacket:
 
 
 def _past_number(payload: bytes) -> SSHPacket:
-    """Return a packet as a handler takes it, the number of its message read."""
+    """Return a packet as a handler takes it, with the message number read."""
     packet = SSHPacket(payload)
     packet.get_byte()
     return packet
@@ -303,10 +305,11 @@ def _extended_type(packet: SSHPacket) -> int:
 
 
 def with_ascii_name(packet: SSHPacket) -> SSHPacket:
-    """Return the rest of a packet with an ASCII string at its beginning: `?` stands for other bytes.
+    """Return the rest of a packet whose first string is made ASCII: `?` stands for other bytes.
 
-    No name of a request has one, so that such a request is answered as any that is not known; neither has the
-    name of a terminal. Raises: PacketDecodeError.
+    No name of a request or of a terminal has other bytes, so that such a request is answered like an unknown
+    one.
+    Raises: PacketDecodeError.
     """
     name = packet.get_string()
     plain = name.decode("ascii", "replace").encode("ascii", "replace")
@@ -318,4 +321,4 @@ _MENDED = {
     MSG_CHANNEL_OPEN_CONFIRMATION: _with_room,
     MSG_CHANNEL_OPEN_FAILURE: _with_plain_reason,
 }
-"""What makes a message of a number one that asyncssh reads. Each raises PacketDecodeError."""
+"""Repairs by message number, so that asyncssh can read the message. Each raises PacketDecodeError."""

@@ -1,5 +1,5 @@
-"""Steps of the database schema, one file each; `migrate` runs those that are missing at start.
+"""Steps of the database schema, one file each; `migrate` runs the missing ones at start.
 
-An old proxy may still be running while a new one upgrades, so a step adds and never takes away what
-the release before it reads. There is no way back but a backup.
+An old proxy may still run while a new one upgrades, so a step adds and never removes what the release before
+it reads. Only a backup leads back.
 """

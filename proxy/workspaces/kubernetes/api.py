@@ -11,6 +11,7 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 import asyncio
 import json
 import random
+import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
+_DRY_RUN = (("dryRun", "All"),)
 _FIRST_WAIT_S = 0.1
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _ERRORS: Mapping[int, type[ClusterError]] = {
@@ -57,6 +59,13 @@ _ERRORS: Mapping[int, type[ClusterError]] = {
     422: ClusterRefused,
     429: ClusterThrottled,
 }
+_LACKS_A_RIGHT = re.compile(
+    r'(\S+ ("[^"]*" )?is )?forbidden: User "(\\.|[^"\\])*" cannot \w+ (resource|path) '
+)
+"""How the server words a missing right; policies and quotas begin otherwise, whatever words they hold.
+
+Source: `forbiddenMessage` of k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go
+"""
 _FOREIGN = (aiohttp.ClientError, TimeoutError, OSError)
 
 _log = structlog.get_logger("kubernetes")
@@ -147,21 +156,21 @@ class Api:
         """Make an object be as `body` says, as far as it says anything: server-side apply.
 
         Fields that `manager` applied before and leaves out now are removed; fields of others stay. With
-        `force`, whoever else set one of ours loses it. With `dry_run` the server only says whether it would.
+        `force`, whoever else set one of ours loses it. With `dry_run` the server judges it and keeps nothing.
 
         Raises: ClusterError; without `force` a ClusterConflict where somebody else set it otherwise.
         """
         path = kind_of(body).path(namespace_of(body), name_of(body))
-        query = [("fieldManager", manager), ("force", str(force).lower()), *_dry(dry_run)]
+        query = [("fieldManager", manager), ("force", str(force).lower()), *_DRY_RUN[:dry_run]]
         return await self._ask(_Request("PATCH", path, query, body, _APPLY))
 
     async def create(self, body: Object, *, dry_run: bool = False) -> Object:
-        """Make a new object; with `dry_run` the server only says whether it would.
+        """Make a new object, or with `dry_run` only have the server judge it.
 
         Raises: ClusterConflict when there is one of that name; ClusterError.
         """
         path = kind_of(body).path(namespace_of(body))
-        query = [("fieldManager", FIELD_MANAGER), *_dry(dry_run)]
+        query = [("fieldManager", FIELD_MANAGER), *_DRY_RUN[:dry_run]]
         return await self._ask(_Request("POST", path, query, body))
 
     async def merge(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
@@ -345,10 +354,6 @@ async def _configuration(settings: KubernetesSettings) -> Configuration:
     return configuration
 
 
-def _dry(dry_run: bool) -> list[tuple[str, str]]:
-    return [("dryRun", "All")] if dry_run else []
-
-
 def _has_service_account() -> bool:
     """Whether this process runs in a pod that may talk to its own cluster."""
     return _SERVICE_ACCOUNT.exists()
@@ -371,10 +376,11 @@ async def _refusal(response: aiohttp.ClientResponse, request: str) -> ClusterErr
 
 def _error(code: int, status: Object, request: str) -> ClusterError:
     """Name a failure. Forbidden by RBAC and refused by a quota share one code: only the words differ."""
-    message = f"{request}: {status.get('message') or status.get('reason') or code}"
+    said = str(status.get("message") or status.get("reason") or code)
+    message = f"{request}: {said}"
     if code == 410 or status.get("reason") == "Expired":
         return Expired(message)
-    if code == 403 and " cannot " not in message:
+    if code == 403 and not _LACKS_A_RIGHT.match(said):
         return ClusterRefused(message)
     return _ERRORS.get(code, ClusterUnavailable if code >= 500 else ClusterError)(message)
 

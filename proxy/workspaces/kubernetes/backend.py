@@ -5,6 +5,7 @@ outside of the cluster: what a workspace is and whose stands in its StatefulSet,
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -58,15 +59,17 @@ from proxy.workspaces.kubernetes.objects import (
 )
 from proxy.workspaces.kubernetes.renewal import Renewal
 from proxy.workspaces.kubernetes.startup import Bringing, Trust, check_owner, record_owner
-from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.kubernetes.view import View, involved, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.stop_holds import check_hold
 
 _FIRST_POLL_S = 0.1
 _LAST_POLL_S = 1.0
 _LOG_POLL_S = 0.5
+_UNCLEAR = {WorkspacePhase.STARTING, WorkspacePhase.FAILED}
+_POD_SUFFIX = pod_name("")
 _PARTS = (SERVICE, CONFIG_MAP, SECRET)
 
 _log = structlog.get_logger("kubernetes")
@@ -82,7 +85,7 @@ class KubernetesBackend:
         self._api = Api(settings)
         self._view = View(self._api, settings)
         self._renewal = Renewal(self._api, self._namespace, trust)
-        self._starts = Starts(start_timeout_s)
+        self._starts = PendingStarts(start_timeout_s)
         self._workloads = Workloads(self._api, settings, trust)
         self.features = Features(repositories=True, workloads=bool(settings.inject))
 
@@ -100,7 +103,10 @@ class KubernetesBackend:
             )
         if stateful_set is None:
             return await self._workloads.find(name)
-        return _record(stateful_set, pod) if _is_ours(stateful_set) else None
+        if not _is_ours(stateful_set):
+            return None
+        (record,) = await self._records([(stateful_set, pod)])
+        return record
 
     async def holder(self, name: str) -> WorkspaceRecord | None:
         if labels.is_object_name(name) and (known := self._view.stateful_sets.get(name)) is not None:
@@ -117,8 +123,30 @@ class KubernetesBackend:
             )
             stateful_sets, pods = (list(listing.items) for listing in found)
         by_name = {name_of(pod): pod for pod in pods}
-        records = [_record(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets]
+        records = await self._records([(one, by_name.get(pod_name(name_of(one)))) for one in stateful_sets])
         return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
+
+    async def _records(self, found: Sequence[tuple[Object, Object | None]]) -> Sequence[WorkspaceRecord]:
+        """Describe workspaces; of those that have not started, events tell why, where they can be had."""
+        records = [_record(*one) for one in found]
+        unclear = [one.name for one in records if one.phase in _UNCLEAR and one.started_at is None]
+        if not unclear:
+            return records
+        names = [one for name in unclear for one in (name, pod_name(name))]
+        # One workspace is asked about by its two names; for many, one list is less than all of these.
+        about = [f"involvedObject.name={one}" for one in names] if len(unclear) == 1 else [""]
+        queries = [Query(EVENT, self._namespace, fields=one) for one in about]
+        try:
+            listings = await asyncio.gather(*(self._api.list(query) for query in queries))
+        except ClusterError as exc:
+            _log.info("events not read", why=str(exc))
+            return records
+        known = frozenset(names)
+        events: defaultdict[str, list[Object]] = defaultdict(list)
+        for event in (event for listing in listings for event in listing.items):
+            if (name := involved(event)) in known:
+                events[name.removesuffix(_POD_SUFFIX)].append(event)
+        return [_record(*one, events[name_of(one[0])]) for one in found]
 
     async def kept(self) -> Sequence[WorkspaceRecord]:
         stateful_sets, claims = await asyncio.gather(
@@ -183,7 +211,7 @@ class KubernetesBackend:
             return endpoint
         await self._check_hold(request)
 
-        async def bring(start: Start) -> Endpoint:
+        async def bring(start: PendingStart) -> Endpoint:
             bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
             return await bringing.run()
 
@@ -395,8 +423,8 @@ def _missing(name: str) -> WorkspaceNotFound:
     return WorkspaceNotFound(f"there is no workspace {name!r}")
 
 
-def _record(stateful_set: Object, pod: Object | None) -> WorkspaceRecord:
-    verdict = judge(Situation(stateful_set, pod))
+def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] = ()) -> WorkspaceRecord:
+    verdict = judge(Situation(stateful_set, pod, events=events))
     told = verdict.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING} or verdict.hope is not Hope.FINE
     started = next(
         (

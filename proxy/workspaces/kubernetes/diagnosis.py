@@ -28,6 +28,8 @@ LOST_AFTER_S = 30
 """A pod that should be gone for this long is held by a node that does not answer."""
 
 _CLOCKS_DIFFER_S = 2
+_SCRIPT_FAILED = 69
+"""Exit status of a shelld whose required init script failed; its message is a sentence for the person."""
 _IMAGE_REASONS = {
     "ErrImagePull",
     "ImagePullBackOff",
@@ -37,6 +39,8 @@ _IMAGE_REASONS = {
     "RegistryUnavailable",
 }
 
+_NO_SANDBOX = "FailedCreatePodSandBox"
+_AFTER_SANDBOX = ("Pulling", "Pulled", "Created", "Started")
 _IMAGE_EVENTS = {
     "Failed": "ErrImagePull",
     "InspectFailed": "InvalidImageName",
@@ -149,6 +153,7 @@ def _pod(situation: Situation, pod: Object) -> Verdict:
         _unscheduled,
         _troubled_container,
         _node_silent,
+        _unboxed,
         _unmounted,
         _running,
         _pulling,
@@ -276,6 +281,10 @@ def _ended(role: str, status: Object) -> Verdict | None:
     again = (status.get("restartCount") or 0) > 0 and (now is not None or bool(state.get("waiting")))
     hope = Hope.NONE if again else Hope.UNTIL_DEADLINE
     sentence = f"{who} {how} while it was starting" + (f" and said: {said}" if said else "")
+    if advice := explanations.advice(reason):
+        sentence += f": {advice}" if not said else f"; {advice}"
+    if role == "main" and code == _SCRIPT_FAILED and said:
+        sentence = said
     return Verdict(
         Stage.PREPARING, sentence, hope, f"{status['name']}: {reason} {code}: {ended.get('message')}"
     )
@@ -291,6 +300,18 @@ def _node_silent(situation: Situation, pod: Object) -> Verdict | None:
 def _silent_node(pod: Object, message: str) -> Verdict:
     sentence = f"node {_node(pod)} does not answer: an operator must repair or remove it; the home is safe"
     return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, message)
+
+
+def _unboxed(situation: Situation, pod: Object) -> Verdict | None:
+    """A pod whose sandbox the node cannot make: there is no container yet that could have a status."""
+    if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
+        return None
+    event = _latest(situation.events, _NO_SANDBOX, *_AFTER_SANDBOX, about=uid_of(pod))
+    if event is None or event["reason"] != _NO_SANDBOX:
+        return None
+    message = event.get("message") or ""
+    sentence, is_final = explanations.sandbox_problem(_node(pod), message)
+    return Verdict(Stage.PREPARING, sentence, Hope.BRIEF if is_final else Hope.UNTIL_DEADLINE, message)
 
 
 def _unmounted(situation: Situation, pod: Object) -> Verdict | None:

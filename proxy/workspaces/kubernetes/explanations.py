@@ -8,6 +8,9 @@ import re
 
 _MOST_CHARACTERS = 300
 
+FAILED_WEBHOOK = "failed calling webhook"
+_LOG_LINE = '{"ts": '
+"""Begins each line of shelld's log."""
 _NO_SUCH_IMAGE = ("not found", "manifest unknown", "does not exist", "no such image")
 _NO_ACCESS = ("unauthorized", "authentication required", "denied", "forbidden", "no basic auth credentials")
 _NO_REGISTRY = (
@@ -23,7 +26,7 @@ _NO_REGISTRY = (
 
 def image_problem(image: str, reason: str, message: str) -> tuple[str, bool]:
     """Say why an image cannot be had, and whether asking again is of no use."""
-    said = message.lower()
+    said = _without_names(message, image).lower()
     correct = "correct the image of the blueprint, or ask its keeper to"
     if reason == "InvalidImageName":
         return f"{image!r} is no valid name of an image: {correct}", True
@@ -61,7 +64,15 @@ def scheduling_problem(message: str) -> str:
     if short := sorted(set(re.findall(r"[Ii]nsufficient ([\w./-]*\w)", message))):
         what = " and ".join(short)
         return f"no node has enough {what} left: stop another workspace, or ask for less in the blueprint"
-    if re.search(r"node\(s\) didn't match|node affinity|node selector", message):
+    if re.search(r"volume node affinity conflict|volume node conflict|no available volume zone", message):
+        return "its volume is tied to another node or zone, which takes no pod: ask an operator"
+    if re.search(r"pod (anti-)?affinity|existing pods anti-affinity", message):
+        return (
+            f"rules about which pods may share a node leave none for it: ask an operator ({brief(message)})"
+        )
+    if "topology spread" in message:
+        return f"rules about how pods are spread leave no node for it: ask an operator ({brief(message)})"
+    if re.search(r"didn't match (Pod's )?node (affinity|selector)", message):
         return "no node matches what the blueprint selects: correct its node.selector, or ask its keeper to"
     if "taint" in message:
         return f"every node keeps workspaces away by a taint ({brief(message)}): ask an operator"
@@ -88,14 +99,32 @@ def creation_problem(message: str) -> str:
     if "failed quota" in said or "must specify" in said:
         return f"the quota wants limits that the blueprint does not give ({_after(said, ':')}): add resources"
     if "PodSecurity" in said or "PodSecurityPolicy" in said or "pod security policy" in said.lower():
-        return f"the cluster's security rules refuse it ({brief(said)}): correct security of the blueprint"
+        fields = _fields(said) or "security"
+        return f"the cluster's security rules refuse it ({brief(said)}): correct {fields} of the blueprint"
+    if FAILED_WEBHOOK in said:
+        return "a service that must approve of it does not answer: its operator can see why in the log"
     if "admission webhook" in said:
-        return f"a rule of the cluster refuses it: {_after(said, 'denied the request:')}"
+        fields = _fields(said)
+        hint = f": correct {fields} of the blueprint" if fields else ""
+        return f"a rule of the cluster refuses it: {_after(said, 'denied the request:')}{hint}"
     if re.search(r"serviceaccount|service account", said) and "not found" in said:
         return f"{brief(said)}: ask an operator to create it"
-    if "failed calling webhook" in said:
-        return "a service that must approve of it does not answer: its operator can see why in the log"
     return f"the cluster refuses it: {brief(said)}"
+
+
+_FIELDS = (
+    ("allowPrivilegeEscalation", "sudo and security.allow_privilege_escalation"),
+    ("capabilities", "security.drop_capabilities"),
+    ("runAsNonRoot|runAsUser", "security.run_as_user"),
+    ("seccomp", "security.seccomp_profile"),
+    ("readOnlyRootFilesystem", "security.read_only_root"),
+)
+"""What Kubernetes calls a field of a pod, and the fields of a blueprint that decide it."""
+
+
+def _fields(message: str) -> str:
+    """Name the fields of a blueprint that a refusal is about; empty for none."""
+    return ", ".join(ours for theirs, ours in _FIELDS if re.search(theirs, message))
 
 
 def mount_problem(message: str) -> str:
@@ -109,10 +138,35 @@ def mount_problem(message: str) -> str:
     return f"{what} cannot be mounted: {brief(message.rpartition(' : ')[2])}"
 
 
+def sandbox_problem(node: str, message: str) -> tuple[str, bool]:
+    """Return why a pod's sandbox cannot be made, and whether only an operator can help."""
+    handler = re.search(
+        r'RuntimeHandler "([^"]+)" not supported|no runtime for "([^"]+)" is configured', message
+    )
+    if handler:
+        return (
+            f"node {node} has no runtime {handler[1] or handler[2]}: correct node.runtime_class of the "
+            "blueprint, or ask an operator to install it",
+            True,
+        )
+    if re.search(r"network|cni", message, re.IGNORECASE):
+        return f"the network of its pod cannot be set up on node {node}: {brief(_cause(message))}", False
+    return f"its pod cannot be set up on node {node}: {brief(_cause(message))}", False
+
+
+def _cause(message: str) -> str:
+    return message.removeprefix("Failed to create pod sandbox: ")
+
+
+def advice(reason: str) -> str:
+    """Return what to do about the way in which a container ended; empty where nothing is known."""
+    return "raise resources.limits.memory in the blueprint" if reason == "OOMKilled" else ""
+
+
 def ending(exit_code: int, signal: int, reason: str) -> str:
     """Say how a container ended."""
     if reason == "OOMKilled":
-        return "ran out of memory: raise resources.limits.memory in the blueprint"
+        return "ran out of memory"
     if reason == "ContainerCannotRun" or exit_code in {126, 127}:
         return f"cannot be run (status {exit_code})"
     if signal or exit_code > 128:
@@ -121,8 +175,9 @@ def ending(exit_code: int, signal: int, reason: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """Take the last line that says something."""
-    return brief(next((line for line in reversed(text.splitlines()) if line.strip()), ""))
+    """Take the last line that says something, but for shelld's log, which is the operator's."""
+    lines = (line for line in reversed(text.splitlines()) if line.strip() and not line.startswith(_LOG_LINE))
+    return brief(next(lines, ""))
 
 
 def brief(message: str) -> str:
@@ -131,6 +186,13 @@ def brief(message: str) -> str:
     one_line = re.sub(r"rpc error: code = \w+ desc = ", "", one_line)
     one_line = one_line.removeprefix("Error response from daemon: ").rstrip(". ")
     return one_line if len(one_line) <= _MOST_CHARACTERS else one_line[: _MOST_CHARACTERS - 1] + "…"
+
+
+def _without_names(message: str, image: str) -> str:
+    """Cut off what names the image or its registry: a name may hold any of the words that are looked for."""
+    repository = re.escape(image.partition("@")[0].rpartition("/")[2].partition(":")[0])
+    names = rf'"[^"]*"|https?://\S+|\blookup \S+|\b(for|image|reference|repository) \S*{repository}\S*'
+    return re.sub(names, " ", message)
 
 
 def _holds(text: str, words: tuple[str, ...]) -> bool:

@@ -48,8 +48,8 @@ def injection(
         labels.USER_STRING: format_user_string(replace(request.origin, account="", pod="")),
     }
     spec: Object = {
-        "initContainers": [manifest.init_container(request.blueprint, settings)],
-        "containers": [_container(request, workload, settings)],
+        "initContainers": [_confined(manifest.init_container(request.blueprint, settings), request)],
+        "containers": [_confined(_container(request, workload, settings), request)],
         "volumes": _volumes(request),
     }
     if rule.share_processes:
@@ -107,6 +107,12 @@ def _container(request: WorkspaceRequest, workload: Object, settings: Kubernetes
         "volumeMounts": own
         + [mount for mount in theirs.get("volumeMounts") or [] if mount["mountPath"] not in taken],
     }
+
+
+def _confined(container: Object, request: WorkspaceRequest) -> Object:
+    """Add the seccomp profile, which a workspace's own pod has for all of its containers. Pure."""
+    profile = manifest.seccomp(request.blueprint.security.seccomp_profile)
+    return container | {"securityContext": {**container["securityContext"], "seccompProfile": profile}}
 
 
 def _volumes(request: WorkspaceRequest) -> list[Object]:

@@ -43,7 +43,8 @@ CERTIFICATE = Kind("Certificate", "certificates", "cert-manager.io/v1")
 def kind_of(body: Object) -> Kind:
     """Find the kind that an object says it is."""
     plural = str(body["kind"]).lower()
-    plural = plural[:-1] + "ies" if plural.endswith("y") else plural + "s"
+    plural = plural[:-1] + "ie" if plural.endswith("y") else plural + "e" * plural.endswith("s")
+    plural += "s"
     return Kind(body["kind"], plural, body["apiVersion"])
 
 

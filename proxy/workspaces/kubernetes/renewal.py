@@ -34,8 +34,8 @@ class Renewal:
     async def run(self) -> None:
         """Do what is due. Raises: ClusterError, TrustError."""
         now = asyncio.get_running_loop().time()
-        stage = self._trust.stage
-        if stage == self._done_for and now < self._again_at:
+        state = self._trust.rotation_state
+        if state == self._done_for and now < self._again_at:
             return
         # Secrets are read one by one: proxies have no right to list those of a namespace.
         listing = await self._api.list(Query(STATEFUL_SET, self._namespace, ALL_WORKSPACES))
@@ -44,7 +44,7 @@ class Renewal:
             renewed += await self._renew(name_of(stateful_set))
         if renewed:
             _log.info("secrets renewed", count=renewed)
-        self._done_for, self._again_at = stage, now + EVERY_S
+        self._done_for, self._again_at = state, now + EVERY_S
 
     async def _renew(self, name: str) -> bool:
         """Change the Secret of one workspace, if anything in it must; tell whether that was so."""

@@ -5,7 +5,7 @@ import binascii
 
 from proxy.errors.upstream import TrustError
 from proxy.errors.workspaces import ClusterConflict, ClusterError, ClusterNotFound
-from proxy.trust.store import Stored
+from proxy.trust.store import StoredTrust
 from proxy.workspaces.kubernetes.api import Api
 from proxy.workspaces.kubernetes.labels import MANAGED_BY
 from proxy.workspaces.kubernetes.objects import SECRET, Object
@@ -14,14 +14,14 @@ _KEY = "trust.json"
 
 
 class SecretStore:
-    """The trust.Store of a cluster; the API server says who was second, by the object's version."""
+    """The trust.TrustStore of a cluster; the API server says who was second, by the object's version."""
 
     def __init__(self, api: Api, namespace: str, name: str) -> None:
         self._api = api
         self._namespace = namespace
         self._name = name
 
-    async def load(self) -> Stored | None:
+    async def load(self) -> StoredTrust | None:
         try:
             found = await self._api.find(SECRET, self._namespace, self._name)
         except ClusterError as exc:
@@ -32,7 +32,7 @@ class SecretStore:
             data = base64.b64decode(found["data"][_KEY], validate=True)
         except (KeyError, TypeError, binascii.Error):
             raise TrustError(f"secret {self._namespace}/{self._name} holds no {_KEY}") from None
-        return Stored(data, found["metadata"]["resourceVersion"])
+        return StoredTrust(data, found["metadata"]["resourceVersion"])
 
     async def create(self, data: bytes) -> bool:
         body = self._body(data)

@@ -53,9 +53,10 @@ from proxy.workspaces.kubernetes.objects import (
     namespace_of,
     uid_of,
 )
+from proxy.workspaces.kubernetes.patience import Patience
 from proxy.workspaces.kubernetes.view import View, pod_name
 from proxy.workspaces.ownership import Title, check_title
-from proxy.workspaces.pending_starts import Start
+from proxy.workspaces.pending_starts import PendingStart
 
 _FRESH_S = 2
 """A failed pod older than this is made anew when somebody asks for the workspace again."""
@@ -72,7 +73,7 @@ class Trust(Protocol):
     """Makes the files by which a workspace and its proxies know each other; `proxy.trust.manager` does."""
 
     @property
-    def stage(self) -> object:
+    def rotation_state(self) -> object:
         """Give what differs as soon as files may have to change before they expire."""
 
     @property
@@ -93,7 +94,7 @@ class Bringing:
         settings: KubernetesSettings,
         trust: Trust,
         request: WorkspaceRequest,
-        start: Start,
+        start: PendingStart,
     ) -> None:
         self._api = api
         self._view = view
@@ -301,18 +302,12 @@ class Bringing:
     # ------------------------------------------------------------------------------------- waiting
 
     async def _watch(self, woken: asyncio.Event) -> Endpoint:
-        loop = asyncio.get_running_loop()
-        impatient_from = loop.time()
+        patience = Patience(self._settings.patience_s)
         last = Verdict(Stage.CREATING, "")
         while True:
             woken.clear()
             verdict = self._judge()
-            if verdict.hope is not Hope.BRIEF or last.hope is not Hope.BRIEF:
-                impatient_from = loop.time()
-            given_up = (
-                verdict.hope is Hope.BRIEF and loop.time() - impatient_from >= self._settings.patience_s
-            )
-            if verdict.is_final or given_up:
+            if patience.exhausted([verdict]):
                 if self._applied:
                     raise self._failure(verdict)
                 # We trusted another proxy's objects before all was known of them.
@@ -431,6 +426,8 @@ def refused(name: WorkspaceName, namespace: str, exc: ClusterError) -> Workspace
     message = str(exc)
     match exc:
         case ClusterRefused():
+            sentence = explanations.creation_problem(message.partition(": ")[2])
+        case ClusterUnavailable() if explanations.FAILED_WEBHOOK in message:
             sentence = explanations.creation_problem(message.partition(": ")[2])
         case ClusterForbidden():
             sentence = "Fairlead lacks a right in the cluster: its operator can see which in the log"

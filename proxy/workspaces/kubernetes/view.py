@@ -55,7 +55,7 @@ class View:
         self.claims = mirror(Query(CLAIM, namespace), _claim)
         self.pods = mirror(Query(POD, namespace, ALL_WORKSPACES), _pod)
         self.stateful_sets = mirror(Query(STATEFUL_SET, namespace, ALL_WORKSPACES), _stateful_set)
-        self._events = mirror(Query(EVENT, namespace), _event, _involved, MAX_EVENTS)
+        self._events = mirror(Query(EVENT, namespace), kept_event, involved, MAX_EVENTS)
 
     @property
     def is_current(self) -> bool:
@@ -136,7 +136,8 @@ def _claim(item: Object) -> Object:
     return {"metadata": _metadata(item), "status": item.get("status") or {}}
 
 
-def _event(item: Object) -> Object:
+def kept_event(item: Object) -> Object:
+    """Return what is looked at of an event. Pure."""
     return {key: value for key, value in item.items() if key in _EVENT_FIELDS}
 
 
@@ -148,5 +149,6 @@ def _claim_volumes(pod_spec: Object) -> list[Object]:
     return [volume for volume in listed(pod_spec, "volumes") if "persistentVolumeClaim" in volume]
 
 
-def _involved(event: Object) -> str:
+def involved(event: Object) -> str:
+    """Return the name of the object that an event is about. Pure."""
     return str((event.get("involvedObject") or {}).get("name", ""))

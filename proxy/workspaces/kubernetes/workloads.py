@@ -16,7 +16,7 @@ from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings.kubernetes import InjectRule, KubernetesSettings
 from proxy.trust.authority import server_name
 from proxy.workspaces.backend import Report, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
-from proxy.workspaces.kubernetes import inject, labels
+from proxy.workspaces.kubernetes import inject, labels, manifest
 from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.diagnosis import Situation, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_container_running
@@ -36,12 +36,18 @@ from proxy.workspaces.kubernetes.objects import (
     namespace_of,
     uid_of,
 )
+from proxy.workspaces.kubernetes.patience import Patience
+from proxy.workspaces.kubernetes.rollout import Rollout, watching
 from proxy.workspaces.kubernetes.startup import Trust, decoded, refused
+from proxy.workspaces.kubernetes.trial import try_injection
 from proxy.workspaces.ownership import check_title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 
 _POLL_S = 0.3
 _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
+_OURS = (inject.CONTAINER, manifest.INIT_CONTAINER)
+"""Containers that an injection adds."""
+
 _log = structlog.get_logger("kubernetes")
 
 
@@ -52,7 +58,7 @@ class Workloads:
         self._api = api
         self._settings = settings
         self._trust = trust
-        self._starts = Starts(settings.inject_timeout_s)
+        self._starts = PendingStarts(settings.inject_timeout_s)
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Inject the workspace where it is not, and wait until shelld answers in one of the pods.
@@ -60,8 +66,8 @@ class Workloads:
         Raises: Refused, WorkspaceNotFound, WorkspaceStartFailed, ReadyTimeout.
         """
         rule = self.rule_for(request)
-        await self._check_owner(request)
-        if endpoint := await self._answering(request):
+        # Pods of a workspace that was taken away a moment ago may answer still.
+        if await self._is_entered(request) and (endpoint := await self._answering(request)):
             return endpoint
         return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
 
@@ -124,14 +130,16 @@ class Workloads:
         found = await self._api.list(Query(POD, namespace, f"{labels.WORKSPACE}={name}"))
         return sorted((pod for pod in found.items if not is_going(pod)), key=made_at)
 
-    async def _check_owner(self, request: WorkspaceRequest) -> None:
-        """Let through a workspace that is this user's or not there.
+    async def _is_entered(self, request: WorkspaceRequest) -> bool:
+        """Whether the workload has this workspace, which is then this user's.
 
         Raises: WorkspaceNotFound, OwnerUnknown.
         """
         workload = await self._workload(request)
-        if labels_of(workload).get(labels.WORKSPACE) == request.name:
-            check_title(_record(workload), request.name, request.user)
+        if labels_of(workload).get(labels.WORKSPACE) != request.name:
+            return False
+        check_title(_record(workload), request.name, request.user)
+        return True
 
     async def _answering(self, request: WorkspaceRequest) -> Endpoint | None:
         for pod in await self._pods(request.origin.ns, request.name):
@@ -142,18 +150,47 @@ class Workloads:
     def _endpoint(self, request: WorkspaceRequest, pod: Object) -> Endpoint:
         return endpoint_of(request.name, request.user.name, request.origin.ns, pod, inject.CONTAINER)
 
-    async def _bring(self, start: Start, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
+    async def _bring(self, start: PendingStart, request: WorkspaceRequest, rule: InjectRule) -> Endpoint:
         start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
         workload = await self._workload(request)
+        await self._try_first(request, workload, rule)
+        async with watching(self._api, self._settings, workload) as rollout:
+            try:
+                await self._inject(request, workload, rule)
+                return await self._watch(start, request, rollout, workload)
+            except ClusterError as exc:
+                await self._undo(request, workload)
+                raise refused(request.name, request.origin.ns, exc) from exc
+            except BaseException:  # also the deadline: half of a workspace must not stay in a workload
+                await self._undo(request, workload)
+                raise
+
+    async def _try_first(self, request: WorkspaceRequest, workload: Object, rule: InjectRule) -> None:
+        """Ask the cluster what it would refuse, before anything is changed.
+
+        Raises: WorkspaceStartFailed, with the reason.
+        """
+        if _is_injected(workload):  # by an earlier start, or by another replica a moment ago
+            return
+        body = inject.injection(request, workload, self._settings, rule)
+        manager = inject.manager_of(request.name)
         try:
-            await self._inject(request, workload, rule)
-            return await self._watch(start, request, workload)
+            pods = await self._own_pods(workload)
+            await try_injection(self._api, workload, body, manager=manager, pods=pods)
+        except ClusterConflict as exc:
+            raise _taken(workload) from exc
         except ClusterError as exc:
-            await self._undo(request, workload)
-            raise refused(request.name, request.origin.ns, exc) from exc
-        except BaseException:  # also the deadline: half of a workspace must not stay in somebody's program
-            await self._undo(request, workload)
-            raise
+            failure = refused(request.name, request.origin.ns, exc)
+            raise type(failure)(
+                f"{_called(workload)} left as it is: {failure}",
+                user_message=f"{_called(workload)} was left as it is: {failure.user_message}",
+            ) from exc
+
+    async def _own_pods(self, workload: Object) -> Sequence[Object]:
+        """Return the pods of a workload, injected or not. Raises: ClusterError."""
+        chosen = workload["spec"]["selector"].get("matchLabels") or {}
+        selector = ",".join(f"{key}={value}" for key, value in chosen.items())
+        return (await self._api.list(Query(POD, namespace_of(workload), selector))).items if selector else ()
 
     async def _workload(self, request: WorkspaceRequest) -> Object:
         kind, _, name = request.origin.workload.partition("/")
@@ -180,22 +217,25 @@ class Workloads:
         except ClusterConflict as exc:
             raise _taken(workload) from exc
 
-    async def _watch(self, start: Start, request: WorkspaceRequest, workload: Object) -> Endpoint:
+    async def _watch(
+        self, start: PendingStart, request: WorkspaceRequest, rollout: Rollout, workload: Object
+    ) -> Endpoint:
         what = _called(workload)
+        patience = Patience(self._settings.patience_s)
         while True:
             pods = await self._pods(request.origin.ns, request.name)
-            if not pods:
-                start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
             for pod in pods:
-                verdict = judge(Situation(_PRESENT, _ours(pod)))
-                if verdict.is_final:
-                    raise WorkspaceUnstartable(
-                        f"workspace {request.name} in {what}: {verdict.detail or verdict.sentence}",
-                        user_message=verdict.sentence,
-                    )
-                start.tell(Phase.STARTING, f"in {what}: {verdict.sentence}")
                 if is_container_running(pod, inject.CONTAINER) and await answers(pod):
                     return self._endpoint(request, pod)
+            verdicts = rollout.refusals() + [
+                judge(Situation(_PRESENT, _ours(pod), events=rollout.about(pod, _OURS))) for pod in pods
+            ]
+            if failed := patience.exhausted(verdicts):
+                raise _put_back(request, workload, failed.sentence, failed.detail)
+            if not pods:
+                start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
+            for verdict in verdicts:
+                start.tell(Phase.STARTING, f"in {what}: {verdict.sentence}")
             await asyncio.sleep(_POLL_S)
 
     async def _undo(self, request: WorkspaceRequest, workload: Object) -> None:
@@ -225,6 +265,16 @@ def _taken(workload: Object) -> WorkspaceUnstartable:
     )
 
 
+def _put_back(
+    request: WorkspaceRequest, workload: Object, sentence: str, detail: str
+) -> WorkspaceUnstartable:
+    what = _called(workload)
+    return WorkspaceUnstartable(
+        f"workspace {request.name} in {what}: {detail or sentence}",
+        user_message=f"{what} was put back as it was: {sentence}",
+    )
+
+
 def _called(workload: Object) -> str:
     return f"{str(workload['kind']).lower()} {name_of(workload)}"
 
@@ -237,10 +287,9 @@ def _is_injected(workload: Object) -> bool:
 
 def _ours(pod: Object) -> Object:
     """Look at our containers only: somebody may come because another one fails."""
-    mine = {inject.CONTAINER, "fairlead-bundle"}
     status = dict(pod.get("status") or {})
     for kind in ("initContainerStatuses", "containerStatuses"):
-        status[kind] = [one for one in listed(pod, "status", kind) if one["name"] in mine]
+        status[kind] = [one for one in listed(pod, "status", kind) if one["name"] in _OURS]
     return {**pod, "status": status}
 
 

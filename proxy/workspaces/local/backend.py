@@ -1,10 +1,10 @@
 """Workspaces on this machine: each is a shelld process with a home of its own.
 
-It runs as the account that runs the proxy, set apart by namespaces where the kernel lets us. That
-keeps workspaces out of each other's way; it is no security boundary against hostile users.
+It runs under the proxy's account, separated by namespaces if the kernel permits it. That keeps workspaces out
+of each other's way; it is no security boundary against hostile users.
 
-A shelld outlives the proxy that started it. Whether one is there is asked of the kernel (who listens
-on the socket?), never of a file, so that several proxies, and one that was killed, agree.
+A shelld outlives the proxy that started it. Whether it runs is asked of the kernel (is there a listener on
+the socket?), never of a file, so that several proxies, and a proxy after a crash, agree.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from typing import Any
 
 import structlog
 
-from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed
+from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed, WorkspaceUnstartable
 from proxy.model import Endpoint, Phase, User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.userstring import format_user_string
@@ -55,16 +55,18 @@ from proxy.workspaces.local.state import (
     write_json,
 )
 from proxy.workspaces.ownership import Title, check_title
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.shelldconfig import shelld_config
 from proxy.workspaces.stop_holds import check_hold
 
+INIT = "init"
+"""Who ended a workspace whose required init script failed, as shelld notes it."""
 STOP_GRACE_S = 10.0
-"""From TERM to KILL: shelld gives its programs about half of it."""
+"""Seconds from TERM to KILL: shelld gives its programs about half of it."""
 
-_POLL_S = 0.01  # a start takes a few hundred of these milliseconds; the kernel offers nothing to wait on
+_POLL_S = 0.01  # a start takes a few hundred of these milliseconds; the kernel has no event to wait for
 _LOCK_POLL_S = 0.05
-_PYTHON = (sys.executable, "-P", "-m", "shelld")  # -P: whatever lies in `/` is not ours to import
+_PYTHON = (sys.executable, "-P", "-m", "shelld")  # -P: imports nothing from `/`
 
 _log = structlog.get_logger("workspaces")
 
@@ -80,11 +82,11 @@ class LocalBackend:
         command: Sequence[str] = _PYTHON,
         runtime_parent: Path | None = None,
     ) -> None:
-        """`command` starts a shelld; `runtime_parent` is where the directory of sockets is made."""
+        """Create it; `command` starts a shelld, and sockets are below `runtime_parent`."""
         self._state = State(state_dir, runtime_parent)
         self._settings = settings
         self._command = tuple(command)
-        self._starts = Starts(settings.start_timeout_s)
+        self._starts = PendingStarts(settings.start_timeout_s)
         self._children: set[Child] = set()
         self._separation: Separation | None = None
         self._choosing = asyncio.Lock()
@@ -92,29 +94,35 @@ class LocalBackend:
         self.features = Features(repositories=True, account=own, stops_idle=True)
 
     async def find(self, name: str) -> WorkspaceRecord | None:
+        """Read the record of a workspace, with its phase."""
         record = self._state.record(name)
         return None if record is None else self._running(record)
 
     async def holder(self, name: str) -> WorkspaceRecord | None:
+        """Read the record of the owner of a name."""
         return self._state.holder(name)
 
     async def list(self) -> Sequence[WorkspaceRecord]:
+        """Read all records, with their phases."""
         return [self._running(record) for record in self._state.records()]
 
     async def kept(self) -> Sequence[WorkspaceRecord]:
+        """Read the records of kept homes."""
         return list(self._state.kept())
 
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        """Return the socket if shelld listens on it."""
         record = self._state.record(name)
         return None if record is None else _answering(name, self._state.places(name), record.user)
 
     async def upkeep(self) -> None:
-        """Nothing is due: private sockets need no certificates."""
+        """Do nothing: private sockets need no certificates."""
 
     def check_access(self, request: WorkspaceRequest) -> None:
-        """Let everybody in whom a blueprint does: there are no rules besides."""
+        """Allow everything: there are no rules besides the blueprint's."""
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        """Return the socket; start shelld if it does not listen."""
         places = self._state.places(request.name)
         title = self._check_owner(request)
         if endpoint := _answering(request.name, places):
@@ -125,6 +133,7 @@ class LocalBackend:
         return await self._starts.join(request, report, lambda start: self._start(start, request, places))
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
+        """End shelld, and record the stop."""
         async with _locked(self._places_of(name)) as places:
             if _answering(name, places) is not None:
                 self._state.note_stop(places, stop)
@@ -132,6 +141,7 @@ class LocalBackend:
             self._state.remove_runtime(places)
 
     async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        """End shelld, and change the owner in the record."""
         async with _locked(self._places_of(name, kept=True)) as places:
             if _answering(name, places) is not None:
                 self._state.note_stop(places, stop)
@@ -140,21 +150,24 @@ class LocalBackend:
             self._state.give(places, user)
 
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        """End shelld, and delete the record and with `purge` the home."""
         async with _locked(self._places_of(name, kept=purge)) as places:
             await _end(_pids(places), places)
             self._state.remove_runtime(places)
             self._state.forget(places, purge=purge)
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """Follow shelld's log file."""
         async for line in lines_of(self._places_of(name).log, follow=follow, tail=tail):
             yield line
 
     async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
-        """Nothing notes any: shelld's log tells what happened."""
+        """Return nothing: this backend has no messages besides shelld's log."""
         self._places_of(name)
         return []
 
     async def close(self) -> None:
+        """Cancel starts, and stop watching children."""
         await self._starts.close()
         for child in tuple(self._children):
             child.release()
@@ -166,18 +179,18 @@ class LocalBackend:
         return self._state.places(name)
 
     def _running(self, record: WorkspaceRecord) -> WorkspaceRecord:
-        """Add what only the kernel and the files beside the record know."""
+        """Add facts of the kernel and of the files beside the record."""
         places = self._state.places(record.name)
-        running = listener_pid(places.socket) is not None
-        return replace(
-            record,
-            phase=WorkspacePhase.RUNNING if running else WorkspacePhase.STOPPED,
-            stop=None if running else self._state.stop_of(places),
-            location=str(places.root),
-        )
+        record = replace(record, location=str(places.root))
+        if listener_pid(places.socket) is not None:
+            return replace(record, phase=WorkspacePhase.RUNNING)
+        stop = self._state.stop_of(places)
+        if stop is not None and stop.by == INIT:
+            return replace(record, phase=WorkspacePhase.FAILED, detail=stop.reason)
+        return replace(record, stop=stop)
 
     def _check_owner(self, request: WorkspaceRequest) -> Title:
-        """Let through what is this user's, and what is not there where it may be made.
+        """Return the user's right; a missing workspace is allowed if it may be created.
 
         Raises: WorkspaceNotFound, OwnerUnknown.
         """
@@ -189,7 +202,10 @@ class LocalBackend:
         return check_title(record, request.name, request.user)
 
     async def _record_owner(self, request: WorkspaceRequest, places: Places) -> None:
-        """Record the owner of a workspace that an older release started; a failure keeps no user out."""
+        """Record the owner of a workspace that an older release started.
+
+        A failure does not lock the user out.
+        """
         try:
             async with _locked(places):
                 if self._check_owner(request) is Title.UNRECORDED:
@@ -197,19 +213,19 @@ class LocalBackend:
         except OSError as exc:
             _log.warning("owner not recorded", workspace=request.name, why=str(exc))
 
-    async def _start(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+    async def _start(self, start: PendingStart, request: WorkspaceRequest, places: Places) -> Endpoint:
         try:
             return await self._prepare(start, request, places)
         except OSError as exc:
             raise _failed_by_system(request.name, exc) from exc
 
-    async def _prepare(self, start: Start, request: WorkspaceRequest, places: Places) -> Endpoint:
+    async def _prepare(self, start: PendingStart, request: WorkspaceRequest, places: Places) -> Endpoint:
         start.tell(Phase.PREPARING, f"preparing workspace {request.name}")
         places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with _locked(places):
             if endpoint := _answering(request.name, places):
                 return endpoint  # another proxy was faster
-            # One that listens no more may still be on its way out, and would share the home.
+            # A shelld that listens no more may still be ending, and would share the home.
             await _end(_pids(places), places)
             separation = await self._choose()
             title = self._check_owner(request)
@@ -224,6 +240,8 @@ class LocalBackend:
                     Phase.STARTING, "workspaces are plain processes here, not set apart from each other"
                 )
             start.tell(Phase.STARTING, f"starting workspace {request.name}")
+            if any(script.required for script in request.blueprint.init):
+                start.tell(Phase.STARTING, f"running the init scripts that workspace {request.name} requires")
             return await self._launch(request.name, places, separation)
 
     async def _choose(self) -> Separation:
@@ -248,30 +266,37 @@ class LocalBackend:
             endpoint = await _wait_until_answering(name, places, child, log_from)
         except BaseException:
             child.kill()
+            self._check_scripts(name, places)
             raise
         if pid := listener_pid(places.socket):
             write_json(places.running, {"pid": pid, "started_at": started_at(pid)})
         _log.info("workspace started", workspace=name, by=separation.kind)
         return endpoint
 
+    def _check_scripts(self, name: WorkspaceName, places: Places) -> None:
+        """Raises: WorkspaceUnstartable when shelld noted that a required init script failed."""
+        noted = self._state.stop_of(places)
+        if noted is not None and noted.by == INIT:
+            raise WorkspaceUnstartable(f"workspace {name}: {noted.reason}", user_message=noted.reason)
+
 
 def local_config(
     request: WorkspaceRequest, places: Places, separation: Separation, settings: WorkspaceSettings
 ) -> dict[str, Any]:
-    """Say to shelld what a workspace of this machine is; it stops by itself when idle."""
+    """Return shelld's configuration for a workspace of this machine; it stops by itself when idle."""
     own_idle_s = request.blueprint.idle_stop_s
-    told = shelld_config(
+    config = shelld_config(
         request,
         account={**_own_account(), "home": str(places.home)},
         runtime_dir=str(places.runtime),
         hostname=None if separation.kind == "none" else request.name,
         idle_stop_s=settings.idle_stop_s if own_idle_s is None else own_idle_s,
     )
-    return told | {"stop_note": str(places.stopped)}
+    return config | {"stop_note": str(places.stopped)}
 
 
 def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
-    """Describe a workspace that is made now."""
+    """Return the record of a new workspace."""
     return WorkspaceRecord(
         request.name,
         request.user.name,
@@ -283,7 +308,7 @@ def record_of(request: WorkspaceRequest) -> WorkspaceRecord:
 
 
 def _own_account() -> dict[str, Any]:
-    """Describe the account that this process runs as; a uid without passwd entry has no name or shell."""
+    """Return the account of this process; a uid without passwd entry has no name or shell."""
     account: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid(), "name": None, "shell": None}
     try:
         entry = pwd.getpwuid(os.geteuid())
@@ -293,12 +318,12 @@ def _own_account() -> dict[str, Any]:
 
 
 def _answering(name: WorkspaceName, places: Places, user: str = "") -> Endpoint | None:
-    """Ask the kernel whether somebody listens; a few system calls and no more."""
+    """Return the socket if a process listens on it; this takes only a few system calls."""
     if (pid := listener_pid(places.socket)) is None:
         return None
     try:
         made_ns = places.socket.stat().st_mtime_ns
-    except OSError:  # it unlinked its socket this very moment: it is going
+    except OSError:  # it has just unlinked its socket: it is ending
         return None
     return Endpoint(name, f"unix://{places.socket}", generation=f"{pid}-{made_ns}", user=user)
 
@@ -327,7 +352,7 @@ def _failed_by_system(name: WorkspaceName, exc: OSError) -> WorkspaceStartFailed
 
 
 def _pids(places: Places) -> set[int]:
-    """Find every process that is, or was when it last answered, this workspace's shelld."""
+    """Find all processes that are this workspace's shelld, or were when it last answered."""
     noted = read_json(places.running)
     pid, begun = noted.get("pid"), noted.get("started_at")
     found = {listener_pid(places.socket) or 0}
@@ -340,7 +365,7 @@ async def _end(pids: Iterable[int], places: Places) -> None:
     for pid in pids:
         try:
             with Handle(pid) as handle:
-                # Read after the handle was opened, so it is this process's command line and no other's.
+                # Read after the handle was opened, so it is the command line of this process.
                 if has_argument(pid, str(places.config)):
                     await handle.end(grace_s=STOP_GRACE_S)
         except ProcessLookupError:
@@ -350,7 +375,7 @@ async def _end(pids: Iterable[int], places: Places) -> None:
 
 @asynccontextmanager
 async def _locked(places: Places) -> AsyncIterator[Places]:
-    """Be the only one, of all proxies, that starts or stops this workspace."""
+    """Hold the lock of a workspace, which excludes all other starts and stops, in every proxy."""
     while True:
         with try_lock(places.lock) as held:
             if held:

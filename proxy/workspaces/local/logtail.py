@@ -1,4 +1,4 @@
-"""Following a log file, as `tail` does: lines that are there, then those to come."""
+"""Following of a log file, as `tail` does: present lines, then new ones."""
 
 import asyncio
 import os
@@ -10,9 +10,9 @@ _POLL_S = 0.25
 
 
 async def lines_of(file: Path, *, follow: bool, tail: int) -> AsyncIterator[str]:
-    """Give the last `tail` lines without their ends; with `follow` go on until cancelled.
+    """Yield the last `tail` lines without their ends; with `follow` go on until cancelled.
 
-    A file that is put aside is followed by the new one of its name. One that is not there has no lines yet.
+    When the file is replaced, the new one of its name is followed. A missing file has no lines yet.
     """
     lines, position = _read(file, 0, tail)
     while True:
@@ -25,7 +25,10 @@ async def lines_of(file: Path, *, follow: bool, tail: int) -> AsyncIterator[str]
 
 
 def _read(file: Path, position: int, most: int | None) -> tuple[deque[bytes], int]:
-    """Read the last `most` lines from `position` on, and say where they end; a shorter file begins anew."""
+    """Read the last `most` lines from `position` on, and return where they end.
+
+    A shorter file is read anew.
+    """
     try:
         with file.open("rb") as stream:
             stream.seek(position if os.fstat(stream.fileno()).st_size >= position else 0)

@@ -1,10 +1,10 @@
-"""How a workspace is set apart from the rest of the machine: mount, PID, UTS and IPC namespaces.
+"""Separation of workspaces by mount, PID, UTS and IPC namespaces.
 
-The file system stays the machine's, and so does the network: this keeps workspaces out of each
-other's way. It is no security boundary against hostile users.
+The file system and the network remain the machine's: this keeps workspaces out of each other's way. It is no
+security boundary against hostile users.
 
-In the PID namespace shelld is PID 1, so that the end of shelld is the end of everything in the
-workspace; the program outside that made the namespace (the wrapper) takes it along when it is killed.
+In the PID namespace shelld is PID 1, so that the end of shelld ends everything in the workspace. The program
+outside that made the namespace (the wrapper) ends it too when it is killed.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ class Separation:
     tool: str = ""
     """Absolute path of bwrap or unshare."""
     reason: str = ""
-    """Why it is nothing better."""
+    """The reason why there is no better way; else empty."""
 
     def wrap(self, program: Sequence[str], *, hostname: str, uid: int, gid: int) -> list[str]:
-        """Give the command line that starts `program` as PID 1 of a workspace called `hostname`.
+        """Return the command line that starts `program` as PID 1 of a workspace called `hostname`.
 
-        `uid` and `gid` are those of this process, and those that the program sees itself as.
+        `uid` and `gid` are those of this process, and the program sees itself as them.
         """
         match self.kind:
             case "bwrap":
@@ -55,8 +55,8 @@ class Separation:
 
 
 def _bwrap(tool: str, hostname: str) -> list[str]:
-    # bwrap leaves its child behind when it is killed, unless told to die with its own parent: so it is
-    # given one that lives as long as the workspace, instead of the proxy, which may go earlier.
+    # Killed, bwrap leaves its child behind, unless the child dies with bwrap's own parent. So bwrap gets a
+    # parent that lives as long as the workspace; the proxy may end earlier.
     parent = ["/bin/sh", "-c", '"$@"; exit $?', "sh"]
     apart = ["--unshare-pid", "--unshare-uts", "--unshare-ipc", "--hostname", hostname]
     machine = ["--dev-bind", "/", "/", "--proc", "/proc", "--chdir", "/"]
@@ -65,18 +65,18 @@ def _bwrap(tool: str, hostname: str) -> list[str]:
 
 def _unshare(tool: str, hostname: str, uid: int, gid: int) -> list[str]:
     apart = ["--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc"]
-    # Mounts of the machine keep arriving; those of the workspace do not leave it.
+    # New mounts of the machine appear inside; those of the workspace do not appear outside.
     command = [tool, *apart, "--propagation", "slave"]
     if uid == 0:
         return [*command, "--", "/bin/sh", "-c", _SET_HOSTNAME_AND_GO, hostname]
-    # Root of a first user namespace may mount and name; a second one inside gives the user back.
+    # Root of a first user namespace may mount and set the hostname; a second one inside restores the user.
     inner = [tool, "--user", f"--map-user={uid}", f"--map-group={gid}", "--"]
     outer = [*command, "--user", "--map-root-user", "--"]
     return [*outer, "/bin/sh", "-c", _SET_HOSTNAME_AND_GO, hostname, *inner]
 
 
 async def choose(choice: Choice, *, search_path: str = SEARCH_PATH) -> Separation:
-    """Find the best way that works here by trying; logs which, and why when it is none."""
+    """Return the best way that works here, found by trying; log it, and the reason when there is none."""
     found = await _choose(choice, search_path)
     if found.kind == "none" and choice != "none":
         _log.warning("workspaces are plain processes: no namespaces can be made here", reason=found.reason)
@@ -102,17 +102,20 @@ async def _choose(choice: Choice, search_path: str) -> Separation:
 
 
 def candidates(choice: Choice, *, uid: int) -> tuple[Kind, ...]:
-    """Order the ways: bwrap first, but as root unshare, since bwrap takes set-user-id programs away."""
+    """Return the ways to try in order: bwrap first, but as root unshare.
+
+    bwrap disables set-user-id programs, which root needs.
+    """
     if choice == "auto":
         return ("unshare", "bwrap") if uid == 0 else ("bwrap", "unshare")
     return () if choice == "none" else (choice,)
 
 
 async def _try(separation: Separation) -> str:
-    """Make a namespace with nothing in it; the reason when that fails, empty when it works."""
+    """Make an empty namespace; return the error, empty when it works."""
     check = 'test "$$" = 1 && test "$(cat /proc/sys/kernel/hostname)" = probe && test -d /proc/1'
     command = separation.wrap(["/bin/sh", "-c", check], hostname="probe", uid=os.geteuid(), gid=os.getegid())
-    # Into a file: a pipe would be held open by whatever the tool leaves behind.
+    # Into a file: processes that the tool leaves behind would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         child = spawn_detached(command, {"PATH": SEARCH_PATH, "LANG": "C.UTF-8"}, output.fileno())
         try:

@@ -1,6 +1,6 @@
-"""Processes that outlive us: started apart, told from others, ended by handle and never by number.
+"""Processes that outlive the proxy: started detached, identified, and ended by pidfd instead of by number.
 
-Not asyncio's subprocesses, because those are killed when their event loop goes.
+Not asyncio's subprocesses, because those are killed when their event loop ends.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Self
 
 _KEPT_SIGNALS = frozenset({signal.SIGKILL, signal.SIGSTOP})
-"""They have no disposition to set."""
+"""Signals without a disposition to set."""
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 
 
 class Child:
-    """A process that we started in a session of its own; reaped when it ends, left alone when we do."""
+    """A process that we started in its own session; reaped when it ends, and left running when we end."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -33,14 +33,14 @@ class Child:
         try:
             _, status = os.waitpid(self.pid, os.WNOHANG)
             code = os.waitstatus_to_exitcode(status)
-        except ChildProcessError:  # somebody set SIGCHLD to be ignored; there is nothing to reap
+        except ChildProcessError:  # SIGCHLD is set to be ignored; there is nothing to reap
             code = 255
         self._let_go()
         if not self.exited.done():
             self.exited.set_result(code)
 
     def kill(self) -> None:
-        """End it at once, and what it started in its own process group; a wrapper takes the rest along."""
+        """Kill it and its process group; a wrapper ends the rest with it."""
         if self._pidfd >= 0:  # not reaped, so the number is still its own
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -58,11 +58,11 @@ class Child:
 
 
 def spawn_detached(argv: Sequence[str], env: Mapping[str, str], output_fd: int) -> Child:
-    """Start `argv` (an absolute path first) in a session of its own, with nothing of ours but `output_fd`.
+    """Start `argv` (an absolute path first) in its own session; it inherits only `output_fd`.
 
-    It has descriptors 0 to 2, `env` and no other variable, no blocked signal, and every signal at its
-    default but 32 and 33, which glibc's posix_spawn leaves ignored: shelld's launcher resets them for
-    programs. Its limits are those that this process was started with, which the proxy does not change.
+    It has descriptors 0 to 2, `env` and no other variable, no blocked signal, and every signal at its default
+    but 32 and 33, which glibc's posix_spawn leaves ignored: shelld's launcher resets them for programs. Its
+    limits are those of this process at its start, which the proxy does not change.
 
     Raises: OSError.
     """
@@ -99,10 +99,10 @@ def _inherited_descriptors() -> list[int]:
 
 
 class Handle:
-    """A process by pidfd: once open, it cannot turn into another one of the same number."""
+    """A process by pidfd; it never becomes another process with the same number."""
 
     def __init__(self, pid: int) -> None:
-        """Raises: ProcessLookupError when there is none."""
+        """Open the process. Raises: ProcessLookupError when there is none."""
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
 
@@ -113,7 +113,7 @@ class Handle:
         os.close(self._pidfd)
 
     async def end(self, *, grace_s: float) -> None:
-        """Ask it to end, then make it; return when it is gone."""
+        """Terminate it, kill it after `grace_s` seconds, and return when it is gone."""
         for sign, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, None)):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, sign)
@@ -134,9 +134,9 @@ class Handle:
 
 
 def listener_pid(path: Path) -> int | None:
-    """Say which process listens on a Unix socket, as seen from our PID namespace; None for nobody.
+    """Return the process that listens on a Unix socket, as seen from our PID namespace; None without one.
 
-    A full backlog counts as somebody: 0 stands for a process that cannot be named.
+    0 stands for a process that cannot be identified, also when the backlog is full.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
@@ -151,16 +151,17 @@ def listener_pid(path: Path) -> int | None:
 
 
 def started_at(pid: int) -> int | None:
-    """Start time in clock ticks since boot: with the PID, a name that is never used again."""
+    """Return the start time in clock ticks since boot: with the PID, it identifies a process for ever."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
-    return int(stat.rpartition(b")")[2].split()[19])  # field 22; the name in field 2 may hold anything
+    # Field 22; the name in field 2 may contain spaces and parentheses.
+    return int(stat.rpartition(b")")[2].split()[19])
 
 
 def has_argument(pid: int, argument: str) -> bool:
-    """Tell whether a process was started with `argument` among its words."""
+    """Return whether a process was started with the argument `argument`."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -1,13 +1,13 @@
-"""What the local backend keeps on disk, and where.
+"""The files of the local backend.
 
-    <home>/workspaces/<name>/workspace.json   whose it is; written once, and when it is handed over
-                             kept.json        whose the home is, once the workspace is deleted without it
-                             config.json      what shelld is told; written at every start
-                             running.json     which process it was; written when it answered
-                             stopped.json     why it was stopped; gone with the next start
-                             shelld.log       what shelld says; the one before as shelld.log.1
-                             lock             held by whoever starts or stops it
-                             home/            the person's files
+    <home>/workspaces/<name>/workspace.json   its record; written once, and when its owner changes
+                             kept.json        the record of a kept home, once the workspace is deleted
+                             config.json      the configuration of shelld; written at every start
+                             running.json     the process of shelld; written when it answered
+                             stopped.json     the reason of a stop; deleted by the next start
+                             shelld.log       the log of shelld; the previous one is shelld.log.1
+                             lock             held during a start or a stop
+                             home/            the user's files
     <runtime>/<8 hex>/shelld.sock             and sockets of ssh-agents: private, short paths
 
 A socket path has at most 107 bytes, so sockets live apart from the rest: in /run for root and in
@@ -42,45 +42,54 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,126}[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Every path of one workspace."""
+    """All paths of one workspace."""
 
     root: Path
     runtime: Path
 
     @property
     def home(self) -> Path:
+        """Return the user's files."""
         return self.root / "home"
 
     @property
     def record(self) -> Path:
+        """Return the record of the workspace."""
         return self.root / "workspace.json"
 
     @property
     def kept(self) -> Path:
+        """Return the record of a kept home."""
         return self.root / "kept.json"
 
     @property
     def config(self) -> Path:
+        """Return the configuration of shelld."""
         return self.root / "config.json"
 
     @property
     def running(self) -> Path:
+        """Return the process that last answered."""
         return self.root / "running.json"
 
     @property
     def stopped(self) -> Path:
+        """Return the reason of the last stop."""
         return self.root / "stopped.json"
 
     @property
     def log(self) -> Path:
+        """Return the log of shelld."""
         return self.root / "shelld.log"
 
     @property
     def lock(self) -> Path:
+        """Return the lock for starts and stops."""
         return self.root / "lock"
 
     @property
     def socket(self) -> Path:
+        """Return the socket of shelld."""
         return self.runtime / "shelld.sock"
 
 
@@ -93,13 +102,13 @@ class State:
         parent = runtime_parent or Path("/run" if uid == 0 else "/tmp")  # noqa: S108 - private_dir checks it
         digest = hashlib.sha256(os.fsencode(state_dir.resolve())).hexdigest()[:8]
         self.runtime = parent / f"fairlead-{uid}-{digest}"
-        # As root a workspace may serve several accounts, and each must reach its own sockets in there.
+        # As root a workspace may serve several accounts, and each must reach its own sockets there.
         self._runtime_mode = 0o711 if uid == 0 else 0o700
 
     def places(self, name: str) -> Places:
-        """Give the paths of a workspace, there or not.
+        """Return the paths of a workspace, existing or not.
 
-        Raises: WorkspaceNotFound for what cannot be a name, `..` above all.
+        Raises: WorkspaceNotFound for an invalid name, such as `..`.
         """
         if not _NAME.fullmatch(name):
             raise WorkspaceNotFound(f"{name!r} cannot be the name of a workspace")
@@ -107,14 +116,14 @@ class State:
         return Places(self.workspaces / name, self.runtime / digest)
 
     def record(self, name: str) -> WorkspaceRecord | None:
-        """Read whose workspace it is; None when there is none.
+        """Read the record of a workspace; None when there is none.
 
-        Raises: WorkspaceStartFailed when its record cannot be read: it may be anybody's then.
+        Raises: WorkspaceStartFailed when it cannot be read: its owner is unknown then.
         """
         return _read_record(name, self.places(name).record)
 
     def holder(self, name: str) -> WorkspaceRecord | None:
-        """Read whose a name is: the workspace's, or the home's that a deleted workspace left.
+        """Read the record of the owner of a name: of the workspace, or of a kept home.
 
         Raises: as `record`.
         """
@@ -122,7 +131,7 @@ class State:
         found = _read_record(name, places.record) or _read_record(name, places.kept)
         if found is not None or not places.home.exists():
             return found
-        # A home that an older release kept has no record; its lock was made with it, and never written to.
+        # A home kept by an older release has no record; its lock was made with it, and never written to.
         try:
             made_at = datetime.fromtimestamp(places.lock.stat().st_mtime, UTC)
         except OSError:
@@ -130,7 +139,7 @@ class State:
         return WorkspaceRecord(WorkspaceName(name), "", "", made_at)
 
     def records(self) -> Iterator[WorkspaceRecord]:
-        """Give every workspace that can be read, by name; a broken one hides no other."""
+        """Yield every readable record, by name; a damaged one hides no other."""
         if not self.workspaces.is_dir():
             return
         for name in sorted(filter(_NAME.fullmatch, os.listdir(self.workspaces))):
@@ -143,7 +152,7 @@ class State:
                     yield record
 
     def kept(self) -> Iterator[WorkspaceRecord]:
-        """Give the homes that deleted workspaces left, by name, where it was noted whose they are."""
+        """Yield the homes that deleted workspaces left, by name, if their owners were recorded."""
         for file in sorted(self.workspaces.glob("*/kept.json")):
             name = file.parent.name
             try:
@@ -155,7 +164,7 @@ class State:
                 yield record
 
     def make(self, places: Places, record: WorkspaceRecord) -> None:
-        """Make what a workspace needs before its first start: the home is filled before it has a name."""
+        """Create the files for a first start: the home is filled before it gets its name."""
         for directory in (places.root.parent, places.root):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not places.home.exists():
@@ -168,18 +177,18 @@ class State:
         places.kept.unlink(missing_ok=True)
 
     def give(self, places: Places, user: User) -> None:
-        """Record a user as the owner of a workspace, or of a home that was kept."""
+        """Record a user as the owner of a workspace, or of a kept home."""
         found = self.holder(places.root.name)
         assert found is not None
         file = places.record if places.record.exists() else places.kept
         write_json(file, _content(replace(found, user=user.name, owner=user.id)))
 
     def note_stop(self, places: Places, stop: Stop) -> None:
-        """Keep why a workspace was stopped."""
+        """Record why a workspace was stopped."""
         write_json(places.stopped, {"by": stop.by, "at": stop.at.isoformat(), "reason": stop.reason})
 
     def stop_of(self, places: Places) -> Stop | None:
-        """Say why a workspace was stopped, as far as anybody noted it."""
+        """Read why a workspace was stopped; None when it is not recorded."""
         noted = read_json(places.stopped)
         try:
             return Stop(noted["by"], datetime.fromisoformat(noted["at"]), noted["reason"])
@@ -187,11 +196,14 @@ class State:
             return None
 
     def forget_stop(self, places: Places) -> None:
-        """It is started again."""
+        """Delete the record of a stop, at the next start."""
         places.stopped.unlink(missing_ok=True)
 
     def forget(self, places: Places, *, purge: bool) -> None:
-        """Take a stopped workspace's record away; the home only with `purge`, else whose it is stays."""
+        """Delete a stopped workspace's record.
+
+        The home only with `purge`, otherwise its owner is recorded.
+        """
         if purge:
             shutil.rmtree(places.home, ignore_errors=True)
         elif places.record.exists():
@@ -203,15 +215,15 @@ class State:
             shutil.rmtree(places.root, ignore_errors=True)
 
     def make_runtime(self, places: Places) -> None:
-        """Make the directory of the sockets, or make sure that it is still ours alone.
+        """Create the directory of the sockets, or check that it is still private.
 
-        Raises: WorkspaceStartFailed when somebody else may have had a hand in it.
+        Raises: WorkspaceStartFailed when another account may have changed it.
         """
         for directory in (self.runtime, places.runtime):
             _private_dir(directory, self._runtime_mode)
 
     def remove_runtime(self, places: Places) -> None:
-        """Take the sockets of a stopped workspace away; the directory of all of them stays."""
+        """Delete the sockets of a stopped workspace; the directory of all of them stays."""
         shutil.rmtree(places.runtime, ignore_errors=True)
 
 
@@ -248,7 +260,7 @@ def _content(record: WorkspaceRecord) -> dict[str, str]:
 def _private_dir(path: Path, mode: int) -> None:
     try:
         path.mkdir(mode=mode)
-        path.chmod(mode)  # whatever the umask was
+        path.chmod(mode)  # regardless of the umask
     except FileExistsError:
         pass
     found = path.lstat()
@@ -278,7 +290,7 @@ def _copy_skeleton(home: Path) -> None:
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file whole: a reader sees the old or the new one, private from the first byte."""
+    """Replace a file atomically; it is private from the first byte."""
     fresh = file.with_name(file.name + ".new")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as stream:
@@ -287,7 +299,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote; empty when there is none, or none that can be read."""
+    """Read what `write_json` wrote; return an empty value for a missing or unreadable file."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -296,7 +308,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def open_log(file: Path) -> int:
-    """Open shelld's log to append, putting one that grew large aside; the caller closes it."""
+    """Open shelld's log to append, after renaming one that is too large; the caller closes it."""
     if file.exists() and file.stat().st_size > MAX_LOG_BYTES:
         file.replace(file.with_name(file.name + ".1"))
     return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -315,7 +327,7 @@ def last_words(file: Path, since: int, *, most: int = 2_000) -> str:
 
 @contextmanager
 def try_lock(file: Path) -> Iterator[bool]:
-    """Hold the lock of a file inside, when nobody else does; it goes with the process at the latest."""
+    """Hold the lock of a file while inside, if it is free; it ends with the process at the latest."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

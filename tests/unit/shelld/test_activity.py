@@ -9,7 +9,7 @@ from shelld import activity
 from shelld.activity import Activity
 from shelld.launch.proc import Process
 from shelld.programs import registry
-from shelld.programs.registry import KEEPALIVE_BYTES, KEEPALIVE_WINDOW_S, Registry, Trickle
+from shelld.programs.registry import KEEPALIVE_BYTES, KEEPALIVE_WINDOW_S, KeepaliveFilter, Registry
 from shelld.settings import Limits
 
 
@@ -109,7 +109,7 @@ async def test_nobody_needs_to_ask(clock: Time, monkeypatch: pytest.MonkeyPatch)
 
 def test_heartbeats_are_told_from_work(clock: Time) -> None:
     counted = Registry(Limits())
-    trickle = Trickle(counted.touch)
+    trickle = KeepaliveFilter(counted.touch)
     for _ in range(1000):
         clock.now += 5
         trickle.carried(13)
@@ -120,7 +120,7 @@ def test_heartbeats_are_told_from_work(clock: Time) -> None:
 
 def test_every_window_begins_anew(clock: Time) -> None:
     counted = Registry(Limits())
-    trickle = Trickle(counted.touch)
+    trickle = KeepaliveFilter(counted.touch)
     trickle.carried(KEEPALIVE_BYTES)
     clock.now += KEEPALIVE_WINDOW_S
     trickle.carried(KEEPALIVE_BYTES)

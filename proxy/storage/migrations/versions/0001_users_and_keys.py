@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make both tables."""
+    """Create both tables."""
     op.create_table(
         "users",
         sa.Column("name", sa.String(128), primary_key=True),
@@ -32,7 +32,7 @@ def upgrade() -> None:
         sa.Column("origin", sa.String(64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_used_at", sa.DateTime(timezone=True)),
-        # A fingerprint is a SHA-256 of the blob, and fits an index whatever the size of the key.
+        # A fingerprint is a SHA-256 of the blob, and fits an index for any size of the key.
         sa.UniqueConstraint("user", "fingerprint", name="keys_user_fingerprint"),
     )
     op.create_index("keys_fingerprint", "keys", ["fingerprint"])

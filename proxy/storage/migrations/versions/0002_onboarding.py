@@ -1,4 +1,4 @@
-"""Users that a provider vouches for, uids that nobody shares, revoked keys, and the waiting list."""
+"""Users that a provider vouches for, unique uids, revoked keys, and the waiting list."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _EMPTY_LIST = sa.text("'[]'")
 
 
 def upgrade() -> None:
-    """Add what the release before this one does not look at; its own inserts go on working."""
+    """Add columns and tables that the previous release does not read; its inserts still work."""
     for column in (
         sa.Column("source", sa.String(64), nullable=False, server_default="static"),
         sa.Column("issuer", sa.String(512)),

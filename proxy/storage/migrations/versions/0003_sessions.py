@@ -1,4 +1,4 @@
-"""Sessions: the proxies that have some, connections, what happened on them, and orders to end one."""
+"""Sessions: their proxies, connections, programs and forwards, and orders to end one."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add tables that the release before this one does not know."""
+    """Add tables that the previous release does not know."""
     op.create_table(
         "proxies",
         sa.Column("token", sa.String(32), primary_key=True),

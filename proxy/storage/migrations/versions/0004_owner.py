@@ -1,4 +1,4 @@
-"""A stable id of every user, which no later user of the same name has: what owns workspaces."""
+"""A stable id of every user, which owns workspaces; a later user of the same name has another."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ _POSTGRESQL_ID = "replace(gen_random_uuid()::text, '-', '')"
 
 
 def upgrade() -> None:
-    """Give an id to the users of today, and to those whom the release before this one still adds."""
+    """Give an id to the present users, and to those whom the previous release still adds."""
     if op.get_bind().dialect.name == "postgresql":
         # A default that is computed fills the rows that are there, each with its own.
         op.execute(f"ALTER TABLE users ADD COLUMN id VARCHAR(32) DEFAULT {_POSTGRESQL_ID}")

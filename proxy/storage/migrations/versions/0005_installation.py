@@ -1,4 +1,4 @@
-"""The installation that a database belongs to, and records of what was removed from its directory."""
+"""The installation that a database belongs to, and records of removals from its directory."""
 
 import uuid
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add tables that the release before this one does not know."""
+    """Add tables that the previous release does not know."""
     op.create_table(
         "removals",
         sa.Column("user", sa.String(128), primary_key=True),

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add what the release before this one does not look at; its own inserts go on working."""
+    """Add columns and a table that the previous release does not read; its inserts still work."""
     for name in ("groups_at", "provider_failed_at", "account_ended_at"):
         op.add_column("users", sa.Column(name, sa.DateTime(timezone=True)))
     # Groups that are there count as read now: an upgrade ends nothing that was given before.
@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("sealed", sa.LargeBinary, nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True)),
         sa.Column("kept_at", sa.DateTime(timezone=True), nullable=False),
-        # One replica at a time uses a grant: a provider that rotates it takes a second use for theft.
+        # One replica at a time uses a grant, because a provider that rotates it takes a second use for theft.
         sa.Column("lease", sa.String(32)),
         sa.Column("lease_until", sa.DateTime(timezone=True)),
         sa.Column("in_doubt", sa.Boolean, nullable=False, server_default=sa.false()),

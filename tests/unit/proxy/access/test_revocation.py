@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import structlog.testing
 
-from proxy.access.revocation import Watch
+from proxy.access.revocation import RevocationMonitor
 from proxy.errors.stores import StoreError
 from proxy.events import schema
 from proxy.events.inprocess import InProcessBus
@@ -67,15 +67,15 @@ class Scene:
         self.connections: set[Connection] = set()
         self.revoked_keys: list[Path] = []
         self._visit = visit
-        self._watches: list[Watch] = []
+        self._watches: list[RevocationMonitor] = []
 
     def connect(self, name: str, **facts: Any) -> Connection:
         made = Connection(replace(self._visit(name).principal, **facts))
         self.connections.add(made)
         return made
 
-    def watch(self, recheck_s: float = NEVER_S) -> Watch:
-        made = Watch(
+    def watch(self, recheck_s: float = NEVER_S) -> RevocationMonitor:
+        made = RevocationMonitor(
             cast(Directory, self.directory),
             self.bus,
             lambda: self.connections,

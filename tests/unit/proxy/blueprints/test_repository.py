@@ -152,6 +152,7 @@ VALUES: dict[str, list[Any]] = {
     "env": [{"A": "b"}, {"LD_PRELOAD": "x"}, {"EDITOR": "x"}, {"FAIRLEAD_X": "x"}],
     "accept_env": [["*"]],
     "user_rc": [True, False],
+    "apps": [{"lab": {"listen": {"port": 8888}, "share": "public"}}, {}],
     "shell": ["/bin/evil"],
     "init": [[{"name": "x", "script": "x"}], [{"name": "setup", "script": "theirs"}]],
     "forward": [
@@ -185,7 +186,6 @@ VALUES: dict[str, list[Any]] = {
     "service_account": ["admin"],
     "record": [[], ["shell"]],
     "node": [{"selector": {"pool": "control"}}],
-    "apps": [{"lab": {"listen": {"port": 8888}, "share": "public"}}],
 }
 SAFE = frozenset(RepositoryFile.model_fields) - {"template"}
 anything = st.recursive(

@@ -42,6 +42,39 @@ def test_a_blueprint_is_rendered_for_a_person(fairlead: Run, directory: Path) ->
     assert "name the blueprint" in fairlead("blueprint", "render", "alice+pod=x").stderr
 
 
+def test_what_a_level_of_pod_security_forbids_is_named(fairlead: Run, directory: Path) -> None:
+    (directory / "base.yaml").write_text(
+        "abstract: true\nsecurity:\n  add_capabilities: [CHOWN, SYS_ADMIN]\n"
+    )
+    (directory / "dev.yaml").write_text("template: base\nsudo: true\n")
+    (directory / "gpu.yaml").write_text("security: {run_as_user: 1000, drop_capabilities: [ALL]}\n")
+    assert fairlead("blueprint", "check").returncode == 0
+
+    def told(level: str) -> set[tuple[str, str]]:
+        done = fairlead("blueprint", "check", "--pod-security", level, "--json")
+        assert done.returncode == 1
+        rows = [row for row in json.loads(done.stdout) if not row["ok"]]
+        assert {Path(row["file"]).name for row in rows} == {"dev.yaml"}, "gpu is as restricted wants it"
+        return {(row["where"], row["reason"]) for row in rows}
+
+    ((where, reason),) = told("baseline")
+    assert where == "base.yaml:3: security.add_capabilities[1]"
+    assert "baseline allows none but AUDIT_WRITE, CHOWN" in reason
+    assert told("restricted") == {
+        ("base.yaml:3: security.add_capabilities[0]", "restricted allows none but NET_BIND_SERVICE"),
+        ("base.yaml:3: security.add_capabilities[1]", "restricted allows none but NET_BIND_SERVICE"),
+        (
+            "base.yaml:2: security.run_as_user",
+            "restricted wants a user other than root, such as 1000",
+        ),
+        ("base.yaml:2: security.drop_capabilities", "restricted wants [ALL]"),
+        ("dev.yaml:2: sudo", "restricted wants false"),
+    }
+    done = fairlead("blueprint", "check", "--pod-security", "strict")
+    assert done.returncode == 2
+    assert "'strict' is none of baseline, restricted" in done.stderr
+
+
 def test_the_objects_of_a_cluster_are_rendered(fairlead: Run, directory: Path) -> None:
     done = fairlead("blueprint", "render", "alice", "--json", FAIRLEAD_WORKSPACE__BACKEND="kubernetes")
     objects = {part["kind"]: part for part in json.loads(done.stdout)}

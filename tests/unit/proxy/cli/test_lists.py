@@ -59,6 +59,13 @@ def test_a_ban_that_is_not_there_gives_exit_1(fairlead: Run, word: str) -> None:
     assert fairlead("ban", word, "192.0.2.1").returncode == 0
 
 
+@pytest.mark.parametrize("word", ["add", "why", "remove"])
+def test_what_is_no_address_is_named(fairlead: Run, word: str) -> None:
+    done = fairlead("ban", word, "not-an-address")
+    assert done.returncode == 1
+    assert done.stderr == "fairlead: 'not-an-address' is not an IPv4 or IPv6 address\n"
+
+
 def test_keys_are_a_number_wherever_a_user_is_json(fairlead: Run, tmp_path: Path) -> None:
     assert fairlead("user", "add", "alice").returncode == 0
     (listed,) = json.loads(fairlead("user", "list", "--json").stdout)

@@ -11,6 +11,7 @@ from proxy.cli.quickstart import Prepared, knows, prepare, reachable, ssh_line, 
 from proxy.errors import FairleadError
 from proxy.identity.store import SqlDirectory
 from proxy.settings import Settings
+from proxy.settings.web import WebSettings
 
 
 def public_line(comment: str = "x") -> str:
@@ -204,3 +205,42 @@ def test_on_a_pipe_the_line_stands_alone(
     assert lines[1] == f"ssh -p 2222 -o UserKnownHostsFile={known} alice+dev@127.0.0.1"
     assert "host keys: SHA256:x (ssh-ed25519)" in lines
     assert known.read_text() == "[127.0.0.1]:2222 ssh-ed25519 OURS\n"
+
+
+def test_web_apps_are_shown_on_loopback_unless_the_settings_say_otherwise(settings: Settings) -> None:
+    assert quickstart.with_web(settings).web.listen.startswith("127.0.0.1:")
+    off = settings.model_copy(update={"web": WebSettings(listen="")})
+    assert quickstart.with_web(off).web.listen == ""
+    other = settings.model_copy(update={"web": WebSettings(listen="127.0.0.1:1")})
+    assert quickstart.with_web(other).web.listen == "127.0.0.1:1"
+
+
+def test_a_taken_port_of_web_apps_is_replaced_by_a_free_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(quickstart, "_WEB_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        assert quickstart.with_web(settings).web.listen == "127.0.0.1:0"
+
+
+def test_the_first_blueprint_declares_the_ports_of_common_development_servers(tmp_path: Path) -> None:
+    quickstart._write_first_blueprint(tmp_path)
+    apps = DirectoryCatalog(tmp_path).current().definitions["dev"].sample.apps
+    assert {app.listen.port for app in apps.values()} == {3000, 5173, 8000, 8888}
+    assert {app.share for app in apps.values()} == {"owner"}
+
+
+def test_the_addresses_of_web_apps_are_printed_beside_the_line_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared = Prepared("alice", "dev", tmp_path, None, "a key")
+    apps = [
+        ("port 8888", "http://lab--dev--alice.localhost:8022/"),
+        ("x", "http://x--dev--alice.localhost:8022/"),
+    ]
+    quickstart.announce(prepared, "127.0.0.1", 2222, ["SHA256:x"], ["ssh-ed25519 AAAA"], apps)
+    said = capsys.readouterr().out
+    assert "\nssh -p 2222" in said
+    assert "\nweb: http://lab--dev--alice.localhost:8022/  port 8888\n" in said

@@ -13,7 +13,7 @@ from proxy.errors.login import (
     Waitlisted,
 )
 from proxy.identity.profile import KeyList, Profile
-from proxy.onboarding.admission import Request, decide
+from proxy.onboarding.admission import AdmissionRequest, decide
 from proxy.onboarding.rules import Rules
 from proxy.settings.onboarding import RuleSettings
 from tests.fakes.provider import new_key
@@ -69,15 +69,15 @@ NOBODY: frozenset[str] = frozenset()
     ],
 )  # fmt: skip
 def test_decision(case, key, account, keys, confirmed, rules, expected) -> None:
-    request = Request("alice", None if key is None else key.blob)
+    request = AdmissionRequest("alice", None if key is None else key.blob)
     outcome = decide(request, account, keys, confirmed, rules)
     assert (None if outcome is None else type(outcome)) is expected, case
 
 
 def test_every_refusal_has_a_sentence_of_its_own() -> None:
-    request = Request("alice", ALICE.blob)
+    request = AdmissionRequest("alice", ALICE.blob)
     outcomes = [
-        decide(Request("alice", None), profile(), None, NOBODY, OPEN),
+        decide(AdmissionRequest("alice", None), profile(), None, NOBODY, OPEN),
         decide(request, profile("eve"), None, NOBODY, OPEN),
         decide(request, profile(), listed(), NOBODY, OPEN),
         decide(request, profile(), None, NOBODY, OPEN),
@@ -91,7 +91,7 @@ def test_every_refusal_has_a_sentence_of_its_own() -> None:
 
 
 def test_a_stranger_is_not_told_whose_account_approved() -> None:
-    outcome = decide(Request("alice", ALICE.blob), profile("eve-personal"), None, NOBODY, OPEN)
+    outcome = decide(AdmissionRequest("alice", ALICE.blob), profile("eve-personal"), None, NOBODY, OPEN)
     assert outcome is not None
     assert "eve-personal" not in outcome.user_message
     assert "eve-personal" in str(outcome)
@@ -99,7 +99,7 @@ def test_a_stranger_is_not_told_whose_account_approved() -> None:
 
 def test_the_operator_reads_which_rule_it_was() -> None:
     rules = Rules((RuleSettings(name="no contractors", action="refuse", names=("al*",)),), "allow")
-    outcome = decide(Request("alice", ALICE.blob), profile(), listed(ALICE), NOBODY, rules)
+    outcome = decide(AdmissionRequest("alice", ALICE.blob), profile(), listed(ALICE), NOBODY, rules)
     assert isinstance(outcome, OnboardingRefused)
     assert "no contractors" in str(outcome)
     assert "contractors" not in outcome.user_message

@@ -24,7 +24,7 @@ from proxy.errors.stores import StoreError
 from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
 from proxy.onboarding.device_flow import Tokens
-from proxy.onboarding.flow import Approved, Onboarding, Pending
+from proxy.onboarding.flow import ApprovedUser, Onboarding, Pending
 from proxy.settings.onboarding import OnboardingSettings
 from tests.fakes.provider import Manual, Registered, StubProvider, new_key, settle
 
@@ -45,7 +45,7 @@ class Scene:
     async def begin(self, key: PublicKey = ALICE, source: str = "192.0.2.1", name: str = "alice") -> Pending:
         return await self.onboarding.begin(source, name, key.blob)
 
-    async def wait(self, pending: Pending) -> "asyncio.Task[Approved]":
+    async def wait(self, pending: Pending) -> "asyncio.Task[ApprovedUser]":
         """Wait in the background, as a connection does."""
         task = asyncio.ensure_future(pending.outcome())
         await settle()
@@ -259,7 +259,7 @@ async def test_two_who_race_for_one_name_have_codes_of_their_own(scene: Scene) -
     scene.provider.approve()  # both codes are answered: she approved his as well
     await scene.time.advance(6)  # polls that fall due together are spaced out
     results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(results[0], Approved)
+    assert isinstance(results[0], ApprovedUser)
     assert isinstance(results[1], KeyNotListed)
     assert scene.records.calls == [("id-alice", "alice", ALICE.fingerprint, "stub")]
 

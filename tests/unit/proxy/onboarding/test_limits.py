@@ -1,12 +1,12 @@
 import pytest
 
 from proxy.errors.login import TooManyForName, TooManyFromSource, TooManyPending
-from proxy.onboarding.limits import MAX_SOURCES, Intake
+from proxy.onboarding.limits import MAX_SOURCES, OnboardingLimits
 from proxy.settings.onboarding import OnboardingSettings
 
 
-def intake(**limits: int) -> Intake:
-    return Intake(OnboardingSettings(**limits))
+def intake(**limits: int) -> OnboardingLimits:
+    return OnboardingLimits(OnboardingSettings(**limits))
 
 
 def test_caps_have_errors_of_their_own() -> None:

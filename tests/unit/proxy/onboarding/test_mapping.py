@@ -4,7 +4,7 @@ import pytest
 
 from proxy.errors import SettingsError
 from proxy.errors.login import ProviderMisconfigured
-from proxy.onboarding.mapping import ClaimMapping, Mapped
+from proxy.onboarding.mapping import ClaimMapping, MappedFields
 from proxy.settings.onboarding import MappingSettings
 
 CLAIMS: dict[str, Any] = {
@@ -22,18 +22,18 @@ def mapping(**expressions: str) -> ClaimMapping:
 
 
 def test_defaults_of_openid() -> None:
-    assert mapping().apply(CLAIMS) == Mapped(
+    assert mapping().apply(CLAIMS) == MappedFields(
         "alice", "Alice Liddell", "alice@corp.example", ("acme", "acme/platform"), None, None
     )
 
 
 def test_what_is_missing_is_empty() -> None:
-    assert mapping().apply({"preferred_username": "bob"}) == Mapped("bob", "", "", (), None, None)
+    assert mapping().apply({"preferred_username": "bob"}) == MappedFields("bob", "", "", (), None, None)
 
 
 def test_nulls_are_empty() -> None:
     claims = {"preferred_username": "bob", "name": None, "email": None, "groups": None}
-    assert mapping().apply(claims) == Mapped("bob", "", "", (), None, None)
+    assert mapping().apply(claims) == MappedFields("bob", "", "", (), None, None)
 
 
 @pytest.mark.parametrize("verified", [False, None, "false", 1, "yes"])

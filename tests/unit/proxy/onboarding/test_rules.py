@@ -1,6 +1,6 @@
 import pytest
 
-from proxy.onboarding.rules import Facts, Rules, Verdict
+from proxy.onboarding.rules import Facts, RuleOutcome, Rules
 from proxy.settings.onboarding import (
     DevSettings,
     FrontDoorSettings,
@@ -44,8 +44,8 @@ def rule(action: str = "allow", **conditions: tuple[str, ...]) -> RuleSettings:
     ],
 )
 def test_conditions(conditions: dict[str, tuple[str, ...]], matches: bool) -> None:
-    verdict = Rules((rule(**conditions),), "refuse").decide(ALICE)
-    assert verdict == (Verdict("allow", "r") if matches else Verdict("refuse"))
+    outcome = Rules((rule(**conditions),), "refuse").decide(ALICE)
+    assert outcome == (RuleOutcome("allow", "r") if matches else RuleOutcome("refuse"))
 
 
 def test_an_unverified_address_matches_no_domain() -> None:
@@ -65,9 +65,9 @@ def test_the_first_match_decides() -> None:
             RuleSettings(name="guests", action="waitlist"),
         )
     )
-    assert rules.decide(ALICE) == Verdict("allow", "staff")
-    assert rules.decide(Facts("github", "eve", groups=("acme",))) == Verdict("refuse", "blocked")
-    assert rules.decide(Facts("github", "bob")) == Verdict("waitlist", "guests")
+    assert rules.decide(ALICE) == RuleOutcome("allow", "staff")
+    assert rules.decide(Facts("github", "eve", groups=("acme",))) == RuleOutcome("refuse", "blocked")
+    assert rules.decide(Facts("github", "bob")) == RuleOutcome("waitlist", "guests")
 
 
 OIDC = OidcSettings(kind="oidc", issuer="https://idp.example", client_id="me")

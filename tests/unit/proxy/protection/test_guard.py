@@ -11,7 +11,7 @@ from proxy.errors.stores import StateUnavailable
 from proxy.events import schema
 from proxy.protection import bans as bans_module
 from proxy.protection.bans import Ban, Bans, order
-from proxy.protection.guard import Guard, Visitor
+from proxy.protection.guard import Guard, PendingConnection
 from proxy.settings.protection import ProtectionSettings
 from proxy.shared.memory import MemoryBuckets
 
@@ -38,13 +38,13 @@ class House:
     def fail(self, address: str, times: int = 1, reasons: tuple[str, ...] = WRONG) -> None:
         for _ in range(times):
             visitor = self.guard.accept(address)
-            if isinstance(visitor, Visitor):
+            if isinstance(visitor, PendingConnection):
                 visitor.leave()
                 self.guard.failed(visitor, reasons)
 
     def succeed(self, address: str) -> None:
         visitor = self.guard.accept(address)
-        assert isinstance(visitor, Visitor)
+        assert isinstance(visitor, PendingConnection)
         self.guard.succeeded(visitor)
 
     async def shared(self) -> None:
@@ -71,9 +71,9 @@ Make = Callable[..., House]
 
 def heard(house: House, address: str) -> bool:
     visitor = house.guard.accept(address)
-    if isinstance(visitor, Visitor):
+    if isinstance(visitor, PendingConnection):
         visitor.leave()
-    return isinstance(visitor, Visitor)
+    return isinstance(visitor, PendingConnection)
 
 
 async def test_enough_failures_ban_an_address_on_every_replica(make: Make) -> None:
@@ -87,7 +87,7 @@ async def test_enough_failures_ban_an_address_on_every_replica(make: Make) -> No
     assert replica.guard.accept(ATTACKER) == "banned"
     assert heard(replica, OTHER)
     (event,) = house.told.events
-    assert isinstance(event, schema.AddressBanned)
+    assert isinstance(event, schema.AddressBannedEvent)
     assert (event.address, event.offences, event.reasons) == (ATTACKER, 1, WRONG)
     assert replica.guard.refused["banned"] == 1
 
@@ -122,7 +122,7 @@ async def test_an_address_with_known_users_is_heard_all_the_same(make: Make) -> 
     assert house.bans.find(ATTACKER) is not None
     for _ in range(50):
         visitor = house.guard.accept(ATTACKER)
-        assert isinstance(visitor, Visitor)
+        assert isinstance(visitor, PendingConnection)
         assert visitor.ban is not None
         house.guard.check(visitor, "alice", 0)
         house.guard.succeeded(visitor)
@@ -133,7 +133,7 @@ async def test_an_order_knows_no_credit_and_says_so_to_whoever_proves_a_key(make
     house.succeed(ATTACKER)
     await house.bans.add(order(ATTACKER, 600, "abuse", "cli:root"))
     visitor = house.guard.accept(ATTACKER)
-    assert isinstance(visitor, Visitor)
+    assert isinstance(visitor, PendingConnection)
     with pytest.raises(AddressBanned) as caught:
         house.guard.check(visitor, "alice", 0)
     assert "your address 203.0.113.9 is banned until" in caught.value.user_message
@@ -160,7 +160,7 @@ async def test_whoever_is_allowed_is_never_banned(make: Make) -> None:
     assert house.bans.all() == []
     await house.bans.add(order(ATTACKER, 600, "", "cli:root"))
     visitors = [house.guard.accept(ATTACKER) for _ in range(10)]
-    assert all(isinstance(visitor, Visitor) for visitor in visitors)
+    assert all(isinstance(visitor, PendingConnection) for visitor in visitors)
 
 
 async def test_limits_of_one_address(make: Make) -> None:
@@ -168,7 +168,7 @@ async def test_limits_of_one_address(make: Make) -> None:
     visitors = [house.guard.accept(ATTACKER) for _ in range(3)]
     assert visitors[2] == "source_full"
     for visitor in visitors[:2]:
-        assert isinstance(visitor, Visitor)
+        assert isinstance(visitor, PendingConnection)
         visitor.leave()
         visitor.leave()
     assert house.guard.unauthenticated == 0
@@ -179,7 +179,7 @@ async def test_limits_of_one_address(make: Make) -> None:
 async def test_a_user_has_so_many_sessions(make: Make) -> None:
     house = make(max_sessions_per_user=2)
     visitor = house.guard.accept(OTHER)
-    assert isinstance(visitor, Visitor)
+    assert isinstance(visitor, PendingConnection)
     house.guard.check(visitor, "alice", 1)
     with pytest.raises(TooManySessions):
         house.guard.check(visitor, "alice", 2)

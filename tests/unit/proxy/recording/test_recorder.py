@@ -21,9 +21,9 @@ from proxy.model import (
     Subsystem,
     WindowSize,
 )
-from proxy.recording.archive import Archive, Verdict
+from proxy.recording.archive import Archive, VerificationResult
 from proxy.recording.manifest import Manifest
-from proxy.recording.recorder import News, Recorder
+from proxy.recording.recorder import Recorder, RecordingNotice
 from proxy.recording.service import Recordings
 from proxy.recording.signing import Keyring, SigningKey, load_or_create
 from proxy.settings.recording import RecordingRule, RecordingSettings
@@ -67,10 +67,10 @@ class World:
 
     def __init__(self, key: SigningKey, settings: RecordingSettings) -> None:
         self.store = FakeStore()
-        self.news: list[News] = []
+        self.news: list[RecordingNotice] = []
         self.keyring = Keyring([key.public])
         self.recordings = Recordings(
-            settings, self.store, key, self.keyring, proxy_id="p1", tell=self.news.append
+            settings, self.store, key, self.keyring, proxy_id="p1", publish=self.news.append
         )
 
     async def begin(self, spec: ProgramSpec = SHELL, program_id: str = "c1-1") -> Recorder:
@@ -78,7 +78,7 @@ class World:
         assert recorder is not None
         return recorder
 
-    async def ended(self, recording: str = "c1-1") -> tuple[Manifest, list[list[Any]], Verdict]:
+    async def ended(self, recording: str = "c1-1") -> tuple[Manifest, list[list[Any]], VerificationResult]:
         """Wait for the last manifest; give it, the lines and what is thought of them."""
         await self.recordings.close()
         archive = Archive(self.store, self.keyring)

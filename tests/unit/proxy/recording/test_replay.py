@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.recording.chain import Verifier
 from proxy.recording.lines import event_line, header_line, read_line
-from proxy.recording.replay import Pace, Tamed, log_lines, plain_cast, play
+from proxy.recording.replay import OutputSanitizer, ReplayPace, log_lines, plain_cast, play
 from proxy.recording.signing import Keyring
 
 
@@ -23,9 +23,9 @@ HEADER = header_line({"version": 2, "width": 80, "height": 24, "fairlead": {"id"
 
 async def test_it_plays_at_its_pace_or_another() -> None:
     events = [event_line(at, "o", f"{at}") for at in (1, 1.5, 61.5)]
-    own = [shown.wait_s async for shown in play(lines(HEADER, *events), Pace(1, None))]
+    own = [shown.wait_s async for shown in play(lines(HEADER, *events), ReplayPace(1, None))]
     assert own == [0, 1, 0.5, 60]
-    fast = [shown.wait_s async for shown in play(lines(HEADER, *events), Pace(2, 3))]
+    fast = [shown.wait_s async for shown in play(lines(HEADER, *events), ReplayPace(2, 3))]
     assert fast == [0, 0.5, 0.25, 1.5]
 
 
@@ -41,13 +41,13 @@ async def test_it_shows_both_outputs_and_sizes_and_nothing_else() -> None:
         event_line(0, "h", "1 2 3"),
         b"garbage\n",
     )
-    shown = [one async for one in play(lines(*raw), Pace(1, None))]
+    shown = [one async for one in play(lines(*raw), ReplayPace(1, None))]
     assert "".join(one.text for one in shown) == "outerr"
     assert [one.size for one in shown if one.size] == [(80, 24), (100, 30)]
 
 
 def tamed(pieces: Iterable[str]) -> str:
-    filter_ = Tamed()
+    filter_ = OutputSanitizer()
     return "".join(filter_.feed(piece) for piece in pieces)
 
 
@@ -110,7 +110,7 @@ async def test_a_file_that_somebody_else_wrote_breaks_nothing() -> None:
         b'[1,"o",7]\n',
     )
     assert [line async for line in plain_cast(lines(*raw), has_terminal=True)]
-    assert [one async for one in play(lines(*raw), Pace(1, None))]
+    assert [one async for one in play(lines(*raw), ReplayPace(1, None))]
     verifier = Verifier("x", Keyring(()), "SHA256:none")
     for line in raw:
         verifier.feed(line)

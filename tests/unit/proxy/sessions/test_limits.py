@@ -1,4 +1,4 @@
-"""Which rule holds, what a duration is called, and when a leash warns and strikes."""
+"""The rule of a connection, durations in words, and the times of a warning and of the end."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pytest
 from proxy.errors import SettingsError
 from proxy.events.inprocess import InProcessBus
 from proxy.model import ConnId, Peer
-from proxy.sessions.limits import Leash, spoken
+from proxy.sessions.limits import ConnectionLimits, humanize
 from proxy.sessions.live import LiveConnection
 from proxy.sessions.records import End, Kind
 from proxy.sessions.tracker import Tracker
@@ -23,7 +23,7 @@ from tests.fakes.visits import visit_of
     [(0, "1 s"), (45.4, "45 s"), (119, "119 s"), (120, "2 min"), (3_600, "1 h"), (5_400, "1 h 30 min")],
 )
 def test_durations(seconds: float, words: str) -> None:
-    assert spoken(seconds) == words
+    assert humanize(seconds) == words
 
 
 def test_the_first_rule_that_fits_holds() -> None:
@@ -95,8 +95,8 @@ def connected() -> tuple[LiveConnection, Person]:
 
 async def test_it_warns_once_and_strikes_once() -> None:
     live, person = connected()
-    leash = Leash(live)
-    leash.hold(LimitRule(idle_s=0.6, warn_s=0.4))
+    time_limits = ConnectionLimits(live)
+    time_limits.apply(LimitRule(idle_s=0.6, warn_s=0.4))
     await asyncio.wait_for(person.struck.wait(), 30)
     warning, strike = person.said
     assert warning.startswith("idle: this ends in 1 s")
@@ -107,8 +107,8 @@ async def test_a_warning_in_vain_comes_again() -> None:
     live, person = connected()
     traffic = Traffic()
     live.begin(Kind.SHELL, traffic, person)
-    leash = Leash(live)
-    leash.hold(LimitRule(idle_s=1, warn_s=0.7))
+    time_limits = ConnectionLimits(live)
+    time_limits.apply(LimitRule(idle_s=1, warn_s=0.7))
     while not person.said:
         await asyncio.sleep(0.01)
     traffic.from_client = 1
@@ -118,9 +118,9 @@ async def test_a_warning_in_vain_comes_again() -> None:
 
 async def test_no_rule_and_a_release_leave_everybody_alone() -> None:
     live, person = connected()
-    leash = Leash(live)
-    leash.hold(None)
-    leash.hold(LimitRule(max_length_s=0.3, warn_s=0))
-    leash.release()
+    time_limits = ConnectionLimits(live)
+    time_limits.apply(None)
+    time_limits.apply(LimitRule(max_length_s=0.3, warn_s=0))
+    time_limits.stop()
     await asyncio.sleep(0.5)
     assert person.said == []

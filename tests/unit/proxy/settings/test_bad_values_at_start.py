@@ -7,7 +7,7 @@ import pytest
 from proxy.errors import FairleadError, SettingsError
 from proxy.errors.stores import StoreError
 from proxy.http.client import HttpClient
-from proxy.onboarding.service import FrontDoor, read_secret
+from proxy.onboarding.service import OnboardingService, read_secret
 from proxy.recording.objects import ObjectStore
 from proxy.settings.onboarding import FrontDoorSettings, HttpSettings
 from proxy.settings.recording import S3Settings
@@ -63,7 +63,9 @@ async def test_a_provider_whose_secret_is_missing_is_named(tmp_path: Path) -> No
     with pytest.raises(
         SettingsError, match=r"^front_door\.providers \(hub\): client_secret_file: .*/none: No such"
     ):
-        await FrontDoor.open(FrontDoorSettings.model_validate({"providers": [provider]}), Registered())
+        await OnboardingService.open(
+            FrontDoorSettings.model_validate({"providers": [provider]}), Registered()
+        )
 
 
 def test_authorities_of_providers_that_are_none(tmp_path: Path) -> None:

@@ -4,33 +4,33 @@ from functools import partial
 import pytest
 import structlog
 
-from proxy.ssh.handshake_scheduler import Turns, metered
+from proxy.ssh.handshake_scheduler import HandshakeScheduler, metered
 
 
-async def settled(turns: Turns) -> None:
+async def settled(scheduler: HandshakeScheduler) -> None:
     async with asyncio.timeout(10):
-        while len(turns):
+        while len(scheduler):
             await asyncio.sleep(0.001)
 
 
 async def test_alone_nobody_waits() -> None:
-    turns, done = Turns(0.5), list[str]()
-    assert not turns.take("a", lambda: done.append("a"))
+    scheduler, done = HandshakeScheduler(0.5), list[str]()
+    assert not scheduler.run("a", lambda: done.append("a"))
     assert done == ["a"]
 
 
 async def test_sources_go_round_and_each_in_its_own_order() -> None:
-    turns, done = Turns(0.5), list[str]()
-    turns.take("x", lambda: None)
+    scheduler, done = HandshakeScheduler(0.5), list[str]()
+    scheduler.run("x", lambda: None)
     for piece in ("a1", "a2", "a3", "b1", "b2", "c1"):
-        assert turns.take(piece[0], partial(done.append, piece))
+        assert scheduler.run(piece[0], partial(done.append, piece))
     assert done == []
-    await settled(turns)
+    await settled(scheduler)
     assert done == ["a1", "b1", "c1", "a2", "b2", "a3"]
 
 
 async def test_everybody_else_comes_between_two_pieces() -> None:
-    turns, order = Turns(0.5), list[str]()
+    scheduler, order = HandshakeScheduler(0.5), list[str]()
 
     async def work_in_a_task() -> None:
         order.append("task")
@@ -41,32 +41,32 @@ async def test_everybody_else_comes_between_two_pieces() -> None:
 
     tasks: list[asyncio.Future[None]] = []
     for _ in range(3):
-        turns.take("a", piece)
-    await settled(turns)
+        scheduler.run("a", piece)
+    await settled(scheduler)
     await asyncio.gather(*tasks)
     assert order == ["piece", "task"] * 3
 
 
 async def test_a_piece_that_fails_holds_nobody_up() -> None:
-    turns, done = Turns(0.5), list[str]()
+    scheduler, done = HandshakeScheduler(0.5), list[str]()
 
     def fail() -> None:
         raise RuntimeError
 
     with structlog.testing.capture_logs() as logs:
-        turns.take("a", fail)
-        turns.take("b", fail)
-        turns.take("c", partial(done.append, "c"))
-        await settled(turns)
+        scheduler.run("a", fail)
+        scheduler.run("b", fail)
+        scheduler.run("c", partial(done.append, "c"))
+        await settled(scheduler)
     assert done == ["c"]
     assert [entry["event"] for entry in logs] == ["handshake failed by a bug"] * 2
 
 
 async def test_what_waits_can_be_forgotten() -> None:
-    turns, done = Turns(0.5), list[str]()
-    turns.take("a", lambda: None)
-    turns.take("a", partial(done.append, "a"))
-    turns.close()
+    scheduler, done = HandshakeScheduler(0.5), list[str]()
+    scheduler.run("a", lambda: None)
+    scheduler.run("a", partial(done.append, "a"))
+    scheduler.close()
     await asyncio.sleep(0.05)
     assert done == []
 
@@ -81,11 +81,11 @@ async def test_the_share_of_strangers_holds_whatever_the_size_of_a_piece(
     def piece() -> None:
         now[0] += took_s
 
-    turns = Turns(share, lambda: now[0])
+    scheduler = HandshakeScheduler(share, lambda: now[0])
     monkeypatch.setattr(
         asyncio.get_running_loop(), "call_later", lambda delay, *_: rests.append(delay), raising=True
     )
-    turns.take("a", piece)
+    scheduler.run("a", piece)
     for _ in range(10):
         await asyncio.sleep(0)
     assert rests == [pytest.approx(took_s * (1 - share) / share)]

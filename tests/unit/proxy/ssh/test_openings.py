@@ -6,7 +6,7 @@ import pytest
 
 from proxy.errors.programs import OpenFailed, OpenFailedKind
 from proxy.settings import ConnectionSettings
-from proxy.ssh.openings import Openings, Pace
+from proxy.ssh.openings import LeakyBucket, Openings
 
 LONG_S = 600
 
@@ -17,14 +17,14 @@ def _openings(**settings: float) -> Openings:
 
 class TestPace:
     def test_a_burst_goes_at_once_and_the_next_waits_its_share(self) -> None:
-        pace = Pace(per_s=10, burst=3)
+        pace = LeakyBucket(per_s=10, burst=3)
         for _ in range(3):
             assert pace.wait_s(100.0) == 0
             pace.take(100.0)
         assert pace.wait_s(100.0) == pytest.approx(0.1)
 
     def test_a_pause_gives_the_whole_burst_again_and_no_more(self) -> None:
-        pace = Pace(per_s=10, burst=3)
+        pace = LeakyBucket(per_s=10, burst=3)
         for now in (0.0, 1_000.0):
             for _ in range(3):
                 assert pace.wait_s(now) == 0
@@ -32,7 +32,7 @@ class TestPace:
             assert pace.wait_s(now) > 0
 
     def test_in_the_long_run_it_is_the_rate_that_counts(self) -> None:
-        pace, now = Pace(per_s=10, burst=3), 0.0
+        pace, now = LeakyBucket(per_s=10, burst=3), 0.0
         for _ in range(1_003):
             now += pace.wait_s(now)
             pace.take(now)

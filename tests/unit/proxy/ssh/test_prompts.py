@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.model import Phase, Progress
-from proxy.onboarding.flow import Shown
+from proxy.onboarding.flow import DisplayedCode
 from proxy.ssh import prompts
 
-SHOWN = Shown(
+SHOWN = DisplayedCode(
     provider="github",
     verification_uri="https://github.com/login/device",
     verification_uri_complete="",

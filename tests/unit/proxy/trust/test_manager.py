@@ -14,8 +14,8 @@ from proxy.errors.upstream import TrustError
 from proxy.settings.trust import TrustSettings
 from proxy.trust.authority import server_name
 from proxy.trust.certmanager import MountedIdentity, certificate_manifest
-from proxy.trust.manager import Keeper
-from proxy.trust.store import FileStore, Stored
+from proxy.trust.manager import TrustManager
+from proxy.trust.store import FileTrustStore, StoredTrust
 
 DAY = timedelta(days=1)
 NAME = server_name("ws1", "homes")
@@ -35,12 +35,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def make(tmp_path: Path, clock: Clock) -> Callable[[], Keeper]:
+def make(tmp_path: Path, clock: Clock) -> Callable[[], TrustManager]:
     """Make another proxy's keeper of one store."""
-    return lambda: Keeper(FileStore(tmp_path / "deep" / "trust.json"), TrustSettings(), clock=clock)
+    return lambda: TrustManager(
+        FileTrustStore(tmp_path / "deep" / "trust.json"), TrustSettings(), clock=clock
+    )
 
 
-async def test_proxies_that_start_together_agree(make: Callable[[], Keeper]) -> None:
+async def test_proxies_that_start_together_agree(make: Callable[[], TrustManager]) -> None:
     keepers = [make() for _ in range(12)]
     await asyncio.gather(*(keeper.refresh() for keeper in keepers))
     assert len({keeper.material().roots for keeper in keepers}) == 1
@@ -48,7 +50,7 @@ async def test_proxies_that_start_together_agree(make: Callable[[], Keeper]) -> 
     assert len({keeper.material().key for keeper in keepers}) == 12, "a key never leaves its proxy"
 
 
-async def test_what_is_kept_is_for_its_owner_alone(make: Callable[[], Keeper], tmp_path: Path) -> None:
+async def test_what_is_kept_is_for_its_owner_alone(make: Callable[[], TrustManager], tmp_path: Path) -> None:
     await make().refresh()
     file = tmp_path / "deep" / "trust.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -56,7 +58,7 @@ async def test_what_is_kept_is_for_its_owner_alone(make: Callable[[], Keeper], t
 
 
 async def test_material_is_one_object_until_something_is_newer(
-    make: Callable[[], Keeper], clock: Clock
+    make: Callable[[], TrustManager], clock: Clock
 ) -> None:
     keeper = make()
     await keeper.refresh()
@@ -67,7 +69,7 @@ async def test_material_is_one_object_until_something_is_newer(
     assert keeper.material() is not first
 
 
-async def test_a_rotation_as_two_proxies_see_it(make: Callable[[], Keeper], clock: Clock) -> None:
+async def test_a_rotation_as_two_proxies_see_it(make: Callable[[], TrustManager], clock: Clock) -> None:
     one, other = make(), make()
     await one.refresh()
     await other.refresh()
@@ -99,7 +101,7 @@ async def test_a_rotation_as_two_proxies_see_it(make: Callable[[], Keeper], cloc
     assert alone == other.workspace_files("ws1", NAME, taken_over)
 
 
-async def test_a_workspace_gets_nothing_of_the_authority(make: Callable[[], Keeper]) -> None:
+async def test_a_workspace_gets_nothing_of_the_authority(make: Callable[[], TrustManager]) -> None:
     keeper = make()
     await keeper.refresh()
     files = keeper.workspace_files("ws1", NAME, {})
@@ -113,7 +115,7 @@ async def test_a_workspace_gets_nothing_of_the_authority(make: Callable[[], Keep
 
 
 async def test_certificates_of_workspaces_are_renewed_in_time(
-    make: Callable[[], Keeper], clock: Clock
+    make: Callable[[], TrustManager], clock: Clock
 ) -> None:
     keeper = make()
     await keeper.refresh()
@@ -124,7 +126,7 @@ async def test_certificates_of_workspaces_are_renewed_in_time(
     assert keeper.workspace_files("ws1", NAME, files) != files
 
 
-async def test_a_year_passes(make: Callable[[], Keeper], clock: Clock) -> None:
+async def test_a_year_passes(make: Callable[[], TrustManager], clock: Clock) -> None:
     keeper = make()
     await keeper.refresh()
     seen = set()
@@ -140,10 +142,10 @@ async def test_a_year_passes(make: Callable[[], Keeper], clock: Clock) -> None:
 class Unwilling:
     """A store that is always a step ahead."""
 
-    def __init__(self, inner: FileStore) -> None:
+    def __init__(self, inner: FileTrustStore) -> None:
         self._inner = inner
 
-    async def load(self) -> Stored | None:
+    async def load(self) -> StoredTrust | None:
         return await self._inner.load()
 
     async def create(self, data: bytes) -> bool:
@@ -154,7 +156,7 @@ class Unwilling:
 
 
 async def test_giving_up_is_told(tmp_path: Path, clock: Clock) -> None:
-    keeper = Keeper(Unwilling(FileStore(tmp_path / "trust.json")), TrustSettings(), clock=clock)
+    keeper = TrustManager(Unwilling(FileTrustStore(tmp_path / "trust.json")), TrustSettings(), clock=clock)
     await keeper.refresh()
     with pytest.raises(TrustError, match="somebody else"):
         await keeper.rotate()
@@ -164,7 +166,7 @@ async def test_damage_is_no_reason_to_start_anew(tmp_path: Path, clock: Clock) -
     """A new authority would lock every running workspace out."""
     file = tmp_path / "trust.json"
     file.write_text("{")
-    keeper = Keeper(FileStore(file), TrustSettings(), clock=clock)
+    keeper = TrustManager(FileTrustStore(file), TrustSettings(), clock=clock)
     with pytest.raises(TrustError, match="cannot be read"):
         await keeper.open()
     assert file.read_text() == "{"
@@ -176,11 +178,11 @@ async def test_a_store_that_does_not_answer_has_a_deadline(clock: Clock) -> None
     class Silent(Unwilling):
         def __init__(self) -> None: ...
 
-        async def load(self) -> Stored | None:
+        async def load(self) -> StoredTrust | None:
             await asyncio.Event().wait()
             return None
 
-    keeper = Keeper(Silent(), TrustSettings(store_timeout_s=0.05), clock=clock)
+    keeper = TrustManager(Silent(), TrustSettings(store_timeout_s=0.05), clock=clock)
     with pytest.raises(TrustError, match="could not be had"):
         await keeper.refresh()
 
@@ -189,7 +191,9 @@ async def test_cert_manager_signs_certificates_and_we_sign_tokens(tmp_path: Path
     for name in ("cert", "key", "ca"):
         (tmp_path / name).write_text(f"{name} 1")
     mounted = MountedIdentity(tmp_path / "cert", tmp_path / "key", tmp_path / "ca")
-    keeper = Keeper(FileStore(tmp_path / "trust.json"), TrustSettings(), identity=mounted, clock=clock)
+    keeper = TrustManager(
+        FileTrustStore(tmp_path / "trust.json"), TrustSettings(), identity=mounted, clock=clock
+    )
     await keeper.refresh()
     first = keeper.material()
     assert (first.roots, first.certificate, first.key) == (b"ca 1", b"cert 1", b"key 1")
@@ -201,10 +205,10 @@ async def test_cert_manager_signs_certificates_and_we_sign_tokens(tmp_path: Path
     files = keeper.workspace_files("ws1", NAME, {"tls.crt": b"old"})
     assert set(files) == {"token.key", "client-ca.crt"}
     assert files["client-ca.crt"] == b"ca 1"
-    before = keeper.stage
+    before = keeper.rotation_state
     (tmp_path / "ca").write_text("ca 1, ca 2")
     (tmp_path / "cert").write_text("cert 3")
-    assert keeper.stage != before, "workspaces must hear of another bundle"
+    assert keeper.rotation_state != before, "workspaces must hear of another bundle"
     (tmp_path / "cert").unlink()
     missing = MountedIdentity(tmp_path / "cert", tmp_path / "key", tmp_path / "ca")
     with pytest.raises(TrustError):

@@ -15,7 +15,7 @@ from proxy.model import Endpoint, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
-from proxy.workspaces.idle_reaper import WorkspaceKeeper
+from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import Bounds, Due
 
 HOUR = 3600.0
@@ -123,13 +123,13 @@ def world(idle_s: float, age_s: float = HOUR, *, draining: bool = False, **field
     return World(FakeLink(Status(0, 0, idle_s, age_s, draining)), **fields)  # type: ignore[arg-type]
 
 
-def keeper(of: World, bounds: Bounds | Exception = BOUNDS) -> WorkspaceKeeper:
+def reaper(of: World, bounds: Bounds | Exception = BOUNDS) -> IdleReaper:
     async def bounds_of(record: WorkspaceRecord) -> Bounds:
         if isinstance(bounds, Exception):
             raise bounds
         return bounds
 
-    return WorkspaceKeeper(
+    return IdleReaper(
         of,  # type: ignore[arg-type]
         of,  # type: ignore[arg-type]
         bounds_of,
@@ -140,7 +140,7 @@ def keeper(of: World, bounds: Bounds | Exception = BOUNDS) -> WorkspaceKeeper:
 
 async def test_an_idle_workspace_is_drained_then_stopped() -> None:
     found = world(HOUR)
-    await keeper(found).round()
+    await reaper(found).round()
     assert found.did == ["status", "drain", "stop", "told"]
     assert found.link.log[1][1] == HOUR, "looked at again in the moment of stopping"
     assert "1 hour" in str(found.link.log[1][2]) or "60 minutes" in str(found.link.log[1][2])
@@ -150,13 +150,13 @@ async def test_an_idle_workspace_is_drained_then_stopped() -> None:
 async def test_somebody_who_came_in_between_keeps_it_alive() -> None:
     found = world(HOUR)
     found.link.drains = False
-    await keeper(found).round()
+    await reaper(found).round()
     assert found.did == ["status", "drain"]
 
 
 async def test_an_old_workspace_is_stopped_whatever_it_does() -> None:
     found = world(0, 10 * HOUR)
-    await keeper(found).round()
+    await reaper(found).round()
     assert found.did == ["status", "drain", "stop", "told"]
     assert found.link.log[1][1] == 0
     assert found.link.log[2] == ("stop", "lifetime")
@@ -164,7 +164,7 @@ async def test_an_old_workspace_is_stopped_whatever_it_does() -> None:
 
 async def test_people_are_warned_once_by_however_many_proxies() -> None:
     found = world(0, 9.9 * HOUR)
-    await asyncio.gather(*(keeper(found).round() for _ in range(3)))
+    await asyncio.gather(*(reaper(found).round() for _ in range(3)))
     told = {entry for entry in found.link.log if entry[0] == "announce"}
     assert len(told) == 1, "one text, and one id by which shelld knows it again"
 
@@ -181,20 +181,20 @@ async def test_people_are_warned_once_by_however_many_proxies() -> None:
 )
 async def test_what_is_left_alone(case: dict[str, object]) -> None:
     found = world(100 * HOUR, **case)  # type: ignore[arg-type]
-    await keeper(found).round()
+    await reaper(found).round()
     assert "stop" not in found.did
     assert "drain" not in found.did
 
 
 async def test_a_workspace_whose_bounds_nobody_knows_is_left_alone() -> None:
     found = world(100 * HOUR)
-    await keeper(found, UserNotFound("gone")).round()
+    await reaper(found, UserNotFound("gone")).round()
     assert found.did == []
 
 
 async def test_nobody_is_asked_before_anything_can_be_due() -> None:
     found = world(HOUR / 2)
-    kept = keeper(found)
+    kept = reaper(found)
     for _ in range(5):
         await kept.round()
     assert found.did == ["status"]
@@ -207,5 +207,5 @@ async def test_one_failure_does_not_end_the_rounds() -> None:
             raise ClusterUnavailable("down")
 
     found = Down(world(HOUR).link)
-    await keeper(found).round()
+    await reaper(found).round()
     assert found.did == ["status", "drain", "stop", "told"]

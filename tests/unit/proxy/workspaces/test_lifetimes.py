@@ -13,7 +13,7 @@ from proxy.model import User, WorkspaceName
 from proxy.settings import WorkspaceSettings
 from proxy.settings.blueprints import BlueprintSettings
 from proxy.workspaces.backend import Features, WorkspaceRecord
-from proxy.workspaces.lifetimes import BlueprintBounds
+from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces
 
 
@@ -36,10 +36,10 @@ class Directory:
         return self.user
 
 
-def bounds(directory: Path, user: User | None) -> BlueprintBounds:
+def bounds(directory: Path, user: User | None) -> BlueprintLifetimes:
     (directory / "staff.yaml").write_text("access: {groups: [acme]}\nidle_stop_s: 77\n")
     workspaces = Workspaces(DirectoryCatalog(directory), cast(Any, Backend()), BlueprintSettings())
-    return BlueprintBounds(workspaces, cast(Any, Directory(user)), WorkspaceSettings())
+    return BlueprintLifetimes(workspaces, cast(Any, Directory(user)), WorkspaceSettings())
 
 
 RECORD = WorkspaceRecord(

@@ -5,7 +5,7 @@ import pytest
 from proxy.blueprints.resolve import default_blueprint
 from proxy.model import User
 from proxy.settings.blueprints import PersonRule
-from proxy.workspaces.quotas import Ceiling, Held, ceiling_of, may_fill, may_own
+from proxy.workspaces.quotas import Ceiling, CountedWorkspace, ceiling_of, may_fill, may_own
 
 
 def test_the_first_rule_that_gives_a_value_gives_it() -> None:
@@ -22,7 +22,7 @@ def test_the_first_rule_that_gives_a_value_gives_it() -> None:
     assert ceiling_of(carol, rules[:2]) == Ceiling(None, None)
 
 
-HELD = (Held("a-1", "dev", running=True), Held("a-2", "gpu", running=False))
+HELD = (CountedWorkspace("a-1", "dev", running=True), CountedWorkspace("a-2", "gpu", running=False))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from proxy.events import schema
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
 from proxy.userstring import parse
 from proxy.workspaces.backend import WorkspaceRequest
-from proxy.workspaces.start_events import Told
+from proxy.workspaces.start_events import StartAnnouncer
 
 NAME = WorkspaceName("alice-0123456789")
 REQUEST = WorkspaceRequest(NAME, User("alice"), Blueprint(name="dev"), parse("alice+dev"))
@@ -23,7 +23,7 @@ def events() -> list[schema.Event]:
 
 
 async def attempt(
-    told: Told, gate: asyncio.Event, endpoint: Endpoint | None, *, was_needed: bool = True
+    told: StartAnnouncer, gate: asyncio.Event, endpoint: Endpoint | None, *, was_needed: bool = True
 ) -> None:
     heard: list[Progress] = []
     with told.start(REQUEST, heard.append) as one:
@@ -36,14 +36,14 @@ async def attempt(
     assert heard == ([STARTING] if was_needed else [])
 
 
-async def at_once(told: Told, endpoint: Endpoint | None) -> None:
+async def at_once(told: StartAnnouncer, endpoint: Endpoint | None) -> None:
     gate = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, gate.set)
     await asyncio.gather(*(attempt(told, gate, endpoint) for _ in range(5)), return_exceptions=True)
 
 
 async def test_a_start_that_many_waited_for_is_told_once(events: list[schema.Event]) -> None:
-    told = Told(events.append)
+    told = StartAnnouncer(events.append)
     await at_once(told, Endpoint(NAME, "unix:///x", "1"))
     await at_once(told, Endpoint(NAME, "unix:///x", "1"))
     (event,) = events
@@ -55,13 +55,13 @@ async def test_a_start_that_many_waited_for_is_told_once(events: list[schema.Eve
 
 async def test_replicas_tell_the_same_start_with_one_id(events: list[schema.Event]) -> None:
     for generation in ("1", "1", "2"):
-        await at_once(Told(events.append), Endpoint(NAME, "unix:///x", generation))
+        await at_once(StartAnnouncer(events.append), Endpoint(NAME, "unix:///x", generation))
     first, second, other = (event.id for event in events)
     assert first == second != other
 
 
 async def test_a_failure_is_told_once_and_the_next_one_again(events: list[schema.Event]) -> None:
-    told = Told(events.append)
+    told = StartAnnouncer(events.append)
     await at_once(told, None)
     (event,) = events
     assert isinstance(event, schema.WorkspaceFailed)
@@ -73,12 +73,12 @@ async def test_a_failure_is_told_once_and_the_next_one_again(events: list[schema
 async def test_one_that_runs_already_is_no_event(events: list[schema.Event]) -> None:
     gate = asyncio.Event()
     gate.set()
-    await attempt(Told(events.append), gate, Endpoint(NAME, "unix:///x", "1"), was_needed=False)
+    await attempt(StartAnnouncer(events.append), gate, Endpoint(NAME, "unix:///x", "1"), was_needed=False)
     assert events == []
 
 
 async def test_who_gives_up_leaves_the_telling_to_the_others(events: list[schema.Event]) -> None:
-    told, gate = Told(events.append), asyncio.Event()
+    told, gate = StartAnnouncer(events.append), asyncio.Event()
     callers = [asyncio.ensure_future(attempt(told, gate, Endpoint(NAME, "unix:///x", "1"))) for _ in range(2)]
     await asyncio.sleep(0)
     callers[0].cancel()

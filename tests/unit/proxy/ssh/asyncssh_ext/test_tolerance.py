@@ -7,7 +7,7 @@ import pytest
 from asyncssh.constants import MSG_CHANNEL_CLOSE
 from structlog.testing import capture_logs
 
-from proxy.ssh.asyncssh_ext.channels import BulkChannel
+from proxy.ssh.asyncssh_ext.channels import FastPathChannel
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 
 _WINDOW = 1_000
@@ -52,16 +52,16 @@ async def connection() -> _Connection:
 
 
 @pytest.fixture
-async def channel(connection: _Connection) -> BulkChannel:
+async def channel(connection: _Connection) -> FastPathChannel:
     """A channel that is open and not read from."""
-    made = BulkChannel(connection, asyncio.get_running_loop(), None, "strict", _WINDOW, 32_768)
+    made = FastPathChannel(connection, asyncio.get_running_loop(), None, "strict", _WINDOW, 32_768)
     made._session = _Session()
     made._send_chan, made._send_state, made._recv_state = 0, "open", "open"
     made._recv_paused = True
     return made
 
 
-async def test_a_window_may_be_exceeded_by_a_tenth(connection: _Connection, channel: BulkChannel) -> None:
+async def test_a_window_may_be_exceeded_by_a_tenth(connection: _Connection, channel: FastPathChannel) -> None:
     channel.receive(memoryview(bytes(_WINDOW)))
     channel.receive(memoryview(bytes(_WINDOW // 10)))
     assert connection.sent == []
@@ -72,7 +72,7 @@ async def test_a_window_may_be_exceeded_by_a_tenth(connection: _Connection, chan
 
 
 async def test_what_exceeds_it_by_more_closes_the_channel(
-    connection: _Connection, channel: BulkChannel
+    connection: _Connection, channel: FastPathChannel
 ) -> None:
     channel.receive(memoryview(bytes(_WINDOW)))
     for _ in range(_WINDOW // 10 + 1):
@@ -84,7 +84,7 @@ async def test_what_exceeds_it_by_more_closes_the_channel(
     assert channel._recv_buf == []
 
 
-async def test_data_after_eof_is_ignored(connection: _Connection, channel: BulkChannel) -> None:
+async def test_data_after_eof_is_ignored(connection: _Connection, channel: FastPathChannel) -> None:
     channel._recv_state = "eof_pending"
     channel.receive(memoryview(b"x"))
     assert channel._recv_buf == []

@@ -37,6 +37,11 @@ from tests.fakes.apiserver import (
 
 OBJECT = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}}
 PODS = Query(POD, "n", "a=b", "c=d")
+POLICY = 'admission webhook "a.example.com" denied the request: User "eve" cannot get resource "x" here'
+COLON = (
+    'roles.rbac.authorization.k8s.io "a:b" is forbidden: User "eve" cannot get resource "roles" in API group'
+)
+PATH = 'forbidden: User "eve" cannot get path "/metrics"'
 FORBIDDEN = 'configmaps "a" is forbidden: User "eve" cannot get resource "configmaps" in API group ""'
 QUOTA = 'pods "a" is forbidden: exceeded quota: few'
 
@@ -110,6 +115,9 @@ async def test_a_server_that_wants_to_be_left_alone_is(make: Make) -> None:
     [
         (status(403, FORBIDDEN), ClusterForbidden, 'cannot get resource "configmaps"'),
         (status(403, QUOTA), ClusterRefused, "exceeded quota"),
+        (status(403, POLICY), ClusterRefused, "cannot get resource"),
+        (status(403, COLON), ClusterForbidden, "cannot get resource"),
+        (status(403, PATH), ClusterForbidden, "cannot get path"),
         (status(404), ClusterNotFound, "GET"),
         (status(409), ClusterConflict, "not today"),
         (status(410), Expired, "not today"),

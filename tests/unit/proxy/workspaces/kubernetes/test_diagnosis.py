@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from proxy.workspaces.backend import WorkspacePhase
+from proxy.workspaces.kubernetes import diagnosis
 from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, Stage, Verdict, judge
 from proxy.workspaces.kubernetes.labels import LAST_START
+from shelld.bootstrap.outcome import EX_REQUIRED
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PULL = "rpc error: code = Unknown desc = Error response from daemon: "
@@ -147,6 +149,25 @@ ROWS = {
         ],
         hope=Hope.NONE,
     ),
+    # Of Kubernetes 1.33, as https://github.com/rancher/k3k/issues/578 has it; the tests' node is older.
+    "pod security of every field": Row(
+        Stage.CREATING,
+        "correct sudo and security.allow_privilege_escalation, security.drop_capabilities, "
+        "security.run_as_user, security.seccomp_profile of the blueprint",
+        events=[
+            event(
+                "FailedCreate",
+                FORBIDDEN + 'violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false '
+                '(container "x" must set securityContext.allowPrivilegeEscalation=false), unrestricted '
+                'capabilities (container "x" must set securityContext.capabilities.drop=["ALL"]), '
+                'runAsNonRoot != true (pod or container "x" must set securityContext.runAsNonRoot=true), '
+                'seccompProfile (pod or container "x" must set securityContext.seccompProfile.type to '
+                '"RuntimeDefault" or "Localhost")',
+                "set",
+            )
+        ],
+        hope=Hope.NONE,
+    ),
     "no service account": Row(
         Stage.CREATING,
         'serviceaccount "builder" not found: ask an operator to create it',
@@ -210,7 +231,7 @@ ROWS = {
     ),
     "volume of another zone": Row(
         Stage.SCHEDULING,
-        "no node can use its volume",
+        "its volume is tied to another node or zone, which takes no pod: ask an operator",
         unschedulable("0/1 nodes are available: 1 node(s) had volume node conflict."),
         hope=Hope.BRIEF,
     ),
@@ -428,7 +449,7 @@ ROWS = {
     ),
     "bundle ran out of memory, again": Row(
         Stage.PREPARING,
-        "init container fairlead-bundle ran out of memory: raise resources.limits.memory",
+        "init container fairlead-bundle ran out of memory while it was starting: raise resources.limits",
         pod(
             initContainerStatuses=[
                 container("fairlead-bundle", 1, OOM, waiting={"reason": "CrashLoopBackOff"})
@@ -469,7 +490,7 @@ ROWS = {
     ),
     "out of memory": Row(
         Stage.PREPARING,
-        "the workspace ran out of memory: raise resources.limits.memory in the blueprint",
+        "the workspace ran out of memory while it was starting: raise resources.limits.memory in the",
         pod(containerStatuses=[container(restarts=1, terminated=OOM)]),
         hope=Hope.NONE,
     ),
@@ -603,3 +624,7 @@ def test_the_newest_of_several_events_counts() -> None:
     events = [event("Pulled", seconds=-3), event("Pulling", 'Pulling image "b"', seconds=-1)]
     events.append(event("Pulled", seconds=-2))
     assert judge(Situation(stateful_set(), pod(), {}, events, NOW)).sentence == "pulling image b"
+
+
+def test_the_status_of_a_required_script_is_the_one_that_shelld_exits_with() -> None:
+    assert diagnosis._SCRIPT_FAILED == EX_REQUIRED

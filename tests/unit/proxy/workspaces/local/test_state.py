@@ -12,7 +12,7 @@ from proxy.model import Endpoint, User, WorkspaceName
 from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.local.state import State, last_words, read_json, try_lock, write_json
-from proxy.workspaces.pending_starts import Start, Starts
+from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 
 RECORD = WorkspaceRecord(WorkspaceName("ws-1"), "alice", "dev", datetime(2026, 1, 2, 3, 4, tzinfo=UTC))
 
@@ -159,9 +159,9 @@ def test_a_home_that_an_older_release_kept_is_as_old_as_its_lock(state: State) -
 
 async def test_a_start_is_joined_by_its_own_user_only() -> None:
     """A name may change hands while its workspace is being started."""
-    starts, going_on = Starts(timeout_s=60), asyncio.Event()
+    starts, going_on = PendingStarts(timeout_s=60), asyncio.Event()
 
-    async def carry(start: Start) -> Endpoint:
+    async def carry(start: PendingStart) -> Endpoint:
         await going_on.wait()
         return Endpoint(RECORD.name, "unix:///nowhere", "1")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.events.schema import AddressBanned, AddressUnbanned, Event
+from proxy.events.schema import AddressBannedEvent, AddressUnbanned, Event
 from proxy.protection.bans import Ban, Bans
-from proxy.protection.homebans import HeldBans, HomeBans
+from proxy.protection.home_bans import HeldBans, HomeBans
 from proxy.settings.events import EventsSettings
 from proxy.shared.memory import MemoryBuckets
 from proxy.shared.nats import NatsBuckets
@@ -82,7 +82,7 @@ async def test_an_order_from_before_the_start_is_taken_and_told(away: Bans, tmp_
         await until(lambda: away.find(SOURCE))
         await until(lambda: told.events)
     assert away.find(SOURCE) == ordered
-    assert [type(event) for event in told.events] == [AddressBanned]
+    assert [type(event) for event in told.events] == [AddressBannedEvent]
 
 
 async def test_a_ban_that_is_not_shared_yet_is_in_the_copy(away: Bans, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ async def test_an_order_to_let_in_holds_here_at_once(away: Bans, tmp_path: Path)
         assert held.find(SOURCE) is None
         await until(lambda: away.find(SOURCE) is None)
         await until(lambda: told.events)
-        await until(lambda: not held._shelf.orders.entries())
+        await until(lambda: not held._home_buckets.orders.entries())
         assert held.all() == []
     (event,) = told.events
     assert isinstance(event, AddressUnbanned)
@@ -145,7 +145,7 @@ async def test_a_lift_does_not_undo_a_younger_ban() -> None:
 async def test_what_else_stands_in_the_file_is_no_order(away: Bans, tmp_path: Path) -> None:
     async with held_in(tmp_path / "shared.db") as held:
         for number, value in enumerate((b"", b"{}", b"[]", b'{"lift": 1}', b"\xff")):
-            await held._shelf.orders.put(f"k{number}", value)
+            await held._home_buckets.orders.put(f"k{number}", value)
         async with home_of(away, tmp_path / "shared.db") as told:
-            await until(lambda: not held._shelf.orders.entries())
+            await until(lambda: not held._home_buckets.orders.entries())
     assert told.events == []

@@ -1,6 +1,6 @@
-"""Bans in the file of one home, by which commands reach its proxy while NATS is away.
+"""Bans in the file of one home, through which commands reach its proxy while NATS is away.
 
-    command ──order──▶ file ──▶ HomeBans ──▶ Bans: holds here at once, shared with NATS later
+    command ──order──▶ file ──▶ HomeBans ──▶ Bans: in force here at once, shared with NATS later
     command ◀──list─── file ◀── HomeBans ◀── Bans: every ban that this proxy knows
 
 Only an installation with NATS needs it: without NATS the bans themselves are in that file.
@@ -27,10 +27,13 @@ _log = structlog.get_logger("protection")
 
 _MAX_ORDERS = 10_000
 _LIFT_LIFE_S = 86_400.0
-"""An order to lift a ban that no proxy took for so long is forgotten; one to ban ends with the ban."""
+"""Seconds after which an order to lift a ban expires if no proxy took it.
+
+An order to ban ends with the ban.
+"""
 
 
-class _Shelf:
+class _HomeBuckets:
     """The two buckets of the file."""
 
     def __init__(self, buckets: Buckets, max_sources: int) -> None:
@@ -43,26 +46,26 @@ class _Shelf:
 
 
 async def _put(bucket: Bucket, ban: Ban) -> None:
-    """Keep a ban until it ends. Raises: StateError."""
+    """Store a ban until it ends. Raises: StateError."""
     if (left_s := ban.seconds_left(datetime.now(UTC))) > 0:
         await bucket.put(key_of(ban.source), ban.to_json(), ttl_s=left_s)
 
 
 class HomeBans:
-    """The proxy's side: takes orders out of the file, and keeps a copy of what it knows there."""
+    """The proxy's side: takes orders from the file, and keeps a copy of the known bans there."""
 
     def __init__(
         self, file: Path, bans: Bans, publisher: Publisher, *, timeout_s: float, max_sources: int
     ) -> None:
-        """`timeout_s` bounds one operation of the file."""
+        """Take the file and the bans; `timeout_s` bounds one operation of the file."""
         self._buckets = FileBuckets(file, timeout_s=timeout_s)
-        self._shelf = _Shelf(self._buckets, max_sources)
+        self._home_buckets = _HomeBuckets(self._buckets, max_sources)
         self._bans = bans
         self._publisher = publisher
         self._tasks = TaskOwner("home-bans")
 
     def start(self) -> None:
-        """Begin; needs a running loop."""
+        """Start; needs a running loop."""
         self._buckets.start()
         for name, work in (
             ("obey", self._obey),
@@ -72,17 +75,17 @@ class HomeBans:
             self._tasks.spawn(work(), name=name)
 
     async def close(self) -> None:
-        """End what is under way; orders that were not taken stay."""
+        """Stop the tasks; orders that were not taken stay in the file."""
         await self._tasks.close()
         await self._buckets.close()
 
     # ------------------------------------------------------------------------------------- orders
 
     async def _obey(self) -> None:
-        watch = self._shelf.orders.watch()
+        watch = self._home_buckets.orders.watch()
         try:
             async for item in watch:
-                entries = self._shelf.orders.entries() if isinstance(item, Gap) else [item.entry]
+                entries = self._home_buckets.orders.entries() if isinstance(item, Gap) else [item.entry]
                 for entry in entries:
                     if entry is not None:
                         await self._take(entry)
@@ -90,7 +93,7 @@ class HomeBans:
             watch.close()
 
     async def _take(self, entry: Entry) -> None:
-        """Follow one order, then forget it: an order that is followed twice changes nothing."""
+        """Execute one order, then delete it; a repeated execution changes nothing."""
         ban = read(entry)
         if ban is not None:
             self._bans.begin(ban)
@@ -103,7 +106,7 @@ class HomeBans:
             self._publisher.publish(AddressUnbanned(address=lift.source, actor=lift.actor))
             _log.info("let in by a command while NATS is away", source=lift.source, actor=lift.actor)
         try:
-            await self._shelf.orders.delete(entry.key, entry.revision)
+            await self._home_buckets.orders.delete(entry.key, entry.revision)
         except StateConflict:
             return  # a newer order, which comes next
         except StateError as exc:
@@ -112,7 +115,7 @@ class HomeBans:
     # --------------------------------------------------------------------------------- the copy
 
     async def _copy(self) -> None:
-        await self._shelf.live()
+        await self._home_buckets.live()
         watch = self._bans.watch()
         try:
             async for item in watch:
@@ -125,17 +128,17 @@ class HomeBans:
 
     async def _copy_all(self) -> None:
         bans = {key_of(ban.source): ban for ban in self._bans.all()}
-        for entry in self._shelf.known.entries():
+        for entry in self._home_buckets.known.entries():
             if entry.key not in bans:
                 await self._note(entry.key, None)
         for key, ban in bans.items():
-            known = self._shelf.known.get(key)
+            known = self._home_buckets.known.get(key)
             if known is None or known.value != ban.to_json():
                 await self._note(key, ban)
 
     async def _copy_unshared(self) -> None:
-        """Copy the bans that wait to be shared, of which no watch tells."""
-        await self._shelf.live()
+        """Copy the bans that wait to be shared, which no watch reports."""
+        await self._home_buckets.live()
         copied: dict[str, Ban] = {}
         while True:
             unshared = dict(self._bans.unshared)
@@ -151,33 +154,37 @@ class HomeBans:
     async def _note(self, key: str, ban: Ban | None) -> None:
         try:
             if ban is None:
-                await self._shelf.known.delete(key)
+                await self._home_buckets.known.delete(key)
             else:
-                await _put(self._shelf.known, ban)
+                await _put(self._home_buckets.known, ban)
         except StateError as exc:
             _log.warning("a ban cannot be copied into the file of this home", key=key, reason=str(exc))
 
 
 class HeldBans:
-    """The command's side: what the proxy of a home knew last, and orders for it. See Bans."""
+    """The command's side: the proxy's last known bans, and orders for it. See Bans."""
 
     def __init__(self, file: Path, *, timeout_s: float, max_sources: int) -> None:
         self._buckets = FileBuckets(file, timeout_s=timeout_s)
-        self._shelf = _Shelf(self._buckets, max_sources)
+        self._home_buckets = _HomeBuckets(self._buckets, max_sources)
 
     async def open(self) -> None:
-        """Read the file, which is made when it is missing."""
+        """Open the file, which is created if missing."""
         self._buckets.start()
-        await self._shelf.live()
+        await self._home_buckets.live()
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         await self._buckets.close()
 
     def all(self) -> list[Ban]:
-        """Return every ban that holds, or will once the proxy has taken its order; the first to end first."""
-        found = {ban.source: ban for entry in self._shelf.known.entries() if (ban := read(entry)) is not None}
-        for entry in self._shelf.orders.entries():
+        """Return every ban, in force or ordered, in the order of their ends."""
+        found = {
+            ban.source: ban
+            for entry in self._home_buckets.known.entries()
+            if (ban := read(entry)) is not None
+        }
+        for entry in self._home_buckets.orders.entries():
             if (ban := read(entry)) is not None:
                 found[ban.source] = ban
             elif (lift := _Lift.read(entry)) is not None:
@@ -185,29 +192,29 @@ class HeldBans:
         return sorted(found.values(), key=lambda ban: ban.until)
 
     def find(self, source: str) -> Ban | None:
-        """Return the ban of a source, if there is one."""
+        """Return the ban of a source, or None."""
         return next((ban for ban in self.all() if ban.source == source), None)
 
     def offences(self, source: str) -> int:
-        """Return how many bans of a source were known when its present one began."""
+        """Return the number of a source's bans that were remembered when its present one began."""
         ban = self.find(source)
         return 0 if ban is None else ban.offences
 
     async def add(self, ban: Ban) -> None:
         """Order a ban. Raises: StateError."""
-        await _put(self._shelf.orders, ban)
+        await _put(self._home_buckets.orders, ban)
 
     async def remove(self, source: str, actor: str) -> Ban | None:
-        """Order that a source is let in again, and return the ban that it has. Raises: StateError."""
+        """Order the end of a source's ban, and return that ban. Raises: StateError."""
         ban = self.find(source)
         order = json.dumps({"lift": source, "actor": actor}).encode()
-        await self._shelf.orders.put(key_of(source), order, ttl_s=_LIFT_LIFE_S)
+        await self._home_buckets.orders.put(key_of(source), order, ttl_s=_LIFT_LIFE_S)
         return ban
 
 
 @dataclass(frozen=True, slots=True)
 class _Lift:
-    """An order to let a source in again."""
+    """An order to end the ban of a source."""
 
     source: str
     actor: str

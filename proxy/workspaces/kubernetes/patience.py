@@ -1,0 +1,28 @@
+"""Patience with what keeps a pod from starting: when to wait on, and when to give up."""
+
+import asyncio
+from collections.abc import Iterable
+
+from proxy.workspaces.kubernetes.diagnosis import Hope, Verdict
+
+
+class Patience:
+    """How long one start has waited for what rarely passes by itself."""
+
+    def __init__(self, patience_s: float) -> None:
+        """`patience_s`, 0 or more seconds, is granted to problems of `Hope.BRIEF`, from the first look on."""
+        self._patience_s = patience_s
+        self._since: float | None = None
+
+    def exhausted(self, verdicts: Iterable[Verdict]) -> Verdict | None:
+        """Return the verdict for which the start is given up now; None to wait on."""
+        verdicts = tuple(verdicts)
+        if final := next((one for one in verdicts if one.is_final), None):
+            return final
+        brief = next((one for one in verdicts if one.hope is Hope.BRIEF), None)
+        if brief is None:
+            self._since = None
+            return None
+        now = asyncio.get_running_loop().time()
+        self._since = now if self._since is None else self._since
+        return brief if now - self._since >= self._patience_s else None

@@ -1,0 +1,33 @@
+"""Workspaces that do not start, and for how long: what takes room and serves no user is given up."""
+
+from collections.abc import Sequence
+
+from proxy.model import WorkspaceName
+from proxy.settings import WorkspaceSettings
+from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
+
+
+class Unstarted:
+    """What one process has seen of workspaces that do not start."""
+
+    def __init__(self, settings: WorkspaceSettings) -> None:
+        failed_s = settings.failed_stop_s
+        self._after_s = (
+            {
+                WorkspacePhase.FAILED: failed_s,
+                WorkspacePhase.STARTING: failed_s + settings.start_timeout_s,
+            }
+            if failed_s
+            else {}
+        )
+        self._since: dict[tuple[WorkspaceName, WorkspacePhase], float] = {}
+
+    def due(self, records: Sequence[WorkspaceRecord], now: float) -> list[WorkspaceRecord]:
+        """Return what has been in its phase for too long, of all workspaces; `now` is the loop's time, s.
+
+        A container that runs is never among them: it may be too busy to answer. Another attempt to start
+        changes the phase, so that it has all of its time.
+        """
+        stuck = [one for one in records if one.phase in self._after_s and one.started_at is None]
+        self._since = {(one.name, one.phase): self._since.get((one.name, one.phase), now) for one in stuck}
+        return [one for one in stuck if now - self._since[one.name, one.phase] >= self._after_s[one.phase]]
