@@ -13,7 +13,7 @@ from tests.wire.harness import Fairlead
 from tests.wire.peers import until
 from tests.wire.test_protection import is_banned
 
-KNOWN, STRANGER = "192.0.2.1", "127.9.9.9"
+KNOWN, STRANGER = "127.9.9.8", "127.9.9.9"
 
 
 @pytest.fixture
@@ -52,6 +52,7 @@ def test_bans_hold_here_while_nats_is_away_and_are_shared_when_it_is_back(
     fairlead = make_fairlead(settings)
     code, _, stderr = command(fairlead, "ban", "add", KNOWN, "--reason", "scans", wait_s=60)
     assert (code, "NATS" in stderr) == (0, False)
+    until(lambda: is_banned(fairlead, KNOWN), "the proxy has heard of the ban")
     nats.kill()
 
     until(lambda: banned(fairlead) == [KNOWN], "the copy of this home is read")

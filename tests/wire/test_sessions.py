@@ -316,6 +316,7 @@ def test_one_program_is_ended_and_the_others_go_on(
 
 
 def test_ending_all_of_a_user_or_nobody(fairlead: Fairlead, before: set[str]) -> None:
+    fairlead.cli("user", "add", "bob", "--key", f"{fairlead.key}.pub")
     with subprocess.Popen(
         [*fairlead.command("ssh"), "fl", "sleep 60"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as client:

@@ -16,6 +16,7 @@ def row(fairlead: Fairlead, name: str) -> dict[str, object]:
 def test_what_runs_is_listed_stopped_and_started(own_fairlead: Fairlead) -> None:
     fairlead = own_fairlead
     assert fairlead.ssh("echo kept > file").returncode == 0
+    fairlead.cli("user", "add", "bob", "--key", f"{fairlead.key}.pub")
     name = fairlead.workspace().name
     (listed,) = json.loads(fairlead.cli("workspace", "list", "--json"))
     assert listed == row(fairlead, name)
