@@ -13,6 +13,8 @@ from proxy.model import ConnId, Peer, Visit
 from tests.fakes.visits import visit_of
 from tests.strictness import report_unclosed_databases
 
+pytest_plugins = ["tests.held"]
+
 # Shared machines stall; a stall is no failure of the code under test.
 _CALM = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=200, **_CALM)

@@ -277,6 +277,8 @@ class Connection:
         self.call = call
         self.received = b""
         self.local = ""
+        self._has_ended = False
+        """Whether this side has said that nothing more comes."""
 
     @classmethod
     async def open(cls, call: Any, **first: Any) -> "Connection":
@@ -301,12 +303,14 @@ class Connection:
 
     async def eof(self) -> None:
         await self.call.write(pb.ConnectionInput(eof=pb.Eof()))
+        self._has_ended = True
 
     async def end(self) -> list[str]:
         """Read to the end of the call; return the kinds of frames that were no data."""
         kinds = []
         while (frame := await self.next()) is not None:
-            if frame.WhichOneof("frame") == "reset":
+            # A proxy ends the call when both sides have ended; shelld waits a second for one that does not.
+            if frame.WhichOneof("frame") == "reset" or (frame.HasField("eof") and self._has_ended):
                 await self.call.done_writing()
             if frame.WhichOneof("frame") != "data":
                 kinds.append(frame.WhichOneof("frame") or "")

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from proxy.identity.directory import Account
 from proxy.onboarding.checkup import Checkup
 from proxy.settings.onboarding import FrontDoorSettings
 from tests.fakes.provider import HANG_UP, Leaping, Say, Scripted, fixture, said
+from tests.wire import forked
 
 HUB, LAB = fixture("github"), fixture("gitlab")
 DISCOVERY = "/.well-known/openid-configuration"
@@ -196,8 +195,8 @@ async def test_the_command(server: Scripted, tmp_path: Path, secret: Path) -> No
     config.write_text(json.dumps({"home": str(tmp_path / "home"), "front_door": {"providers": providers}}))
 
     async def run(*words: str) -> tuple[int, str, str]:
-        command = [sys.executable, "-m", "proxy", "--config", str(config), "provider", "check", *words]
-        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        command = ("--config", str(config), "provider", "check", *words)
+        done = await asyncio.to_thread(forked.fairlead, *command)
         return done.returncode, done.stdout, done.stderr
 
     status, out, err = await run("--json")

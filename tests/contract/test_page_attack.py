@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import pytest_asyncio
 
 from proxy.http import cookies, sessions, site
 from proxy.onboarding import confirm
@@ -26,17 +27,25 @@ from tests.fakes.certificates import Authority
 from tests.fakes.chromium import Chromium, Person, open_chromium
 from tests.wire.harness import needs
 
-pytestmark = needs("chromium")
+# A start of the browser costs more than a test. It lives as long as the loop, and each test has new people.
+pytestmark = [needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
 PAGE, SIBLING = "page.example.test", "evil.example.test"
 SPACES = ("\u2000", "\u00a0", "\u0085")
 
 
-@pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Chromium]:
-    """A browser whose resolver knows two sibling hosts, and who believes their certificates."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chromium]:
+    """A browser whose resolver knows two sibling hosts, and that trusts their certificates."""
     flags = ("--host-resolver-rules=MAP *.example.test 127.0.0.1", "--ignore-certificate-errors")
-    async with open_chromium(tmp_path, flags) as browser:
-        yield browser
+    async with open_chromium(tmp_path_factory.mktemp("chromium"), flags) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
+    """The browser, without the people of the tests before."""
+    yield browser
+    await browser.forget_everyone()
 
 
 @dataclass
@@ -93,7 +102,7 @@ class Scene:
         return not self.waiting.done() and self.house.records.calls == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*Authority().issue("127.0.0.1").write(tmp_path, "page"))
@@ -219,7 +228,7 @@ async def test_without_the_prefix_a_sibling_host_reaches_our_names(
 # ------------------------------------------------------------------------- another port of this machine
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def here() -> AsyncIterator[House]:
     """The pages as `make run` has them, over plain http."""
     made = await open_house(dev={"approval": "confirm"})

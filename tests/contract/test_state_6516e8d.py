@@ -6,7 +6,6 @@ were, and a name that changes hands finds nothing of the earlier user. Pods: tes
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,10 +50,7 @@ class Former(Fairlead):
 
     def told(self, *words: str) -> str:
         """Run a command that succeeds and return what it says on stderr."""
-        command = ["-m", "proxy", *words]
-        done = subprocess.run(
-            [sys.executable, *command], env=self.env(), capture_output=True, text=True, timeout=120
-        )
+        done = self.run(*words)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

@@ -59,6 +59,13 @@ class Chromium:
         assert "error" not in said, f"{method}: {said['error']}"
         return dict(said["result"])
 
+    async def forget_everyone(self) -> None:
+        """Close every window that `person` opened, and destroy its jar."""
+        people = list(self._people.values())
+        self._people.clear()
+        for person in people:
+            await self.call("Target.disposeBrowserContext", browserContextId=person.jar)
+
     async def listen(self) -> None:
         """Take in answers and events until the browser ends."""
         async for message in self._socket:
@@ -77,7 +84,8 @@ class Person:
     def __init__(self, browser: Chromium, session: str, jar: str) -> None:
         self._browser = browser
         self._session = session
-        self._jar = jar
+        self.jar = jar
+        """The browser's name of the person's cookie jar."""
         self._read_already: set[str] = set()
         """Navigations whose page was read: a browser says again of an old one that it is loaded."""
         self._loaded: asyncio.Queue[str] = asyncio.Queue()
@@ -121,7 +129,7 @@ class Person:
 
     async def cookies(self) -> dict[str, str]:
         """Give all that is in the jar, of every site."""
-        found = await self._browser.call("Storage.getCookies", browserContextId=self._jar)
+        found = await self._browser.call("Storage.getCookies", browserContextId=self.jar)
         return {cookie["name"]: cookie["value"] for cookie in found["cookies"]}
 
     async def cookies_for(self, url: str) -> dict[str, str]:

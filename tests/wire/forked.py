@@ -10,11 +10,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 _PRELOADED = ["proxy.cli.main", "proxy.process.serve", "proxy.cli.workspaces", "tests.wire.forked"]
+_DEFAULT = {signal.SIGINT: signal.default_int_handler}
+"""What the interpreter sets at its start, unless the signal is ignored."""
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOADED)
 
@@ -23,9 +26,10 @@ class Forked:
     """A running process, used like `subprocess.Popen`."""
 
     def __init__(self, words: tuple[str, ...], env: Mapping[str, str], out: Path, errors: Path) -> None:
-        self._process = _context.Process(
-            target=_run, args=(words, dict(env), str(out), str(errors), os.getcwd())
+        state = _Inherited(
+            os.getcwd(), [one for one in _signals() if signal.getsignal(one) == signal.SIG_IGN]
         )
+        self._process = _context.Process(target=_run, args=(words, dict(env), str(out), str(errors), state))
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -65,24 +69,52 @@ def is_wanted() -> bool:
     return os.environ.get("FAIRLEAD_TESTS_FORK", "1") != "0"
 
 
-def fairlead(*words: str, env: Mapping[str, str], directory: Path, timeout_s: float) -> tuple[int, str, str]:
-    """Run one command to its end; return exit status, stdout and stderr."""
-    number = time.monotonic_ns()
-    out, errors = (directory / f".{number}.{name}" for name in ("out", "err"))
-    status = Forked(words, env, out, errors).wait(timeout_s)
-    told = status, out.read_text(), errors.read_text()
-    out.unlink()
-    errors.unlink()
-    return told
+def fairlead(
+    *words: str, env: Mapping[str, str] | None = None, timeout_s: float = 60
+) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end, in this environment or another.
+
+    Raises: subprocess.TimeoutExpired, after the command was killed.
+    """
+    env = os.environ if env is None else env
+    if not is_wanted():
+        line = [sys.executable, "-m", "proxy", *words]
+        return subprocess.run(line, env=env, capture_output=True, text=True, timeout=timeout_s)
+    with tempfile.TemporaryDirectory() as directory:
+        out, errors = Path(directory) / "out", Path(directory) / "errors"
+        process = Forked(words, env, out, errors)
+        try:
+            status = process.wait(timeout_s)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(words, status, out.read_text(), errors.read_text())
 
 
-def _run(words: tuple[str, ...], env: dict[str, str], out: str, errors: str, directory: str) -> None:
+def _signals() -> set[int]:
+    """Return the signals that a process can ignore."""
+    return signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+@dataclass(frozen=True)
+class _Inherited:
+    """What a process has of the one that starts it, and not of the one that it is forked from."""
+
+    directory: str
+    ignored: list[int]
+    """Signals."""
+
+
+def _run(words: tuple[str, ...], env: dict[str, str], out: str, errors: str, state: _Inherited) -> None:
     """Become `fairlead WORDS`, in a session of its own."""
     from proxy import tuning
     from proxy.__main__ import main
 
     os.setsid()
-    os.chdir(directory)
+    os.chdir(state.directory)
+    for number in _signals():
+        signal.signal(
+            number, signal.SIG_IGN if number in state.ignored else _DEFAULT.get(number, signal.SIG_DFL)
+        )
     _redirect("/dev/null", os.O_RDONLY, 0)
     _redirect(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 1)
     _redirect(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 2)

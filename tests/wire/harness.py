@@ -76,16 +76,13 @@ class Fairlead:
 
     def cli(self, *words: str) -> str:
         """Run a command of `fairlead` and give what it prints."""
-        status, out, errors = self._run(*words)
-        assert status == 0, f"exit status {status}: {errors}"
-        return out
+        done = self.run(*words)
+        assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr}"
+        return done.stdout
 
-    def _run(self, *words: str) -> tuple[int, str, str]:
-        if forked.is_wanted():
-            return forked.fairlead(*words, env=self.env(), directory=self.directory, timeout_s=60)
-        command = [sys.executable, "-m", "proxy", *words]
-        done = subprocess.run(command, env=self.env(), capture_output=True, text=True, timeout=60)
-        return done.returncode, done.stdout, done.stderr
+    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of `fairlead`, whatever its exit status is."""
+        return forked.fairlead(*words, env=self.env())
 
     def prepare(self, extra: Mapping[str, str] | None = None) -> None:
         """Make a key, a user `alice`, a `dev` blueprint and a client configuration with host `fl`.
@@ -158,7 +155,7 @@ class Fairlead:
         self.stop()
         names = [record.parent.name for record in (self.home / "workspaces").glob("*/workspace.json")]
         if names:
-            self._run("workspace", "stop", *names)
+            self.run("workspace", "stop", *names)
         shutil.rmtree(State(self.home).runtime, ignore_errors=True)
 
     # -------------------------------------------------------------------------- the workspaces

@@ -1,20 +1,19 @@
 """Bans while a real NATS server is dead: commands answer, bans hold at this proxy and are shared later."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.contract.natsserver import NatsServer
+from tests.wire import forked
 from tests.wire.conftest import MakeFairlead
 from tests.wire.harness import Fairlead
 from tests.wire.peers import until
 from tests.wire.test_protection import is_banned
 
-KNOWN, STRANGER = "192.0.2.1", "127.9.9.9"
+KNOWN, STRANGER = "127.9.9.8", "127.9.9.9"
 
 
 @pytest.fixture
@@ -29,13 +28,8 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
 
 def command(server: Fairlead, *words: str, wait_s: float = 0.1) -> tuple[int, str, str]:
     """Run a command that waits for NATS for `wait_s`."""
-    done = subprocess.run(
-        [sys.executable, "-m", "proxy", *words],
-        env={**server.env(), "FAIRLEAD_EVENTS__COMMAND_WAIT_S": str(wait_s)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    env = {**server.env(), "FAIRLEAD_EVENTS__COMMAND_WAIT_S": str(wait_s)}
+    done = forked.fairlead(*words, env=env, timeout_s=120)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -58,6 +52,7 @@ def test_bans_hold_here_while_nats_is_away_and_are_shared_when_it_is_back(
     fairlead = make_fairlead(settings)
     code, _, stderr = command(fairlead, "ban", "add", KNOWN, "--reason", "scans", wait_s=60)
     assert (code, "NATS" in stderr) == (0, False)
+    until(lambda: is_banned(fairlead, KNOWN), "the proxy has heard of the ban")
     nats.kill()
 
     until(lambda: banned(fairlead) == [KNOWN], "the copy of this home is read")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.wire import forked
 from tests.wire.browser import decide
 from tests.wire.harness import Fairlead
 from tests.wire.newcomer import Attempt, make_key
@@ -25,14 +25,7 @@ BALANCED = {"FAIRLEAD_PROXY_PROTOCOL": json.dumps({"trusted": ["127.0.0.1"], "he
 
 
 def serve(directory: Path, environment: dict[str, str], *options: str) -> "subprocess.CompletedProcess[str]":
-    server = Fairlead(directory, extra_env=environment)
-    return subprocess.run(
-        [sys.executable, "-m", "proxy", "serve", *options],
-        env=server.env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return Fairlead(directory, extra_env=environment).run("serve", *options)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +50,7 @@ def test_a_proxy_that_would_let_anyone_become_any_user_does_not_start(
 
 def test_the_help_says_what_the_option_does() -> None:
     for command in ("run", "serve"):
-        done = subprocess.run(
-            [sys.executable, "-m", "proxy", command, "--help"],
-            env={**os.environ, "COLUMNS": "80"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = forked.fairlead(command, "--help", env={**os.environ, "COLUMNS": "80"})
         said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.stdout).split())
         assert OPTION in said
         assert "anyone who reaches its page may become any user" in said

@@ -6,7 +6,6 @@ With commands in between. No session ends, no known user is offered an onboardin
 import json
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -87,8 +86,7 @@ class Drill:
         """Run a command, whatever becomes of it."""
         first = self.proxies[0]
         server = Fairlead(self.elsewhere, extra_env=first.extra_env) if elsewhere else first
-        line = [sys.executable, "-m", "proxy", *words]
-        return subprocess.run(line, env=server.env(), capture_output=True, text=True, timeout=60)
+        return server.run(*words)
 
     def looked(self) -> None:
         """Wait until each proxy has compared its connections with the directory, and counted, since now."""
@@ -157,8 +155,9 @@ def drill(directory: Path, database_url: str) -> Iterator[Drill]:
         yield Drill(proxies, pages, sessions, directory / "elsewhere")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    """A server of this module, since a test puts another one in its place; each test has its own database."""
     made = Cluster()
     try:
         made.start()

@@ -5,12 +5,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.fakes.chromium import Chromium, open_chromium
 from tests.wire.harness import needs
 from tests.wire.newcomer import House, Newcomer, fingerprint, open_house
 
-pytestmark = needs("chromium")
+# A start of the browser costs more than a test. It lives as long as the loop, and each test has new people.
+pytestmark = [needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(params=["device", "confirm"])
@@ -27,10 +29,17 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
         yield opened
 
 
-@pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Chromium]:
-    async with open_chromium(tmp_path) as browser:
-        yield browser
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chromium]:
+    async with open_chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def chromium(browser: Chromium) -> AsyncIterator[Chromium]:
+    """The browser, without the people of the tests before."""
+    yield browser
+    await browser.forget_everyone()
 
 
 async def test_the_printed_link_opens_and_lets_its_reader_in(

@@ -320,7 +320,8 @@ def test_recordings_are_listed(fairlead: Fairlead) -> None:
     listed = json.loads(fairlead.cli("session", "recordings", "list", "--json"))
     assert listed[0]["command"] == "true"
     assert {row["id"] for row in listed} == known(fairlead)
-    assert fairlead.cli("session", "recordings", "list", "--user", "nobody") == ""
+    fairlead.cli("user", "add", "carol", "--key", f"{fairlead.key}.pub")
+    assert fairlead.cli("session", "recordings", "list", "--user", "carol") == ""
 
 
 def test_somebody_without_a_rule_is_neither_recorded_nor_told(fairlead: Fairlead) -> None:

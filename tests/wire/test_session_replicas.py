@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -104,10 +103,9 @@ def kill_ms(operator: Fairlead, server: Fairlead, ears: Ears) -> dict[str, int]:
     try:
         (opened,) = until(lambda: told("opened"), "it is told of")
         id_ = opened["data"]["connection_id"]
-        command = [sys.executable, "-m", "proxy", "session", "kill", id_, "--wait", "0"]
         with ThreadPoolExecutor() as pool:
             end = pool.submit(_end_of, client)
-            subprocess.run(command, env=operator.env(), capture_output=True, timeout=60)
+            operator.run("session", "kill", id_, "--wait", "0")
             returned = time.time()
             try:
                 ended = end.result(30)
@@ -133,13 +131,7 @@ def test_without_nats_the_database_tells(replicas: Replicas) -> None:
     try:
         assert replicas.nats is not None
         replicas.nats.kill()
-        done = subprocess.run(
-            [sys.executable, "-m", "proxy", "session", "list", "--json"],
-            env=replicas.first.env(),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = replicas.first.run("session", "list", "--json")
         assert [row["proxy_id"] for row in json.loads(done.stdout)] == ["second"]
         assert "NATS does not answer" in done.stderr
     finally:

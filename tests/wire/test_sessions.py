@@ -316,6 +316,7 @@ def test_one_program_is_ended_and_the_others_go_on(
 
 
 def test_ending_all_of_a_user_or_nobody(fairlead: Fairlead, before: set[str]) -> None:
+    fairlead.cli("user", "add", "bob", "--key", f"{fairlead.key}.pub")
     with subprocess.Popen(
         [*fairlead.command("ssh"), "fl", "sleep 60"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as client:
@@ -443,12 +444,6 @@ def test_what_the_commands_show(fairlead: Fairlead, before: set[str]) -> None:
     ],
 )
 def test_what_the_commands_refuse(fairlead: Fairlead, words: tuple[str, ...], sentence: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "proxy", "session", *words],
-        env=fairlead.env(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = fairlead.run("session", *words)
     assert done.returncode in (1, 2)
     assert sentence in done.stderr

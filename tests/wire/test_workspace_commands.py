@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -18,6 +16,7 @@ def row(fairlead: Fairlead, name: str) -> dict[str, object]:
 def test_what_runs_is_listed_stopped_and_started(own_fairlead: Fairlead) -> None:
     fairlead = own_fairlead
     assert fairlead.ssh("echo kept > file").returncode == 0
+    fairlead.cli("user", "add", "bob", "--key", f"{fairlead.key}.pub")
     name = fairlead.workspace().name
     (listed,) = json.loads(fairlead.cli("workspace", "list", "--json"))
     assert listed == row(fairlead, name)
@@ -45,8 +44,7 @@ def test_starting_tells_how_it_goes(own_fairlead: Fairlead) -> None:
     own_fairlead.ssh("true")
     name = own_fairlead.workspace().name
     own_fairlead.cli("workspace", "stop", name)
-    command = [sys.executable, "-m", "proxy", "workspace", "start", name]
-    done = subprocess.run(command, env=own_fairlead.env(), capture_output=True, text=True, timeout=60)
+    done = own_fairlead.run("workspace", "start", name)
     said = done.stderr.splitlines()
     assert re.match(rf"fairlead: preparing workspace {name} \(\d+ s\)", said[0])
     assert said[-1].startswith(f"fairlead: workspace {name} is ready (")
@@ -76,8 +74,7 @@ def test_what_is_not_there_is_said_and_what_is_there_is_done(own_fairlead: Fairl
     own_fairlead.ssh("true")
     name = own_fairlead.workspace().name
     names = ["nope", name] if verb in {"stop", "delete"} else ["nope"]
-    command = [sys.executable, "-m", "proxy", "workspace", verb, *names]
-    done = subprocess.run(command, env=own_fairlead.env(), capture_output=True, text=True, timeout=60)
+    done = own_fairlead.run("workspace", verb, *names)
     assert (done.returncode, done.stderr) == (1, "fairlead: there is no workspace 'nope'\n")
     phases = [one["phase"] for one in json.loads(own_fairlead.cli("workspace", "list", "--json"))]
     assert phases == {"stop": ["stopped"], "delete": []}.get(verb, ["running"])
