@@ -9,7 +9,7 @@ from bench.sshd import find_sshd
 from tests.wire.direct import Place, fairlead_place
 from tests.wire.harness import Fairlead
 from tests.wire.messages import CHANNEL_REQUEST
-from tests.wire.oddities import VICTIM, Odd, Opened, odd_client
+from tests.wire.oddities import Odd, Opened, odd_client
 from tests.wire.sshd import Sshd
 
 BLUEPRINTS = {"dev": "name: dev\naccept_env: [GIT_*]\n"}
@@ -44,7 +44,7 @@ async def outcome(client: Odd, channel: Opened, name: bytes) -> str:
 
 async def test_a_name_is_answered_with_success_if_it_is_taken(place: Place) -> None:
     async with odd_client(place) as (client, neighbour):
-        channel = await client.start(VICTIM, "")
+        channel = await client.start_next("")
         assert {name: await outcome(client, channel, name) for name in TAKEN} == dict.fromkeys(
             TAKEN, "success"
         )
@@ -59,7 +59,7 @@ async def test_the_first_request_of_a_connection_is_answered_so_too(place: Place
         async with place.login() as connection:
             client = Odd.of(connection)
             assert isinstance(client, Odd)
-            channel = await client.start(VICTIM, "")
+            channel = await client.start_next("")
             assert await outcome(client, channel, b"EDITOR") == "failure"
             client.abort()
 
