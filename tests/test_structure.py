@@ -29,7 +29,6 @@ NOT_YET: tuple[str, ...] = (
     "proxy.recording",
     "proxy.sessions",
     "proxy.settings",
-    "proxy.ssh",
     "proxy.upstream",
     "proxy.web",
     "proxy.workspaces",
