@@ -24,7 +24,6 @@ SEES_ALL_SETTINGS = ("proxy.process", "proxy.cli", "proxy.settings")
 
 NOT_YET: tuple[str, ...] = (
     "proxy.cli",
-    "proxy.process",
     "proxy.recording",
     "proxy.sessions",
     "proxy.settings",
