@@ -23,7 +23,6 @@ MOST_LOOSE = 12
 SEES_ALL_SETTINGS = ("proxy.process", "proxy.cli", "proxy.settings")
 
 NOT_YET: tuple[str, ...] = (
-    "proxy.cli",
     "proxy.recording",
     "proxy.sessions",
     "proxy.settings",
