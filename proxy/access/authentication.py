@@ -70,7 +70,7 @@ class Authenticator:
         onboarding: Onboarding | None,
         accounts: Refresher | None = None,
     ) -> None:
-        """Create it; `accounts` refreshes what providers said about known users (None: no refresh)."""
+        """Create it; `accounts` refreshes known users from their providers (None: no refresh)."""
         self._accounts = accounts
         self._directory = directory
         self._keys = keys
@@ -96,7 +96,7 @@ class Authenticator:
         return await self._keys.recognises(attempt.user_string.user, key_blob)
 
     async def vouch(self, attempt: LoginAttempt, key_blob: bytes) -> AccountStanding:
-        """Return what has to be done before a proved key logs its user in; GOOD for a key of another user.
+        """Return the step that a proved key needs before a login; GOOD for a key of another user.
 
         Call only after the signature was verified. Raises: StoreError.
         """
@@ -177,7 +177,7 @@ class Authenticator:
         return await self._onboarding.renew(attempt.peer.host, name, key_blob, account.provider)
 
     async def begin_onboarding(self, attempt: LoginAttempt, key_blob: bytes, client_version: str) -> Pending:
-        """Begin the onboarding of a new user whose key was proved; the result holds what to show.
+        """Begin the onboarding of a new user whose key was proved; the result holds the texts to show.
 
         Raises: OnboardingError.
         """

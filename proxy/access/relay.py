@@ -66,7 +66,7 @@ class ProgramStream(Protocol):
         """Wait for the next output or the exit."""
 
     async def room(self, limit_bytes: int) -> int:
-        """Wait until stdin takes bytes; return how many, at most `limit_bytes`."""
+        """Wait until stdin takes bytes; return their number, at most `limit_bytes`."""
 
     async def write(self, pieces: Sequence[Buffer], size: int) -> None:
         """Write `pieces` of together `size` bytes to stdin."""
@@ -184,7 +184,7 @@ class Inbound:
         await self._available.wait()
 
     def forget_wakeup(self) -> None:
-        """Let `wait` wait for the next arrival, in spite of what is held already."""
+        """Let `wait` wait for the next arrival, in spite of the bytes held already."""
         self._available.clear()
 
     async def take(self, limit_bytes: int) -> tuple[Sequence[Buffer], int]:
@@ -278,13 +278,13 @@ class Outbound:
             await self.gate.wait()
 
     def abandon_stdout(self) -> None:
-        """Drop stdout from now on, with what of it has not gone out; stderr goes on."""
+        """Drop stdout from now on, its unsent bytes included; stderr goes on."""
         self._is_unread = True
         if self._channel is not None and not self._channel.is_closing():
             self._channel.drop_unsent()
 
     def write_eof(self) -> None:
-        """Send EOF after what was written; the other direction goes on."""
+        """Send EOF after all written bytes; the other direction goes on."""
         if self._channel is not None and not self._channel.is_closing():
             self._channel.write_eof()
 

@@ -43,7 +43,7 @@ class Live(Protocol):
         """End the connection with a sentence for the user; `end` is for the record."""
 
     def regrouped(self, user: User) -> None:
-        """Go on with the user's new groups; what only the old ones allowed ends."""
+        """Go on with the user's new groups; end everything that only the old ones allowed."""
 
 
 Connections = Callable[[], Collection[Live]]
@@ -167,7 +167,7 @@ class RevocationMonitor:
 
 
 def _judge(found: KeyStanding, principal: Principal, now: datetime) -> Decision:
-    """Decide by what is certain: a user whose key was lost may still be locked.
+    """Decide by certain facts alone: a user whose key was lost may still be locked.
 
     A user of the same name with another id is another user: the user of the connection was removed.
     """

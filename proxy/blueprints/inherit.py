@@ -98,7 +98,7 @@ def _merge(parent: Node, child: Node, loc: Location) -> Node:
 
 
 def join_of(loc: Location) -> Join:
-    """Return how lists at a place are joined."""
+    """Return the way in which lists at a place are joined."""
     parts = [str(part) for part in loc]
     for path, join in LISTS.items():
         wanted = path.split(".")

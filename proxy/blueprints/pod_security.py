@@ -1,6 +1,6 @@
-"""Pod Security Standards: what a blueprint needs so that its pods pass a level that a namespace enforces.
+"""Pod Security Standards: the demands of the level that a namespace enforces on the fields of a blueprint.
 
-Only what a blueprint decides is looked at; the rest of a workspace's pod passes every level.
+Only the fields of the blueprint are read; the rest of a workspace's pod passes every level.
 
 Source: https://kubernetes.io/docs/concepts/security/pod-security-standards/
 """
@@ -29,7 +29,7 @@ class Level(StrEnum):
 
 
 def violations(blueprint: Blueprint, level: Level) -> Iterator[tuple[Location, str]]:
-    """Yield each field that keeps a blueprint's pods out of a level, and what it has to be. Pure."""
+    """Yield each field that keeps a blueprint's pods out of a level, and its required value. Pure."""
     security = blueprint.security
     restricted = level is Level.RESTRICTED
     allowed = _RESTRICTED_CAPABILITIES if restricted else _BASELINE_CAPABILITIES

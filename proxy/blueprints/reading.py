@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A blueprint as written, with what it inherits; expressions are computed later for each workspace."""
+    """A blueprint as written, with inherited fields; expressions are computed later for each workspace."""
 
     document: Document
     programs: Programs

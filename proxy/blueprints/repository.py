@@ -156,7 +156,7 @@ def lay_over(
 def _violations(
     file: RepositoryFile, own: Blueprint, settings: RepositorySettings
 ) -> Sequence[tuple[Location, str]]:
-    """Return what would change the blueprint instead of extending it, or is not permitted."""
+    """Return the fields that change the blueprint instead of extending it, or are not permitted."""
     found: list[tuple[Location, str]] = []
     if file.image and not any(image_matches(file.image, pattern) for pattern in settings.images):
         found.append((("image",), f"{file.image} is not an image that repositories may use"))

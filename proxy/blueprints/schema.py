@@ -67,7 +67,7 @@ class InitScript(Part):
     script: Text
     when: Literal["once", "every"] = "once"
     required: bool = False
-    """Whether the workspace is not ready, and nobody is let in, unless the script succeeds."""
+    """Whether the workspace is not ready, and refuses every login, unless the script succeeds."""
 
 
 class Forward(Part):

@@ -25,7 +25,7 @@ Address = Annotated[str, typer.Argument(help="IPv4 or IPv6; of IPv6 its /64 coun
 
 @ban_app.command("list")
 def list_bans(context: typer.Context, as_json: Json = False) -> None:
-    """List what is banned now, the ban that ends first first."""
+    """List the bans in force, the one that ends first first."""
 
     async def act(bans: "Bans | HeldBans") -> "list[Ban]":
         return bans.all()
@@ -102,7 +102,7 @@ def why(context: typer.Context, address: Address, as_json: Json = False) -> None
 
 
 def _source(address: str) -> str:
-    """Return what counts as the source of an address. Raises: StateRefused for text that is none."""
+    """Return the source that an address counts to. Raises: StateRefused for text that is none."""
     from proxy.addresses import source_of
     from proxy.errors.stores import StateRefused
 
@@ -139,7 +139,7 @@ def _with_bans(
 
 
 async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]") -> _T:
-    """Raises: StateError; StateUnavailable after `events.command_wait_s`."""
+    """Act on the bans of all replicas. Raises: StateError; StateUnavailable after `events.command_wait_s`."""
     from proxy.errors.stores import StateUnavailable
     from proxy.process.assemble.shared import open_buckets
     from proxy.protection.bans import Bans
@@ -164,7 +164,7 @@ async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaita
 async def _held(
     settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]", reason: str, *, changes: bool
 ) -> _T:
-    """Go by the file of this home, and say what that means. Raises: StateError."""
+    """Act on the file of this home, and warn of the consequence. Raises: StateError."""
     from proxy.errors.stores import StateUnavailable
     from proxy.protection.home_bans import HeldBans
 

@@ -49,7 +49,7 @@ def check_blueprints(
         str, typer.Option(help="What a namespace enforces: baseline or restricted.", show_default=False)
     ] = "",
 ) -> None:
-    """Read blueprints and say what is wrong with them; exit 1 when anything is.
+    """Read blueprints and list their faults; exit 1 when there is any.
 
     Files are read together with the blueprints in use, which they may inherit from or replace.
     """
@@ -93,7 +93,7 @@ def render_blueprint(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Print what a login would make: objects of Kubernetes, or the blueprint with nothing left to work out.
+    """Print the Kubernetes objects that a login would make, or the blueprint with all expressions computed.
 
     What is secret is left out.
     """

@@ -72,7 +72,7 @@ def require_user(context: typer.Context, name: str) -> None:
 
 
 def tell_if_cut(shown: int, limit: int, *, is_cut: bool) -> None:
-    """Say on stderr that a list was cut, so that stdout stays what a program reads."""
+    """Say on stderr that a list was cut, so that a program can still read stdout."""
     if is_cut:
         warn(f"fairlead: only the newest {shown} are shown; --limit shows more than {limit}")
 

@@ -49,7 +49,7 @@ def upgrade(context: typer.Context) -> None:
 
 @database_app.command("show")
 def show(context: typer.Context, as_json: Json = False) -> None:
-    """Show which installation a database belongs to, and whether users or keys are lost."""
+    """Show the installation that a database belongs to, and whether users or keys are lost."""
 
     async def act(database: "Database") -> dict[str, Any]:
         from proxy.identity import census

@@ -146,7 +146,7 @@ def run(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAn
 
 @app.command()
 def serve(context: typer.Context, listen: Listen = None, anyone_any_user: AnyoneAnyUser = False) -> None:
-    """Serve with what is configured, and nothing made up."""
+    """Serve with the configured settings, and nothing made up."""
     settings: Settings = context.obj.to_serve(listen, anyone_any_user)
     from proxy.process import serve as application
 

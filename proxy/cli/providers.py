@@ -36,7 +36,7 @@ def check(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Walk what each provider is needed for and say what is right and wrong; exit 1 when anything is."""
+    """Try each use of each provider and print the results; exit 1 when any of them fails."""
     from proxy import log
 
     settings: Settings = context.obj.settings()

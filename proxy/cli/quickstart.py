@@ -87,7 +87,7 @@ class Prepared:
 
 
 async def prepare(settings: Settings) -> Prepared:
-    """Create what a first login needs; existing files stay.
+    """Create the files that a first login needs; existing ones stay.
 
     Raises: FairleadError when the address is taken or `home` cannot be written; StoreError.
     """

@@ -126,7 +126,7 @@ def watch_sessions(
     every_s: Annotated[float, typer.Option("--every", help="Seconds between looks.", min=0.2)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a change.")] = False,
 ) -> None:
-    """Show who is connected until interrupted."""
+    """Show the connected users until interrupted."""
     from proxy.sessions.store import SessionQuery
 
     asked = SessionQuery(user, workspace, limit=_MAX_WATCHED)
@@ -212,7 +212,7 @@ async def _whole(store: "SessionStore", record: "ConnectionRecord | ProgramRecor
 
 
 def _seen(view: "Bucket", asked: "SessionQuery") -> list[dict[str, Any]]:
-    """Return what the proxies show of their connections now."""
+    """Return the connections that the proxies show now."""
     from proxy.sessions.view import read_entry
 
     rows = []

@@ -172,7 +172,7 @@ def import_users(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Add users and keys, and change what the file says otherwise; all of it, or nothing.
+    """Add users and keys, and change those that differ from the file; all of it, or nothing.
 
     Fields: name, full_name, email, uid, expires_at, locked, keys (in CSV `key`, one row each). Nothing is
     ever taken away. Every problem is said at once.
@@ -216,7 +216,7 @@ def _tell_of_import(result: "ImportResult", tell: Tell) -> None:
 
 
 def _reserved(settings: "Settings", name: str) -> str:
-    """Return why a name is reserved in pods, where it would be an account; empty if it is not."""
+    """Return the reason that a name is reserved in pods, where it would be an account; empty if free."""
     from proxy.identity import reserved_names
 
     return reserved_names.may_be_account(name).reason if settings.workspace.backend == "kubernetes" else ""

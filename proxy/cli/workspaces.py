@@ -44,7 +44,7 @@ def list_workspaces(
     user: Annotated[str, typer.Option(help="Only those of this user.", show_default=False)] = "",
     as_json: Json = False,
 ) -> None:
-    """List workspaces and what they are doing."""
+    """List workspaces and their states."""
     records = _with_backend(context, lambda backend: backend.list())
     rows = [workspace_row(record) for record in records if user in {"", record.user}]
     if not rows:
@@ -64,7 +64,7 @@ def show_workspace(context: typer.Context, name: OneName, as_json: Json = False)
 
 @workspace_app.command("start")
 def start_workspace(context: typer.Context, names: Names) -> None:
-    """Start workspaces that exist, and tell what is happening until they answer."""
+    """Start workspaces that exist, and report their progress until they answer."""
 
     async def act(backend: "Backend") -> None:
         for name in names:
@@ -105,7 +105,7 @@ def give_workspace(
     name: OneName,
     user: Annotated[str, typer.Argument(metavar="USER", help="Who gets it.", show_default=False)],
 ) -> None:
-    """Hand a workspace and its home over to a user; what runs in it is ended, and its name stays.
+    """Hand a workspace and its home over to a user; its programs are ended, and its name stays.
 
     It may be of a user who was removed, or a home that a deleted workspace left.
     """
@@ -139,7 +139,7 @@ def show_logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     tail: Annotated[int, typer.Option(help="How many lines of the past.", min=0)] = 100,
 ) -> None:
-    """Print what the shelld of a workspace logged."""
+    """Print the log of the shelld of a workspace."""
 
     async def act(backend: "Backend") -> None:
         from proxy.model import WorkspaceName
@@ -152,7 +152,7 @@ def show_logs(
 
 @workspace_app.command("events")
 def show_events(context: typer.Context, name: OneName, as_json: Json = False) -> None:
-    """Print what the backend noted about a workspace lately."""
+    """Print the recent events of a workspace at its backend."""
     from proxy.model import WorkspaceName
 
     events = _with_backend(context, lambda backend: backend.events(WorkspaceName(name)))
@@ -177,7 +177,7 @@ class _Left:
 
 
 def leave_workspaces(context: typer.Context, user: "User", *, delete: bool) -> None:
-    """Stop or delete the workspaces of a user who was just removed, and print what is left of them."""
+    """Stop or delete the workspaces of a user who was just removed, and print the result."""
     from proxy.workspaces.backend import Stop
 
     settings: Settings = context.obj.settings()
@@ -361,7 +361,7 @@ def _each(
 
 
 async def _examined(backend: "Backend", links: "Links", name: str) -> "WorkspaceRecord":
-    """Find a workspace, and ask it what became of its init scripts where it runs."""
+    """Find a workspace, and ask it for the results of its init scripts where it runs."""
     from proxy.workspaces.failed_scripts import with_failed_scripts
 
     return await with_failed_scripts(await _found(backend, name), backend, links)

@@ -246,7 +246,7 @@ class ClientConnection(LoginGuard):
         self._end_if_exhausted()
 
     def method_failed(self, method: str) -> None:
-        """Count a failed method. A new user who asks for approval too early is shown what to do first."""
+        """Count a failed method. A new user who asks for approval too early is shown the first step."""
         if self._login is not None and self._login.failed_method(method):
             self.conn.send_auth_banner(prompts.key_first(self._login.attempt.user_string.user))
         self._attempts.failed(method)
@@ -263,7 +263,7 @@ class ClientConnection(LoginGuard):
             )
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> Challenge:
-        """Show where to approve, as a challenge without prompts."""
+        """Show the address for the approval, as a challenge without prompts."""
         del username, lang, submethods
         assert self._login is not None
         try:

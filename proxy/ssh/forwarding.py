@@ -60,7 +60,7 @@ class ForwardSession(asyncssh.SSHTCPSession[bytes], asyncssh.SSHUNIXSession[byte
         self._started.set()
 
     def data_received(self, data: Buffer, datatype: int | None) -> None:
-        """Store what the client sent."""
+        """Store data of the client."""
         if datatype is None:
             self._inbound.feed(data)
 

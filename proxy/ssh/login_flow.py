@@ -72,7 +72,7 @@ class ApprovalAwaited:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalShown:
-    """The client shows where to approve; the provider has not answered."""
+    """A login whose client shows the address for the approval; the provider has not answered."""
 
     key: bytes
     pending: Pending
@@ -124,7 +124,7 @@ State = (
 
 
 class LoginFlow:
-    """The state of one login and what its events report; one user name for each connection."""
+    """The state of one login and the data of its events; one user name for each connection."""
 
     def __init__(
         self,
@@ -348,7 +348,7 @@ class LoginFlow:
     # --------------------------------------------------------------------------------- approval
 
     async def begin_approval(self) -> DisplayedCode:
-        """Return what the client has to show; a client that asks again sees the same flow again.
+        """Return the code that the client shows; a client that asks again sees the same flow again.
 
         Raises: OnboardingError.
         """

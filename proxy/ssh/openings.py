@@ -1,4 +1,4 @@
-"""Rates and limits for what one client opens in its workspace: programs, forwards and listeners.
+"""Rates and limits for the programs, forwards and listeners that one client opens in its workspace.
 
 Each opening costs a stream to the workspace, a task and a record, even if nothing answers at its target.
 A client may ask for as many as it may have channels. Openings that come faster than the rate wait here in

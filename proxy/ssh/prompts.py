@@ -57,7 +57,7 @@ def approve_again(provider: str) -> str:
 
 
 def approval(shown: DisplayedCode, name: str) -> tuple[str, str]:
-    """Return title and instruction of a challenge (RFC 4256 §3.2) that says where to approve."""
+    """Return title and instruction of a challenge (RFC 4256 §3.2) that shows the address for the approval."""
     minutes = max(1, round((shown.expires_at - datetime.now(UTC)).total_seconds() / 60))
     if shown.is_code_typed:
         code = f"and enter the code     {shown.user_code}"
@@ -138,7 +138,7 @@ def end_of(end: Exit) -> str:
 
 
 def failure(exc: BaseException, reference: str, *, pty: bool, ran: bool = False) -> bytes:
-    """Explain why a program could not run or, when it `ran`, ended early.
+    """Return the line that explains a program that could not run or, when it `ran`, ended early.
 
     In the second case the text begins on a new line, since the cursor of the terminal may be anywhere.
     """

@@ -110,6 +110,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
 
     @property
     def accepted_names(self) -> AcceptedNames:
+        """See ChannelRequests."""
         return self._served.accepted_names
 
     def ssh_agent_requested(self) -> bool:
@@ -141,7 +142,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
         return subsystem in SUBSYSTEMS and self._asked(Subsystem(subsystem))
 
     def _asked(self, kind: Shell | Exec | Subsystem) -> bool:
-        """Store the request: what the client asked for, or what its certificate forces."""
+        """Store the request of the client, or the command that its certificate forces."""
         assert self._chan is not None
         self._kind = kind
         if (command := self._chan.forced_command) is not None:
@@ -346,7 +347,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             return end
 
     async def _tell_what_env_lacks(self, features: Set[str]) -> None:
-        """Say which variables the program was not given, unless it is a file transfer."""
+        """List the variables that the program did not get, unless it is a file transfer."""
         if isinstance(self._kind, Subsystem):
             return
         pty = self._pty is not None

@@ -1,4 +1,4 @@
-"""WebSocket frames as they pass: where one ends, and what kind it is. Nothing is changed or kept.
+"""WebSocket frames as they pass: the end and the kind of each. Nothing is changed or kept.
 
 Source: RFC 6455 §5.2. Extensions that change the payload only (compression) make no difference here.
 """
@@ -27,7 +27,7 @@ class FrameScanner:
 
     @property
     def is_at_boundary(self) -> bool:
-        """Whether a frame of ours may be put in here: no frame is under way, and none may follow a Close."""
+        """Return whether a frame of ours fits in here: none is under way, and none may follow a Close."""
         return not self._left and not self._header and not self.is_closing
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
@@ -42,7 +42,7 @@ class FrameScanner:
             at = self._read_header(data, at)
 
     def _read_header(self, data: bytes | bytearray | memoryview, at: int) -> int:
-        """Take what belongs to a header from `at` on; gives the position behind it."""
+        """Take the bytes of a header from `at` on; return the position behind it."""
         taken = bytes(data[at : at + 14 - len(self._header)])
         head = self._header + taken
         need = _header_size(head)
@@ -60,7 +60,7 @@ class FrameScanner:
 
 
 def _header_size(head: bytes) -> int:
-    """Return how long a header is that begins so; at least one byte more than there is while unknown."""
+    """Return the length of a header that begins so; at least one byte more than `head` while unknown."""
     if len(head) < 2:
         return 2
     length = head[1] & 0x7F

@@ -92,7 +92,7 @@ MAX_OWN_BYTES = 64 * 1024
 
 
 class Front:
-    """One per process: every client connection, and what they share."""
+    """The client connections of one process, and their shared state."""
 
     def __init__(self, settings: WebSettings, origins: Origins, gate: Gate, pool: Pool) -> None:
         self.settings = settings
@@ -117,7 +117,7 @@ class Front:
 
     @property
     def upgraded(self) -> list[Exchange]:
-        """Exchanges that were upgraded and are open, each with the gate's verdict and `stop`."""
+        """Return the open upgraded exchanges, each with the gate's verdict and `stop`."""
         return [exchange for one in self._connections if (exchange := one.splice) is not None]
 
     def has_room(self, address: str, *, is_counted: bool) -> bool:
@@ -173,7 +173,7 @@ class Front:
                 del self._by_source[source]
 
     def host(self, field: bytes) -> Host:
-        """Read a Host field; what was read lately is known. Raises: HostInvalid, Misdirected."""
+        """Read a Host field; recent ones are remembered. Raises: HostInvalid, Misdirected."""
         if (known := self._hosts.get(field)) is None:
             if len(self._hosts) >= _MOST_HOSTS:
                 self._hosts.clear()
@@ -181,7 +181,7 @@ class Front:
         return known
 
     def request_id(self) -> bytes:
-        """Name a request: in the answer, and in what is logged of it."""
+        """Return a new id for a request: for the answer, and for its log entries."""
         return b"%b-%d" % (self._prefix.encode(), next(self._numbers))
 
     async def _tick(self) -> None:
@@ -261,22 +261,24 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def splice(self) -> Exchange | None:
-        """The exchange under way, where it was upgraded."""
+        """Return the exchange under way, where it was upgraded."""
         return self._exchange if self._state is _State.SPLICED else None
 
     @property
     def _is_open(self) -> bool:
-        """Whether the transport takes anything; an event loop may refuse what comes after its end."""
+        """Return whether the transport takes anything; an event loop may refuse bytes after its end."""
         return self._state is not _State.CLOSED and not self._transport.is_closing()
 
     # ------------------------------------------------------------------------- from the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._front.settings.buffer_bytes)
         self._front.added(self, self._source)
 
     def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
         self._take(data)
 
     def eof_received(self) -> bool:
@@ -292,6 +294,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
         self._state = _State.CLOSED
         self._front.removed(self, self._source)
         exchange, self._exchange = self._exchange, None
@@ -307,6 +310,7 @@ class ClientConnection(asyncio.Protocol):
         self._message.release()
 
     def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
         self._is_full = True
         if self._inner is not None:
             self._inner.pause_writing()
@@ -314,6 +318,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.client_paused()
 
     def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
         self._is_full = False
         if self._inner is not None:
             self._inner.resume_writing()
@@ -427,7 +432,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.body_over(trailers)
 
     def _client(self, request: Request) -> Client:
-        """Say whose request it is; a trusted proxy's own fields count, the last one that it wrote."""
+        """Return the client of a request; a trusted proxy's own fields count, the last one that it wrote."""
         if not self._is_trusted:
             return self._itself
         address, scheme = self._peer, self._scheme
@@ -492,7 +497,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_paused()
 
     def _go_on(self) -> None:
-        """Take what waited, and read on."""
+        """Take the bytes that waited, and read on."""
         if self._pending:
             data, self._pending = self._pending, b""
             self._take(data)
@@ -512,14 +517,17 @@ class ClientConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------ from the exchange
 
     def write(self, data: Buffer) -> None:
+        """See ClientSide."""
         if self._is_open and not self._has_written_eof:
             self._transport.write(data)
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
+        """See ClientSide."""
         if self._is_open and not self._has_written_eof:
             self._transport.writelines(pieces)
 
     def write_eof(self) -> None:
+        """See ClientSide."""
         if not self._is_open or self._has_written_eof:
             return
         if self._transport.can_write_eof():
@@ -529,19 +537,22 @@ class ClientConnection(asyncio.Protocol):
             self.linger()
 
     def pause_reading(self) -> None:
+        """See ClientSide."""
         self._is_app_full = True
         self._pace()
 
     def resume_reading(self) -> None:
+        """See ClientSide."""
         self._is_app_full = False
         self._pace()
 
     def abort(self) -> None:
+        """See ClientSide."""
         if self._state is not _State.CLOSED:
             self._transport.abort()
 
     def linger(self) -> None:
-        """Say no more; discard what comes until the client closes, or for `linger_s`."""
+        """Say no more; discard all input until the client closes, or for `linger_s`."""
         if self._state in (_State.CLOSED, _State.LINGERING):
             return
         self._state = _State.LINGERING
@@ -570,6 +581,7 @@ class ClientConnection(asyncio.Protocol):
             self._front.sockets.over(told)
 
     def upgraded(self, exchange: Exchange) -> None:
+        """See ClientSide."""
         self._state = _State.SPLICED
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
@@ -648,7 +660,7 @@ class ClientConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------------- deadlines
 
     def check(self, now: float) -> None:
-        """End what has taken too long; called about once a second."""
+        """End a request or a connection that takes too long; called about once a second."""
         if self._state is _State.SPLICED and self._exchange is not None:
             self._check_half_closed(self._exchange, now)
         elif now >= self._deadline:

@@ -1,4 +1,4 @@
-"""Who may pass: the question that the front asks for every request, and the answer without a login."""
+"""The gate: the question that the front asks for every request, and the answer without a login."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,13 +22,13 @@ class Asked:
 
     @property
     def is_reserved(self) -> bool:
-        """Whether the path is one of Fairlead's own."""
+        """Return whether the path is one of Fairlead's own."""
         path = self.request.target.partition(b"?")[0]
         return path == RESERVED_PATH or path.startswith(RESERVED_PATH + b"/")
 
     @property
     def is_navigation(self) -> bool:
-        """Whether a user opens a page: a GET that browsers mark as such, or one that asks for HTML."""
+        """Return whether a user opens a page: a GET that browsers mark as such, or one that asks for HTML."""
         request = self.request
         if request.method not in ("GET", "HEAD") or request.upgrade:
             return False
@@ -70,16 +70,16 @@ Verdict = Pass | Reply
 
 
 class Gate(Protocol):
-    """Decides about every request before anything is asked of a workspace."""
+    """The decision about every request, before anything is asked of a workspace."""
 
     def at_once(self, asked: Asked) -> Verdict | None:
-        """Say what becomes of a request where that is known without waiting; None: `decide` has to be asked.
+        """Return the verdict on a request where it is known without waiting; None: `decide` has to be asked.
 
         Spares a task for each request; never guesses.
         """
 
     async def decide(self, asked: Asked) -> Verdict:
-        """Say what becomes of a request. Raises: FairleadError when that cannot be found out now."""
+        """Return the verdict on a request. Raises: FairleadError when it cannot be found out now."""
 
 
 NOT_PUBLIC = Reply(
@@ -88,7 +88,7 @@ NOT_PUBLIC = Reply(
     "There is no such app, or it is not public.",
     ((b"WWW-Authenticate", b'Bearer realm="fairlead"'),),
 )
-"""The same words whether an app is absent, is not public, or nobody can have it."""
+"""The same words whether an app is absent, is not public, or is not available to any user."""
 
 
 class PublicGate:
@@ -98,9 +98,11 @@ class PublicGate:
         self._index = index
 
     async def decide(self, asked: Asked) -> Verdict:
+        """See Gate."""
         return self.at_once(asked)
 
     def at_once(self, asked: Asked) -> Verdict:
+        """See Gate."""
         if asked.is_reserved:
             return Reply(404, "There is nothing here")
         address = self._index.find(asked.host.label)

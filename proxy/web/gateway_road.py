@@ -29,19 +29,29 @@ _log = structlog.get_logger("web")
 
 
 class Workspaces(Protocol):
-    """What decides which workspace is meant."""
+    """The rules that turn a user string into a request for a workspace."""
 
-    async def request(self, user: User, value: UserString) -> WorkspaceRequest: ...
+    async def request(self, user: User, value: UserString) -> WorkspaceRequest:
+        """Return the request for the workspace that `value` names. Raises: FairleadError."""
 
 
 class Stream(Protocol):
     """A dialled connection, as the upstream gives it."""
 
-    async def read(self) -> memoryview: ...
-    async def write(self, pieces: Sequence[Buffer], size: int) -> None: ...
-    async def write_eof(self) -> None: ...
-    async def abandon(self) -> None: ...
-    async def delivered(self) -> None: ...
+    async def read(self) -> memoryview:
+        """Wait for bytes; empty at their end."""
+
+    async def write(self, pieces: Sequence[Buffer], size: int) -> None:
+        """Write `pieces` of together `size` bytes."""
+
+    async def write_eof(self) -> None:
+        """End this direction."""
+
+    async def abandon(self) -> None:
+        """Let the app's side close once everything is delivered; called after `write_eof`."""
+
+    async def delivered(self) -> None:
+        """Wait until the last byte of our direction is delivered; called after `read` returned the end."""
 
 
 class GatewayRoad:
@@ -123,7 +133,7 @@ class GatewayRoad:
                 receiver.connection_lost(failure)
 
     async def _visit(self, address: Address) -> Visit:
-        """Say who asks, and whose workspace it is.
+        """Return the visit of a connection: its principal, and the owner of the workspace.
 
         Raises: WorkspaceNotFound for an owner who is not there or may not log in; StoreError.
         """
@@ -156,7 +166,7 @@ class Frames(Protocol):
 
 
 class _Record:
-    """The record of one connection: its id, and what it has carried."""
+    """The record of one connection: its id, and its traffic."""
 
     def __init__(self, id_: str) -> None:
         self.id = id_
@@ -206,9 +216,11 @@ class StreamWire:
     # ------------------------------------------------------------------------- as a transport
 
     def write(self, data: Buffer) -> None:
+        """See Wire."""
         self.writelines((data,))
 
     def writelines(self, pieces: Iterable[Buffer]) -> None:
+        """See Wire."""
         if self.is_over or self._has_eof:
             return
         for piece in pieces:
@@ -220,16 +232,20 @@ class StreamWire:
             self._receiver.pause_writing()
 
     def write_eof(self) -> None:
+        """See Wire."""
         self._has_eof = True
         self._waiting.set()
 
     def pause_reading(self) -> None:
+        """See Wire."""
         self._reading.clear()
 
     def resume_reading(self) -> None:
+        """See Wire."""
         self._reading.set()
 
     def abort(self) -> None:
+        """See Wire."""
         if not self.is_over:
             self.is_over = True
             self._cancel()
@@ -270,7 +286,7 @@ class StreamWire:
             return  # the reader of the same stream sees the same end, and tells it
 
     def _cut(self) -> tuple[list[Buffer], int]:
-        """Take what waits, as much as one frame holds."""
+        """Take waiting bytes, as many as one frame holds."""
         taken: list[Buffer] = []
         size = 0
         while self._pieces and size < self._frame_bytes:

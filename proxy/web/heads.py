@@ -1,4 +1,4 @@
-"""Heads of requests and answers: what they mean for framing, and what of them goes on. Pure.
+"""Heads of requests and answers: their framing, and the fields that are passed on. Pure.
 
 `httptools` has split the head into fields and refused what is no HTTP/1 (bare CR and LF, obs-fold, NUL and
 other control characters, blanks before a colon). Here is decided what a body is (RFC 9112 §6.3), and which
@@ -36,7 +36,7 @@ class HeadInvalid(Exception):
 
 
 class Body(Enum):
-    """How the end of a body is found."""
+    """The way in which the end of a body is found."""
 
     NONE = "none"
     LENGTH = "length"
@@ -49,7 +49,7 @@ class Body(Enum):
 
 
 class Rule(NamedTuple):
-    """What becomes of one field."""
+    """The treatment of one field."""
 
     become: Callable[[bytes], bytes | None]
     """Gives the value that is passed on; None: the field is left out."""
@@ -157,7 +157,7 @@ _NEVER_OF_CONNECTION = frozenset({b"host", b"upgrade", b"te", b"content-length",
 
 
 def request_rule(name: bytes) -> Rule | None:
-    """Return what becomes of a field of a request, by its name in any case; None: it passes."""
+    """Return the rule for a field of a request, by its name in any case; None: it passes."""
     key = name.lower()
     if (rule := REQUEST.get(key)) is not None:
         return rule
@@ -169,7 +169,7 @@ def request_rule(name: bytes) -> Rule | None:
 
 
 def answer_rule(name: bytes) -> Rule | None:
-    """Return what becomes of a field of an answer, by its name in any case; None: it passes."""
+    """Return the rule for a field of an answer, by its name in any case; None: it passes."""
     return ANSWER.get(name.lower())
 
 
@@ -197,7 +197,7 @@ _Framing = tuple[list[bytes], list[bytes], list[bytes], list[bytes], list[bytes]
 
 
 def _judged(fields: Fields, rules: _Rules) -> tuple[list[Field], _Framing]:
-    """Apply a table: give the fields that pass, and what decides about framing."""
+    """Apply a table: return the fields that pass, and the values that decide about framing."""
     passing: list[Field] = []
     framing: _Framing = ([], [], [], [], [], [])
     for field in fields:
@@ -224,7 +224,7 @@ def _tokens(values: Sequence[bytes]) -> frozenset[bytes]:
 
 
 def _is_websocket(framing: _Framing) -> bool:
-    """Whether this protocol, and no other, is asked for or agreed to."""
+    """Return whether this protocol, and no other, is asked for or agreed to."""
     return [value.lower() for value in framing[UPGRADES]] == [b"websocket"]
 
 
@@ -255,7 +255,7 @@ class Request:
 
     @property
     def can_be_repeated(self) -> bool:
-        """Whether asking twice does no harm: a safe method without a body (RFC 9110 §9.2.1)."""
+        """Return whether asking twice does no harm: a safe method without a body (RFC 9110 §9.2.1)."""
         return self.body is Body.NONE and self.method in _SAFE_METHODS and not self.upgrade
 
     def first(self, name: bytes) -> bytes:
@@ -264,7 +264,7 @@ class Request:
 
 
 def read_request(method: str, target: bytes, version: str, fields: Fields) -> Request:
-    """Decide what a request head means.
+    """Read the head of a request, and decide its framing.
 
     Raises: HeadInvalid for what two readers could understand differently.
     """
@@ -343,14 +343,14 @@ def _upgrade_of(framing: _Framing, body: Body) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Whose request it is, as far as the app is told; never taken from an untrusted peer."""
+    """The client of a request, as shown to the app; never taken from an untrusted peer."""
 
     address: str
     scheme: str
 
 
 def request_for_app(request: Request, client: Client) -> bytes:
-    """Write the head that the app gets: HTTP/1.1, framed by us, with what only we may say."""
+    """Write the head that the app gets: HTTP/1.1, framed by us, with the fields that only we may set."""
     lines = [b"%b: %b\r\n" % field for field in request.passing]
     if request.upgrade:
         lines.append(b"Connection: Upgrade\r\n")
@@ -410,7 +410,7 @@ class Answer:
 
 
 def read_answer(status: int, reason: bytes, version: str, fields: Fields, to: Request) -> Answer:
-    """Decide what the head of an answer to a request means (RFC 9112 §6.3).
+    """Read the head of an answer to a request, and decide its framing (RFC 9112 §6.3).
 
     Raises: HeadInvalid (502) for what two readers could understand differently.
     """
@@ -453,7 +453,7 @@ def _answer_body(framing: _Framing, status: int, version: str, to: Request) -> t
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What an answer is shown as."""
+    """The origin that an answer is shown under."""
 
     host: bytes
     """As in the Host field."""

@@ -52,7 +52,7 @@ class PublicIndex:
         await self._tasks.close()
 
     def find(self, label: str) -> Address | None:
-        """Return where the public app is that a label stands for; None when there is none."""
+        """Return the address of the public app that a label stands for; None when there is none."""
         self._follow_blueprints()
         if (known := self._found.get(label)) is not None:
             return known

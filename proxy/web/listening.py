@@ -34,7 +34,7 @@ class Certificates:
     """The TLS context in use; made anew when its files change."""
 
     def __init__(self, settings: WebTlsSettings) -> None:
-        """Raises: SettingsError when the files cannot be used."""
+        """Load the files. Raises: SettingsError when they cannot be used."""
         assert settings.cert is not None
         assert settings.key is not None
         self._cert, self._key = settings.cert, settings.key
@@ -87,12 +87,12 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 class Listener:
-    """Accepts connections for a front until closed."""
+    """The sockets that accept connections for a front until closed."""
 
     def __init__(
         self, settings: WebSettings, front: Front, read_header: ReadHeader, is_banned: IsBanned
     ) -> None:
-        """Raises: SettingsError when TLS is wanted and its files cannot be used."""
+        """Load the files of TLS where it is wanted. Raises: SettingsError when they cannot be used."""
         self._settings = settings
         self._front = front
         self._read_header = read_header
@@ -139,7 +139,7 @@ class Listener:
         return self._front.has_room(address, is_counted=is_counted) and not self._is_banned(address)
 
     async def _enter(self, accepted: socket.socket, address: str, *, is_balancer: bool) -> None:
-        """Read what comes before HTTP, then hand the connection to the front."""
+        """Read the bytes before HTTP, then hand the connection to the front."""
         settings = self._settings
         try:
             accepted.setblocking(False)

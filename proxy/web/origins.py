@@ -54,6 +54,7 @@ class Named:
 
     @property
     def place(self) -> Place:
+        """Return the place that the label stands for."""
         return Place(self.app, UserString(self.user, self.blueprint))
 
 
@@ -104,7 +105,7 @@ def parse_label(label: str) -> Label | None:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a Host field asks for, in one spelling."""
+    """The meaning of a Host field, in one spelling."""
 
     name: str
     """Lower case, without port and final dot."""
@@ -115,7 +116,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Where browsers find what is served here."""
+    """The origins under which browsers find apps."""
 
     scheme: str
     domain: str

@@ -1,7 +1,7 @@
 """Heads and chunked bodies as httptools reads them; the only module that knows httptools.
 
 A parser is made for every message and sees no byte behind its head but those of a chunked body: httptools
-cannot be told that an answer belongs to a HEAD request, and would take the next answer for its body.
+cannot learn that an answer belongs to a HEAD request, and would take the next answer for its body.
 """
 
 from typing import Any
@@ -71,7 +71,7 @@ class _Message:
     # ------------------------------------------------------------------------------- the head
 
     def feed_head(self, data: bytes) -> int:
-        """Read on; gives how many bytes belonged to the head, which is all of them while it is incomplete.
+        """Read on; return the number of bytes that belonged to the head: all of them while it is incomplete.
 
         Raises: HeadInvalid.
         """
@@ -150,7 +150,7 @@ class RequestMessage(_Message):
         return HttpRequestParser(self)
 
     def head(self) -> Request:
-        """Return what the head means. Raises: HeadInvalid."""
+        """Return the head as read. Raises: HeadInvalid."""
         if len(self._target) > self.limits.max_target_bytes:
             raise HeadInvalid(414, f"a target has at most {self.limits.max_target_bytes} bytes")
         method = self._parser.get_method().decode()
@@ -166,6 +166,6 @@ class AnswerMessage(_Message):
         return HttpResponseParser(self)
 
     def head(self, to: Request) -> Answer:
-        """Return what the head of an answer to a request means. Raises: HeadInvalid."""
+        """Return the head of an answer to a request as read. Raises: HeadInvalid."""
         status = self._parser.get_status_code()
         return read_answer(status, self._reason, self._parser.get_http_version(), self.fields, to)

@@ -28,16 +28,28 @@ _LAST_CHUNK = b"0\r\n"
 
 
 class ClientSide(Protocol):
-    """What an exchange needs of the client's connection."""
+    """The client's connection, as an exchange uses it."""
 
-    def write(self, data: Buffer) -> None: ...
-    def writelines(self, pieces: Iterable[Buffer]) -> None: ...
-    def write_eof(self) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def abort(self) -> None: ...
+    def write(self, data: Buffer) -> None:
+        """Send bytes."""
+
+    def writelines(self, pieces: Iterable[Buffer]) -> None:
+        """Send pieces one behind the other."""
+
+    def write_eof(self) -> None:
+        """End the direction to the client."""
+
+    def pause_reading(self) -> None:
+        """Read no more from the client, until `resume_reading`."""
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+
+    def abort(self) -> None:
+        """Break the connection off."""
+
     def linger(self) -> None:
-        """Say no more, and close when the client has read what was said."""
+        """Say no more, and close when the client has read everything."""
 
     def upgraded(self, exchange: "Exchange") -> None:
         """Hand everything the client sends to `from_client` from now on."""
@@ -104,7 +116,7 @@ class Exchange:
 
     @property
     def is_half_closed(self) -> bool:
-        """Whether one direction of a splice has ended and the other has not."""
+        """Return whether one direction of a splice has ended and the other has not."""
         return self._is_spliced and self._app_ended != self._client_ended
 
     @property
@@ -157,7 +169,7 @@ class Exchange:
         self._end_splice()
 
     def client_lost(self) -> None:
-        """The client is gone: nothing can be answered. What it sent of a splice it ended is delivered."""
+        """Give the request up: the client is gone. Bytes of a splice that the client ended are delivered."""
         app, self._app = self._app, None
         if app is None:
             return
@@ -167,10 +179,12 @@ class Exchange:
             app.abort()
 
     def client_paused(self) -> None:
+        """Read no more from the app: the client is slower."""
         if self._app is not None:
             self._app.hold()
 
     def client_resumed(self) -> None:
+        """Undo `client_paused`."""
         if self._app is not None:
             self._app.release()
 
@@ -271,9 +285,11 @@ class Exchange:
         self._end_splice()
 
     def app_paused(self) -> None:
+        """See Sink."""
         self._client.pause_reading()
 
     def app_resumed(self) -> None:
+        """See Sink."""
         self._client.resume_reading()
 
     # ------------------------------------------------------------------------------- the end

@@ -1,4 +1,4 @@
-"""What the web half needs of the rest: a byte stream to an app. Asks nothing about how it is carried.
+"""The needs of the web half: a byte stream to an app, however it is carried.
 
 Both halves are those of an asyncio transport and its protocol, so that a TCP connection is one as it stands.
 """
@@ -16,7 +16,7 @@ Buffer = bytes | bytearray | memoryview
 
 @dataclass(frozen=True)
 class Address:
-    """Where an app listens, and in whose workspace. Every request looks it up: its hash is kept."""
+    """The address of an app: its workspace and target. Every request looks it up: its hash is kept."""
 
     owner: str
     """User whom the workspace belongs to."""
@@ -47,16 +47,16 @@ class Wire(Protocol):
         """Send pieces one behind the other."""
 
     def write_eof(self) -> None:
-        """End this direction behind what was written; the other goes on."""
+        """End this direction behind all written bytes; the other goes on."""
 
     def pause_reading(self) -> None:
-        """Have no more bytes delivered; the sender is held up when what is under way is full."""
+        """Have no more bytes delivered; the sender is held up when the buffers on the way are full."""
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`."""
 
     def abort(self) -> None:
-        """Break the stream off; what was not sent yet is lost."""
+        """Break the stream off; unsent bytes are lost."""
 
 
 class Receiver(Protocol):

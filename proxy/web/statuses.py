@@ -1,4 +1,4 @@
-"""Which HTTP status a failure of the road becomes. Pure."""
+"""HTTP statuses for failures of the road. Pure."""
 
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound

@@ -20,18 +20,31 @@ can be repeated only."""
 
 
 class Sink(Protocol):
-    """Who waits for the answer."""
+    """The receiver of an answer."""
 
     def answer_begun(self, answer: Answer, *, is_more: bool) -> None:
-        """Take the head; `is_more`: what follows it is here already, and comes before anything else."""
+        """Take the head; `is_more`: content that follows is here already, and comes before anything else."""
 
-    def answer_body(self, data: Buffer) -> None: ...
-    def answer_over(self, trailers: list[Field]) -> None: ...
-    def answer_failed(self, reason: str) -> None: ...
-    def app_data(self, data: Buffer) -> None: ...
-    def app_eof(self) -> None: ...
-    def app_paused(self) -> None: ...
-    def app_resumed(self) -> None: ...
+    def answer_body(self, data: Buffer) -> None:
+        """Take content of the answer."""
+
+    def answer_over(self, trailers: list[Field]) -> None:
+        """Learn that the answer is whole, and take its trailers."""
+
+    def answer_failed(self, reason: str) -> None:
+        """Learn that the connection failed, perhaps behind a whole answer."""
+
+    def app_data(self, data: Buffer) -> None:
+        """Take bytes that follow the answer 101."""
+
+    def app_eof(self) -> None:
+        """Learn that the app ended its direction after the answer 101."""
+
+    def app_paused(self) -> None:
+        """Write no more to the app for now: too much waits."""
+
+    def app_resumed(self) -> None:
+        """Undo `app_paused`."""
 
 
 class _State(Enum):
@@ -85,7 +98,7 @@ class AppConnection:
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing can be asked here any more."""
+        """Return whether nothing can be asked here any more."""
         return self._state in (_State.LOST, _State.ENDED)
 
     def begin(self, request: Request, head: bytes, sink: Sink) -> None:
@@ -118,7 +131,7 @@ class AppConnection:
             self.abort()
 
     def fade(self) -> None:
-        """End our direction behind what was written, and break off what the app has not ended in time."""
+        """End our direction behind all written bytes; break off if the app does not end its own in time."""
         self._sink = self._request = self._message = None
         self._state = _State.ENDED
         self.wire.write_eof()
@@ -133,7 +146,7 @@ class AppConnection:
     # ------------------------------------------------------------------------- from the road
 
     def data_received(self, data: Buffer) -> None:
-        """Take what the app sends."""
+        """Take bytes of the app."""
         while True:
             match self._state:
                 case _State.LENGTH:
@@ -184,10 +197,12 @@ class AppConnection:
             sink.answer_failed(str(exc) if exc else "the app closed the connection")
 
     def pause_writing(self) -> None:
+        """See Receiver."""
         if self._sink is not None:
             self._sink.app_paused()
 
     def resume_writing(self) -> None:
+        """See Receiver."""
         if self._sink is not None:
             self._sink.app_resumed()
 
@@ -267,7 +282,7 @@ class AppConnection:
             sink.answer_failed(reason)
 
     def _unasked(self) -> None:
-        """Bytes, or an end, while nothing is asked or behind an answer: whose they are cannot be known."""
+        """End the connection after bytes, or an end, that belong to no answer for certain."""
         self._stays = False
         if self._sink is None:
             self.pool.forget(self)
@@ -337,7 +352,7 @@ class Pool:
         self._fading[connection] = self._loop.call_later(within_s, connection.abort)
 
     def sweep(self, now: float) -> None:
-        """Close what nobody has asked of for too long."""
+        """Close connections that were idle for too long."""
         for address, waiting in tuple(self._idle.items()):
             if not waiting:
                 del self._idle[address]

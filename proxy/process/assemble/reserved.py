@@ -10,7 +10,7 @@ from proxy.workspaces.local.state import State
 
 
 def own_of(settings: Settings, ports: Iterable[int]) -> Reserved:
-    """Return what no forward may reach; nothing when workspaces have a network of their own.
+    """Return the ports that no forward may reach; none when workspaces have a network of their own.
 
     `ports` are those that were bound; the health page and a NATS server of this machine are added.
     """

@@ -1,4 +1,4 @@
-"""The trust of an installation: where it is stored and what signs, from the settings."""
+"""The trust of an installation: its store and its signer, from the settings."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,5 +39,5 @@ async def _store(settings: Settings) -> AsyncIterator[TrustStore]:
 
 
 def uses_tcp(settings: Settings) -> bool:
-    """Return whether workspaces are reached over TCP, which is what trust is for."""
+    """Return whether workspaces are reached over TCP, and so need trust."""
     return settings.workspace.backend != "local"

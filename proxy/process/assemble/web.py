@@ -70,7 +70,7 @@ class Web:
 
     @property
     def gauges(self) -> dict[tuple[str, str], Callable[[], float]]:
-        """Return what can be looked at, by name and help."""
+        """Return the gauges of the web half, by name and help."""
         front, road = self.front, self._road
         return {
             ("fairlead_web_connections", "Client connections of the web half."): lambda: len(front),

@@ -1,4 +1,4 @@
-"""Checks of what a proxy depends on: each tries one thing that the settings name, and changes nothing.
+"""Checks of the dependencies of a proxy: each tries one thing that the settings name, and changes nothing.
 
     all_checks(settings) ─▶ [Check, …] ─▶ run: all at once, each with a deadline ─▶ [Finding, …]
 
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one look at a dependency found."""
+    """The result of one look at a dependency."""
 
     status: Status
     says: str

@@ -48,7 +48,7 @@ class StandingChecks:
 
     @property
     def problem(self) -> str:
-        """One line for each check that failed at its last look; empty when none did."""
+        """Return one line for each check that failed at its last look; empty when none did."""
         return "\n".join(map(str, self._failed.values()))
 
     def start(self) -> None:

@@ -18,7 +18,7 @@ from proxy.ssh.asyncssh_ext.certificates import read_authorities
 
 
 def file_checks(settings: Settings, threads: Threads) -> Iterator[Check]:
-    """Yield a check for `home` and for each configured file; `threads` bound what a hanging disk holds up."""
+    """Yield a check for `home` and for each configured file; `threads` bound the harm of a hanging disk."""
 
     def blocking(name: str, look: Callable[[], Verdict]) -> Check:
         return Check(name, partial(threads.run, look))

@@ -1,4 +1,4 @@
-"""Checks of what workspaces are made from and where they run: blueprints, the cluster, trust, issuers."""
+"""Checks of everything that workspaces are made from and run on: blueprints, the cluster, trust, issuers."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager

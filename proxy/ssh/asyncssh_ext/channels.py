@@ -38,7 +38,7 @@ class SendsChannelData(Protocol):
         """Send `data` to the channel `number` in one packet."""
 
     def send_later(self, channel: "FastPathChannel") -> None:
-        """Let `channel` send what it holds at the end of this slice, or later."""
+        """Let `channel` send its held bytes at the end of this slice, or later."""
 
 
 class FastPathChannel(TolerantChannel):
@@ -68,7 +68,7 @@ class FastPathChannel(TolerantChannel):
         self.send_some()
 
     def send_some(self) -> int:
-        """Send what the window allows, in a bounded number of packets. Return that number.
+        """Send as much as the window allows, in a bounded number of packets. Return that number.
 
         A client may allow one byte in each packet. The rest is sent in a later slice.
         """
@@ -131,7 +131,7 @@ class FastPathChannel(TolerantChannel):
             held.append((bytearray(data) if len(data) < _SMALL_BYTES else data, datatype))
 
     def _flush_recv_buf(self, exc: Exception | None = None) -> None:
-        """Deliver what is held when the channel closes.
+        """Deliver the held bytes when the channel closes.
 
         asyncssh would not report the close until its session reads again, which may be never.
         """

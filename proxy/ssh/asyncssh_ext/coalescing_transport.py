@@ -51,17 +51,17 @@ class CoalescingTransport:
             self._flush()
 
     def close(self) -> None:
-        """Close after what was written."""
+        """Close after all written bytes."""
         self._flush()
         self._transport.close()
 
     def write_eof(self) -> None:
-        """End this direction after what was written: asyncssh does so after a disconnect message."""
+        """End this direction after all written bytes: asyncssh does so after a disconnect message."""
         self._flush()
         self._transport.write_eof()
 
     def abort(self) -> None:
-        """Close at once, after one attempt to send what was written: it may be a disconnect message."""
+        """Close at once, after one attempt to send the written bytes: they may be a disconnect message."""
         self._flush()
         self._transport.abort()
 

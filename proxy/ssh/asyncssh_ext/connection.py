@@ -182,7 +182,7 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, FastPa
             self.ready()
 
     def process(self, allowance: Allowance) -> bool:
-        """Process input as far as `allowance` goes, then send what channels hold back.
+        """Process input as far as `allowance` goes, then send the data that channels hold back.
 
         Nothing is processed while the client does not read our replies. Return whether there is more to do.
         """
@@ -268,14 +268,14 @@ class ServerConnection(OrderedRequests, PathsOfBytes, TolerantConnection, FastPa
         return self._kex_complete
 
     def send_newkeys(self, k: bytes, h: bytes) -> None:
-        """Send what channels held back during the key exchange, too."""
+        """Send the data that channels held back during the key exchange, too."""
         super().send_newkeys(k, h)
         for channel in self._channels.values():
             if isinstance(channel, FastPathChannel):
                 self.send_later(channel)
 
     def send_later(self, channel: FastPathChannel) -> None:
-        """Let a channel send what it holds at the end of this slice, or in a later one."""
+        """Let a channel send its held bytes at the end of this slice, or in a later one."""
         self._unsent[channel] = None
         self.ready()
 

@@ -183,7 +183,7 @@ class FastPathConnection(asyncssh.SSHServerConnection):
         self._views[:1] = [joined, rest] if rest else [joined]
 
     def _move_to(self, at: int) -> None:
-        """Continue after what was processed of the first view, unless that ended the connection."""
+        """Continue after the processed part of the first view, unless that ended the connection."""
         self._at = at
         if self._views and at >= len(self._views[0]):
             del self._views[0]
@@ -220,7 +220,7 @@ class FastPathConnection(asyncssh.SSHServerConnection):
         return begun
 
     def _packet_end(self, view: memoryview, at: int) -> int:
-        """Return where the packet at `at` ends; 0 when it is incomplete or malformed."""
+        """Return the end of the packet at `at`; 0 when it is incomplete or malformed."""
         if len(view) - at < _LENGTH_BYTES:
             return 0
         length = int.from_bytes(view[at : at + _LENGTH_BYTES], "big")
@@ -257,5 +257,5 @@ def _gcm_of(encryption: object) -> AESGCM | None:
 
 
 def _units(size: int) -> int:
-    """Return what a packet of `size` bytes counts: 1, and 1 more for every whole 64 KiB."""
+    """Return the cost of a packet of `size` bytes: 1, and 1 more for every whole 64 KiB."""
     return 1 + size // _UNIT_BYTES

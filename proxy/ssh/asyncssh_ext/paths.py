@@ -39,7 +39,7 @@ class PathsOfBytes(asyncssh.SSHServerConnection):
     def _process_cancel_streamlocal_forward_at_openssh_dot_com_global_request(
         self, packet: SSHPacket
     ) -> None:
-        """Unbind, and say no to the cancelling of what is not there."""
+        """Close the listener of a path; refuse to cancel one that does not exist."""
         path = text_of(packet.get_string())
         packet.check_end()
         listener = self._local_listeners.pop(path, None)

@@ -126,7 +126,7 @@ class Slices:
     # ---------------------------------------------------------------------------------- one turn
 
     def _turn(self) -> None:
-        """Serve waiting connections, then leave as much room for what the loop reads next."""
+        """Serve waiting connections, then leave as much room for the next reads of the loop."""
         self._served.clear()
         self._make_room()
         try:

@@ -249,7 +249,7 @@ class TolerantChannel(SSHChannel[bytes]):
             self.abort()
 
     def _may_exceed(self, size: int) -> bool:
-        """Widen the window to `size`, unless the client has used up what it may exceed."""
+        """Widen the window to `size`, unless the client has used up its tolerated excess."""
         self._tolerate(MSG_CHANNEL_DATA, "window exceeded")
         self._excess_bytes += size - self._recv_window
         if self._excess_bytes > self._init_recv_window // _WINDOW_GRACE:

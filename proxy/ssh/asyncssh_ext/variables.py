@@ -26,7 +26,7 @@ class AcceptedNames:
 
     @property
     def is_settled(self) -> bool:
-        """Whether waiting would change nothing."""
+        """Return whether waiting would change nothing."""
         return self._settled.is_set()
 
     def settle(self, patterns: Sequence[str] | None) -> None:
@@ -39,7 +39,7 @@ class AcceptedNames:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._wait_s):
                 await self._settled.wait()
-        self._settled.set()  # nobody waits twice
+        self._settled.set()  # no caller waits twice
 
     def take(self, name: str) -> bool:
         """Return whether the workspace takes a variable of this name, as far as is known."""
