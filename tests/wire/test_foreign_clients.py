@@ -1,5 +1,6 @@
 """Clients of other projects, run as programs: tests/wire/foreign says what each does. `sshd` is the measure."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,10 +19,15 @@ from tests.wire.foreign.programs import CLIENTS, Client, NotInstalledError
 from tests.wire.harness import Fairlead
 from tests.wire.peers import MIB, Peer, echo
 
+SETTINGS = {  # with the MAC that Twisted Conch needs; the others choose what they would without
+    "FAIRLEAD_SSH__MACS": '["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256"]'
+}
 BLUEPRINTS = {"dev": "shell: /bin/sh\n"}
 PROGRAM_DEADLINE_S = 150
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-TABLE = re.compile(r"(?<=<!-- made by tests/wire/test_foreign_clients.py -->\n).*?(?=<!-- until here -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(?<=<!-- made by tests/wire/test_foreign_clients.py -->\n).*?(?=<!-- until here -->)", re.DOTALL
+)
 
 pytestmark = [
     pytest.mark.usefixtures("warm"),
@@ -134,7 +140,11 @@ class Reports:
         directory = self._directory("client")
         payload = random.Random(1).randbytes(MIB)
         (directory / "payload").write_bytes(payload)
-        with Peer(echo) as server, (directory / "out").open("wb") as out, (directory / "err").open("wb") as err:
+        with (
+            Peer(echo) as server,
+            (directory / "out").open("wb") as out,
+            (directory / "err").open("wb") as err,
+        ):
             words = [*command, place.port, place.user, place.key, directory, server.port]
             program = subprocess.Popen(
                 [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=out, stderr=err
@@ -169,3 +179,54 @@ def judge(report: Report, row: str) -> str | None:
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_a_client_of_another_project(place: Place, reports: Reports, client: Client, row: str) -> None:
     judge(reports.of(client, place), row)
+
+
+def table(reports: Reports, written: str) -> str:
+    """Return the table of the page: what was seen now, and what `written` has of clients that did not run now."""
+    lines = [
+        f"| client | {' | '.join(row.replace('_', ' ') for row in ROWS)} |",
+        "| --- " * (len(ROWS) + 1) + "|",
+    ]
+    notes: list[str] = []
+    for client in CLIENTS:
+        report = reports.seen(client)
+        if report is None:
+            lines += [line for line in written.splitlines() if line.startswith(f"| {client.name} ")]
+            notes += [line for line in written.splitlines() if line.startswith(f"* {client.name}, ")]
+            continue
+        cells = []
+        for row in ROWS:
+            lacks = judge(report, row)
+            note = lacks or report.rows[row].get("note")
+            cells.append("lacks" if lacks else "yes, see below" if note else "yes")
+            notes += [f"* {client.name}, {row.replace('_', ' ')}: {note}."] if note else []
+        lines.append(f"| {client.name} {client.version()} | {' | '.join(cells)} |")
+    for name, why in NOT_TRIED.items():
+        lines.append(f"| {name} {'| not tried ' * len(ROWS)}|")
+        notes.append(f"* {name}, not tried: {why}.")
+    return "\n".join([*lines, "", *notes, ""])
+
+
+def test_the_table_of_the_documentation_is_what_was_seen(fairlead: Fairlead, reports: Reports) -> None:
+    """`REWRITE_GOLDEN=1` writes it anew; then read the difference."""
+    for client in CLIENTS:
+        with contextlib.suppress(pytest.skip.Exception):  # one that cannot be had keeps the line that it has
+            reports.of(client, fairlead_place(fairlead))
+    page = PAGE.read_text()
+    found = TABLE.search(page)
+    assert found is not None
+    made = table(reports, found[0])
+    if os.environ.get("REWRITE_GOLDEN"):
+        PAGE.write_text(TABLE.sub(lambda _: made, page))
+    else:
+        assert made == found[0], "docs/clients.md: REWRITE_GOLDEN=1 writes the table anew"
+
+
+@pytest.mark.skipif(not os.environ.get("CI"), reason="only CI has to try every client that it could")
+def test_ci_tries_every_client_whose_language_is_there(fairlead: Fairlead, reports: Reports) -> None:
+    for client in CLIENTS:
+        if not client.kind.missing():
+            try:
+                reports.of(client, fairlead_place(fairlead))
+            except pytest.skip.Exception as exc:
+                pytest.fail(f"{client.name} was not tried: {exc.msg}")

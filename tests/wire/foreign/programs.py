@@ -98,7 +98,16 @@ def _node(directory: Path) -> None:
 
 
 def _go(directory: Path) -> None:
-    call("go", "build", "-mod=readonly", "-o", directory / "client", ".", cwd=FOREIGN / "go", GOTOOLCHAIN="local")
+    call(
+        "go",
+        "build",
+        "-mod=readonly",
+        "-o",
+        directory / "client",
+        ".",
+        cwd=FOREIGN / "go",
+        GOTOOLCHAIN="local",
+    )
 
 
 def _java(directory: Path) -> None:
@@ -122,7 +131,10 @@ def _nothing(_directory: Path) -> None:
 NODE = Kind("node", ("node", "npm"), ("node/package.json", "node/package-lock.json"), _node)
 GO = Kind("go", ("go",), ("go/go.mod", "go/go.sum", "go/main.go"), _go)
 JAVA = Kind(
-    "java", ("java", "javac", "mvn"), ("java/pom.xml", "java/Rows.java", "java/Sshj.java", "java/Mina.java"), _java
+    "java",
+    ("java", "javac", "mvn"),
+    ("java/pom.xml", "java/Rows.java", "java/Sshj.java", "java/Mina.java"),
+    _java,
 )
 PYTHON = Kind("python", (), ("python/requirements.txt",), _python)
 OWN = Kind("own", (), (), _nothing)
@@ -152,7 +164,8 @@ class Client:
             return [str(directory / "client")]
         if self.kind is JAVA:
             # Small and quick to start; the default takes a thread for each processor.
-            return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{directory}/classes:{directory}/lib/*", self.program]
+            path = f"{directory}/classes:{directory}/lib/*"
+            return ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", path, self.program]
         python = sys.executable if self.kind is OWN else f"{directory}/venv/bin/python"
         return ["env", f"PYTHONPATH={ROOT}", python, "-m", f"tests.wire.foreign.python.{self.program}"]
 
@@ -162,7 +175,12 @@ CLIENTS = (
     Client("npm ssh2", NODE, "node/client.js", ("node/package.json", '"ssh2": ')),
     Client("Go x/crypto/ssh", GO, "", ("go/go.mod", "golang.org/x/crypto ")),
     Client("sshj", JAVA, "Sshj", ("java/pom.xml", "<artifactId>sshj</artifactId>\n      <version>")),
-    Client("Apache MINA SSHD", JAVA, "Mina", ("java/pom.xml", "<artifactId>sshd-sftp</artifactId>\n      <version>")),
+    Client(
+        "Apache MINA SSHD",
+        JAVA,
+        "Mina",
+        ("java/pom.xml", "<artifactId>sshd-sftp</artifactId>\n      <version>"),
+    ),
     Client("libssh (ssh-python)", PYTHON, "with_libssh", ("python/requirements.txt", "ssh-python==")),
     Client("libssh2 (ssh2-python)", PYTHON, "with_libssh2", ("python/requirements.txt", "ssh2-python==")),
     Client("Twisted Conch", PYTHON, "with_conch", ("python/requirements.txt", "twisted==")),

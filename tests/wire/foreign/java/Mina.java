@@ -23,13 +23,16 @@ import org.apache.sshd.sftp.client.SftpClientFactory;
 /** The rows of tests/wire/foreign/__init__.py by Apache MINA SSHD. */
 final class Mina {
     private static final Duration PATIENCE = Duration.ofSeconds(30);
+    private static final String HALF_CLOSED = "of a link that is half closed the library drops the answer, with `sshd` too";
     private static ClientSession session;
 
     private static Map<String, Object> run(String command, String input) throws Exception {
         try (ChannelExec channel = session.createExecChannel(command)) {
             channel.open().verify(PATIENCE);
-            channel.getInvertedIn().write(input.getBytes(StandardCharsets.UTF_8));
-            channel.getInvertedIn().close();
+            if (!input.isEmpty()) {
+                channel.getInvertedIn().write(input.getBytes(StandardCharsets.UTF_8));
+                channel.getInvertedIn().close();
+            }
             String out = Rows.text(channel.getInvertedOut());
             String err = Rows.text(channel.getInvertedErr());
             return Rows.seen("out", out, "err", err, "status", status(channel));
@@ -103,13 +106,13 @@ final class Mina {
             SshdSocketAddress echo = new SshdSocketAddress("127.0.0.1", rows.echoPort);
             rows.row("local_forward", () -> {
                 int bound = session.startLocalPortForwarding(anyPort, echo).getPort();
-                return Rows.seen("digest", Rows.digest(Rows.through(bound, rows.piece())));
+                return Rows.seen("digest", Rows.digest(Rows.echoed(bound, rows.piece())), "note", HALF_CLOSED);
             });
             rows.row("remote_forward", () -> {
                 SshdSocketAddress bound = session.startRemotePortForwarding(anyPort, echo);
-                byte[] heard = Rows.through(bound.getPort(), "hello".getBytes());
+                byte[] heard = Rows.echoed(bound.getPort(), "hello".getBytes());
                 session.stopRemotePortForwarding(bound);
-                return Rows.seen("heard", new String(heard, StandardCharsets.UTF_8));
+                return Rows.seen("heard", new String(heard, StandardCharsets.UTF_8), "note", HALF_CLOSED);
             });
             rows.row("rekey", () -> {
                 int before = exchanges.get();

@@ -66,6 +66,15 @@ final class Rows {
         return HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(data));
     }
 
+    /** Send through a port of this machine and return as much of what comes back, with both directions open. */
+    static byte[] echoed(int port, byte[] data) throws Exception {
+        try (Socket link = new Socket("127.0.0.1", port)) {
+            link.setSoTimeout(30_000);
+            link.getOutputStream().write(data);
+            return link.getInputStream().readNBytes(data.length);
+        }
+    }
+
     /** Send through a port of this machine, end that direction, and return what came back. */
     static byte[] through(int port, byte[] data) throws Exception {
         try (Socket link = new Socket("127.0.0.1", port)) {

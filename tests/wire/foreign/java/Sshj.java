@@ -77,8 +77,10 @@ final class Sshj {
         rows.row("pty", Sshj::pty);
         rows.row("symlink", () -> {
             try (SFTPClient sftp = client.newSFTPClient()) {
-                sftp.symlink(rows.directory + "/link", "a-target");
-                return Rows.seen("target", sftp.readlink(rows.directory + "/link"));
+                // Sent as the draft says, to every server; OpenSSH takes the target first.
+                sftp.symlink("a-target", rows.directory + "/link");
+                String target = sftp.readlink(rows.directory + "/link");
+                return Rows.seen("target", target, "note", "the program swaps the arguments, as for `sshd`");
             }
         });
         rows.row("transfer", () -> {

@@ -93,6 +93,13 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
 
+def free_port() -> int:
+    """Return a port on which nothing listens right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def through(port: int, data: bytes) -> bytes:
     """Send through a port of this machine, end that direction, and return what came back."""
     with connect(port) as link:
