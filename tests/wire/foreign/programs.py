@@ -24,7 +24,7 @@ class NotInstalledError(Exception):
 
 @dataclass(frozen=True)
 class Kind:
-    """A language: what it needs on the machine, what decides whether an installation is of today, how to install."""
+    """A language: the tools that it needs, the sources that an installation is made from, and how."""
 
     name: str
     tools: tuple[str, ...]

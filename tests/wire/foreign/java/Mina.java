@@ -17,13 +17,14 @@ import org.apache.sshd.client.session.ClientSession;
 import org.apache.sshd.common.keyprovider.FileKeyPairProvider;
 import org.apache.sshd.common.util.net.SshdSocketAddress;
 import org.apache.sshd.core.CoreModuleProperties;
+import org.apache.sshd.server.forward.AcceptAllForwardingFilter;
 import org.apache.sshd.sftp.client.SftpClient;
 import org.apache.sshd.sftp.client.SftpClientFactory;
 
 /** The rows of tests/wire/foreign/__init__.py by Apache MINA SSHD. */
 final class Mina {
     private static final Duration PATIENCE = Duration.ofSeconds(30);
-    private static final String HALF_CLOSED = "of a link that is half closed the library drops the answer, with `sshd` too";
+    private static final String HALF_CLOSED = "the link stays open meanwhile; half closed, the library loses its tail, with `sshd` too";
     private static ClientSession session;
 
     private static Map<String, Object> run(String command, String input) throws Exception {
@@ -91,6 +92,7 @@ final class Mina {
             // A request with an answer, without which the session is closed.
             CoreModuleProperties.HEARTBEAT_INTERVAL.set(client, Duration.ofMillis(500));
             CoreModuleProperties.HEARTBEAT_NO_REPLY_MAX.set(client, 3);
+            client.setForwardingFilter(AcceptAllForwardingFilter.INSTANCE); // by default it refuses its own forwards
             client.start();
             session = client.connect(rows.user, "127.0.0.1", rows.port).verify(PATIENCE).getSession();
             for (KeyPair pair : new FileKeyPairProvider(Path.of(rows.key)).loadKeys(session)) {
@@ -110,9 +112,9 @@ final class Mina {
             });
             rows.row("remote_forward", () -> {
                 SshdSocketAddress bound = session.startRemotePortForwarding(anyPort, echo);
-                byte[] heard = Rows.echoed(bound.getPort(), "hello".getBytes());
+                byte[] heard = Rows.through(bound.getPort(), "hello".getBytes());
                 session.stopRemotePortForwarding(bound);
-                return Rows.seen("heard", new String(heard, StandardCharsets.UTF_8), "note", HALF_CLOSED);
+                return Rows.seen("heard", new String(heard, StandardCharsets.UTF_8));
             });
             rows.row("rekey", () -> {
                 int before = exchanges.get();

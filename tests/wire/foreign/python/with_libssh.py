@@ -105,7 +105,7 @@ class Client:
         return {"heard": heard[0].decode(), "note": note}
 
     def rekey(self) -> dict[str, Any]:
-        """Move more than the limit of the client's configuration; the library's log says what that brought about."""
+        """Move more than the limit of the configuration; the library's log counts the exchanges."""
         log = Path(self._at.file("libssh.log"))
         with log.open("wb") as stream:
             os.dup2(stream.fileno(), 2)
