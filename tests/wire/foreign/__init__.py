@@ -1,9 +1,9 @@
-"""Clients of other projects, as programs in their own languages: one list of rows for all of them.
+"""Clients of other projects as programs in their own languages: one list of rows for all of them.
 
-A program is called with port, user, private key, a directory and the port of an echo server. The directory
-is seen by the program and by the workspace, and has a file `payload` of 1 MiB. For each row the program prints
-one line of JSON: what it saw, or `lacks` with what the library does not offer, or `error`. A `note` names a
-detour. Judging is left to the test:
+A program is called with port, user, private key, a directory and the port of an echo server. Program and
+workspace see the directory, which has a file `payload` of 1 MiB. For each row the program prints one line of
+JSON: what it saw, or `lacks` with what the library does not offer, or `error`. A `note` names a detour.
+Judging is left to the test:
 
 * `login`: by public key.
 * `exec`: `cat; echo err >&2; exit 7` with `out` as its input: `out`, `err`, `status`.
