@@ -1,0 +1,1 @@
+"""Programs in Python: each runs the rows by one library."""
