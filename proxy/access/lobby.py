@@ -34,7 +34,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a command of the lobby answers."""
+    """The answer of a command of the lobby."""
 
     out: str = ""
     err: str = ""
@@ -90,7 +90,7 @@ class Lobby:
         return Said(printable_json(document, 2) + "\n" if as_json else printable(text, "\n"))
 
     def _problem(self, name: str, rest: Sequence[str]) -> str:
-        """Say what is wrong with a command line; empty when nothing is."""
+        """Return the fault of a command line; empty for none."""
         if name not in self._commands:
             return f"there is no command {name[:40]!r} in the lobby"
         return f"{name} takes no arguments but {_JSON}" if len(rest) > 1 else ""

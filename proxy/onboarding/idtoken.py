@@ -110,7 +110,7 @@ _LOGOUT_AGE_S = 300
 
 @dataclass(frozen=True, slots=True)
 class LoggedOut:
-    """What a provider says has ended: a session at the provider, or without `sid` all of an account."""
+    """An end of sessions at a provider: of one session, or without `sid` of all sessions of an account."""
 
     issuer: str
     subject: str

@@ -101,7 +101,7 @@ class OnboardingService:
 
     @property
     def http(self) -> HttpClient:
-        """The client by which providers are asked."""
+        """Return the client by which providers are asked."""
         return self._http
 
     def allow_redirect(self, uri: str) -> None:

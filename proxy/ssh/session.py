@@ -357,7 +357,7 @@ class ProgramSession(asyncssh.SSHServerSession[bytes]):
             await self._say(prompts.env_not_utf8(not_utf8, pty=pty))
 
     def _check_command(self, kind: Shell | Exec | Subsystem) -> None:
-        """Refuse what a certificate does not permit, and what is too long. Raises: Refused."""
+        """Refuse a command that is too long, or not permitted by the certificate. Raises: Refused."""
         if self._forced is not None:
             self._check_length(self._forced.original_command)
             if self._forced.refusal:

@@ -78,7 +78,7 @@ class OwnSite(Protocol):
 
 
 class Sockets(Protocol):
-    """Hears of upgraded exchanges; must not raise."""
+    """An observer of upgraded exchanges; must not raise."""
 
     def began(self, exchange: Exchange) -> None:
         """Learn of one that was upgraded just now."""
@@ -394,7 +394,7 @@ class ClientConnection(asyncio.Protocol):
         return rest
 
     def _take_own(self, data: Buffer) -> None:
-        """Pass on what belongs to the body; what comes behind it is discarded with the connection."""
+        """Pass on the bytes of the body; later bytes are discarded with the connection."""
         size = min(len(data), self._left)
         self._left -= size
         if size and self._inner is not None:

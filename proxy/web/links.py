@@ -34,7 +34,7 @@ _GONE = "This link was used already, or it is older than a minute. Type the comm
 
 
 class LinkPages:
-    """Makes links, and serves their pages on the login origin."""
+    """Links for signing in, and their pages on the login origin."""
 
     def __init__(self, login: LoginPages, publisher: Publisher) -> None:
         self._login = login
@@ -122,7 +122,7 @@ class LinkPages:
         return response
 
     async def _invitation(self, token: str, *, spends: bool = False) -> Invitation | None:
-        """Find what a link stands for; one that we never made costs no look-up. Raises: StoreError."""
+        """Find the invitation of a link; a made-up link costs no look-up. Raises: StoreError."""
         if not self._sessions.seals.is_issued(_TOKEN, token):
             return None
         store = self._sessions.store
@@ -130,7 +130,7 @@ class LinkPages:
 
 
 def _about(token: str, session: str) -> str:
-    """Name what a form decides: one link, for a browser with one session or none."""
+    """Name the decision of a form: one link, for a browser with one session or none."""
     return f"link {digest(token)} {quote(session)}"
 
 

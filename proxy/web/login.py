@@ -68,7 +68,7 @@ _LOGOUTS_FACTOR = 10
 
 @dataclass(frozen=True, slots=True)
 class LoginRules:
-    """What the login pages are told by the settings."""
+    """The rules of the login pages, from the settings."""
 
     is_ssh_only: bool
     attempts_per_minute: int
@@ -140,7 +140,7 @@ class LoginPages:
 
     @web.middleware
     async def _slowly(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse banned addresses, what comes too fast from one, and what no store can answer now."""
+        """Refuse banned addresses, too many requests from one, and requests without a store."""
         if self._rules.is_banned(client_of(request)):
             raise web.HTTPForbidden(text="Your address is banned.")
         now = asyncio.get_running_loop().time()

@@ -40,7 +40,7 @@ _NO_REDIRECT = Reply(405, "Not possible", "Use POST for this.", ((b"Allow", b"PO
 
 
 class LoginGate:
-    """Decides about every request to an app's origin."""
+    """The gate of every request to an app's origin."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Which apps a signed-in user may open: decided in memory, alike for what is absent and what is forbidden."""
+"""The apps that a signed-in user may open: decided in memory, alike for absent and forbidden ones."""
 
 from typing import NamedTuple
 

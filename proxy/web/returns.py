@@ -1,4 +1,4 @@
-"""Where a browser comes from that signs in, and goes back to. Pure.
+"""The origin that a browser left for signing in, and returns to. Pure.
 
 Every part travels through the browser and none is believed: the label is looked up anew, the path is one of
 that origin, and the code that goes back is good only with the cookie whose digest is `pre`.
@@ -21,7 +21,7 @@ _TIME = re.compile(r"[0-9]{1,12}\.[0-9]{3}")
 
 @dataclass(frozen=True, slots=True)
 class Return:
-    """An app's origin, by its label, and what the browser left there."""
+    """An app's origin, by its label, and the page that the browser left there."""
 
     label: str
     path: str

@@ -53,7 +53,7 @@ class Seals:
         return _encode(nonce + self._cipher(purpose).encrypt(nonce, plain, None))
 
     def open(self, purpose: str, sealed: str, max_age_s: float) -> dict[str, str] | None:
-        """Read what `seal` wrote; None for anything else, and for what is older than `max_age_s` seconds."""
+        """Read a value of `seal`; None for any other, and for one older than `max_age_s` seconds."""
         if len(sealed) > MAX_SEALED:
             return None
         decoded = _decode(sealed)
@@ -80,7 +80,7 @@ def _encode(data: bytes) -> str:
 
 
 def _decode(text: str) -> bytes:
-    """Read what `_encode` wrote; empty for anything else."""
+    """Read a value of `_encode`; empty for any other."""
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):

@@ -63,7 +63,7 @@ class SessionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Who asked for a link over SSH."""
+    """A request for a link over SSH."""
 
     user: str
     user_id: str
@@ -76,7 +76,7 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a one-use code is bound to."""
+    """The binding of a one-use code."""
 
     code: str = field(repr=False)
     pre: str
@@ -85,7 +85,7 @@ class Offer:
 
 
 class SessionStore:
-    """See the module. Every method raises StoreError when the database does not answer in time."""
+    """The store of the module; every method raises StoreError when the database does not answer in time."""
 
     def __init__(self, database: Database, *, idle_s: float, per_user: int) -> None:
         """`idle_s`: seconds without use after which a session has ended; `per_user`: sessions at most."""
@@ -163,11 +163,11 @@ class SessionStore:
             )
 
     async def end(self, id_: str) -> list[SessionRecord]:
-        """End a session and all that came from it; returns what ended."""
+        """End a session and all that came from it; return the ended ones."""
         return await self._end(_family(id_))
 
     async def end_all(self, user: str) -> list[SessionRecord]:
-        """End every session of a user; returns what ended."""
+        """End every session of a user; return the ended ones."""
         return await self._end(web_sessions.c.user == user)
 
     async def end_at_provider(
@@ -260,7 +260,7 @@ class SessionStore:
             await connection.execute(sa.insert(web_links).values(row))
 
     async def invitation(self, token: str) -> Invitation | None:
-        """Return who asked for a link; None when it was used or is too old."""
+        """Return the invitation of a link; None when it was used or is too old."""
         async with self._reading() as connection:
             return await _invitation(connection, token)
 
@@ -274,7 +274,7 @@ class SessionStore:
     # --------------------------------------------------------------------------------- age
 
     async def sweep(self) -> int:
-        """Delete what has ended by age, some at a time; returns how many sessions went."""
+        """Delete sessions that ended by age, some at a time; return the number of them."""
         unredeemed = sa.and_(web_sessions.c.digest.is_(None), web_sessions.c.code_expires_at <= _now())
         old = sa.or_(sa.not_(self._lives()), unredeemed)
         query = sa.select(web_sessions.c.id).where(old).limit(SWEEP_AT_ONCE)

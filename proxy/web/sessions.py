@@ -62,7 +62,7 @@ def value_of_host(host: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """What a browser has proved."""
+    """The proof of a browser."""
 
     user: User
     client: str
@@ -143,7 +143,7 @@ class WebSessions:
 
     @property
     def life_s(self) -> float:
-        """Seconds from a sign-in to the end of its session."""
+        """Return the seconds from a sign-in to the end of its session."""
         return self._settings.life_s
 
     async def close(self) -> None:
@@ -336,7 +336,7 @@ class WebSessions:
         self._ended(ended, "you signed out", by=by or record.user)
 
     async def ended_at_provider(self, said: LoggedOut, provider: str) -> int:
-        """End what a provider says has ended; returns how many sessions that were. Raises: StoreError."""
+        """End the sessions that a provider ended; return the number of them. Raises: StoreError."""
         until = said.at + timedelta(seconds=_CLOCKS_DIFFER_S)
         ended = await self.store.end_at_provider(said.issuer, said.subject, said.sid, until)
         self._ended(ended, "you signed out at the provider", by=f"provider:{provider}")
@@ -353,7 +353,7 @@ class WebSessions:
         self._ended(ended, sentence, by=by)
 
     def _ended(self, records: Sequence[SessionRecord], sentence: str, *, by: str) -> None:
-        """Close what is open of sessions that ended, and tell other replicas."""
+        """Close the WebSockets of ended sessions, and notify other replicas."""
         ids = {record.id for record in records}
         for key in [key for key, held in self._held.items() if held.record.id in ids]:
             self._drop(key, End(EndReason.LEFT, sentence))
@@ -401,7 +401,7 @@ class WebSessions:
                 is_blind = True
 
     def _prune(self) -> None:
-        """Remember no more what was not asked for of late and has no WebSocket open."""
+        """Forget sessions that were not asked for lately and have no WebSocket open."""
         open_ = {tag.record.id for tag, _ in self._sockets() if isinstance(tag, Held)}
         long_ago = asyncio.get_running_loop().time() - _REMEMBERED_S
         for key in [

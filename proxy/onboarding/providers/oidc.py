@@ -122,7 +122,7 @@ class Oidc(Configured[OidcSettings]):
         return self.mapped(await self.claims(tokens, nonce), issuer=self._settings.issuer)
 
     async def logged_out(self, token: Secret) -> LoggedOut:
-        """Read what the provider says has ended. Raises: ProviderUnavailable, ProviderMisconfigured."""
+        """Read a logout token of the provider. Raises: ProviderUnavailable, ProviderMisconfigured."""
         await self.endpoints()
         assert self._jwks is not None
         return await verify_logout(token, self._jwks, self._expected())

@@ -40,7 +40,7 @@ _log = structlog.get_logger("web")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What signs browsers in."""
+    """The parts that sign browsers in."""
 
     pages: LoginPages
     links: LinkPages
@@ -172,7 +172,7 @@ async def open_web(settings: WebSettings, dependencies: WebDependencies, stack: 
 async def _open_login(
     settings: WebSettings, dependencies: WebDependencies, origins: Origins, stack: AsyncExitStack
 ) -> Login | None:
-    """Open the login origin and what keeps its sessions.
+    """Open the login origin and its session store.
 
     Without https, names beyond this machine would carry sessions in the clear: then only public apps are
     served. Raises: StoreError.
@@ -228,7 +228,7 @@ async def _open_login(
 
 
 def _ssh_line(settings: WebSettings, ssh: str) -> Callable[[str], str]:
-    """Return what writes the command that signs a user in by SSH."""
+    """Return the function that writes the command for signing in by SSH."""
     host, port = split_address(settings.ssh_address or ssh)
     host = host if settings.ssh_address or host.startswith("127.") else "<host>"
     option = f"-p {port} " if port != 22 else ""
