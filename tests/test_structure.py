@@ -27,11 +27,7 @@ NOT_YET: tuple[str, ...] = (
     "proxy.blueprints",
     "proxy.cli",
     "proxy.process",
-    "proxy.recording",
-    "proxy.sessions",
-    "proxy.settings",
     "proxy.ssh",
-    "proxy.upstream",
     "proxy.web",
     "proxy.workspaces",
 )
