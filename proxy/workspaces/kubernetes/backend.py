@@ -35,7 +35,7 @@ from proxy.workspaces.backend import (
 )
 from proxy.workspaces.kubernetes import labels
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, event_order, judge
+from proxy.workspaces.kubernetes.diagnosis import Prognosis, Situation, event_order, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
 from proxy.workspaces.kubernetes.manifest import CONTAINER
 from proxy.workspaces.kubernetes.objects import (
@@ -58,8 +58,8 @@ from proxy.workspaces.kubernetes.objects import (
     uid_of,
 )
 from proxy.workspaces.kubernetes.renewal import Renewal
-from proxy.workspaces.kubernetes.startup import Bringing, Trust, check_owner, record_owner
-from proxy.workspaces.kubernetes.view import View, involved, pod_name
+from proxy.workspaces.kubernetes.startup import Trust, WorkspaceStartup, check_owner, record_owner
+from proxy.workspaces.kubernetes.view import ClusterView, involved, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
@@ -83,7 +83,7 @@ class KubernetesBackend:
         self._namespace = settings.namespace
         self._trust = trust
         self._api = Api(settings)
-        self._view = View(self._api, settings)
+        self._view = ClusterView(self._api, settings)
         self._renewal = Renewal(self._api, self._namespace, trust)
         self._starts = PendingStarts(start_timeout_s)
         self._workloads = Workloads(self._api, settings, trust)
@@ -212,8 +212,8 @@ class KubernetesBackend:
         await self._check_hold(request)
 
         async def bring(start: PendingStart) -> Endpoint:
-            bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
-            return await bringing.run()
+            startup = WorkspaceStartup(self._api, self._view, self._settings, self._trust, request, start)
+            return await startup.run()
 
         return await self._starts.join(request, report, bring)
 
@@ -385,8 +385,8 @@ class KubernetesBackend:
     def _not_gone(self, kind: Kind, workspace: str, found: Object | None) -> StopTimeout:
         why = ""
         if kind is POD and found is not None:
-            verdict = judge(Situation(_PRESENT, found))
-            why = f": {verdict.sentence}" if verdict.hope is not Hope.FINE else ""
+            diagnosis = judge(Situation(_PRESENT, found))
+            why = f": {diagnosis.sentence}" if diagnosis.prognosis is not Prognosis.OK else ""
         late = f"workspace {workspace} has not ended within {self._settings.stop_timeout_s:g} s"
         return StopTimeout(f"{late} ({kind.name} {found and name_of(found)}){why}", user_message=late + why)
 
@@ -424,8 +424,11 @@ def _missing(name: str) -> WorkspaceNotFound:
 
 
 def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] = ()) -> WorkspaceRecord:
-    verdict = judge(Situation(stateful_set, pod, events=events))
-    told = verdict.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING} or verdict.hope is not Hope.FINE
+    diagnosis = judge(Situation(stateful_set, pod, events=events))
+    told = (
+        diagnosis.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING}
+        or diagnosis.prognosis is not Prognosis.OK
+    )
     started = next(
         (
             moment(status["state"]["running"].get("startedAt"))
@@ -437,10 +440,10 @@ def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] =
     record = labels.record_of(stateful_set)
     return replace(
         record,
-        phase=verdict.phase,
-        detail=verdict.sentence if told else "",
+        phase=diagnosis.phase,
+        detail=diagnosis.sentence if told else "",
         started_at=started,
-        stop=record.stop if verdict.phase is WorkspacePhase.STOPPED else None,
+        stop=record.stop if diagnosis.phase is WorkspacePhase.STOPPED else None,
     )
 
 

@@ -48,7 +48,7 @@ _IMAGE_EVENTS = {
 }
 
 
-class Stage(Enum):
+class StartStage(Enum):
     """The steps of a start, and what is none."""
 
     ABSENT = "absent"
@@ -64,16 +64,16 @@ class Stage(Enum):
     READY = "ready"
 
 
-class Hope(Enum):
+class Prognosis(Enum):
     """Whether waiting is of any use."""
 
-    FINE = "fine"
+    OK = "ok"
     """Nothing is wrong."""
-    UNTIL_DEADLINE = "until deadline"
+    MAY_RECOVER = "may recover"
     """It may pass by itself, as a node that restarts does."""
-    BRIEF = "brief"
+    NEEDS_CAPACITY = "needs capacity"
     """Somebody would have to make room; that happens, but rarely."""
-    NONE = "none"
+    NEEDS_CHANGE = "needs change"
     """It stays as it is until somebody changes something."""
 
 
@@ -91,51 +91,51 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Diagnosis:
     """Where it is, and the sentence that the person reads."""
 
-    stage: Stage
+    stage: StartStage
     sentence: str
-    hope: Hope = Hope.FINE
+    prognosis: Prognosis = Prognosis.OK
     detail: str = ""
     """What Kubernetes said, for the operator."""
 
     @property
     def is_final(self) -> bool:
-        return self.hope is Hope.NONE
+        return self.prognosis is Prognosis.NEEDS_CHANGE
 
     @property
     def phase(self) -> WorkspacePhase:
         """Say the same in the words of every backend."""
-        if self.hope in {Hope.NONE, Hope.BRIEF}:
+        if self.prognosis in {Prognosis.NEEDS_CHANGE, Prognosis.NEEDS_CAPACITY}:
             return WorkspacePhase.FAILED
         return _PHASES.get(self.stage, WorkspacePhase.STARTING)
 
 
 _PHASES = {
-    Stage.ABSENT: WorkspacePhase.STOPPED,
-    Stage.STOPPED: WorkspacePhase.STOPPED,
-    Stage.DELETING: WorkspacePhase.STOPPING,
-    Stage.ENDING: WorkspacePhase.STOPPING,
-    Stage.READY: WorkspacePhase.RUNNING,
+    StartStage.ABSENT: WorkspacePhase.STOPPED,
+    StartStage.STOPPED: WorkspacePhase.STOPPED,
+    StartStage.DELETING: WorkspacePhase.STOPPING,
+    StartStage.ENDING: WorkspacePhase.STOPPING,
+    StartStage.READY: WorkspacePhase.RUNNING,
 }
 
 
-def judge(situation: Situation) -> Verdict:
+def judge(situation: Situation) -> Diagnosis:
     """Tell where a workspace is."""
     stateful_set, pod = situation.stateful_set, situation.pod
     if stateful_set is None:
-        return Verdict(Stage.ABSENT, "there is no workspace")
+        return Diagnosis(StartStage.ABSENT, "there is no workspace")
     if is_going(stateful_set):
-        return Verdict(Stage.DELETING, "the workspace is being deleted")
+        return Diagnosis(StartStage.DELETING, "the workspace is being deleted")
     if pod is not None:
         return _pod(situation, pod)
     if stateful_set["spec"].get("replicas") == 0:
-        return Verdict(Stage.STOPPED, "the workspace is stopped")
-    return _refused(situation, stateful_set) or Verdict(Stage.CREATING, "waiting for the cluster")
+        return Diagnosis(StartStage.STOPPED, "the workspace is stopped")
+    return _refused(situation, stateful_set) or Diagnosis(StartStage.CREATING, "waiting for the cluster")
 
 
-def _refused(situation: Situation, stateful_set: Object) -> Verdict | None:
+def _refused(situation: Situation, stateful_set: Object) -> Diagnosis | None:
     """No pod: the StatefulSet's controller says why it may not make one, and tries again later and later."""
     since = moment(annotations_of(stateful_set).get(LAST_START))
     oldest = since - timedelta(seconds=_CLOCKS_DIFFER_S) if since else None
@@ -143,11 +143,13 @@ def _refused(situation: Situation, stateful_set: Object) -> Verdict | None:
     if event is None or (oldest and _at(event) < oldest):
         return None
     message = event.get("message") or ""
-    return Verdict(Stage.CREATING, explanations.creation_problem(message), Hope.NONE, message)
+    return Diagnosis(
+        StartStage.CREATING, explanations.creation_problem(message), Prognosis.NEEDS_CHANGE, message
+    )
 
 
-def _pod(situation: Situation, pod: Object) -> Verdict:
-    rules: tuple[Callable[[Situation, Object], Verdict | None], ...] = (
+def _pod(situation: Situation, pod: Object) -> Diagnosis:
+    rules: tuple[Callable[[Situation, Object], Diagnosis | None], ...] = (
         _ending,
         _failed,
         _unscheduled,
@@ -159,19 +161,19 @@ def _pod(situation: Situation, pod: Object) -> Verdict:
         _pulling,
         _starting,
     )
-    return next(verdict for rule in rules if (verdict := rule(situation, pod)))
+    return next(diagnosis for rule in rules if (diagnosis := rule(situation, pod)))
 
 
-def _ending(situation: Situation, pod: Object) -> Verdict | None:
+def _ending(situation: Situation, pod: Object) -> Diagnosis | None:
     if not is_going(pod):
         return None
     due = moment(pod["metadata"]["deletionTimestamp"])  # it includes the grace period
     if due and situation.now - due > timedelta(seconds=LOST_AFTER_S):
-        return Verdict(
-            Stage.ENDING,
+        return Diagnosis(
+            StartStage.ENDING,
             f"its pod cannot end because node {_node(pod)} does not answer: an operator must repair or "
             "remove the node; the home is safe",
-            Hope.UNTIL_DEADLINE,
+            Prognosis.MAY_RECOVER,
             f"pod {name_of(pod)} should be gone since {due.isoformat()}",
         )
     why = ""
@@ -179,10 +181,10 @@ def _ending(situation: Situation, pod: Object) -> Verdict | None:
         why = ": it made way for something more important"
     elif _latest(situation.events, "TaintManagerEviction", about=uid_of(pod)):
         why = f": node {_node(pod)} does not answer, or is being emptied"
-    return Verdict(Stage.ENDING, f"waiting for the previous pod to end{why}")
+    return Diagnosis(StartStage.ENDING, f"waiting for the previous pod to end{why}")
 
 
-def _failed(_situation: Situation, pod: Object) -> Verdict | None:
+def _failed(_situation: Situation, pod: Object) -> Diagnosis | None:
     """A pod that failed as a whole is replaced by its StatefulSet."""
     status = pod.get("status") or {}
     if status.get("reason") == "NodeLost":
@@ -192,39 +194,50 @@ def _failed(_situation: Situation, pod: Object) -> Verdict | None:
     reason, message = status.get("reason") or "Failed", status.get("message") or ""
     what = "was evicted" if reason == "Evicted" else f"failed ({reason})"
     sentence = f"its pod {what} and is made anew: {explanations.brief(message) or 'the node gave no reason'}"
-    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, f"{reason}: {message}")
+    return Diagnosis(StartStage.ENDING, sentence, Prognosis.MAY_RECOVER, f"{reason}: {message}")
 
 
-def _unscheduled(situation: Situation, pod: Object) -> Verdict | None:
+def _unscheduled(situation: Situation, pod: Object) -> Diagnosis | None:
     if pod["spec"].get("nodeName"):
         return None
     if troubled := _unclaimed(situation):
         return troubled
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") != "Unschedulable":
-        return Verdict(Stage.SCHEDULING, "looking for a node")
+        return Diagnosis(StartStage.SCHEDULING, "looking for a node")
     message = scheduled.get("message") or ""
     if _latest(situation.events, "TriggeredScaleUp", about=uid_of(pod)):
-        return Verdict(Stage.SCHEDULING, "a node is being added for it", Hope.UNTIL_DEADLINE, message)
+        return Diagnosis(
+            StartStage.SCHEDULING, "a node is being added for it", Prognosis.MAY_RECOVER, message
+        )
     if "unbound" in message and any(_is_on_its_way(situation, claim) for claim in situation.claims.values()):
-        return Verdict(Stage.SCHEDULING, "its volume is being made", Hope.UNTIL_DEADLINE, message)
-    return Verdict(Stage.SCHEDULING, explanations.scheduling_problem(message), Hope.BRIEF, message)
+        return Diagnosis(StartStage.SCHEDULING, "its volume is being made", Prognosis.MAY_RECOVER, message)
+    return Diagnosis(
+        StartStage.SCHEDULING, explanations.scheduling_problem(message), Prognosis.NEEDS_CAPACITY, message
+    )
 
 
-def _unclaimed(situation: Situation) -> Verdict | None:
+def _unclaimed(situation: Situation) -> Diagnosis | None:
     """A claim that keeps the pod from being placed."""
     for name, claim in situation.claims.items():
         if claim is None:
             sentence = f"the volume claim {name} does not exist: ask an operator to create it"
-            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} not found")
+            return Diagnosis(
+                StartStage.SCHEDULING, sentence, Prognosis.NEEDS_CHANGE, f"claim {name} not found"
+            )
         phase = (claim.get("status") or {}).get("phase")
         if phase == "Lost":
             sentence = f"the volume behind {name} is gone: an operator must restore it"
-            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} is lost")
+            return Diagnosis(StartStage.SCHEDULING, sentence, Prognosis.NEEDS_CHANGE, f"claim {name} is lost")
         event = _latest(situation.events, "ProvisioningFailed", "FailedBinding", about=uid_of(claim))
         if phase == "Pending" and event is not None:
             message = event.get("message") or ""
-            return Verdict(Stage.SCHEDULING, explanations.claim_problem(name, message), Hope.BRIEF, message)
+            return Diagnosis(
+                StartStage.SCHEDULING,
+                explanations.claim_problem(name, message),
+                Prognosis.NEEDS_CAPACITY,
+                message,
+            )
     return None
 
 
@@ -235,7 +248,7 @@ def _is_on_its_way(situation: Situation, claim: Object | None) -> bool:
     )
 
 
-def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
+def _troubled_container(situation: Situation, pod: Object) -> Diagnosis | None:
     for role, status in container_statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason, message = waiting.get("reason") or "", waiting.get("message") or ""
@@ -244,18 +257,18 @@ def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
             return _image(status["image"], reason, message or _last_words(situation, pod), detail)
         if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
             passing = "deadline exceeded" in message or "already in use" in message
-            hope = Hope.UNTIL_DEADLINE if passing else Hope.NONE
-            return Verdict(Stage.PREPARING, explanations.config_problem(message), hope, detail)
+            prognosis = Prognosis.MAY_RECOVER if passing else Prognosis.NEEDS_CHANGE
+            return Diagnosis(StartStage.PREPARING, explanations.config_problem(message), prognosis, detail)
         if ended := _ended(role, status):
             return ended
     return None
 
 
-def _image(image: str, reason: str, message: str, detail: str) -> Verdict:
+def _image(image: str, reason: str, message: str, detail: str) -> Diagnosis:
     sentence, is_final = explanations.image_problem(image, reason, message)
     # The node says first that a pull failed, and then that it waits before another: the second is enough.
-    hope = Hope.NONE if is_final or reason == "ImagePullBackOff" else Hope.UNTIL_DEADLINE
-    return Verdict(Stage.PULLING, sentence, hope, detail)
+    prognosis = Prognosis.NEEDS_CHANGE if is_final or reason == "ImagePullBackOff" else Prognosis.MAY_RECOVER
+    return Diagnosis(StartStage.PULLING, sentence, prognosis, detail)
 
 
 def _last_words(situation: Situation, pod: Object) -> str:
@@ -265,7 +278,7 @@ def _last_words(situation: Situation, pod: Object) -> str:
     return (event or {}).get("message") or ""
 
 
-def _ended(role: str, status: Object) -> Verdict | None:
+def _ended(role: str, status: Object) -> Diagnosis | None:
     """A container that ended; the first time may have been bad luck, the second is told as a failure."""
     state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     now = state.get("terminated")
@@ -279,30 +292,33 @@ def _ended(role: str, status: Object) -> Verdict | None:
     how = explanations.ending(code, ended.get("signal") or 0, reason)
     said = explanations.last_line(ended.get("message") or "")
     again = (status.get("restartCount") or 0) > 0 and (now is not None or bool(state.get("waiting")))
-    hope = Hope.NONE if again else Hope.UNTIL_DEADLINE
+    prognosis = Prognosis.NEEDS_CHANGE if again else Prognosis.MAY_RECOVER
     sentence = f"{who} {how} while it was starting" + (f" and said: {said}" if said else "")
     if advice := explanations.advice(reason):
         sentence += f": {advice}" if not said else f"; {advice}"
     if role == "main" and code == _SCRIPT_FAILED and said:
         sentence = said
-    return Verdict(
-        Stage.PREPARING, sentence, hope, f"{status['name']}: {reason} {code}: {ended.get('message')}"
+    return Diagnosis(
+        StartStage.PREPARING,
+        sentence,
+        prognosis,
+        f"{status['name']}: {reason} {code}: {ended.get('message')}",
     )
 
 
-def _node_silent(situation: Situation, pod: Object) -> Verdict | None:
+def _node_silent(situation: Situation, pod: Object) -> Diagnosis | None:
     event = _latest(situation.events, "NodeNotReady", about=uid_of(pod))
     if event is None or condition(pod, "Ready").get("status") == "True":
         return None
     return _silent_node(pod, event.get("message") or "")
 
 
-def _silent_node(pod: Object, message: str) -> Verdict:
+def _silent_node(pod: Object, message: str) -> Diagnosis:
     sentence = f"node {_node(pod)} does not answer: an operator must repair or remove it; the home is safe"
-    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, message)
+    return Diagnosis(StartStage.ENDING, sentence, Prognosis.MAY_RECOVER, message)
 
 
-def _unboxed(situation: Situation, pod: Object) -> Verdict | None:
+def _unboxed(situation: Situation, pod: Object) -> Diagnosis | None:
     """A pod whose sandbox the node cannot make: there is no container yet that could have a status."""
     if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
         return None
@@ -311,10 +327,15 @@ def _unboxed(situation: Situation, pod: Object) -> Verdict | None:
         return None
     message = event.get("message") or ""
     sentence, is_final = explanations.sandbox_problem(_node(pod), message)
-    return Verdict(Stage.PREPARING, sentence, Hope.BRIEF if is_final else Hope.UNTIL_DEADLINE, message)
+    return Diagnosis(
+        StartStage.PREPARING,
+        sentence,
+        Prognosis.NEEDS_CAPACITY if is_final else Prognosis.MAY_RECOVER,
+        message,
+    )
 
 
-def _unmounted(situation: Situation, pod: Object) -> Verdict | None:
+def _unmounted(situation: Situation, pod: Object) -> Diagnosis | None:
     if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
         return None
     reasons = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
@@ -322,20 +343,20 @@ def _unmounted(situation: Situation, pod: Object) -> Verdict | None:
     if event is None:
         return None
     message = event.get("message") or ""
-    hope = Hope.BRIEF if "not found" in message else Hope.UNTIL_DEADLINE
-    return Verdict(Stage.PREPARING, explanations.mount_problem(message), hope, message)
+    prognosis = Prognosis.NEEDS_CAPACITY if "not found" in message else Prognosis.MAY_RECOVER
+    return Diagnosis(StartStage.PREPARING, explanations.mount_problem(message), prognosis, message)
 
 
-def _running(_situation: Situation, pod: Object) -> Verdict | None:
+def _running(_situation: Situation, pod: Object) -> Diagnosis | None:
     main = [status for role, status in container_statuses(pod) if role == "main"]
     if not main or not all((status.get("state") or {}).get("running") for status in main):
         return None
     if condition(pod, "Ready").get("status") == "True":
-        return Verdict(Stage.READY, "the workspace is ready")
-    return Verdict(Stage.STARTED, "waiting for the workspace to answer")
+        return Diagnosis(StartStage.READY, "the workspace is ready")
+    return Diagnosis(StartStage.STARTED, "waiting for the workspace to answer")
 
 
-def _pulling(situation: Situation, pod: Object) -> Verdict | None:
+def _pulling(situation: Situation, pod: Object) -> Diagnosis | None:
     """Nodes tell of images by events, some seconds before the pod's own status does."""
     told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
     event = _latest(told, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
@@ -344,19 +365,19 @@ def _pulling(situation: Situation, pod: Object) -> Verdict | None:
     message = event.get("message") or ""
     image = message.partition('"')[2].partition('"')[0]
     if event["reason"] == "Pulling":
-        return Verdict(Stage.PULLING, f"pulling image {image}".rstrip(), Hope.FINE, message)
+        return Diagnosis(StartStage.PULLING, f"pulling image {image}".rstrip(), Prognosis.OK, message)
     if event["reason"] == "Failed" and not message.startswith("Failed to pull image"):
         return None
     return _image(image, _IMAGE_EVENTS[event["reason"]], message.partition('": ')[2] or message, message)
 
 
-def _starting(_situation: Situation, pod: Object) -> Verdict:
+def _starting(_situation: Situation, pod: Object) -> Diagnosis:
     init = [status.get("state") or {} for role, status in container_statuses(pod) if role == "init"]
     if init and all("terminated" in state for state in init):
-        return Verdict(Stage.PREPARING, "starting the workspace's container")
+        return Diagnosis(StartStage.PREPARING, "starting the workspace's container")
     if any("running" in state for state in init):
-        return Verdict(Stage.PREPARING, "preparing the workspace's container")
-    return Verdict(Stage.PREPARING, f"starting on node {_node(pod)}")
+        return Diagnosis(StartStage.PREPARING, "preparing the workspace's container")
+    return Diagnosis(StartStage.PREPARING, f"starting on node {_node(pod)}")
 
 
 # ------------------------------------------------------------------------------------------ events

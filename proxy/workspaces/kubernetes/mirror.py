@@ -15,19 +15,19 @@ from proxy.workspaces.kubernetes.objects import Object, name_of, uid_of
 from proxy.workspaces.kubernetes.watch import Changed, Current, Gone, Listed, Lost, News, follow
 
 
-class Bells:
+class Wakeups:
     """Wakes those who wait for something to happen to a name."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
-    def ring(self, name: str) -> None:
+    def wake(self, name: str) -> None:
         for event in self._waiting.get(name, ()):
             event.set()
 
-    def ring_all(self) -> None:
+    def wake_all(self) -> None:
         for name in tuple(self._waiting):
-            self.ring(name)
+            self.wake(name)
 
     @contextmanager
     def heard(self, names: Iterable[str]) -> Iterator[asyncio.Event]:
@@ -52,7 +52,7 @@ class Mirror:
         self,
         api: Api,
         query: Query,
-        bells: Bells,
+        wakeups: Wakeups,
         *,
         wait_max_s: float,
         keep: Callable[[Object], Object],
@@ -65,7 +65,7 @@ class Mirror:
         """
         self._api = api
         self._query = query
-        self._bells = bells
+        self._wakeups = wakeups
         self._wait_max_s = wait_max_s
         self._keep = keep
         self._about_of = about
@@ -119,14 +119,14 @@ class Mirror:
         if known is not None and uid_of(known) == uid_of(item) and _version(known) > _version(item):
             return
         self._put(item)
-        self._bells.ring(self._about_of(item))
+        self._wakeups.wake(self._about_of(item))
 
     def forget(self, item: Object) -> None:
         """Take note that an object is gone, when it is still that one."""
         known = self._items.get(name_of(item))
         if known is not None and uid_of(known) == uid_of(item):
             self._drop(name_of(item))
-            self._bells.ring(self._about_of(item))
+            self._wakeups.wake(self._about_of(item))
 
     async def _run(self) -> None:
         me = asyncio.current_task()
@@ -158,7 +158,7 @@ class Mirror:
         for item in (*items, *newer):
             self._put(item)
         self._first.set()
-        self._bells.ring_all()
+        self._wakeups.wake_all()
 
     def _put(self, item: Object) -> None:
         name = name_of(item)

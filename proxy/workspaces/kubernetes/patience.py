@@ -3,23 +3,23 @@
 import asyncio
 from collections.abc import Iterable
 
-from proxy.workspaces.kubernetes.diagnosis import Hope, Verdict
+from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis
 
 
 class Patience:
     """How long one start has waited for what rarely passes by itself."""
 
     def __init__(self, patience_s: float) -> None:
-        """`patience_s`, 0 or more seconds, is granted to problems of `Hope.BRIEF`, from the first look on."""
+        """`patience_s`, 0 or more seconds, is granted to problems of `Prognosis.NEEDS_CAPACITY`, from the first look on."""
         self._patience_s = patience_s
         self._since: float | None = None
 
-    def exhausted(self, verdicts: Iterable[Verdict]) -> Verdict | None:
-        """Return the verdict for which the start is given up now; None to wait on."""
-        verdicts = tuple(verdicts)
-        if final := next((one for one in verdicts if one.is_final), None):
+    def exhausted(self, diagnoses: Iterable[Diagnosis]) -> Diagnosis | None:
+        """Return the diagnosis for which the start is given up now; None to wait on."""
+        diagnoses = tuple(diagnoses)
+        if final := next((one for one in diagnoses if one.is_final), None):
             return final
-        brief = next((one for one in verdicts if one.hope is Hope.BRIEF), None)
+        brief = next((one for one in diagnoses if one.prognosis is Prognosis.NEEDS_CAPACITY), None)
         if brief is None:
             self._since = None
             return None

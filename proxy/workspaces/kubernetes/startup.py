@@ -35,7 +35,7 @@ from proxy.trust.manager import CERTIFICATE_FILE, KEY_FILE
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import explanations, labels, volumes
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.diagnosis import Hope, Stage, Verdict, judge
+from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis, StartStage, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of
 from proxy.workspaces.kubernetes.manifest import Manifest, build, place_of
 from proxy.workspaces.kubernetes.objects import (
@@ -54,7 +54,7 @@ from proxy.workspaces.kubernetes.objects import (
     uid_of,
 )
 from proxy.workspaces.kubernetes.patience import Patience
-from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.kubernetes.view import ClusterView, pod_name
 from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart
 
@@ -84,13 +84,13 @@ class Trust(Protocol):
         """Give the files of a workspace's Secret, those of `present` kept where they are good."""
 
 
-class Bringing:
+class WorkspaceStartup:
     """Brings one workspace to where it answers."""
 
     def __init__(
         self,
         api: Api,
-        view: View,
+        view: ClusterView,
         settings: KubernetesSettings,
         trust: Trust,
         request: WorkspaceRequest,
@@ -109,7 +109,7 @@ class Bringing:
         self._applied = False
 
     async def run(self) -> Endpoint:
-        """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while there is hope."""
+        """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while it may succeed."""
         self._start.tell(Phase.PREPARING, f"preparing workspace {self._name}")
         async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
             manifest = await self._bring_about()
@@ -160,7 +160,7 @@ class Bringing:
     def _is_well_under_way(self) -> bool:
         """Whether there is a pod, and nothing is wrong with it that applying everything anew might cure."""
         situation = self._view.situation(self._name)
-        return situation.pod is not None and judge(situation).hope is Hope.FINE
+        return situation.pod is not None and judge(situation).prognosis is Prognosis.OK
 
     async def _present(self) -> Object | None:
         """Find the StatefulSet, which must be this user's; one that is being deleted is waited for."""
@@ -276,8 +276,8 @@ class Bringing:
         pod = situation.pod
         if pod is None or is_going(pod):
             return
-        verdict = judge(situation)
-        if verdict.hope not in {Hope.NONE, Hope.BRIEF}:
+        diagnosis = judge(situation)
+        if diagnosis.prognosis not in {Prognosis.NEEDS_CHANGE, Prognosis.NEEDS_CAPACITY}:
             return
         other = annotations_of(pod).get(labels.MANIFEST_HASH) != manifest.hash
         if other or datetime.now(UTC) - made_at(pod) > timedelta(seconds=_FRESH_S):
@@ -303,26 +303,28 @@ class Bringing:
 
     async def _watch(self, woken: asyncio.Event) -> Endpoint:
         patience = Patience(self._settings.patience_s)
-        last = Verdict(Stage.CREATING, "")
+        last = Diagnosis(StartStage.CREATING, "")
         while True:
             woken.clear()
-            verdict = self._judge()
-            if patience.exhausted([verdict]):
+            diagnosis = self._judge()
+            if patience.exhausted([diagnosis]):
                 if self._applied:
-                    raise self._failure(verdict)
+                    raise self._failure(diagnosis)
                 # We trusted another proxy's objects before all was known of them.
                 await self._bring_about()
                 continue
             pod = self._view.pods.get(pod_name(self._name))
-            if verdict.stage is not last.stage or verdict.sentence != last.sentence:
-                _log.debug("workspace", workspace=self._name, stage=verdict.stage.value, why=verdict.detail)
-            last = verdict
-            if pod is not None and await self._is_there(verdict, pod):
+            if diagnosis.stage is not last.stage or diagnosis.sentence != last.sentence:
+                _log.debug(
+                    "workspace", workspace=self._name, stage=diagnosis.stage.value, why=diagnosis.detail
+                )
+            last = diagnosis
+            if pod is not None and await self._is_there(diagnosis, pod):
                 return endpoint_of(self._name, self._request.user.name, self._namespace, pod)
-            self._start.tell(_TOLD_AS.get(verdict.stage, Phase.STARTING), verdict.sentence)
-            await self._pause(verdict, woken)
+            self._start.tell(_TOLD_AS.get(diagnosis.stage, Phase.STARTING), diagnosis.sentence)
+            await self._pause(diagnosis, woken)
 
-    def _judge(self) -> Verdict:
+    def _judge(self) -> Diagnosis:
         situation = self._view.situation(self._name)
         if (
             situation.pod is not None
@@ -330,37 +332,41 @@ class Bringing:
             and not is_going(situation.pod)
         ):
             situation = replace(situation, pod=None, events=())
-        verdict = judge(situation)
-        if verdict.stage in {Stage.ABSENT, Stage.DELETING, Stage.STOPPED}:
+        diagnosis = judge(situation)
+        if diagnosis.stage in {StartStage.ABSENT, StartStage.DELETING, StartStage.STOPPED}:
             raise WorkspaceStartFailed(
-                f"workspace {self._name} was {verdict.stage.value} while it was starting",
+                f"workspace {self._name} was {diagnosis.stage.value} while it was starting",
                 user_message="the workspace was stopped or deleted while it was starting",
             )
-        return verdict
+        return diagnosis
 
-    async def _is_there(self, verdict: Verdict, pod: Object) -> bool:
+    async def _is_there(self, diagnosis: Diagnosis, pod: Object) -> bool:
         """Believe the cluster, which asks once a second, or a container that has started and answers."""
-        if verdict.stage is Stage.READY:
+        if diagnosis.stage is StartStage.READY:
             return True
-        return verdict.stage is Stage.STARTED and await answers(pod)
+        return diagnosis.stage is StartStage.STARTED and await answers(pod)
 
-    async def _pause(self, verdict: Verdict, woken: asyncio.Event) -> None:
-        started = verdict.stage is Stage.STARTED
+    async def _pause(self, diagnosis: Diagnosis, woken: asyncio.Event) -> None:
+        started = diagnosis.stage is StartStage.STARTED
         quiet_s = self._settings.probe_interval_s if started else self._settings.recheck_s
-        if verdict.hope is Hope.BRIEF:
+        if diagnosis.prognosis is Prognosis.NEEDS_CAPACITY:
             quiet_s = min(quiet_s, self._settings.patience_s, 1.0)
         try:
             async with asyncio.timeout(quiet_s):
                 await woken.wait()
         except TimeoutError:
             if not started:
-                await self._recheck(verdict)
+                await self._recheck(diagnosis)
 
-    async def _recheck(self, verdict: Verdict) -> None:
+    async def _recheck(self, diagnosis: Diagnosis) -> None:
         """Nothing was heard: ask, in case that a watch is slow, and see to a pod that cannot end."""
         pod = self._view.pods.get(pod_name(self._name))
         with suppress(ClusterError):
-            if pod is not None and verdict.hope is Hope.UNTIL_DEADLINE and is_lost(pod, self._settings):
+            if (
+                pod is not None
+                and diagnosis.prognosis is Prognosis.MAY_RECOVER
+                and is_lost(pod, self._settings)
+            ):
                 _log.warning("pod of a lost node taken off the books", pod=name_of(pod))
                 await self._api.delete(POD, self._namespace, name_of(pod), uid=uid_of(pod), now=True)
             found = await self._api.find(POD, self._namespace, pod_name(self._name))
@@ -369,14 +375,18 @@ class Bringing:
             elif pod is not None:
                 self._view.pods.forget(pod)
 
-    def _failure(self, verdict: Verdict) -> WorkspaceUnstartable:
+    def _failure(self, diagnosis: Diagnosis) -> WorkspaceUnstartable:
         return WorkspaceUnstartable(
-            f"workspace {self._name}: {verdict.stage.value}: {verdict.detail or verdict.sentence}",
-            user_message=verdict.sentence,
+            f"workspace {self._name}: {diagnosis.stage.value}: {diagnosis.detail or diagnosis.sentence}",
+            user_message=diagnosis.sentence,
         )
 
 
-_TOLD_AS = {Stage.CREATING: Phase.PREPARING, Stage.SCHEDULING: Phase.PREPARING, Stage.READY: Phase.READY}
+_TOLD_AS = {
+    StartStage.CREATING: Phase.PREPARING,
+    StartStage.SCHEDULING: Phase.PREPARING,
+    StartStage.READY: Phase.READY,
+}
 
 
 def check_owner(stateful_set: Object | None, request: WorkspaceRequest) -> Title:

@@ -13,7 +13,7 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.diagnosis import Situation
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES
 from proxy.workspaces.kubernetes.manifest import claims_of
-from proxy.workspaces.kubernetes.mirror import Bells, Mirror
+from proxy.workspaces.kubernetes.mirror import Mirror, Wakeups
 from proxy.workspaces.kubernetes.objects import CLAIM, EVENT, POD, STATEFUL_SET, Object, listed, name_of
 
 LINGER_S = 60.0
@@ -32,11 +32,11 @@ _EVENT_FIELDS = {
 }
 
 
-class View:
+class ClusterView:
     """One namespace as seen from this process."""
 
     def __init__(self, api: Api, settings: KubernetesSettings, *, linger_s: float = LINGER_S) -> None:
-        self._bells = Bells()
+        self._wakeups = Wakeups()
         self._linger_s = linger_s
         self._list_s = settings.request_timeout_s
         self._waiting = 0
@@ -50,7 +50,7 @@ class View:
             most: int = 1_000_000,
         ) -> Mirror:
             wait_max_s = settings.retry_wait_max_s
-            return Mirror(api, query, self._bells, wait_max_s=wait_max_s, keep=keep, about=about, most=most)
+            return Mirror(api, query, self._wakeups, wait_max_s=wait_max_s, keep=keep, about=about, most=most)
 
         self.claims = mirror(Query(CLAIM, namespace), _claim)
         self.pods = mirror(Query(POD, namespace, ALL_WORKSPACES), _pod)
@@ -82,7 +82,7 @@ class View:
         self.claims.start()
         self._events.start()
         try:
-            with self._bells.heard(names) as event:
+            with self._wakeups.heard(names) as event:
                 yield event
         finally:
             self._waiting -= 1

@@ -227,15 +227,15 @@ class Workloads:
             for pod in pods:
                 if is_container_running(pod, inject.CONTAINER) and await answers(pod):
                     return self._endpoint(request, pod)
-            verdicts = rollout.refusals() + [
+            diagnoses = rollout.refusals() + [
                 judge(Situation(_PRESENT, _ours(pod), events=rollout.about(pod, _OURS))) for pod in pods
             ]
-            if failed := patience.exhausted(verdicts):
+            if failed := patience.exhausted(diagnoses):
                 raise _put_back(request, workload, failed.sentence, failed.detail)
             if not pods:
                 start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
-            for verdict in verdicts:
-                start.tell(Phase.STARTING, f"in {what}: {verdict.sentence}")
+            for diagnosis in diagnoses:
+                start.tell(Phase.STARTING, f"in {what}: {diagnosis.sentence}")
             await asyncio.sleep(_POLL_S)
 
     async def _undo(self, request: WorkspaceRequest, workload: Object) -> None:
