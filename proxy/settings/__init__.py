@@ -207,7 +207,7 @@ class WorkspaceSettings(_Section):
 
 
 class IdentitySettings(_Section):
-    """The database of identities."""
+    """Identities: their database, their uids, and authorities of user certificates."""
 
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""

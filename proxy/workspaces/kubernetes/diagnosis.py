@@ -1,8 +1,8 @@
-"""Where a workspace is on its way, and what hinders it: a pure function of what Kubernetes tells.
+"""The stage of a workspace's start, and its obstacle: a pure function of objects of Kubernetes.
 
-What holds a pod up is told by its own status, by events about it, and, when there is no pod at all, by
+The obstacle of a pod is given by its own status, by events about it, and, when there is no pod at all, by
 events about its StatefulSet. The rules stand in the order in which a pod passes them; the first that
-applies is told.
+applies is reported.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ _IMAGE_EVENTS = {
 
 
 class StartStage(Enum):
-    """The steps of a start, and what is none."""
+    """The steps of a start, and the states without one."""
 
     ABSENT = "absent"
     DELETING = "deleting"
@@ -65,16 +65,16 @@ class StartStage(Enum):
 
 
 class Prognosis(Enum):
-    """Whether waiting is of any use."""
+    """The prospect of a start that waits."""
 
     OK = "ok"
     """Nothing is wrong."""
     MAY_RECOVER = "may recover"
     """It may pass by itself, as a node that restarts does."""
     NEEDS_CAPACITY = "needs capacity"
-    """Somebody would have to make room; that happens, but rarely."""
+    """Another workspace or an operator would have to make room; that happens, but rarely."""
     NEEDS_CHANGE = "needs change"
-    """It stays as it is until somebody changes something."""
+    """It stays as it is until a user or an operator changes something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Where it is, and the sentence that the person reads."""
+    """The stage of a workspace, and the sentence that the user reads."""
 
     stage: StartStage
     sentence: str
@@ -102,6 +102,7 @@ class Diagnosis:
 
     @property
     def is_final(self) -> bool:
+        """Return whether waiting is of no use."""
         return self.prognosis is Prognosis.NEEDS_CHANGE
 
     @property
@@ -122,7 +123,7 @@ _PHASES = {
 
 
 def judge(situation: Situation) -> Diagnosis:
-    """Tell where a workspace is."""
+    """Return the stage and the prognosis of a workspace."""
     stateful_set, pod = situation.stateful_set, situation.pod
     if stateful_set is None:
         return Diagnosis(StartStage.ABSENT, "there is no workspace")
@@ -136,7 +137,7 @@ def judge(situation: Situation) -> Diagnosis:
 
 
 def _refused(situation: Situation, stateful_set: Object) -> Diagnosis | None:
-    """No pod: the StatefulSet's controller says why it may not make one, and tries again later and later."""
+    """Return the reason for which the StatefulSet's controller, which tries ever later, may make no pod."""
     since = moment(annotations_of(stateful_set).get(LAST_START))
     oldest = since - timedelta(seconds=_CLOCKS_DIFFER_S) if since else None
     event = _latest(situation.events, "FailedCreate", about=uid_of(stateful_set))
@@ -185,7 +186,7 @@ def _ending(situation: Situation, pod: Object) -> Diagnosis | None:
 
 
 def _failed(_situation: Situation, pod: Object) -> Diagnosis | None:
-    """A pod that failed as a whole is replaced by its StatefulSet."""
+    """Diagnose a pod that failed as a whole: its StatefulSet replaces it."""
     status = pod.get("status") or {}
     if status.get("reason") == "NodeLost":
         return _silent_node(pod, status.get("message", ""))
@@ -218,7 +219,7 @@ def _unscheduled(situation: Situation, pod: Object) -> Diagnosis | None:
 
 
 def _unclaimed(situation: Situation) -> Diagnosis | None:
-    """A claim that keeps the pod from being placed."""
+    """Find a claim that keeps the pod from being placed."""
     for name, claim in situation.claims.items():
         if claim is None:
             sentence = f"the volume claim {name} does not exist: ask an operator to create it"
@@ -242,7 +243,7 @@ def _unclaimed(situation: Situation) -> Diagnosis | None:
 
 
 def _is_on_its_way(situation: Situation, claim: Object | None) -> bool:
-    """Whether somebody said that they are making the volume."""
+    """Return whether a provisioner reported that it is making the volume."""
     return claim is not None and bool(
         _latest(situation.events, "ExternalProvisioning", "Provisioning", about=uid_of(claim))
     )
@@ -272,14 +273,14 @@ def _image(image: str, reason: str, message: str, detail: str) -> Diagnosis:
 
 
 def _last_words(situation: Situation, pod: Object) -> str:
-    """Why the last pull failed: while the node waits before another, its status no longer says."""
-    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
-    event = _latest(told, "Failed", about=uid_of(pod))
+    """Return the fault of the last pull: while the node waits before another, its status has it no more."""
+    useful = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(useful, "Failed", about=uid_of(pod))
     return (event or {}).get("message") or ""
 
 
 def _ended(role: str, status: Object) -> Diagnosis | None:
-    """A container that ended; the first time may have been bad luck, the second is told as a failure."""
+    """Diagnose a container that ended; the first time may be a passing fault, the second is a failure."""
     state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     now = state.get("terminated")
     if state.get("running") or (now and now.get("exitCode") == 0 and role == "init"):
@@ -319,7 +320,7 @@ def _silent_node(pod: Object, message: str) -> Diagnosis:
 
 
 def _unboxed(situation: Situation, pod: Object) -> Diagnosis | None:
-    """A pod whose sandbox the node cannot make: there is no container yet that could have a status."""
+    """Diagnose a pod whose sandbox the node cannot make: no container has a status yet."""
     if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
         return None
     event = _latest(situation.events, _NO_SANDBOX, *_AFTER_SANDBOX, about=uid_of(pod))
@@ -357,9 +358,9 @@ def _running(_situation: Situation, pod: Object) -> Diagnosis | None:
 
 
 def _pulling(situation: Situation, pod: Object) -> Diagnosis | None:
-    """Nodes tell of images by events, some seconds before the pod's own status does."""
-    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
-    event = _latest(told, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
+    """Diagnose a pull from events, which come some seconds before the pod's own status."""
+    useful = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(useful, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
     if event is None or event["reason"] == "Pulled":
         return None
     message = event.get("message") or ""
@@ -400,7 +401,7 @@ def event_order(event: Object) -> tuple[datetime, int]:
 
 
 def _at(event: Object) -> datetime:
-    """When it happened last; newer reporters leave the older fields empty."""
+    """Return the time of the last occurrence; newer reporters leave the older fields empty."""
     series = event.get("series") or {}
     for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
         if at := moment(text):

@@ -1,4 +1,4 @@
-"""Patience with what keeps a pod from starting: when to wait on, and when to give up."""
+"""Patience with obstacles of a pod's start: the limit of waiting for capacity."""
 
 import asyncio
 from collections.abc import Iterable
@@ -7,10 +7,10 @@ from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis
 
 
 class Patience:
-    """How long one start has waited for what rarely passes by itself."""
+    """The time that one start has waited for an obstacle that rarely passes by itself."""
 
     def __init__(self, patience_s: float) -> None:
-        """`patience_s`, 0 or more seconds, is granted to problems of `Prognosis.NEEDS_CAPACITY`, from the first look on."""
+        """Grant `patience_s`, 0 or more seconds, to problems of `Prognosis.NEEDS_CAPACITY`."""
         self._patience_s = patience_s
         self._since: float | None = None
 

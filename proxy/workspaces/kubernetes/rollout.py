@@ -1,6 +1,6 @@
 """Events of one workload and its pods while a workspace is injected, from before the workload is changed.
 
-A pod that the cluster refuses to make is told by an event about the controller of the pods: the workload
+A pod that the cluster refuses to make is reported by an event about the controller of the pods: the workload
 itself, or for a Deployment its ReplicaSet.
 """
 
@@ -18,7 +18,7 @@ from proxy.workspaces.kubernetes.view import MAX_EVENTS, involved, kept_event
 
 
 class Rollout:
-    """What the cluster says of one workload and its pods."""
+    """The state of one workload and its pods, according to the cluster."""
 
     def __init__(self, workload: Object, events: Mirror) -> None:
         self._workload = workload
@@ -26,7 +26,7 @@ class Rollout:
         self._older = {_identity(one) for one in events.all()}
 
     def refusals(self) -> list[Diagnosis]:
-        """Return why the cluster refuses pods since the workload was changed; empty when it does not.
+        """Return the reasons for which the cluster refuses pods since the workload was changed.
 
         A quota that is used up counts while it is the last word: the pod that was ended for its successor is
         counted for a moment longer.

@@ -1,4 +1,4 @@
-"""One start of one workspace: make it be there, then tell what happens until shelld answers.
+"""One start of one workspace: its objects are applied, and progress is reported until shelld answers.
 
 Any number of proxies may do this for one workspace at the same moment. Each applies the same objects, which
 is harmless, or finds that another has just done so, and all watch the same pod.
@@ -59,7 +59,7 @@ from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart
 
 _FRESH_S = 2
-"""A failed pod older than this is made anew when somebody asks for the workspace again."""
+"""A failed pod older than this is made anew when the workspace is requested again."""
 
 _CONFLICTS = 5
 _POLL_S = 0.5
@@ -70,22 +70,22 @@ _log = structlog.get_logger("kubernetes")
 
 
 class Trust(Protocol):
-    """Makes the files by which a workspace and its proxies know each other; `proxy.trust.manager` does."""
+    """The source of the files by which a workspace and its proxies know each other: `proxy.trust.manager`."""
 
     @property
     def rotation_state(self) -> object:
-        """Give what differs as soon as files may have to change before they expire."""
+        """Return a value that differs as soon as files may have to change before they expire."""
 
     @property
     def issuer(self) -> TrustSettings | None:
-        """Say whom to ask for the certificate of a workspace; None when `workspace_files` holds it."""
+        """Return the issuer of certificates of workspaces; None when `workspace_files` holds them."""
 
     def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Give the files of a workspace's Secret, those of `present` kept where they are good."""
 
 
 class WorkspaceStartup:
-    """Brings one workspace to where it answers."""
+    """The start of one workspace, until it answers."""
 
     def __init__(
         self,
@@ -105,11 +105,11 @@ class WorkspaceStartup:
         self._name = request.name
         self._namespace = settings.namespace
         self._replaced: set[str] = set()
-        """Pods that we gave up: what is told of them no longer counts."""
+        """Pods that we gave up: their state no longer counts."""
         self._applied = False
 
     async def run(self) -> Endpoint:
-        """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while it may succeed."""
+        """Start the workspace, without a deadline. Raises: WorkspaceNotFound, WorkspaceStartFailed."""
         self._start.tell(Phase.PREPARING, f"preparing workspace {self._name}")
         async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
             manifest = await self._bring_about()
@@ -151,14 +151,14 @@ class WorkspaceStartup:
             await self._certified()
         applied = await self._apply(manifest.stateful_set)
         if any(key in annotations_of(applied) for key in labels.STOP_ANNOTATIONS):
-            # Not ours by apply, since whoever stopped it wrote them: they are taken away by name.
+            # Not ours by apply, since they were written at the stop: they are removed by name.
             body = {"metadata": {"annotations": labels.stop_annotations(None)}}
             applied = await self._api.merge(STATEFUL_SET, self._namespace, self._name, body)
         self._view.stateful_sets.learn(applied)
         return manifest
 
     def _is_well_under_way(self) -> bool:
-        """Whether there is a pod, and nothing is wrong with it that applying everything anew might cure."""
+        """Return whether there is a pod without a fault that applying everything anew might cure."""
         situation = self._view.situation(self._name)
         return situation.pod is not None and judge(situation).prognosis is Prognosis.OK
 
@@ -177,7 +177,7 @@ class WorkspaceStartup:
         return self._trust.workspace_files(self._name, server_name(self._name, self._namespace), present)
 
     async def _certified(self) -> None:
-        """Wait for the certificate of somebody else: kubelet, which would miss it, tries again ever later."""
+        """Wait for the certificate of the issuer: kubelet, which would miss it, tries again ever later."""
         name = certificate_name(self._name)
         while True:
             present = decoded(await self._api.find(SECRET, self._namespace, name))
@@ -187,7 +187,7 @@ class WorkspaceStartup:
             await asyncio.sleep(_POLL_S)
 
     async def _claim(self, manifest: Manifest) -> None:
-        """Make the claims that are missing; those that are there are somebody's home and stay as they are."""
+        """Make the claims that are missing; existing ones are a user's home and stay as they are."""
         for claim in manifest.claims:
             while True:
                 found = await self._api.find(CLAIM, self._namespace, name_of(claim))
@@ -246,7 +246,7 @@ class WorkspaceStartup:
         return found
 
     def _is_older_claim(self, claim: Object, storage: Storage) -> bool:
-        """Whether a claim is the one that an older release made for this user, or for this blueprint.
+        """Return whether an older release made a claim for this user, or for this blueprint.
 
         Names without a hash collide: a claim of that name may be of another user, or another storage.
         """
@@ -256,7 +256,7 @@ class WorkspaceStartup:
         return noted in {None, labels.label_value(self._request.blueprint.name)}
 
     async def _is_given(self) -> bool:
-        """Whether an operator handed the home over, so that another user's files are in it."""
+        """Return whether an operator handed the home over, so that another user's files are in it."""
         claims = await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(self._name)))
         return any(labels.GIVEN_AT in annotations_of(claim) for claim in claims.items)
 
@@ -271,7 +271,7 @@ class WorkspaceStartup:
         raise AssertionError("unreachable")
 
     async def _replace_failed(self, manifest: Manifest) -> None:
-        """Give a pod up that cannot become ready, so that what was corrected since is tried at once."""
+        """Replace a pod that cannot become ready, so that later corrections are tried at once."""
         situation = self._view.situation(self._name)
         pod = situation.pod
         if pod is None or is_going(pod):
@@ -321,7 +321,7 @@ class WorkspaceStartup:
             last = diagnosis
             if pod is not None and await self._is_there(diagnosis, pod):
                 return endpoint_of(self._name, self._request.user.name, self._namespace, pod)
-            self._start.tell(_TOLD_AS.get(diagnosis.stage, Phase.STARTING), diagnosis.sentence)
+            self._start.tell(_REPORTED_PHASES.get(diagnosis.stage, Phase.STARTING), diagnosis.sentence)
             await self._pause(diagnosis, woken)
 
     def _judge(self) -> Diagnosis:
@@ -359,7 +359,7 @@ class WorkspaceStartup:
                 await self._recheck(diagnosis)
 
     async def _recheck(self, diagnosis: Diagnosis) -> None:
-        """Nothing was heard: ask, in case that a watch is slow, and see to a pod that cannot end."""
+        """Read the pod, in case that a watch is slow, and delete a pod that cannot end."""
         pod = self._view.pods.get(pod_name(self._name))
         with suppress(ClusterError):
             if (
@@ -382,7 +382,7 @@ class WorkspaceStartup:
         )
 
 
-_TOLD_AS = {
+_REPORTED_PHASES = {
     StartStage.CREATING: Phase.PREPARING,
     StartStage.SCHEDULING: Phase.PREPARING,
     StartStage.READY: Phase.READY,
@@ -408,7 +408,7 @@ async def record_owner(api: Api, kind: Kind, body: Object, user: User) -> Object
     """
     metadata = {
         "annotations": labels.owner_annotations(user),
-        "resourceVersion": body["metadata"]["resourceVersion"],  # nobody may have handed it over meanwhile
+        "resourceVersion": body["metadata"]["resourceVersion"],  # it must not have been handed over meanwhile
     }
     try:
         return await api.merge(kind, namespace_of(body), name_of(body), {"metadata": metadata})
@@ -418,7 +418,7 @@ async def record_owner(api: Api, kind: Kind, body: Object, user: User) -> Object
 
 
 def is_lost(pod: Object, settings: KubernetesSettings) -> bool:
-    """Whether a pod should be gone for so long that the settings allow to forget it."""
+    """Return whether a pod should be gone for so long that the settings allow to forget it."""
     if not settings.force_delete_lost_after_s or not is_going(pod):
         return False
     due = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
@@ -451,7 +451,7 @@ def refused(name: WorkspaceName, namespace: str, exc: ClusterError) -> Workspace
 
 
 def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
-    """Whether somebody started it from this very manifest, and nobody stopped it since."""
+    """Return whether it was started from this very manifest, and not stopped since."""
     return (
         stateful_set["spec"].get("replicas") == 1
         and annotations_of(stateful_set).get(labels.MANIFEST_HASH) == manifest.hash
@@ -459,7 +459,7 @@ def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
 
 
 def _with_origin_of(stateful_set: Object, manifest: Manifest, request: WorkspaceRequest) -> Manifest:
-    """Keep what the workspace was first asked for with, when it is asked for by its name."""
+    """Keep the origin of the workspace's first request, when it is requested by its name."""
     noted = annotations_of(stateful_set)
     annotations = dict(manifest.stateful_set["metadata"]["annotations"])
     if request.origin.pod and labels.USER_STRING in noted:

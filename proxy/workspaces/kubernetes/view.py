@@ -1,6 +1,6 @@
-"""What is known of the workspaces of one namespace: pods and StatefulSets always, the rest while it matters.
+"""A view of the workspaces of one namespace: pods and StatefulSets always, the rest during starts.
 
-Claims and events are watched only while somebody waits for a workspace, and a little longer.
+Claims and events are watched only while a start waits for a workspace, and a little longer.
 """
 
 import asyncio
@@ -59,11 +59,11 @@ class ClusterView:
 
     @property
     def is_current(self) -> bool:
-        """Whether pods and StatefulSets are known as they are now."""
+        """Return whether pods and StatefulSets are known as they are now."""
         return self.pods.is_current and self.stateful_sets.is_current
 
     async def open(self) -> bool:
-        """Begin to watch; false when the cluster did not tell in time what there is."""
+        """Begin to watch; false when the cluster's first lists did not come in time."""
         self.pods.start()
         self.stateful_sets.start()
         return await self.pods.listed(self._list_s) and await self.stateful_sets.listed(self._list_s)
@@ -78,7 +78,7 @@ class ClusterView:
     async def waiting(self, names: Iterable[str]) -> AsyncIterator[asyncio.Event]:
         """Watch everything while inside; the event is set when something happens to one of `names`."""
         self._waiting += 1
-        self._owner.cancel()  # whoever was about to end the watches
+        self._owner.cancel()  # the task that was about to end the watches
         self.claims.start()
         self._events.start()
         try:
@@ -137,7 +137,7 @@ def _claim(item: Object) -> Object:
 
 
 def kept_event(item: Object) -> Object:
-    """Return what is looked at of an event. Pure."""
+    """Return the fields of an event that are read. Pure."""
     return {key: value for key, value in item.items() if key in _EVENT_FIELDS}
 
 
