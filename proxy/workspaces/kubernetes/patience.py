@@ -10,7 +10,7 @@ class Patience:
     """The time that one start has waited for an obstacle that rarely passes by itself."""
 
     def __init__(self, patience_s: float) -> None:
-        """Grant `patience_s`, 0 or more seconds, to problems of `Prognosis.NEEDS_CAPACITY`."""
+        """Grant `patience_s`, 0 or more seconds from the first look, to `Prognosis.NEEDS_CAPACITY`."""
         self._patience_s = patience_s
         self._since: float | None = None
 
@@ -19,10 +19,10 @@ class Patience:
         diagnoses = tuple(diagnoses)
         if final := next((one for one in diagnoses if one.is_final), None):
             return final
-        brief = next((one for one in diagnoses if one.prognosis is Prognosis.NEEDS_CAPACITY), None)
-        if brief is None:
+        scarce = next((one for one in diagnoses if one.prognosis is Prognosis.NEEDS_CAPACITY), None)
+        if scarce is None:
             self._since = None
             return None
         now = asyncio.get_running_loop().time()
         self._since = now if self._since is None else self._since
-        return brief if now - self._since >= self._patience_s else None
+        return scarce if now - self._since >= self._patience_s else None
