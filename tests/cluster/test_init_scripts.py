@@ -13,7 +13,7 @@ from proxy.upstream.frames import Notice
 from proxy.workspaces.backend import WorkspacePhase
 from proxy.workspaces.failed_scripts import with_failed_scripts
 from proxy.workspaces.kubernetes.endpoints import is_ready
-from tests.cluster.cluster import Cluster, principal, request, silent
+from tests.cluster.cluster import Cluster, request, silent, visit
 
 NAME = request().name
 SCRIPT = "{name: setup, script: 'echo no space left; exit 3', when: every}"
@@ -27,7 +27,7 @@ async def test_a_failed_init_script_is_told_to_the_person_and_shown(kube: Cluste
         endpoint = await backend.ensure(request(f"init: [{SCRIPT}]"), silent)
         try:
             async with links.use(endpoint) as link:
-                program = await link.run(ProgramSpec(Shell()), principal("alice"), "program")
+                program = await link.run(ProgramSpec(Shell()), visit("alice"), "program")
                 async with program:
                     await program.write_eof()
                     told = []
