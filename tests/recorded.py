@@ -8,30 +8,39 @@ import json
 from datetime import datetime
 from pathlib import Path
 
-from proxy.workspaces.kubernetes.diagnosis import Hope, Situation
+from proxy.workspaces.kubernetes.diagnosis import Prognosis, Situation
 
 FOLDER = Path(__file__).parent / "fixtures" / "cluster"
 
 EXPECTED = {
-    "selector": (Hope.BRIEF, "no node matches what the blueprint selects: correct its node.selector"),
-    "cpu": (Hope.BRIEF, "no node has enough cpu left"),
-    "volume-of-another-node": (Hope.BRIEF, "its volume is tied to another node or zone"),
-    "anti-affinity": (Hope.BRIEF, "rules about which pods may share a node leave none for it"),
-    "topology": (Hope.BRIEF, "rules about how pods are spread leave no node for it"),
-    "image-named-timeout": (Hope.NONE, r"image 127\.0\.0\.1:\d+/timeout/timeout:1 does not exist"),
+    "selector": (
+        Prognosis.NEEDS_CAPACITY,
+        "no node matches what the blueprint selects: correct its node.selector",
+    ),
+    "cpu": (Prognosis.NEEDS_CAPACITY, "no node has enough cpu left"),
+    "volume-of-another-node": (Prognosis.NEEDS_CAPACITY, "its volume is tied to another node or zone"),
+    "anti-affinity": (Prognosis.NEEDS_CAPACITY, "rules about which pods may share a node leave none for it"),
+    "topology": (Prognosis.NEEDS_CAPACITY, "rules about how pods are spread leave no node for it"),
+    "image-named-timeout": (
+        Prognosis.NEEDS_CHANGE,
+        r"image 127\.0\.0\.1:\d+/timeout/timeout:1 does not exist",
+    ),
     "registry-named-denied": (
-        Hope.UNTIL_DEADLINE,
+        Prognosis.MAY_RECOVER,
         r"the registry of image denied\.invalid/not-found/x:1 does not answer",
     ),
-    "image-name": (Hope.NONE, "'case/UPPER:1' is no valid name of an image"),
-    "runtime-class": (Hope.BRIEF, "node .* has no runtime nohandler: correct node.runtime_class"),
+    "image-name": (Prognosis.NEEDS_CHANGE, "'case/UPPER:1' is no valid name of an image"),
+    "runtime-class": (
+        Prognosis.NEEDS_CAPACITY,
+        "node .* has no runtime nohandler: correct node.runtime_class",
+    ),
     "out-of-memory": (
-        Hope.NONE,
+        Prognosis.NEEDS_CHANGE,
         "^the workspace ran out of memory while it was starting: raise resources.limits.memory in the "
         "blueprint$",
     ),
-    "quota": (Hope.NONE, r"the quota is used up \(few, requested: pods=1"),
-    "limit-range": (Hope.NONE, "maximum memory usage per Container is 32Mi"),
+    "quota": (Prognosis.NEEDS_CHANGE, r"the quota is used up \(few, requested: pods=1"),
+    "limit-range": (Prognosis.NEEDS_CHANGE, "maximum memory usage per Container is 32Mi"),
 }
 """By the name of a situation: whether waiting is of use, and what stands in the sentence."""
 

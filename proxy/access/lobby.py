@@ -96,12 +96,12 @@ class Lobby:
         return f"{name} takes no arguments but {_JSON}" if len(rest) > 1 else ""
 
     async def _help(self, visit: Visit) -> _Answer:
-        told = {name: text for name, (text, _) in self._commands.items()}
-        width = max(map(len, told))
-        lines = [f"  {name:{width}}  {text}" for name, text in told.items()]
+        texts = {name: text for name, (text, _) in self._commands.items()}
+        width = max(map(len, texts))
+        lines = [f"  {name:{width}}  {text}" for name, text in texts.items()]
         place = f"{visit.actor.name}+{LOBBY}"
         head = f"Commands of the lobby: ssh {place}@HOST COMMAND [{_JSON}]"
-        return {"commands": told}, "\n".join([head, "", *lines, ""])
+        return {"commands": texts}, "\n".join([head, "", *lines, ""])
 
     async def _whoami(self, visit: Visit) -> _Answer:
         principal = visit.principal

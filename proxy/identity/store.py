@@ -184,6 +184,7 @@ class SqlDirectory:
         return None if row is None else _account(row)
 
     async def find_account(self, issuer: str, subject: str) -> User | None:
+        """See Directory."""
         is_it = sa.and_(users.c.issuer == issuer, users.c.subject == subject)
         row = await self._one(users, _USER, is_it)
         if row is None:

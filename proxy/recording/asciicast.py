@@ -18,7 +18,7 @@ PIECE_BYTES = 64 * 1024
 
 
 class _Utf8:
-    """Decodes what comes in pieces, uncopied unless one ends inside a character."""
+    """A decoder of UTF-8 in pieces, uncopied unless one ends inside a character."""
 
     __slots__ = ("_rest",)
 
@@ -26,7 +26,7 @@ class _Utf8:
         self._rest = b""
 
     def decode(self, data: bytes | bytearray | memoryview, *, final: bool = False) -> str:
-        """Give the text so far; what is no UTF-8 becomes U+FFFD."""
+        """Return the text so far; bytes that are not UTF-8 become U+FFFD."""
         if self._rest:
             data = self._rest + data
         text, used = codecs.utf_8_decode(data, "replace", final)
@@ -88,7 +88,7 @@ class AsciicastWriter:
         return event_line(at_s, MARKER, text)
 
     def break_off(self, at_s: float) -> Iterator[bytes]:
-        """Yield the lines of what is held back: at the end, and before a gap."""
+        """Yield the lines of held back text: at the end, and before a gap."""
         for code, decoder in self._decoders.items():
             if text := decoder.decode(b"", final=True):
                 yield event_line(at_s, code, text)
@@ -125,7 +125,7 @@ class _TextFilter:
         return True
 
     def notes(self) -> Iterator[str]:
-        """Yield sentences about what was only counted since the last call."""
+        """Yield sentences about data that was only counted since the last call."""
         for what, counts in (("not text", self._binary), ("beyond the limit", self._beyond)):
             for code, stream in ((OUTPUT, "stdout"), (STDERR, "stderr")):
                 if counts[code]:

@@ -99,7 +99,7 @@ class Verifier:
         self._open = 0
 
     def _refuse(self, raw: bytes, line: Line) -> str:
-        """Return why a link is invalid; empty when it is valid."""
+        """Return the fault of an invalid link; empty when it is valid."""
         number, _, rest = str(line.data).partition(" ")
         claimed, _, signature = rest.partition(" ")
         digest = self._hash.digest()

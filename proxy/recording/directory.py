@@ -114,7 +114,7 @@ def _plain(name: str) -> str:
 
 
 def _write_at(file: Path, offset: int, block: bytes, *, create: bool) -> None:
-    """Write a block at its own offset, over what a failed attempt left."""
+    """Write a block at its own offset, over the remains of a failed attempt."""
     if create:
         _make(file.parent)
     descriptor = os.open(file, os.O_WRONLY | (os.O_CREAT if create else 0) | os.O_CLOEXEC, 0o600)

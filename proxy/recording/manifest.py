@@ -64,7 +64,7 @@ class Manifest(BaseModel):
 
     @property
     def place(self) -> Place:
-        """Return where the recording is stored."""
+        """Return the place of the recording in the store."""
         return Place(day_of(self.started_at), self.id, self.format)
 
 
@@ -92,7 +92,7 @@ def write(manifest: Manifest, key: SigningKey) -> bytes:
 
 
 def read(raw: bytes, keyring: Keyring) -> Signed | None:
-    """Parse what `write` wrote; return None for anything else."""
+    """Parse the output of `write`; return None for anything else."""
     try:
         sealed = json.loads(raw)
         manifest = Manifest.model_validate(sealed["recording"])

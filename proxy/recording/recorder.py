@@ -124,7 +124,7 @@ class Recorder:
             raise RecordingLost("storage of recordings failed", user_message=_LOST) from None
 
     def close(self) -> None:
-        """End the recording; what is held is stored in the background."""
+        """End the recording; held lines are stored in the background."""
         if not self._ended:
             self._ended = True
             self._take(self._last_lines())
@@ -147,7 +147,7 @@ class Recorder:
         return ()
 
     def _gap_lines(self, gap: RecordingGap) -> Iterable[bytes]:
-        """Yield the marker of a gap, and lines that make what follows readable by itself."""
+        """Yield the marker of a gap, and lines that make the following ones readable by themselves."""
         del gap
         return ()
 

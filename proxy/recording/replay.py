@@ -69,7 +69,7 @@ class ReplayPace:
         self._last_s = 0.0
 
     def wait_s(self, at_s: float) -> float:
-        """Return the seconds to wait for what happened at `at_s`."""
+        """Return the seconds to wait for an event at `at_s`."""
         pause = max(at_s - self._last_s, 0.0)
         self._last_s = max(at_s, self._last_s)
         if self._idle_limit_s is not None:

@@ -40,7 +40,7 @@ class Sweeper:
         self._stopping.set()
 
     async def sweep(self, now: datetime) -> int:
-        """Delete those of the next batch that expired before `now`; return how many.
+        """Delete those of the next batch that expired before `now`; return their number.
 
         Raises: StorageError.
         """

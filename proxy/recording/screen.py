@@ -88,7 +88,7 @@ class Terminal:
         self._core.resize(*_bounded(columns, rows))
 
     def screen(self) -> Screen:
-        """Return what is visible now."""
+        """Return the visible content."""
         columns, height = self._core.size
         written = self._formatter.lines(columns, height)
         rows = [_parsed(line) for line in written]
@@ -162,7 +162,7 @@ class _Cells:
         check(lib.ghostty_render_state_row_iterator_new(ffi.NULL, self._iterator), "row iterator")
 
     def close(self) -> None:
-        """Free what the library holds."""
+        """Free the memory of the library."""
         lib.ghostty_render_state_row_iterator_free(self._iterator[0])
         lib.ghostty_render_state_free(self._state[0])
 

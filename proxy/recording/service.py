@@ -46,7 +46,7 @@ class Recordings:
         proxy_id: str,
         publish: Publish,
     ) -> None:
-        """Create it; `key` signs, and only what `keyring` verifies is deleted when it expires."""
+        """Create it; `key` signs, and expired recordings are deleted only when `keyring` verifies them."""
         self._settings = settings
         self._context = SpoolContext(settings, store, Budget(settings.total_buffer_bytes))
         self._key = key

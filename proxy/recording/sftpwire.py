@@ -16,7 +16,7 @@ MAX_PACKET_BYTES = 64 * 1024 * 1024
 
 
 class SftpInvalid(Exception):
-    """The bytes are not SFTP version 3, or exceed what is kept."""
+    """The bytes are not SFTP version 3, or exceed the limit."""
 
 
 class Type(IntEnum):
@@ -63,7 +63,7 @@ class Packet:
         return int(self._unpack(">Q", 8))
 
     def string(self) -> bytes:
-        """Read a string. Raises: SftpInvalid, also for one that is longer than what is kept."""
+        """Read a string. Raises: SftpInvalid, also for one that is longer than the limit."""
         end = self._at + 4 + self.number()
         if end > len(self._head):
             raise SftpInvalid("a string that is longer than its packet")

@@ -133,7 +133,7 @@ class Spool:
             self._overflow()
 
     def close(self) -> None:
-        """Take no more lines; what is held has `close_timeout_s` to be stored."""
+        """Take no more lines; held lines have `close_timeout_s` to be stored."""
         if self._deadline is None:
             self._deadline = self._clock() + self._settings.close_timeout_s
             self._any.set()

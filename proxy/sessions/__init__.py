@@ -1,1 +1,1 @@
-"""Sessions: records, a live view, limits and kill orders of connections and of what runs on them."""
+"""Sessions: records, a live view, limits and kill orders of connections and of their channels."""

@@ -54,7 +54,7 @@ class Janitor:
         self._tasks = TaskOwner("janitor")
 
     def start(self) -> None:
-        """Start, with a check for what an earlier run left."""
+        """Start, with a check for records that an earlier run left."""
         self._tasks.spawn(self._run(), name="look")
 
     async def close(self) -> None:
@@ -75,7 +75,7 @@ class Janitor:
             await asyncio.sleep(self._settings.lost_after_s / _LOOKS_PER_LOSS)
 
     async def look(self, now_s: float) -> None:
-        """Compare heartbeats with those of earlier rounds, and close what is lost. Raises: StoreError."""
+        """Compare heartbeats with those of earlier rounds, and close lost records. Raises: StoreError."""
         signs = await self._store.signs_of_life()
         for token in self._seen.keys() - signs.keys():
             del self._seen[token]
@@ -103,7 +103,7 @@ class Janitor:
             )
 
     async def expire(self, now: datetime) -> int:
-        """Delete a bounded number of records older than `keep_days`; return how many.
+        """Delete a bounded number of records older than `keep_days`; return their number.
 
         Raises: StoreError.
         """

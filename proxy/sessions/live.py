@@ -238,5 +238,5 @@ class SessionObserver(Protocol):
 
 
 def storable(text: str) -> str:
-    """Show bytes that are not UTF-8, and replace what else a database rejects in text."""
+    """Show bytes that are not UTF-8, and replace the other characters that a database rejects in text."""
     return shown(text).encode("utf-8", "replace").decode().replace("\0", "\ufffd")

@@ -67,7 +67,7 @@ class Tracker:
         self._tasks.spawn(self._run(), name="write")
 
     async def close(self) -> None:
-        """End what lasts, write what is left, and deregister this process."""
+        """End open records, write the remaining changes, and deregister this process."""
         await self._tasks.close()
         for connection in tuple(self._live.values()):
             connection.ended(End(EndReason.SHUTDOWN))
@@ -159,7 +159,7 @@ class Tracker:
                 _log.exception("session records failed")
 
     async def write(self) -> bool:
-        """Write what changed since the last write, and the heartbeat of this process.
+        """Write the changes since the last write, and the heartbeat of this process.
 
         Return False when the store did not take it; it is repeated with the next write.
         """
@@ -236,7 +236,7 @@ class _Batch:
             self.programs.append(record)
 
     def add_changes(self, connection: LiveConnection) -> None:
-        """Add what differs from the store; an end is added by itself."""
+        """Add the differences from the store; an end is added by itself."""
         if not connection.is_open:
             return
         everything: list[LiveConnection | LiveProgram] = [connection, *connection.programs.values()]

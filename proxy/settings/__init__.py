@@ -50,7 +50,7 @@ class _Section(BaseModel):
 
 
 class ListenSettings(_Section):
-    """Where and how SSH is spoken."""
+    """The SSH listener: host keys and algorithms."""
 
     host_key_dir: Path | None = None
     """Holds ssh_host_{ed25519,ecdsa,rsa}_key; default `<home>/host_keys`, made on the first start."""
@@ -131,8 +131,8 @@ class ConnectionSettings(_Section):
     max_listeners: Count = 64
     """`-R` listeners of one connection."""
     max_env_bytes: Bytes = 64 * 1024
-    """Names and values of the `env` requests of one channel, together. What exceeds it is left out, which the
-    person is told; so it is with `max_env_variables`."""
+    """Names and values of the `env` requests of one channel, together. Variables beyond it are left out, and
+    the user gets a notice; the same holds for `max_env_variables`."""
     max_env_variables: Annotated[int, Field(ge=1, le=10_000)] = 128
     """As many as sshd takes."""
     env_wait_s: Seconds = 5
@@ -173,7 +173,7 @@ class UpstreamSettings(_Section):
     keepalive_interval_s: Seconds = 30
     keepalive_timeout_s: Seconds = 20
     linger_s: Seconds = 60
-    """A link that nobody uses is kept this long for the next login."""
+    """An unused link is kept this long for the next login."""
 
 
 class WorkspaceSettings(_Section):
@@ -186,12 +186,12 @@ class WorkspaceSettings(_Section):
     idle_stop_s: Annotated[float, Field(ge=0)] = 8 * 3600
     """Stop after this long without payload or CPU use; 0 means never. A blueprint may say otherwise."""
     stop_hold_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 900
-    """A stop that somebody asked for is not undone by a connection for this long, only by asking again: an
+    """A stop that a user asked for is not undone by a connection for this long, only by asking again: an
     editor that reconnects by itself must not bring back what its owner just stopped."""
     lifetime_s: Annotated[float, Field(ge=0)] = 0
-    """From one start to the stop that comes whatever goes on; 0 is never. A blueprint may say otherwise."""
+    """From one start to the stop, even in use; 0 is never. A blueprint may set another value."""
     lifetime_warn_s: Annotated[float, Field(ge=0, le=86_400)] = 900
-    """People are told this long before a workspace is stopped because of its `lifetime_s`."""
+    """Users are warned this long before a workspace is stopped because of its `lifetime_s`."""
     failed_stop_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 600
     """Seconds after which a workspace that failed to start is stopped, so that it takes no room from others;
     one that has neither started nor failed gets `start_timeout_s` more. 0 is never."""
@@ -200,14 +200,14 @@ class WorkspaceSettings(_Section):
     keeper_parallel: Count = 16
     """Workspaces that one proxy asks at once."""
     drain_s: Seconds = 60
-    """A workspace that was told to take no new work takes some again after this long, if nobody stopped
-    it; and who wants something from it meanwhile waits for as long."""
+    """A workspace that was asked to take no new work takes some again after this long, if it was not
+    stopped; requests to it wait for as long."""
     namespaces: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     """How the local backend separates workspaces; `auto` takes what this machine can do."""
 
 
 class IdentitySettings(_Section):
-    """Where identities are kept."""
+    """Identities: their database, their uids, and authorities of user certificates."""
 
     database_url: str = ""
     """SQLAlchemy URL of an async driver; default SQLite in `<home>`."""
@@ -242,6 +242,7 @@ class IdentitySettings(_Section):
 
     @property
     def uids(self) -> range:
+        """Return the uids that are assigned to users, `first_uid` to `last_uid`."""
         return range(self.first_uid, self.last_uid + 1)
 
     @model_validator(mode="after")
@@ -252,7 +253,7 @@ class IdentitySettings(_Section):
 
 
 class ShutdownSettings(_Section):
-    """How the process ends."""
+    """The shutdown of the process."""
 
     grace_s: Annotated[float, Field(ge=0, le=86_400)] = 5
     """Live sessions may end by themselves for this long after SIGTERM and `health.drain_s`."""
@@ -262,7 +263,7 @@ class ShutdownSettings(_Section):
 
 
 class LogSettings(_Section):
-    """What is logged, and how."""
+    """The log of the process."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
@@ -341,7 +342,7 @@ class Settings(_Section):
 
     @property
     def shutdown_grace_s(self) -> float:
-        """Seconds that live sessions have after `health.drain_s`, so that `shutdown.deadline_s` is kept."""
+        """Return the seconds for live sessions after `health.drain_s` that keep `shutdown.deadline_s`."""
         shutdown = self.shutdown
         if shutdown.deadline_s is None:
             return shutdown.grace_s
@@ -350,7 +351,7 @@ class Settings(_Section):
 
     @property
     def _closing_s(self) -> float:
-        """Seconds of a shutdown that are no live session's, at most."""
+        """Return the most seconds of a shutdown that are not left to live sessions."""
         closing_s = self.recording.close_timeout_s + self.events.close_timeout_s + _FAREWELL_S
         return self.health.drain_s + closing_s
 
@@ -361,32 +362,37 @@ class Settings(_Section):
 
     @property
     def host_key_dir(self) -> Path:
+        """Return the directory of the SSH host keys, `host_keys` in `home` by default."""
         return self.ssh.host_key_dir or self.state_dir / "host_keys"
 
     @property
     def shared_file(self) -> Path:
-        """What a proxy without NATS shares with commands and its next run; with NATS, orders of commands."""
+        """Return the file shared with commands and the next run; with NATS, only for orders of commands."""
         return self.state_dir / "shared.db"
 
     @property
     def blueprint_dir(self) -> Path:
+        """Return the directory of blueprints, `blueprints` in `home` by default."""
         return self.blueprint.directory or self.state_dir / "blueprints"
 
     @property
     def trust_file(self) -> Path:
+        """Return the file of authorities and master keys, `trust.json` in `home` by default."""
         return self.trust.file or self.state_dir / "trust.json"
 
     @property
     def recording_dir(self) -> Path:
+        """Return the directory of recordings, `recordings` in `home` by default."""
         return self.recording.directory or self.state_dir / "recordings"
 
     @property
     def recording_key_file(self) -> Path:
+        """Return the file of the key that signs recordings, `recording_key` in `home` by default."""
         return self.recording.signing_key_file or self.state_dir / "recording_key"
 
     @property
     def grant_key_file(self) -> Path | None:
-        """Where the key is that encrypts refresh tokens; None when none are kept.
+        """Return the file of the key that encrypts refresh tokens; None when none are kept.
 
         Replicas that share a database need the same key, and only the operator can give them one.
         """
@@ -396,7 +402,7 @@ class Settings(_Section):
 
     @property
     def front_door_in_effect(self) -> FrontDoorSettings:
-        """The way in for new users, with the development provider only where it may start.
+        """Return the way in for new users, with the development provider only where it may start.
 
         Raises: SettingsError naming the settings, when it is configured and may not start.
         """
@@ -406,7 +412,7 @@ class Settings(_Section):
 
     @property
     def is_dev_provider_held_back(self) -> bool:
-        """Whether the development provider would stand in, were it not for `proxy_protocol.trusted`."""
+        """Return whether only `proxy_protocol.trusted` keeps the development provider from standing in."""
         door = self.front_door
         is_wanted = not door.providers and door.dev_on_loopback and self._is_ssh_for_this_machine
         return is_wanted and bool(self.proxy_protocol.trusted)
@@ -432,16 +438,17 @@ class Settings(_Section):
 
     @property
     def _is_ssh_for_this_machine(self) -> bool:
-        """Whether SSH itself is reached from this machine only, as far as `listen` tells."""
+        """Return whether SSH itself is reached from this machine only, according to `listen`."""
         return is_loopback(split_address(self.listen)[0])
 
     @property
     def installation_file(self) -> Path | None:
-        """Where a proxy notes whose database it served; none for the embedded one, in `home` itself."""
+        """Return the file that notes the database it served; None for the embedded one, in `home` itself."""
         return self.state_dir / "installation" if self.identity.database_url else None
 
     @property
     def database_url(self) -> str:
+        """Return the SQLAlchemy URL of the database, SQLite in `home` by default."""
         return self.identity.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'fairlead.db'}"
 
 
@@ -479,7 +486,7 @@ def load(
 
 
 def _name(loc: tuple[int | str, ...], environ: Mapping[str, str]) -> str:
-    """Return how a setting was written, before its problem: its variable, or its path in a file."""
+    """Return the name of a setting as it was written: its variable, or its path in a file."""
     variable = _PREFIX + "__".join(str(part).upper() for part in loc)
     name = variable if variable in environ else ".".join(map(str, loc))
     return f"{name}: " if name else ""

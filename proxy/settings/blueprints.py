@@ -59,7 +59,7 @@ class ConfigMapSettings(_Section):
 
 
 class PersonRule(_Section):
-    """What holds for some people; a rule that names nobody holds for everybody."""
+    """A rule for some users; a rule without users and groups holds for all."""
 
     users: tuple[str, ...] = ()
     """Patterns of user names."""
@@ -73,7 +73,7 @@ class PersonRule(_Section):
 
 
 class RepositorySettings(_Section):
-    """Workspaces of a repository, `repo=owner/name`, and what its `.fairlead.yaml` may ask for."""
+    """Workspaces of a repository, `repo=owner/name`, and the limits of its `.fairlead.yaml`."""
 
     base: str = ""
     """The blueprint that such workspaces have and the file adds to; it may be abstract. Empty: there are
@@ -98,7 +98,7 @@ class RepositorySettings(_Section):
 
 
 class BlueprintSettings(_Section):
-    """All of the above, and what expressions may see."""
+    """All of the above, and the values that expressions may see."""
 
     source: Literal["directory", "git", "config_map"] = "directory"
     directory: Path | None = None

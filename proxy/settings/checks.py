@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class CheckSettings(BaseModel):
-    """How `fairlead check`, and a proxy from its start on, try what the settings name."""
+    """Checks of the services that the settings name, by `fairlead check` and by a running proxy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -16,7 +16,7 @@ _TOKEN = r"[A-Za-z0-9_-]{1,64}"  # noqa: S105 (of a NATS subject, not a secret)
 
 
 class EventsSettings(BaseModel):
-    """What happens is told to NATS, or, without `urls`, to this process only."""
+    """Events, sent to NATS, or, without `urls`, to this process only."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -40,7 +40,7 @@ class EventsSettings(BaseModel):
     """Stands for `fairlead` in the subjects on the wire, so that installations can share one NATS account.
     The `type` of an event stays `fairlead.…`."""
     delivery: Literal["auto", "stream", "core"] = "auto"
-    """`stream`: JetStream acknowledges each event. `core`: nobody keeps what no one reads. `auto`: stream
+    """`stream`: JetStream acknowledges each event. `core`: an event without a reader is lost. `auto`: stream
     where the account has JetStream."""
     stream: Annotated[str, Field(pattern=rf"^{_TOKEN}$")] = "fairlead"
     """The JetStream stream that captures `<prefix>.>`; made when there is none, never changed."""
@@ -101,7 +101,7 @@ class EventsSettings(BaseModel):
 
     @property
     def encrypted(self) -> bool:
-        """Whether the connection must be TLS; then a server that offers none is refused."""
+        """Return whether the connection must be TLS; then a server that offers none is refused."""
         scheme_is_tls = any(url.startswith("tls://") for url in self.urls)
         return scheme_is_tls or self.tls_ca_file is not None or self.tls_cert_file is not None
 

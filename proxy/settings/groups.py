@@ -1,4 +1,4 @@
-"""Settings of groups: how long what a provider said about an account counts, and how it is asked again."""
+"""Settings of groups: the validity of a provider's answer about an account, and its renewal."""
 
 from pathlib import Path
 from typing import Annotated

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class HealthSettings(BaseModel):
-    """Whether this process serves, and what it did, over plain HTTP for probes and Prometheus."""
+    """The state and the metrics of this process, over plain HTTP for probes and Prometheus."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

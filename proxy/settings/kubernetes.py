@@ -1,4 +1,4 @@
-"""Settings of workspaces on Kubernetes: which cluster, what pods are made of, and how long is waited.
+"""Settings of workspaces on Kubernetes: the cluster, the contents of pods, and the deadlines.
 
 Nothing here is a secret: credentials stand in the kubeconfig, or in the service account of our own pod.
 """
@@ -31,7 +31,7 @@ class InjectRule(_Section):
 
 
 class ProxySelector(_Section):
-    """Which pods are proxies: they, and nobody else, may reach port 2822 of a workspace."""
+    """The pods that are proxies: only they may reach port 2822 of a workspace."""
 
     namespace_labels: Labels = {}
     """Labels of the namespaces that proxies run in; empty means the namespace of the workspaces."""
@@ -70,7 +70,7 @@ class KubernetesSettings(_Section):
     request_timeout_s: Seconds = 10
     """One request to the API server."""
     retry_for_s: Seconds = 15
-    """A request that finds nobody, or a busy server, is sent again for this long."""
+    """A request that finds no server, or a busy one, is sent again for this long."""
     retry_wait_max_s: Seconds = 3
     """Between two attempts; doubles from a tenth of a second, with jitter."""
     max_connections: Annotated[int, Field(ge=4, le=10_000)] = 64
@@ -80,10 +80,10 @@ class KubernetesSettings(_Section):
     page_size: Annotated[int, Field(ge=1, le=10_000)] = 500
     """Objects a list asks for at once."""
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = 30
-    """A workspace that no node has room for, or that waits for a volume which nobody makes, is given up after
+    """A workspace that no node has room for, or that waits for a volume without a maker, is given up after
     this long, unless a node or the volume is on its way. What cannot pass by itself is given up at once."""
     recheck_s: Seconds = 10
-    """Whoever waits for a workspace and hears nothing for this long asks by itself."""
+    """A start that receives no change of its workspace for this long reads its state from the cluster."""
     probe_interval_s: Annotated[float, Field(ge=0.01, le=10)] = 0.05
     """A started container is asked this often whether shelld answers; Kubernetes asks once a second."""
     stop_timeout_s: Seconds = 60
@@ -95,7 +95,7 @@ class KubernetesSettings(_Section):
     start. 0 never does: the node may be alive and still write to the home."""
 
     inject: tuple[InjectRule, ...] = ()
-    """Nobody may enter workloads by default."""
+    """Rules of entering workloads; none by default, and then no user may."""
     inject_timeout_s: Seconds = 300
     """From the change of a workload to the pod that it brings."""
 

@@ -109,7 +109,7 @@ class _Section(BaseModel):
 
 
 class HttpSettings(_Section):
-    """How identity providers are called."""
+    """Requests to identity providers."""
 
     request_timeout_s: Seconds = 10
     """One request, from waiting for a free connection to the last byte of the reply."""
@@ -142,7 +142,7 @@ class _Provider(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = ""
     """Shown to people and recorded with users; default is the kind."""
     onboard: bool = True
-    """False: keys and profiles are still read, but nobody new comes in this way."""
+    """False: keys and profiles are still read, but new users cannot come in this way."""
     mapping: MappingSettings = MappingSettings()
 
     @property
@@ -218,7 +218,7 @@ class DevAccount(_Section):
 
 
 class DevSettings(_Provider):
-    """The development provider: whoever reaches it can be anybody."""
+    """The development provider: anyone who reaches it can become any user."""
 
     kind: Literal["dev"] = "dev"
     approval: Approval = "device"
@@ -246,7 +246,7 @@ class DevSettings(_Provider):
 
     @property
     def is_for_this_machine(self) -> bool:
-        """Whether its page is reached from this machine only."""
+        """Return whether its page is reached from this machine only."""
         if self.public_url and not is_localhost_name(urlsplit(self.public_url).hostname or ""):
             return False
         return is_loopback(self.host)
@@ -275,7 +275,7 @@ class RuleSettings(_Section):
 
 
 class OnboardingSettings(_Section):
-    """Who may come in by approving in a browser, and how many wait at once."""
+    """Onboarding by approval in a browser, and the limits of users who wait."""
 
     rules: tuple[RuleSettings, ...] = ()
     """First match decides."""
@@ -288,7 +288,7 @@ class OnboardingSettings(_Section):
     """Codes asked of providers, by everybody together; GitHub allows an app 50 approvals an hour."""
     starts_per_source_per_hour: Count = 30
     polls_per_s: Annotated[float, Field(gt=0, le=1_000)] = 50
-    """Questions to providers whether somebody approved, by all together; more take turns."""
+    """Questions to providers whether a user approved, by all together; more take turns."""
     linger_s: Seconds = 60
     """A code outlives the last client that waited for it by this, and a reconnecting one sees it again."""
     max_lifetime_s: Seconds = 900
@@ -334,16 +334,16 @@ class ConfirmSettings(_Section):
 
     @property
     def page_url(self) -> str:
-        """How browsers reach it, without a final slash, unless `listen` leaves the port open."""
+        """Return the address for browsers, without a final slash, unless `listen` leaves the port open."""
         return self.public_url or f"http://{PAGE_HOST}:{self.listen.rpartition(':')[2]}"
 
 
 class FrontDoorSettings(_Section):
-    """All of the above: how somebody new comes in, and what providers say of those who did."""
+    """All of the above: the way in for new users, and the providers' data about known ones."""
 
     providers: tuple[ProviderSettings, ...] = ()
-    """In order; the first that can onboard is the one that strangers are sent to. None at all: nobody new
-    comes in, except in embedded mode, which has the development provider."""
+    """In order; the first that can onboard is the one that strangers are sent to. None at all: new users
+    cannot come in, except in embedded mode, which has the development provider."""
     dev_on_loopback: bool = True
     """Without providers, and with SSH reached from this machine only, the development provider stands in."""
     dev_anyone_may_be_any_user: bool = False
@@ -356,7 +356,7 @@ class FrontDoorSettings(_Section):
 
     @property
     def has_page(self) -> bool:
-        """Whether somebody may have to confirm a key on our page."""
+        """Return whether users may have to confirm a key on our page."""
         return any(provider.approval == "confirm" for provider in self.providers)
 
     @model_validator(mode="after")
@@ -379,7 +379,7 @@ class FrontDoorSettings(_Section):
         return None
 
     def in_effect(self, *, embedded: bool) -> "FrontDoorSettings":
-        """Fill in what depends on the rest: the provider of embedded mode, and what holds without a rule.
+        """Fill in values that depend on the rest: the provider of embedded mode, and the default rule.
 
         `embedded` must be true only when SSH itself is reached from this machine alone.
         """

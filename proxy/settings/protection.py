@@ -22,7 +22,7 @@ class _Networks(_Section):
 
 
 class ProxyProtocolSettings(_Networks):
-    """Load balancers that say whose connection theirs is. Believed from `trusted` and from nobody else."""
+    """The PROXY protocol of load balancers, believed only from `trusted` addresses."""
 
     trusted: tuple[str, ...] = ()
     """Addresses and CIDR ranges of the load balancers. Empty: no header is read from anybody."""
@@ -40,11 +40,12 @@ class ProxyProtocolSettings(_Networks):
 
     @property
     def networks(self) -> tuple[Network, ...]:
+        """Return `trusted` as networks."""
         return parse_networks(self.trusted)
 
 
 class BanSettings(_Section):
-    """When an address is banned for failed logins, and for how long."""
+    """Bans of addresses for failed logins, and their length."""
 
     window_s: _Seconds = 600
     failures: _Count = 10
@@ -75,7 +76,7 @@ class ProtectionSettings(_Networks):
     """Limits for addresses; see docs/protection.md for how they work together."""
 
     allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
-    """Never banned and not limited one by one: monitoring, and whatever else hides many people."""
+    """Never banned and not limited one by one: monitoring, and other addresses that many users share."""
     bans: BanSettings = BanSettings()
     max_unauthenticated_per_source: _Count = 64
     """Connections of one address that are not logged in yet."""
@@ -106,4 +107,5 @@ class ProtectionSettings(_Networks):
 
     @property
     def allowed(self) -> tuple[Network, ...]:
+        """Return `allow` as networks."""
         return parse_networks(self.allow)

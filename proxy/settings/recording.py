@@ -1,4 +1,4 @@
-"""Settings of recordings: which programs, where they are kept, and what happens when they cannot be.
+"""Settings of recordings: the recorded programs, the storage, and the reaction to its failure.
 
 Secrets stand in files, never here. Encryption at rest is the storage's business.
 """

@@ -1,4 +1,4 @@
-"""Sentences about settings that cannot be used: where, what was given, and what is wanted. Pure.
+"""Sentences about invalid settings: the place, the given value, and the accepted ones. Pure.
 
 pydantic says what a programmer of the model needs. An operator needs the key path as it was written, the
 unit, and words instead of a regular expression.
@@ -75,7 +75,7 @@ Loc = tuple[int | str, ...]
 
 
 def problems(errors: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Iterator[tuple[Loc, str]]:
-    """Yield the path of each setting that cannot be used, as it stands in a file, and what is wrong with it.
+    """Yield the path of each invalid setting, as it stands in a file, and its fault.
 
     `errors` are pydantic's and `given` is what it was given.
     """
@@ -91,7 +91,7 @@ def problems(errors: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> I
 
 
 def _written(loc: Loc, given: Any, *, is_missing: bool) -> Loc:
-    """Leave out what pydantic adds to a path: the kind of a provider, and names of types."""
+    """Leave out the parts that pydantic adds to a path: the kind of a provider, and names of types."""
     path: list[int | str] = []
     node = given
     for number, part in enumerate(loc):
@@ -107,7 +107,7 @@ def _written(loc: Loc, given: Any, *, is_missing: bool) -> Loc:
 
 
 def sentence(error: Mapping[str, Any], name: str) -> str:
-    """Return what is wrong with one value; `name` ends with its unit, as `_s` and `_bytes` do."""
+    """Return the fault of one value; `name` ends with its unit, as `_s` and `_bytes` do."""
     kind, shown = error["type"], _shown(error.get("input"))
     if kind == "value_error":
         return str(error["msg"]).removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Settings of sessions: what is kept of them, for how long, and the limits that rules set."""
+"""Settings of sessions: their records, the retention of these, and the limits that rules set."""
 
 from fnmatch import fnmatchcase
 from typing import Annotated
@@ -10,7 +10,7 @@ _Limit = Annotated[float, Field(ge=0, le=86_400 * 365)]
 
 
 class LimitRule(BaseModel):
-    """How long somebody may stay. A rule is for whoever fits each of its lists; an empty list fits all."""
+    """Limits of a session. A rule is for users who fit each of its lists; an empty list fits all."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,12 +24,12 @@ class LimitRule(BaseModel):
     program_idle_s: _Limit = 0
     """The same for one shell, command or file transfer; the others on its connection go on."""
     max_length_s: _Limit = 0
-    """The connection ends this long after its login, whatever happens on it."""
+    """The connection ends this long after its login, even in use."""
     warn_s: _Limit = 60
-    """The person is told this long before."""
+    """The user is warned this long before."""
 
     def fits(self, user: str, groups: tuple[str, ...], blueprint: str) -> bool:
-        """Whether this rule is for them."""
+        """Return whether this rule is for such a session."""
         return _any(self.users, (user,)) and _any(self.groups, groups) and _any(self.blueprints, (blueprint,))
 
 

@@ -23,7 +23,7 @@ class TrustSettings(BaseModel):
     secret_name: _Name = "fairlead-trust"  # noqa: S105 - the name of an object
     secret_namespace: _Name | Literal[""] = ""
     """Where they are kept with Kubernetes; the namespace is that of workspaces by default, and better the
-    proxies' own, which nobody else can read."""
+    proxies' own, which only they can read."""
 
     authority_lifetime_s: _Seconds = _DAY_S * 730
     rotate_after_s: _Seconds = _DAY_S * 365

@@ -1,4 +1,4 @@
-"""Settings of the web half: where apps of workspaces are shown, and what one client of it may use up."""
+"""Settings of the web half: the addresses of apps of workspaces, and the limits of one client."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -145,12 +145,12 @@ class WebSettings(_Section):
 
     @property
     def scheme_spoken(self) -> str:
-        """What is spoken on our own socket, whatever an edge proxy speaks before it."""
+        """Return the scheme of our own socket, which may differ from that of an edge proxy before it."""
         return "http" if self.tls.cert is None else "https"
 
     @property
     def has_login(self) -> bool:
-        """Whether browsers can sign in: over https, or on this machine, by names directly below `localhost`.
+        """Return whether browsers can sign in: over https, or on this machine, by names directly below `localhost`.
 
         Over http, cookies have no prefix that keeps siblings from setting them; browsers let no page set one
         for `localhost` as a whole, and do so for any domain below it.
@@ -165,8 +165,10 @@ class WebSettings(_Section):
 
     @property
     def trusted_networks(self) -> tuple[Network, ...]:
+        """Return `trusted_proxies` as networks."""
         return parse_networks(self.trusted_proxies)
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:
+        """Return `proxy_protocol` as networks."""
         return parse_networks(self.proxy_protocol)

@@ -127,7 +127,7 @@ class Link:
         return connection
 
     async def status(self) -> frames.Status:
-        """Return what the workspace is doing. Raises: UpstreamError."""
+        """Return the activity of the workspace. Raises: UpstreamError."""
         return frames.status(await self._ask(self._stub.Status, pb.StatusRequest()))
 
     async def announce(self, text: str, once: str = "") -> None:

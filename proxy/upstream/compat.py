@@ -1,6 +1,6 @@
-"""What a shelld without the feature "bytes" (before version 1.4 of the protocol) cannot be sent. Pure.
+"""Limits of a shelld without the feature "bytes" (before version 1.4 of the protocol). Pure.
 
-It takes a frame with text that is not UTF-8 for malformed, so that the user would get no sentence.
+Such a shelld takes a frame with text that is not UTF-8 for malformed, so that the user would get no sentence.
 """
 
 from collections.abc import Mapping, Set
@@ -15,7 +15,7 @@ _RESTART = "it does when the workspace was stopped and started"
 
 
 def program_for(features: Set[str], spec: model.ProgramSpec) -> model.ProgramSpec:
-    """Return what a shelld with these features can be asked to run: `spec`, perhaps with fewer variables.
+    """Return `spec` as a shelld with these features can run it, perhaps with fewer variables.
 
     Raises: ProgramNotStarted when the command itself cannot be sent.
     """

@@ -30,7 +30,7 @@ def encode_bytes_field(field: int, pieces: Sequence[Buffer], size: int) -> bytes
 
 
 def decode_bytes_field(raw: bytes) -> tuple[int, memoryview] | None:
-    """Decode what `encode_bytes_field` makes into field number and payload, uncopied.
+    """Decode the output of `encode_bytes_field` into field number and payload, uncopied.
 
     None for anything else.
     """

@@ -88,7 +88,7 @@ class Accepted:
 
 
 def start(spec: model.ProgramSpec, visit: model.Visit, program_id: str) -> pb.RunInput:
-    """Return the first frame of a Run, which says what to run."""
+    """Return the first frame of a Run, with the program to run."""
     peer = visit.principal.client
     message = pb.Start(
         env={name: bytes_of(value) for name, value in spec.env.items()},
@@ -127,7 +127,7 @@ def _reserved(value: model.Reserved) -> pb.Reserved:
 
 
 def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.ConnectionInput:
-    """Return the first frame of a Dial, which says where to connect."""
+    """Return the first frame of a Dial, with the address to connect to."""
     message = pb.Target(account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
@@ -138,7 +138,7 @@ def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.Co
 
 
 def bind(value: model.Bind, listener_id: str, account: str, reserved: model.Reserved) -> pb.ListenRequest:
-    """Return the request that says where to listen."""
+    """Return the request to listen at an address."""
     message = pb.ListenRequest(listener_id=listener_id, account=account, reserved=_reserved(reserved))
     match value:
         case model.TcpTarget(host, port):
@@ -180,7 +180,7 @@ def status(message: pb.StatusReply) -> Status:
 
 
 def _failed_script(message: pb.FailedScript) -> str:
-    """Say what became of an init script, in words of the workspace."""
+    """Describe the result of an init script, in words of the workspace."""
     said = f" and said: {message.said}" if message.said else ""
     return _one_line(f"init script {message.name} {message.how}{said}")
 

@@ -129,7 +129,7 @@ class Program(_Stream[pb.RunOutput]):
                 raise UpstreamLost(f"shelld began a program with {other}")
 
     async def room(self, limit_bytes: int) -> int:
-        """Wait until the program can take more stdin; return how many bytes, 1 to `limit_bytes`.
+        """Wait until the program can take more stdin; return the number of bytes, 1 to `limit_bytes`.
 
         Stdin of a program that does not read waits here, so that the stream stays free for windows and
         signals.
@@ -142,7 +142,7 @@ class Program(_Stream[pb.RunOutput]):
         return min(self._credit, limit_bytes)
 
     async def write(self, pieces: Sequence[Buffer], size: int) -> None:
-        """Send `size` bytes of stdin, at most what `room` returned.
+        """Send `size` bytes of stdin, at most as many as `room` returned.
 
         Returns when the link took them, not when the program read them. Raises: UpstreamLost, Unreachable.
         """

@@ -222,8 +222,8 @@ class ClientConnection(asyncio.Protocol):
         "_source",
         "_state",
         "_task",
-        "_told",
         "_transport",
+        "_upgraded",
     )
 
     def __init__(self, front: Front, address: str, scheme: str, source: str) -> None:
@@ -245,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
         """Came behind what is under way; reading is stopped while there is any."""
         self._inner: asyncio.Protocol | None = None
         """Serves the connection in our place."""
-        self._told: Exchange | None = None
+        self._upgraded: Exchange | None = None
         """An upgraded exchange of whose end `Sockets` has to hear."""
         self._left = 0
         self._is_extra = False
@@ -576,16 +576,16 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.closes = True
 
     def _tell_over(self) -> None:
-        told, self._told = self._told, None
-        if told is not None and self._front.sockets is not None:
-            self._front.sockets.over(told)
+        ended, self._upgraded = self._upgraded, None
+        if ended is not None and self._front.sockets is not None:
+            self._front.sockets.over(ended)
 
     def upgraded(self, exchange: Exchange) -> None:
         """See ClientSide."""
         self._state = _State.SPLICED
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
-            self._told = exchange
+            self._upgraded = exchange
             self._front.sockets.began(exchange)
         metrics.WEB_REQUESTS.labels("upgraded").inc()
         self._go_on()

@@ -1,4 +1,4 @@
-"""Values that we issued, told from all others without a look-up; and texts that only we can read.
+"""Values of our own that are recognised without a look-up, and texts that only we can read.
 
 Every replica of an installation has the same key. A cookie value that this installation never issued is
 refused before anything is asked of a store, and is never adopted (session fixation).

@@ -88,11 +88,13 @@ class Held(Recorded):
 
     @property
     def user(self) -> User:
+        """Return the user who is signed in."""
         assert self.principal is not None
         return self.principal.user
 
     @property
     def actor(self) -> Principal:
+        """Return the principal of the session."""
         assert self.principal is not None
         return self.principal
 

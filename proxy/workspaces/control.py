@@ -61,7 +61,7 @@ class Control:
         return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
 
     def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
-        """Describe what starts a stopped workspace."""
+        """Describe the next start of a stopped workspace."""
         held = timedelta()
         if stop is not None:
             hold_s = self._workspaces.hold_s(request.blueprint)

@@ -97,7 +97,7 @@ class IdleReaper:
         await asyncio.gather(*(look(record) for record in due))
 
     async def _give_up(self, records: Sequence[WorkspaceRecord]) -> None:
-        """Stop what failed to start; a failure is logged and tried again."""
+        """Stop a workspace that failed to start; a failure is logged and tried again."""
         for record in self._unstarted.due(records, asyncio.get_running_loop().time()):
             why = record.detail or "the reason is not known"
             stop = Stop("failed", datetime.now(UTC), f"workspace {record.name} did not start: {why}")
@@ -110,7 +110,7 @@ class IdleReaper:
             self._stopped(record, stop)
 
     async def _look(self, record: WorkspaceRecord) -> None:
-        """Ask one workspace, and do what is due; never without data."""
+        """Ask one workspace, and take the action that is due; none without data."""
         try:
             bounds = await self._bounds(record)
             next_s = bounds.next_due_s(0, 0)

@@ -32,7 +32,7 @@ class Title(Enum):
 
 
 def title(owner: str, name: str, made_at: datetime, user: User) -> Title:
-    """Decide on the right of `user` to what the user `owner` (an id) called `name` made at `made_at`.
+    """Decide on the right of `user` to an object of the user `owner` (an id) called `name` made at `made_at`.
 
     `owner` is empty for what an older release made; `name` is empty if only the user string names the user.
     """

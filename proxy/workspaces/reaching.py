@@ -1,4 +1,4 @@
-"""The way to a workspace that runs: its address, a link to that, and another look while nobody answers there.
+"""The way to a running workspace: its address, a link to it, and another look while it does not answer.
 
 A workspace may have gone a moment ago without the backend having heard of it: kubelet evicts a pod and says
 so a second later. Connecting to its address would be silent until `upstream.connect_timeout_s`.
@@ -22,8 +22,8 @@ _log = structlog.get_logger("workspaces")
 async def reach(workspaces: Workspaces, links: Links, request: WorkspaceRequest, report: Report) -> Link:
     """Return a link to a workspace, which is started where needed; the caller holds it at once.
 
-    While nobody answers for `upstream.look_again_s`, the workspace is looked for again, as often as that, and
-    a newer one of its name is turned to.
+    While it does not answer, the workspace is looked for again every `upstream.look_again_s`, and a newer one
+    of its name is used.
 
     Raises: as `Workspaces.ensure`; Unreachable, Incompatible, TrustError.
     """
@@ -78,7 +78,7 @@ def _is_unreachable(connecting: "asyncio.Task[Link]") -> bool:
 
 
 def _without_repeats(report: Report) -> Report:
-    """Report what differs from the last that was reported."""
+    """Report progress that differs from the last reported one."""
     last: Progress | None = None
 
     def tell(progress: Progress) -> None:

@@ -30,7 +30,7 @@ NOT_ASKED_FOR = frozenset({"idle", "lifetime", "init", "failed"})
 
 
 def held_for(stopped_by: str, stopped_at: datetime, now: datetime, hold_s: float) -> timedelta:
-    """Return how much longer a connection does not undo a stop; zero for not at all."""
+    """Return the time for which a connection still does not undo a stop; zero for none."""
     if stopped_by in NOT_ASKED_FOR:
         return timedelta()
     return max(timedelta(), stopped_at + timedelta(seconds=hold_s) - now)

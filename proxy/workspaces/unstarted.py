@@ -1,4 +1,4 @@
-"""Workspaces that do not start, and for how long: what takes room and serves no user is given up."""
+"""Workspaces that do not start: after a time they are given up, since they take room and serve no user."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 
 
 class Unstarted:
-    """What one process has seen of workspaces that do not start."""
+    """The workspaces that do not start, as one process has seen them."""
 
     def __init__(self, settings: WorkspaceSettings) -> None:
         failed_s = settings.failed_stop_s
@@ -23,7 +23,7 @@ class Unstarted:
         self._since: dict[tuple[WorkspaceName, WorkspacePhase], float] = {}
 
     def due(self, records: Sequence[WorkspaceRecord], now: float) -> list[WorkspaceRecord]:
-        """Return what has been in its phase for too long, of all workspaces; `now` is the loop's time, s.
+        """Return the workspaces that have been in their phase for too long; `now` is the loop's time, s.
 
         A container that runs is never among them: it may be too busy to answer. Another attempt to start
         changes the phase, so that it has all of its time.

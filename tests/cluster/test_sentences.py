@@ -51,15 +51,15 @@ async def situation(kube: Cluster, pod: str, stateful_set: str = "") -> Situatio
 
 
 async def until_said(kube: Cluster, case: str, pod: str, stateful_set: str = "") -> None:
-    """Wait for the sentence of a case, and for the hope that goes with it; record it where that is wanted."""
-    hope, sentence = EXPECTED[case]
+    """Wait for the sentence of a case, and for its prognosis; record it where that is wanted."""
+    prognosis, sentence = EXPECTED[case]
     last = None
     try:
         async with asyncio.timeout(100):
             while True:
                 now = await situation(kube, pod, stateful_set)
                 last = judge(now)
-                if re.search(sentence, last.sentence) and last.hope is hope:
+                if re.search(sentence, last.sentence) and last.prognosis is prognosis:
                     break
                 await asyncio.sleep(0.05)
     except TimeoutError:

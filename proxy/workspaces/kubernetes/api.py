@@ -1,7 +1,7 @@
 """The one door to the Kubernetes API: deadlines, retries, and errors of ours.
 
 Every call here may be sent twice without harm (apply, merge, delete and reads are idempotent, and what was
-created already is a conflict that callers expect), so all of them are retried: when nobody answers, when
+created already is a conflict that callers expect), so all of them are retried: without an answer, when
 the server is throttled and when it stumbles. The `kubernetes` package brings what is tedious to get
 right, that is kubeconfigs, credentials and TLS; bodies are plain dictionaries.
 
@@ -62,7 +62,7 @@ _ERRORS: Mapping[int, type[ClusterError]] = {
 _LACKS_A_RIGHT = re.compile(
     r'(\S+ ("[^"]*" )?is )?forbidden: User "(\\.|[^"\\])*" cannot \w+ (resource|path) '
 )
-"""How the server words a missing right; policies and quotas begin otherwise, whatever words they hold.
+"""How the server words a missing right; messages of policies and quotas begin otherwise.
 
 Source: `forbiddenMessage` of k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go
 """
@@ -84,13 +84,14 @@ class Query:
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
+        """Return the selectors as parameters of a URL."""
         given = [("labelSelector", self.labels), ("fieldSelector", self.fields)]
         return [(key, value) for key, value in given if value]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a list found, and the version from which a watch goes on."""
+    """The objects of a list, and the version from which a watch goes on."""
 
     items: Sequence[Object]
     version: str
@@ -156,9 +157,9 @@ class Api:
         """Make an object be as `body` says, as far as it says anything: server-side apply.
 
         Fields that `manager` applied before and leaves out now are removed; fields of others stay. With
-        `force`, whoever else set one of ours loses it. With `dry_run` the server judges it and keeps nothing.
+        `force`, another manager of one of ours loses it. With `dry_run` the server judges it only.
 
-        Raises: ClusterError; without `force` a ClusterConflict where somebody else set it otherwise.
+        Raises: ClusterError; without `force` a ClusterConflict where another manager set it otherwise.
         """
         path = kind_of(body).path(namespace_of(body), name_of(body))
         query = [("fieldManager", manager), ("force", str(force).lower()), *_DRY_RUN[:dry_run]]
@@ -208,7 +209,7 @@ class Api:
                 raise
 
     async def watch(self, query: Query, version: str) -> AsyncIterator[Object]:
-        """Give what happens from `version` on, until the server or silence ends it: `{type, object}`.
+        """Yield the changes from `version` on, until the server or silence ends it: `{type, object}`.
 
         Raises: Expired; ClusterError.
         """
@@ -355,12 +356,12 @@ async def _configuration(settings: KubernetesSettings) -> Configuration:
 
 
 def _has_service_account() -> bool:
-    """Whether this process runs in a pod that may talk to its own cluster."""
+    """Return whether this process runs in a pod that may talk to its own cluster."""
     return _SERVICE_ACCOUNT.exists()
 
 
 async def _refusal(response: aiohttp.ClientResponse, request: str) -> ClusterError:
-    """Read why the server refused; what is no Status of its own comes from something in between."""
+    """Return the server's reason of a refusal; a body that is no Status comes from a proxy in between."""
     try:
         status = json.loads(await response.content.read(64 * 1024))
     except ValueError:

@@ -1,6 +1,6 @@
 """Workspaces as StatefulSets of a cluster, each with one pod or none.
 
-Whatever many proxies do at once converges, because all of them apply the same objects and nothing is kept
+Simultaneous changes by many proxies converge, because all of them apply the same objects and nothing is kept
 outside of the cluster: what a workspace is and whose stands in its StatefulSet, why it was stopped beside it.
 """
 
@@ -35,7 +35,7 @@ from proxy.workspaces.backend import (
 )
 from proxy.workspaces.kubernetes import labels
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, event_order, judge
+from proxy.workspaces.kubernetes.diagnosis import Prognosis, Situation, event_order, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of, is_ready, is_started
 from proxy.workspaces.kubernetes.manifest import CONTAINER
 from proxy.workspaces.kubernetes.objects import (
@@ -58,8 +58,8 @@ from proxy.workspaces.kubernetes.objects import (
     uid_of,
 )
 from proxy.workspaces.kubernetes.renewal import Renewal
-from proxy.workspaces.kubernetes.startup import Bringing, Trust, check_owner, record_owner
-from proxy.workspaces.kubernetes.view import View, involved, pod_name
+from proxy.workspaces.kubernetes.startup import Trust, WorkspaceStartup, check_owner, record_owner
+from proxy.workspaces.kubernetes.view import ClusterView, involved, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
@@ -83,7 +83,7 @@ class KubernetesBackend:
         self._namespace = settings.namespace
         self._trust = trust
         self._api = Api(settings)
-        self._view = View(self._api, settings)
+        self._view = ClusterView(self._api, settings)
         self._renewal = Renewal(self._api, self._namespace, trust)
         self._starts = PendingStarts(start_timeout_s)
         self._workloads = Workloads(self._api, settings, trust)
@@ -92,6 +92,7 @@ class KubernetesBackend:
     # ----------------------------------------------------------------------------------- looking
 
     async def find(self, name: str) -> WorkspaceRecord | None:
+        """See Backend."""
         if not labels.is_object_name(name):
             return None
         if self._view.is_current:
@@ -109,11 +110,13 @@ class KubernetesBackend:
         return record
 
     async def holder(self, name: str) -> WorkspaceRecord | None:
+        """See Backend."""
         if labels.is_object_name(name) and (known := self._view.stateful_sets.get(name)) is not None:
             return labels.record_of(known) if _is_ours(known) else None
         return await self.find(name) or await self._kept(name)
 
     async def list(self) -> Sequence[WorkspaceRecord]:
+        """See Backend."""
         if self._view.is_current:
             stateful_sets, pods = self._view.stateful_sets.all(), self._view.pods.all()
         else:
@@ -127,7 +130,7 @@ class KubernetesBackend:
         return sorted([*records, *await self._workloads.all()], key=lambda record: record.name)
 
     async def _records(self, found: Sequence[tuple[Object, Object | None]]) -> Sequence[WorkspaceRecord]:
-        """Describe workspaces; of those that have not started, events tell why, where they can be had."""
+        """Describe workspaces; for those that have not started, available events give the reason."""
         records = [_record(*one) for one in found]
         unclear = [one.name for one in records if one.phase in _UNCLEAR and one.started_at is None]
         if not unclear:
@@ -149,6 +152,7 @@ class KubernetesBackend:
         return [_record(*one, events[name_of(one[0])]) for one in found]
 
     async def kept(self) -> Sequence[WorkspaceRecord]:
+        """See Backend."""
         stateful_sets, claims = await asyncio.gather(
             self._api.list(Query(STATEFUL_SET, self._namespace, labels.ALL_WORKSPACES)),
             self._api.list(Query(CLAIM, self._namespace, labels.ALL_WORKSPACES)),
@@ -162,6 +166,7 @@ class KubernetesBackend:
         return [record for record in records if record.user]
 
     async def logs(self, name: WorkspaceName, *, follow: bool, tail: int) -> AsyncIterator[str]:
+        """See Backend."""
         namespace, pod, container = await self._place(name)
         while True:
             try:
@@ -174,6 +179,7 @@ class KubernetesBackend:
             return
 
     async def events(self, name: WorkspaceName) -> Sequence[WorkspaceEvent]:
+        """See Backend."""
         namespace, pod, _ = await self._place(name)
         claims = await self._claims(name)
         about = [name, pod, *(name_of(claim) for claim in claims)]
@@ -183,6 +189,7 @@ class KubernetesBackend:
         return [_event(event) for event in events]
 
     async def locate(self, name: WorkspaceName) -> Endpoint | None:
+        """See Backend."""
         stateful_set, pod = await asyncio.gather(
             self._api.find(STATEFUL_SET, self._namespace, name),
             self._api.find(POD, self._namespace, pod_name(name)),
@@ -194,13 +201,16 @@ class KubernetesBackend:
     # ---------------------------------------------------------------------------------- changing
 
     async def upkeep(self) -> None:
+        """See Backend."""
         await self._renewal.run()
 
     def check_access(self, request: WorkspaceRequest) -> None:
+        """See Backend."""
         if request.origin.workload:
             self._workloads.rule_for(request)
 
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
+        """See Backend."""
         if not labels.is_object_name(request.name):
             raise WorkspaceNotFound(f"{request.name!r} cannot be the name of a workspace")
         _check_name(request)
@@ -212,13 +222,13 @@ class KubernetesBackend:
         await self._check_hold(request)
 
         async def bring(start: PendingStart) -> Endpoint:
-            bringing = Bringing(self._api, self._view, self._settings, self._trust, request, start)
-            return await bringing.run()
+            startup = WorkspaceStartup(self._api, self._view, self._settings, self._trust, request, start)
+            return await startup.run()
 
         return await self._starts.join(request, report, bring)
 
     async def stop(self, name: WorkspaceName, stop: Stop) -> None:
-        """As promised; a workspace in somebody's workload is taken away, and the program runs on."""
+        """See Backend; a workspace in a user's workload is removed, and the program runs on."""
         if await self._removed(name):
             return
         stateful_set = await self._must_exist(name)
@@ -233,6 +243,7 @@ class KubernetesBackend:
         _log.info("workspace stopped", workspace=name, by=stop.by)
 
     async def give(self, name: WorkspaceName, user: User, stop: Stop) -> None:
+        """See Backend."""
         if await self._workloads.find_workload(name) is not None:
             raise Refused(f"workspace {name} is part of a workload and has no home of its own to hand over")
         stateful_set = await self._api.find(STATEFUL_SET, self._namespace, name)
@@ -241,7 +252,7 @@ class KubernetesBackend:
             raise _missing(name)
         change = labels.owner_change(user, stop.at)
         if stateful_set is not None:
-            # Owner and end in one step, so that nobody starts it as the former owner in between.
+            # Owner and end in one step, so that no one starts it as the former owner in between.
             stopped = stateful_set["spec"].get("replicas") == 0
             noted = {} if stopped else labels.stop_annotations(stop)
             metadata = {**change, "annotations": {**change["annotations"], **noted}}
@@ -256,6 +267,7 @@ class KubernetesBackend:
         _log.info("workspace handed over", workspace=name, user=user.name, by=stop.by)
 
     async def delete(self, name: WorkspaceName, *, purge: bool) -> None:
+        """See Backend."""
         if await self._removed(name):
             return
         claims = await self._claims(name) if purge else []
@@ -264,7 +276,7 @@ class KubernetesBackend:
         pod = await self._api.find(POD, self._namespace, pod_name(name))
         stateful_set = await self._api.find(STATEFUL_SET, self._namespace, name)
         await self._api.delete(STATEFUL_SET, self._namespace, name, foreground=True)
-        # While the StatefulSet is going, whoever starts the workspace again waits: nothing of theirs goes.
+        # While the StatefulSet is going, a new start of the workspace waits: its objects are not deleted.
         await asyncio.gather(*(self._api.delete(kind, self._namespace, name) for kind in _PARTS))
         if self._trust.issuer is not None:
             for kind in (CERTIFICATE, SECRET):  # in this order, or the Secret would be made again
@@ -282,6 +294,7 @@ class KubernetesBackend:
         _log.info("workspace deleted", workspace=name, purged=purge)
 
     async def close(self) -> None:
+        """See Backend."""
         await self._starts.close()
         await self._workloads.close()
         await self._view.close()
@@ -293,7 +306,7 @@ class KubernetesBackend:
         return self._view.stateful_sets.get(name), self._view.pods.get(pod_name(name))
 
     async def _running(self, request: WorkspaceRequest) -> Endpoint | None:
-        """Find a workspace that answers in what is known, and ask nobody when that is up to date."""
+        """Find a workspace that answers in the mirrored objects, without a request when they are current."""
         stateful_set, pod = self._known(request.name)
         if stateful_set is None:
             return None
@@ -348,7 +361,7 @@ class KubernetesBackend:
         return self._namespace, pod_name(name), CONTAINER
 
     async def _must_exist(self, name: str) -> Object:
-        """Raises: WorkspaceNotFound."""
+        """Require a workspace of our own. Raises: WorkspaceNotFound."""
         found = None
         if labels.is_object_name(name):
             found = await self._api.find(STATEFUL_SET, self._namespace, name)
@@ -372,7 +385,7 @@ class KubernetesBackend:
                 wait_s = _FIRST_POLL_S
                 while (now := await self._api.find(kind, self._namespace, name)) is not None:
                     if uid_of(now) != (uid := uid or uid_of(now)):
-                        break  # somebody made another one: a start that came after us
+                        break  # another one was made: by a start that came after us
                     found = now
                     await asyncio.sleep(wait_s)
                     wait_s = min(wait_s * 1.5, _LAST_POLL_S)
@@ -385,8 +398,8 @@ class KubernetesBackend:
     def _not_gone(self, kind: Kind, workspace: str, found: Object | None) -> StopTimeout:
         why = ""
         if kind is POD and found is not None:
-            verdict = judge(Situation(_PRESENT, found))
-            why = f": {verdict.sentence}" if verdict.hope is not Hope.FINE else ""
+            diagnosis = judge(Situation(_PRESENT, found))
+            why = f": {diagnosis.sentence}" if diagnosis.prognosis is not Prognosis.OK else ""
         late = f"workspace {workspace} has not ended within {self._settings.stop_timeout_s:g} s"
         return StopTimeout(f"{late} ({kind.name} {found and name_of(found)}){why}", user_message=late + why)
 
@@ -424,8 +437,11 @@ def _missing(name: str) -> WorkspaceNotFound:
 
 
 def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] = ()) -> WorkspaceRecord:
-    verdict = judge(Situation(stateful_set, pod, events=events))
-    told = verdict.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING} or verdict.hope is not Hope.FINE
+    diagnosis = judge(Situation(stateful_set, pod, events=events))
+    is_reported = (
+        diagnosis.phase in {WorkspacePhase.FAILED, WorkspacePhase.STARTING}
+        or diagnosis.prognosis is not Prognosis.OK
+    )
     started = next(
         (
             moment(status["state"]["running"].get("startedAt"))
@@ -437,10 +453,10 @@ def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] =
     record = labels.record_of(stateful_set)
     return replace(
         record,
-        phase=verdict.phase,
-        detail=verdict.sentence if told else "",
+        phase=diagnosis.phase,
+        detail=diagnosis.sentence if is_reported else "",
         started_at=started,
-        stop=record.stop if verdict.phase is WorkspacePhase.STOPPED else None,
+        stop=record.stop if diagnosis.phase is WorkspacePhase.STOPPED else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""How a pod of any image comes to run shelld: the commands of its init and main containers. Pure.
+"""Commands of init and main containers, by which a pod of any image runs shelld. Pure.
 
 The init container is of the shelld image, which holds nothing but the bundle, and copies that into an
 `emptyDir`. The main container is of any image and starts shelld by the bundle's own loader and

@@ -1,8 +1,8 @@
-"""Where a workspace is on its way, and what hinders it: a pure function of what Kubernetes tells.
+"""The stage of a workspace's start, and its obstacle: a pure function of objects of Kubernetes.
 
-What holds a pod up is told by its own status, by events about it, and, when there is no pod at all, by
+The obstacle of a pod is given by its own status, by events about it, and, when there is no pod at all, by
 events about its StatefulSet. The rules stand in the order in which a pod passes them; the first that
-applies is told.
+applies is reported.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -48,8 +48,8 @@ _IMAGE_EVENTS = {
 }
 
 
-class Stage(Enum):
-    """The steps of a start, and what is none."""
+class StartStage(Enum):
+    """The steps of a start, and the states without one."""
 
     ABSENT = "absent"
     DELETING = "deleting"
@@ -64,17 +64,17 @@ class Stage(Enum):
     READY = "ready"
 
 
-class Hope(Enum):
-    """Whether waiting is of any use."""
+class Prognosis(Enum):
+    """The prospect of a start that waits."""
 
-    FINE = "fine"
+    OK = "ok"
     """Nothing is wrong."""
-    UNTIL_DEADLINE = "until deadline"
+    MAY_RECOVER = "may recover"
     """It may pass by itself, as a node that restarts does."""
-    BRIEF = "brief"
-    """Somebody would have to make room; that happens, but rarely."""
-    NONE = "none"
-    """It stays as it is until somebody changes something."""
+    NEEDS_CAPACITY = "needs capacity"
+    """Another workspace or an operator would have to make room; that happens, but rarely."""
+    NEEDS_CHANGE = "needs change"
+    """It stays as it is until a user or an operator changes something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,63 +91,66 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Where it is, and the sentence that the person reads."""
+class Diagnosis:
+    """The stage of a workspace, and the sentence that the user reads."""
 
-    stage: Stage
+    stage: StartStage
     sentence: str
-    hope: Hope = Hope.FINE
+    prognosis: Prognosis = Prognosis.OK
     detail: str = ""
     """What Kubernetes said, for the operator."""
 
     @property
     def is_final(self) -> bool:
-        return self.hope is Hope.NONE
+        """Return whether waiting is of no use."""
+        return self.prognosis is Prognosis.NEEDS_CHANGE
 
     @property
     def phase(self) -> WorkspacePhase:
         """Say the same in the words of every backend."""
-        if self.hope in {Hope.NONE, Hope.BRIEF}:
+        if self.prognosis in {Prognosis.NEEDS_CHANGE, Prognosis.NEEDS_CAPACITY}:
             return WorkspacePhase.FAILED
         return _PHASES.get(self.stage, WorkspacePhase.STARTING)
 
 
 _PHASES = {
-    Stage.ABSENT: WorkspacePhase.STOPPED,
-    Stage.STOPPED: WorkspacePhase.STOPPED,
-    Stage.DELETING: WorkspacePhase.STOPPING,
-    Stage.ENDING: WorkspacePhase.STOPPING,
-    Stage.READY: WorkspacePhase.RUNNING,
+    StartStage.ABSENT: WorkspacePhase.STOPPED,
+    StartStage.STOPPED: WorkspacePhase.STOPPED,
+    StartStage.DELETING: WorkspacePhase.STOPPING,
+    StartStage.ENDING: WorkspacePhase.STOPPING,
+    StartStage.READY: WorkspacePhase.RUNNING,
 }
 
 
-def judge(situation: Situation) -> Verdict:
-    """Tell where a workspace is."""
+def judge(situation: Situation) -> Diagnosis:
+    """Return the stage and the prognosis of a workspace."""
     stateful_set, pod = situation.stateful_set, situation.pod
     if stateful_set is None:
-        return Verdict(Stage.ABSENT, "there is no workspace")
+        return Diagnosis(StartStage.ABSENT, "there is no workspace")
     if is_going(stateful_set):
-        return Verdict(Stage.DELETING, "the workspace is being deleted")
+        return Diagnosis(StartStage.DELETING, "the workspace is being deleted")
     if pod is not None:
         return _pod(situation, pod)
     if stateful_set["spec"].get("replicas") == 0:
-        return Verdict(Stage.STOPPED, "the workspace is stopped")
-    return _refused(situation, stateful_set) or Verdict(Stage.CREATING, "waiting for the cluster")
+        return Diagnosis(StartStage.STOPPED, "the workspace is stopped")
+    return _refused(situation, stateful_set) or Diagnosis(StartStage.CREATING, "waiting for the cluster")
 
 
-def _refused(situation: Situation, stateful_set: Object) -> Verdict | None:
-    """No pod: the StatefulSet's controller says why it may not make one, and tries again later and later."""
+def _refused(situation: Situation, stateful_set: Object) -> Diagnosis | None:
+    """Return the reason for which the StatefulSet's controller, which tries ever later, may make no pod."""
     since = moment(annotations_of(stateful_set).get(LAST_START))
     oldest = since - timedelta(seconds=_CLOCKS_DIFFER_S) if since else None
     event = _latest(situation.events, "FailedCreate", about=uid_of(stateful_set))
     if event is None or (oldest and _at(event) < oldest):
         return None
     message = event.get("message") or ""
-    return Verdict(Stage.CREATING, explanations.creation_problem(message), Hope.NONE, message)
+    return Diagnosis(
+        StartStage.CREATING, explanations.creation_problem(message), Prognosis.NEEDS_CHANGE, message
+    )
 
 
-def _pod(situation: Situation, pod: Object) -> Verdict:
-    rules: tuple[Callable[[Situation, Object], Verdict | None], ...] = (
+def _pod(situation: Situation, pod: Object) -> Diagnosis:
+    rules: tuple[Callable[[Situation, Object], Diagnosis | None], ...] = (
         _ending,
         _failed,
         _unscheduled,
@@ -159,19 +162,19 @@ def _pod(situation: Situation, pod: Object) -> Verdict:
         _pulling,
         _starting,
     )
-    return next(verdict for rule in rules if (verdict := rule(situation, pod)))
+    return next(diagnosis for rule in rules if (diagnosis := rule(situation, pod)))
 
 
-def _ending(situation: Situation, pod: Object) -> Verdict | None:
+def _ending(situation: Situation, pod: Object) -> Diagnosis | None:
     if not is_going(pod):
         return None
     due = moment(pod["metadata"]["deletionTimestamp"])  # it includes the grace period
     if due and situation.now - due > timedelta(seconds=LOST_AFTER_S):
-        return Verdict(
-            Stage.ENDING,
+        return Diagnosis(
+            StartStage.ENDING,
             f"its pod cannot end because node {_node(pod)} does not answer: an operator must repair or "
             "remove the node; the home is safe",
-            Hope.UNTIL_DEADLINE,
+            Prognosis.MAY_RECOVER,
             f"pod {name_of(pod)} should be gone since {due.isoformat()}",
         )
     why = ""
@@ -179,11 +182,11 @@ def _ending(situation: Situation, pod: Object) -> Verdict | None:
         why = ": it made way for something more important"
     elif _latest(situation.events, "TaintManagerEviction", about=uid_of(pod)):
         why = f": node {_node(pod)} does not answer, or is being emptied"
-    return Verdict(Stage.ENDING, f"waiting for the previous pod to end{why}")
+    return Diagnosis(StartStage.ENDING, f"waiting for the previous pod to end{why}")
 
 
-def _failed(_situation: Situation, pod: Object) -> Verdict | None:
-    """A pod that failed as a whole is replaced by its StatefulSet."""
+def _failed(_situation: Situation, pod: Object) -> Diagnosis | None:
+    """Diagnose a pod that failed as a whole: its StatefulSet replaces it."""
     status = pod.get("status") or {}
     if status.get("reason") == "NodeLost":
         return _silent_node(pod, status.get("message", ""))
@@ -192,50 +195,61 @@ def _failed(_situation: Situation, pod: Object) -> Verdict | None:
     reason, message = status.get("reason") or "Failed", status.get("message") or ""
     what = "was evicted" if reason == "Evicted" else f"failed ({reason})"
     sentence = f"its pod {what} and is made anew: {explanations.brief(message) or 'the node gave no reason'}"
-    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, f"{reason}: {message}")
+    return Diagnosis(StartStage.ENDING, sentence, Prognosis.MAY_RECOVER, f"{reason}: {message}")
 
 
-def _unscheduled(situation: Situation, pod: Object) -> Verdict | None:
+def _unscheduled(situation: Situation, pod: Object) -> Diagnosis | None:
     if pod["spec"].get("nodeName"):
         return None
     if troubled := _unclaimed(situation):
         return troubled
     scheduled = condition(pod, "PodScheduled")
     if scheduled.get("reason") != "Unschedulable":
-        return Verdict(Stage.SCHEDULING, "looking for a node")
+        return Diagnosis(StartStage.SCHEDULING, "looking for a node")
     message = scheduled.get("message") or ""
     if _latest(situation.events, "TriggeredScaleUp", about=uid_of(pod)):
-        return Verdict(Stage.SCHEDULING, "a node is being added for it", Hope.UNTIL_DEADLINE, message)
+        return Diagnosis(
+            StartStage.SCHEDULING, "a node is being added for it", Prognosis.MAY_RECOVER, message
+        )
     if "unbound" in message and any(_is_on_its_way(situation, claim) for claim in situation.claims.values()):
-        return Verdict(Stage.SCHEDULING, "its volume is being made", Hope.UNTIL_DEADLINE, message)
-    return Verdict(Stage.SCHEDULING, explanations.scheduling_problem(message), Hope.BRIEF, message)
+        return Diagnosis(StartStage.SCHEDULING, "its volume is being made", Prognosis.MAY_RECOVER, message)
+    return Diagnosis(
+        StartStage.SCHEDULING, explanations.scheduling_problem(message), Prognosis.NEEDS_CAPACITY, message
+    )
 
 
-def _unclaimed(situation: Situation) -> Verdict | None:
-    """A claim that keeps the pod from being placed."""
+def _unclaimed(situation: Situation) -> Diagnosis | None:
+    """Find a claim that keeps the pod from being placed."""
     for name, claim in situation.claims.items():
         if claim is None:
             sentence = f"the volume claim {name} does not exist: ask an operator to create it"
-            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} not found")
+            return Diagnosis(
+                StartStage.SCHEDULING, sentence, Prognosis.NEEDS_CHANGE, f"claim {name} not found"
+            )
         phase = (claim.get("status") or {}).get("phase")
         if phase == "Lost":
             sentence = f"the volume behind {name} is gone: an operator must restore it"
-            return Verdict(Stage.SCHEDULING, sentence, Hope.NONE, f"claim {name} is lost")
+            return Diagnosis(StartStage.SCHEDULING, sentence, Prognosis.NEEDS_CHANGE, f"claim {name} is lost")
         event = _latest(situation.events, "ProvisioningFailed", "FailedBinding", about=uid_of(claim))
         if phase == "Pending" and event is not None:
             message = event.get("message") or ""
-            return Verdict(Stage.SCHEDULING, explanations.claim_problem(name, message), Hope.BRIEF, message)
+            return Diagnosis(
+                StartStage.SCHEDULING,
+                explanations.claim_problem(name, message),
+                Prognosis.NEEDS_CAPACITY,
+                message,
+            )
     return None
 
 
 def _is_on_its_way(situation: Situation, claim: Object | None) -> bool:
-    """Whether somebody said that they are making the volume."""
+    """Return whether a provisioner reported that it is making the volume."""
     return claim is not None and bool(
         _latest(situation.events, "ExternalProvisioning", "Provisioning", about=uid_of(claim))
     )
 
 
-def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
+def _troubled_container(situation: Situation, pod: Object) -> Diagnosis | None:
     for role, status in container_statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason, message = waiting.get("reason") or "", waiting.get("message") or ""
@@ -244,29 +258,29 @@ def _troubled_container(situation: Situation, pod: Object) -> Verdict | None:
             return _image(status["image"], reason, message or _last_words(situation, pod), detail)
         if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
             passing = "deadline exceeded" in message or "already in use" in message
-            hope = Hope.UNTIL_DEADLINE if passing else Hope.NONE
-            return Verdict(Stage.PREPARING, explanations.config_problem(message), hope, detail)
+            prognosis = Prognosis.MAY_RECOVER if passing else Prognosis.NEEDS_CHANGE
+            return Diagnosis(StartStage.PREPARING, explanations.config_problem(message), prognosis, detail)
         if ended := _ended(role, status):
             return ended
     return None
 
 
-def _image(image: str, reason: str, message: str, detail: str) -> Verdict:
+def _image(image: str, reason: str, message: str, detail: str) -> Diagnosis:
     sentence, is_final = explanations.image_problem(image, reason, message)
     # The node says first that a pull failed, and then that it waits before another: the second is enough.
-    hope = Hope.NONE if is_final or reason == "ImagePullBackOff" else Hope.UNTIL_DEADLINE
-    return Verdict(Stage.PULLING, sentence, hope, detail)
+    prognosis = Prognosis.NEEDS_CHANGE if is_final or reason == "ImagePullBackOff" else Prognosis.MAY_RECOVER
+    return Diagnosis(StartStage.PULLING, sentence, prognosis, detail)
 
 
 def _last_words(situation: Situation, pod: Object) -> str:
-    """Why the last pull failed: while the node waits before another, its status no longer says."""
-    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
-    event = _latest(told, "Failed", about=uid_of(pod))
+    """Return the fault of the last pull: while the node waits before another, its status has it no more."""
+    useful = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(useful, "Failed", about=uid_of(pod))
     return (event or {}).get("message") or ""
 
 
-def _ended(role: str, status: Object) -> Verdict | None:
-    """A container that ended; the first time may have been bad luck, the second is told as a failure."""
+def _ended(role: str, status: Object) -> Diagnosis | None:
+    """Diagnose a container that ended; the first time may be a passing fault, the second is a failure."""
     state, last = status.get("state") or {}, (status.get("lastState") or {}).get("terminated")
     now = state.get("terminated")
     if state.get("running") or (now and now.get("exitCode") == 0 and role == "init"):
@@ -279,31 +293,34 @@ def _ended(role: str, status: Object) -> Verdict | None:
     how = explanations.ending(code, ended.get("signal") or 0, reason)
     said = explanations.last_line(ended.get("message") or "")
     again = (status.get("restartCount") or 0) > 0 and (now is not None or bool(state.get("waiting")))
-    hope = Hope.NONE if again else Hope.UNTIL_DEADLINE
+    prognosis = Prognosis.NEEDS_CHANGE if again else Prognosis.MAY_RECOVER
     sentence = f"{who} {how} while it was starting" + (f" and said: {said}" if said else "")
     if advice := explanations.advice(reason):
         sentence += f": {advice}" if not said else f"; {advice}"
     if role == "main" and code == _SCRIPT_FAILED and said:
         sentence = said
-    return Verdict(
-        Stage.PREPARING, sentence, hope, f"{status['name']}: {reason} {code}: {ended.get('message')}"
+    return Diagnosis(
+        StartStage.PREPARING,
+        sentence,
+        prognosis,
+        f"{status['name']}: {reason} {code}: {ended.get('message')}",
     )
 
 
-def _node_silent(situation: Situation, pod: Object) -> Verdict | None:
+def _node_silent(situation: Situation, pod: Object) -> Diagnosis | None:
     event = _latest(situation.events, "NodeNotReady", about=uid_of(pod))
     if event is None or condition(pod, "Ready").get("status") == "True":
         return None
     return _silent_node(pod, event.get("message") or "")
 
 
-def _silent_node(pod: Object, message: str) -> Verdict:
+def _silent_node(pod: Object, message: str) -> Diagnosis:
     sentence = f"node {_node(pod)} does not answer: an operator must repair or remove it; the home is safe"
-    return Verdict(Stage.ENDING, sentence, Hope.UNTIL_DEADLINE, message)
+    return Diagnosis(StartStage.ENDING, sentence, Prognosis.MAY_RECOVER, message)
 
 
-def _unboxed(situation: Situation, pod: Object) -> Verdict | None:
-    """A pod whose sandbox the node cannot make: there is no container yet that could have a status."""
+def _unboxed(situation: Situation, pod: Object) -> Diagnosis | None:
+    """Diagnose a pod whose sandbox the node cannot make: no container has a status yet."""
     if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
         return None
     event = _latest(situation.events, _NO_SANDBOX, *_AFTER_SANDBOX, about=uid_of(pod))
@@ -311,10 +328,15 @@ def _unboxed(situation: Situation, pod: Object) -> Verdict | None:
         return None
     message = event.get("message") or ""
     sentence, is_final = explanations.sandbox_problem(_node(pod), message)
-    return Verdict(Stage.PREPARING, sentence, Hope.BRIEF if is_final else Hope.UNTIL_DEADLINE, message)
+    return Diagnosis(
+        StartStage.PREPARING,
+        sentence,
+        Prognosis.NEEDS_CAPACITY if is_final else Prognosis.MAY_RECOVER,
+        message,
+    )
 
 
-def _unmounted(situation: Situation, pod: Object) -> Verdict | None:
+def _unmounted(situation: Situation, pod: Object) -> Diagnosis | None:
     if any("waiting" not in (status.get("state") or {}) for _, status in container_statuses(pod)):
         return None
     reasons = ("FailedMount", "FailedAttachVolume", "FailedMapVolume")
@@ -322,41 +344,41 @@ def _unmounted(situation: Situation, pod: Object) -> Verdict | None:
     if event is None:
         return None
     message = event.get("message") or ""
-    hope = Hope.BRIEF if "not found" in message else Hope.UNTIL_DEADLINE
-    return Verdict(Stage.PREPARING, explanations.mount_problem(message), hope, message)
+    prognosis = Prognosis.NEEDS_CAPACITY if "not found" in message else Prognosis.MAY_RECOVER
+    return Diagnosis(StartStage.PREPARING, explanations.mount_problem(message), prognosis, message)
 
 
-def _running(_situation: Situation, pod: Object) -> Verdict | None:
+def _running(_situation: Situation, pod: Object) -> Diagnosis | None:
     main = [status for role, status in container_statuses(pod) if role == "main"]
     if not main or not all((status.get("state") or {}).get("running") for status in main):
         return None
     if condition(pod, "Ready").get("status") == "True":
-        return Verdict(Stage.READY, "the workspace is ready")
-    return Verdict(Stage.STARTED, "waiting for the workspace to answer")
+        return Diagnosis(StartStage.READY, "the workspace is ready")
+    return Diagnosis(StartStage.STARTED, "waiting for the workspace to answer")
 
 
-def _pulling(situation: Situation, pod: Object) -> Verdict | None:
-    """Nodes tell of images by events, some seconds before the pod's own status does."""
-    told = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
-    event = _latest(told, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
+def _pulling(situation: Situation, pod: Object) -> Diagnosis | None:
+    """Diagnose a pull from events, which come some seconds before the pod's own status."""
+    useful = [event for event in situation.events if not (event.get("message") or "").startswith("Error: ")]
+    event = _latest(useful, "Pulling", "Pulled", *_IMAGE_EVENTS, about=uid_of(pod))
     if event is None or event["reason"] == "Pulled":
         return None
     message = event.get("message") or ""
     image = message.partition('"')[2].partition('"')[0]
     if event["reason"] == "Pulling":
-        return Verdict(Stage.PULLING, f"pulling image {image}".rstrip(), Hope.FINE, message)
+        return Diagnosis(StartStage.PULLING, f"pulling image {image}".rstrip(), Prognosis.OK, message)
     if event["reason"] == "Failed" and not message.startswith("Failed to pull image"):
         return None
     return _image(image, _IMAGE_EVENTS[event["reason"]], message.partition('": ')[2] or message, message)
 
 
-def _starting(_situation: Situation, pod: Object) -> Verdict:
+def _starting(_situation: Situation, pod: Object) -> Diagnosis:
     init = [status.get("state") or {} for role, status in container_statuses(pod) if role == "init"]
     if init and all("terminated" in state for state in init):
-        return Verdict(Stage.PREPARING, "starting the workspace's container")
+        return Diagnosis(StartStage.PREPARING, "starting the workspace's container")
     if any("running" in state for state in init):
-        return Verdict(Stage.PREPARING, "preparing the workspace's container")
-    return Verdict(Stage.PREPARING, f"starting on node {_node(pod)}")
+        return Diagnosis(StartStage.PREPARING, "preparing the workspace's container")
+    return Diagnosis(StartStage.PREPARING, f"starting on node {_node(pod)}")
 
 
 # ------------------------------------------------------------------------------------------ events
@@ -379,7 +401,7 @@ def event_order(event: Object) -> tuple[datetime, int]:
 
 
 def _at(event: Object) -> datetime:
-    """When it happened last; newer reporters leave the older fields empty."""
+    """Return the time of the last occurrence; newer reporters leave the older fields empty."""
     series = event.get("series") or {}
     for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
         if at := moment(text):

@@ -1,4 +1,4 @@
-"""Where a pod's shelld is reached."""
+"""Endpoints of pods: the address and the readiness of their shelld."""
 
 import asyncio
 
@@ -12,14 +12,14 @@ _PROBE_TIMEOUT_S = 1.0
 
 
 def is_started(stateful_set: Object | None, pod: Object | None) -> bool:
-    """Whether a workspace is meant to run, and its container does."""
+    """Return whether a workspace is meant to run, and its container does."""
     if stateful_set is None or pod is None or is_going(stateful_set) or is_going(pod):
         return False
     return stateful_set["spec"].get("replicas") != 0 and is_container_running(pod, CONTAINER)
 
 
 def is_container_running(pod: Object, container: str) -> bool:
-    """Whether one container of a pod runs."""
+    """Return whether one container of a pod runs."""
     return any(
         status["name"] == container and (status.get("state") or {}).get("running")
         for status in listed(pod, "status", "containerStatuses")
@@ -27,14 +27,14 @@ def is_container_running(pod: Object, container: str) -> bool:
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether Kubernetes found lately that shelld answers."""
+    """Return whether shelld answered the last probe of Kubernetes."""
     return condition(pod, "Ready").get("status") == "True"
 
 
 def endpoint_of(
     name: WorkspaceName, user: str, namespace: str, pod: Object, container: str = CONTAINER
 ) -> Endpoint:
-    """Say where a running pod's shelld listens; a container that was started anew is another generation."""
+    """Return the endpoint of a running pod's shelld; a restarted container is another generation."""
     running = next(
         (
             str(status.get("containerID") or "")
@@ -53,6 +53,7 @@ def endpoint_of(
 
 
 def address_of(pod: Object) -> str:
+    """Return the IP address of a pod; empty while it has none."""
     return str((pod.get("status") or {}).get("podIP") or "")
 
 
@@ -62,7 +63,7 @@ def grpc_target(address: str) -> str:
 
 
 async def answers(pod: Object) -> bool:
-    """Whether somebody listens on shelld's port; a second at most."""
+    """Return whether a server listens on shelld's port; waits a second at most."""
     if not (address := address_of(pod)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What Kubernetes said, as a sentence for the person: what is wrong, and what to do about it.
+"""Explanations of messages of Kubernetes to the user: the fault, and its remedy.
 
 Its messages are kept where they hold the facts (which resource, which image) and left to the operator's
 log where they do not. Pure.
@@ -25,7 +25,7 @@ _NO_REGISTRY = (
 
 
 def image_problem(image: str, reason: str, message: str) -> tuple[str, bool]:
-    """Say why an image cannot be had, and whether asking again is of no use."""
+    """Return the reason for which an image cannot be pulled, and whether retrying is of no use."""
     said = _without_names(message, image).lower()
     correct = "correct the image of the blueprint, or ask its keeper to"
     if reason == "InvalidImageName":
@@ -44,7 +44,7 @@ def image_problem(image: str, reason: str, message: str) -> tuple[str, bool]:
 
 
 def config_problem(message: str) -> str:
-    """Say why a container cannot be made from what its pod refers to."""
+    """Return the reason for which a container cannot be made from the references of its pod."""
     if found := re.search(r'(secret|configmap|serviceaccount) "?([^" ]+)"? not found', message):
         return f"the {found[1]} {found[2]} that it needs does not exist: ask an operator to create it"
     if found := re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", message):
@@ -55,7 +55,7 @@ def config_problem(message: str) -> str:
 
 
 def scheduling_problem(message: str) -> str:
-    """Say why no node takes the pod, in the scheduler's words where they tell what is short."""
+    """Return the reason for which no node takes the pod, in the scheduler's words about scarce resources."""
     if re.search(r'persistentvolumeclaim "?[^" ]+"? not found', message):
         name = re.search(r'persistentvolumeclaim "?([^" ]+)"? not found', message)
         return f"the volume claim {name[1] if name else ''} does not exist: ask an operator to create it"
@@ -82,7 +82,7 @@ def scheduling_problem(message: str) -> str:
 
 
 def claim_problem(claim: str, message: str) -> str:
-    """Say why a claim has no volume. One may still come from an operator, even of a class that is none."""
+    """Return the reason for which a claim has no volume. An operator may make one, even of no known class."""
     if found := re.search(r'storageclass[.\w]* "?([^" ]+)"? not found', message):
         return f"storage class {found[1]} does not exist: correct the storage of the blueprint"
     if "no storage class is set" in message:
@@ -91,7 +91,7 @@ def claim_problem(claim: str, message: str) -> str:
 
 
 def creation_problem(message: str) -> str:
-    """Say why no pod may be made at all: a quota, a rule of admission, or something it refers to."""
+    """Return the reason for which no pod may be made: a quota, an admission rule, or a reference of it."""
     said = _without_preamble(message)
     if "exceeded quota" in said:
         used = _after(said, "exceeded quota:")
@@ -128,7 +128,7 @@ def _fields(message: str) -> str:
 
 
 def mount_problem(message: str) -> str:
-    """Say why a volume cannot be mounted."""
+    """Return the reason for which a volume cannot be mounted."""
     if re.search(r'(secret|configmap) "?[^" ]+"? not found', message):
         return config_problem(message)
     if "Multi-Attach" in message:
@@ -139,7 +139,7 @@ def mount_problem(message: str) -> str:
 
 
 def sandbox_problem(node: str, message: str) -> tuple[str, bool]:
-    """Return why a pod's sandbox cannot be made, and whether only an operator can help."""
+    """Return the reason for which a pod's sandbox cannot be made, and whether only an operator can help."""
     handler = re.search(
         r'RuntimeHandler "([^"]+)" not supported|no runtime for "([^"]+)" is configured', message
     )
@@ -159,12 +159,12 @@ def _cause(message: str) -> str:
 
 
 def advice(reason: str) -> str:
-    """Return what to do about the way in which a container ended; empty where nothing is known."""
+    """Return the remedy for the end of a container; empty where none is known."""
     return "raise resources.limits.memory in the blueprint" if reason == "OOMKilled" else ""
 
 
 def ending(exit_code: int, signal: int, reason: str) -> str:
-    """Say how a container ended."""
+    """Describe the end of a container."""
     if reason == "OOMKilled":
         return "ran out of memory"
     if reason == "ContainerCannotRun" or exit_code in {126, 127}:
@@ -181,7 +181,7 @@ def last_line(text: str) -> str:
 
 
 def brief(message: str) -> str:
-    """One line, of bounded length, without the layers of errors around the one that tells."""
+    """Return one line, of bounded length, without the layers around the original error."""
     one_line = " ".join(message.split())
     one_line = re.sub(r"rpc error: code = \w+ desc = ", "", one_line)
     one_line = one_line.removeprefix("Error response from daemon: ").rstrip(". ")
@@ -189,7 +189,7 @@ def brief(message: str) -> str:
 
 
 def _without_names(message: str, image: str) -> str:
-    """Cut off what names the image or its registry: a name may hold any of the words that are looked for."""
+    """Cut off names of the image or its registry: a name may hold any of the searched words."""
     repository = re.escape(image.partition("@")[0].rpartition("/")[2].partition(":")[0])
     names = rf'"[^"]*"|https?://\S+|\blookup \S+|\b(for|image|reference|repository) \S*{repository}\S*'
     return re.sub(names, " ", message)

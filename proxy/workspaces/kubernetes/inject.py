@@ -1,4 +1,4 @@
-"""A workspace beside a program that runs already: what is added to a workload's pods, and nothing else. Pure.
+"""A workspace beside a program that runs already: the additions to a workload's pods, no more. Pure.
 
 A container of the program's own image, with its volumes, runs shelld; it shares the network of the pod, and
 its processes where the settings say so. It has no part in whether the pod is ready.
@@ -40,7 +40,7 @@ def parts(
 def injection(
     request: WorkspaceRequest, workload: Object, settings: KubernetesSettings, rule: InjectRule
 ) -> Object:
-    """Give what is applied to a workload."""
+    """Return the body that is applied to a workload."""
     own = {labels.WORKSPACE: request.name}
     annotations = {
         **labels.owner_annotations(request.user),
@@ -61,11 +61,12 @@ def injection(
 
 
 def removal(workload: Object) -> Object:
-    """Give what is applied to take an injection away: nothing."""
+    """Return the body that is applied to remove an injection: an empty one."""
     return _named(workload)
 
 
 def home_of(request: WorkspaceRequest) -> str:
+    """Return the path of the account's home."""
     return manifest.home_of(request.user, request.blueprint)
 
 

@@ -1,4 +1,4 @@
-"""The vocabulary that our objects carry: what is selected by is a label, what is only read an annotation.
+"""The vocabulary of our objects: keys for selection are labels, all others annotations.
 
     app.kubernetes.io/name         fairlead-workspace
     app.kubernetes.io/managed-by   fairlead
@@ -80,7 +80,7 @@ def label_value(text: str) -> str:
 
 
 def owner_annotations(user: User) -> dict[str, str]:
-    """Return the annotations that say whose an object is."""
+    """Return the annotations that record the owner of an object."""
     return {USER: user.name, OWNER: user.id}
 
 
@@ -93,7 +93,7 @@ def owner_change(user: User, given_at: datetime) -> Object:
 
 
 def title_to(body: Object, user: User) -> Title:
-    """Judge the right of a user to an object that says whose it is."""
+    """Judge the right of a user to an object with a recorded owner."""
     noted = annotations_of(body)
     return title(noted.get(OWNER, ""), noted.get(USER, ""), made_at(body), user)
 
@@ -109,7 +109,7 @@ def object_name(text: str, *apart: str) -> str:
 
 
 def older_object_name(text: str) -> str:
-    """Return what releases before the hash made of a text; objects of theirs keep such names."""
+    """Return the name that releases before the hash made of a text; their objects keep such names."""
     if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", text):
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -118,17 +118,17 @@ def older_object_name(text: str) -> str:
 
 
 def is_object_name(name: str) -> bool:
-    """Whether a workspace of that name can exist: a DNS label that leaves room for what is added to it."""
+    """Return whether a workspace may have that name: a DNS label with room for our suffixes."""
     return re.fullmatch(r"[a-z0-9](?:[a-z0-9-]{0,50}[a-z0-9])?", name) is not None
 
 
 def user_of(stateful_set: Object) -> str:
-    """Name the user whose workspace it is; empty for nobody's."""
+    """Return the name of the workspace's user; empty without one."""
     return annotations_of(stateful_set).get(USER, "")
 
 
 def stop_of(stateful_set: Object) -> Stop | None:
-    """Read why a workspace was stopped; None when nobody noted it."""
+    """Read the reason of a workspace's stop; None when none is recorded."""
     noted = annotations_of(stateful_set)
     at = moment(noted.get(STOPPED_AT))
     if at is None or STOPPED_BY not in noted:
@@ -144,7 +144,7 @@ def stop_annotations(stop: Stop | None) -> dict[str, str | None]:
 
 
 def record_of(stateful_set: Object) -> WorkspaceRecord:
-    """Read what is known of a workspace from its StatefulSet alone; phase and start come from elsewhere."""
+    """Read the record of a workspace from its StatefulSet alone; phase and start come from elsewhere."""
     noted = annotations_of(stateful_set)
     name = name_of(stateful_set)
     return WorkspaceRecord(

@@ -1,4 +1,4 @@
-"""The objects of one workspace, from what was asked for and what is configured. Pure.
+"""The objects of one workspace, from the request and the settings. Pure.
 
     StatefulSet <workspace>         one pod or none: start is 1, stop is 0
     Service <workspace>             headless, names the pod
@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def claim_names(self) -> list[str]:
-        """Every claim that the pod mounts, ours or not."""
+        """Return every claim that the pod mounts, ours or not."""
         return claims_of(self.stateful_set["spec"]["template"]["spec"])
 
     def __iter__(self) -> Iterator[Object]:
@@ -102,8 +102,8 @@ def build(
     place = place_of(request, settings, issuer, older_claims)
     own_labels = place.labels
     mounted = volumes.needs_runtime(blueprint)
-    told = config_of(request, place.home, mounted=mounted) | ({"take_home": True} if given else {})
-    config = json.dumps(told, indent=1, sort_keys=True)
+    shelld = config_of(request, place.home, mounted=mounted) | ({"take_home": True} if given else {})
+    config = json.dumps(shelld, indent=1, sort_keys=True)
     template = _template(place, settings)
     digest = hashlib.sha256((json.dumps(template, sort_keys=True) + config).encode()).hexdigest()[:16]
     template["metadata"]["annotations"] = {labels.MANIFEST_HASH: digest}
@@ -135,7 +135,7 @@ def place_of(
     issuer: TrustSettings | None = None,
     older_claims: Mapping[str, str] = NO_CLAIMS,
 ) -> Place:
-    """Say whose workspace it is and where."""
+    """Return the workspace's user and paths, as far as volumes depend on them."""
     return Place(
         request.name,
         settings.namespace,
@@ -149,7 +149,7 @@ def place_of(
 
 
 def account_of(user: User, blueprint: Blueprint) -> dict[str, Any]:
-    """Describe the workspace's own account to shelld; what is None, its passwd knows."""
+    """Describe the workspace's own account to shelld; fields of None come from its passwd."""
     security = blueprint.security
     name = blueprint.account or user.name
     account: dict[str, Any] = {"name": name, "uid": None, "gid": None, "home": home_of(user, blueprint)}
@@ -164,13 +164,13 @@ def account_of(user: User, blueprint: Blueprint) -> dict[str, Any]:
 
 
 def home_of(user: User, blueprint: Blueprint) -> str:
-    """Say where the account's home is."""
+    """Return the path of the account's home."""
     name = blueprint.account or user.name
     return blueprint.home or (ROOT_HOME if blueprint.account == "root" else f"/home/{name}")
 
 
 def config_of(request: WorkspaceRequest, home: str, *, mounted: bool) -> dict[str, Any]:
-    """Say to shelld what it serves; `mounted` tells that its sockets have a directory of their own."""
+    """Return shelld's configuration; `mounted` is set when its sockets have a directory of their own."""
     return shelld_config(
         request,
         account=account_of(request.user, request.blueprint) | {"home": home},
@@ -296,7 +296,7 @@ def init_container(blueprint: Blueprint, settings: KubernetesSettings) -> Object
 
 
 def _ids(user: int | None, group: int | None) -> Object:
-    """Run as root unless the blueprint says otherwise, whatever the image says."""
+    """Run as root, not as the image's user, unless the blueprint says otherwise."""
     if not user:
         return {"runAsUser": 0, "runAsGroup": group or 0}
     return {"runAsUser": user, "runAsGroup": user if group is None else group, "runAsNonRoot": True}

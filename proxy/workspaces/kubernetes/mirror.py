@@ -1,7 +1,7 @@
-"""What the cluster holds, kept in memory and up to date, so that looking costs nothing.
+"""A mirror of the cluster's objects in memory, kept current by watches, so that reading costs no request.
 
 One watch per kind serves every workspace of this process, however many start at once. Objects are cut down
-to what is looked at.
+to the fields that are read.
 """
 
 import asyncio
@@ -15,19 +15,21 @@ from proxy.workspaces.kubernetes.objects import Object, name_of, uid_of
 from proxy.workspaces.kubernetes.watch import Changed, Current, Gone, Listed, Lost, News, follow
 
 
-class Bells:
-    """Wakes those who wait for something to happen to a name."""
+class Wakeups:
+    """Events that wake the tasks which wait for a change of a name."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
 
-    def ring(self, name: str) -> None:
+    def wake(self, name: str) -> None:
+        """Wake the tasks that wait for a change of `name`."""
         for event in self._waiting.get(name, ()):
             event.set()
 
-    def ring_all(self) -> None:
+    def wake_all(self) -> None:
+        """Wake every waiting task."""
         for name in tuple(self._waiting):
-            self.ring(name)
+            self.wake(name)
 
     @contextmanager
     def heard(self, names: Iterable[str]) -> Iterator[asyncio.Event]:
@@ -52,20 +54,20 @@ class Mirror:
         self,
         api: Api,
         query: Query,
-        bells: Bells,
+        wakeups: Wakeups,
         *,
         wait_max_s: float,
         keep: Callable[[Object], Object],
         about: Callable[[Object], str] = name_of,
         most: int = 1_000_000,
     ) -> None:
-        """`keep` cuts an object down; `about` says whose bell rings when it changes.
+        """Mirror `query`; `keep` cuts an object down, `about` returns the name to wake when it changes.
 
         Of more than `most` objects, those that changed last are kept.
         """
         self._api = api
         self._query = query
-        self._bells = bells
+        self._wakeups = wakeups
         self._wait_max_s = wait_max_s
         self._keep = keep
         self._about_of = about
@@ -79,7 +81,7 @@ class Mirror:
 
     @property
     def is_current(self) -> bool:
-        """Whether somebody tells at this moment what happens; else what is known may be old."""
+        """Return whether a watch is connected; otherwise the objects may be old."""
         return self._current
 
     def start(self) -> None:
@@ -96,7 +98,7 @@ class Mirror:
 
     def close(self) -> None:
         """Watch no more, and forget."""
-        self._task = None  # before anything is waited for: somebody may begin anew meanwhile
+        self._task = None  # before anything is waited for: `start` may be called meanwhile
         self._current = False
         self._first.clear()
         self._items.clear()
@@ -104,6 +106,7 @@ class Mirror:
         self._owner.cancel()
 
     def get(self, name: str) -> Object | None:
+        """Return the object of that name."""
         return self._items.get(name)
 
     def about(self, name: str) -> list[Object]:
@@ -111,22 +114,23 @@ class Mirror:
         return [self._items[one] for one in self._about.get(name, ())]
 
     def all(self) -> list[Object]:
+        """Return every object."""
         return list(self._items.values())
 
     def learn(self, item: Object) -> None:
-        """Take what a write answered: who wrote must not read what was there before."""
+        """Take the answer of a write, so that the writer does not read the former state."""
         known = self._items.get(name_of(item))
         if known is not None and uid_of(known) == uid_of(item) and _version(known) > _version(item):
             return
         self._put(item)
-        self._bells.ring(self._about_of(item))
+        self._wakeups.wake(self._about_of(item))
 
     def forget(self, item: Object) -> None:
         """Take note that an object is gone, when it is still that one."""
         known = self._items.get(name_of(item))
         if known is not None and uid_of(known) == uid_of(item):
             self._drop(name_of(item))
-            self._bells.ring(self._about_of(item))
+            self._wakeups.wake(self._about_of(item))
 
     async def _run(self) -> None:
         me = asyncio.current_task()
@@ -151,14 +155,14 @@ class Mirror:
         self._current = True
 
     def _replace(self, items: Iterable[Object], version: int) -> None:
-        """Take a list for the whole truth, but for what was learned since it was made."""
+        """Replace all objects by those of a list, except newer ones."""
         newer = [item for item in self._items.values() if _version(item) > version]
         self._items.clear()
         self._about.clear()
         for item in (*items, *newer):
             self._put(item)
         self._first.set()
-        self._bells.ring_all()
+        self._wakeups.wake_all()
 
     def _put(self, item: Object) -> None:
         name = name_of(item)
@@ -180,5 +184,5 @@ def _version(item: Object) -> int:
 
 
 def _number(version: str) -> int:
-    """Versions are numbers in every server there is, though they need not be; then none is newer."""
+    """Return a version as a number, as every known server writes it; 0, never newer, for any other."""
     return int(version) if version.isdecimal() else 0

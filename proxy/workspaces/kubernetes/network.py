@@ -1,6 +1,6 @@
-"""Who may reach a workspace and whom it may reach, as a NetworkPolicy. Pure.
+"""The permitted connections to and from a workspace, as a NetworkPolicy. Pure.
 
-Whatever the class, proxies reach shelld and nobody else does by right of this policy alone: peers of the
+In every class, only proxies reach shelld by right of this policy alone: peers of the
 classes `user`, `blueprint` and `organization` may connect to every port, and shelld's own refuses them
 without certificate and token.
 """

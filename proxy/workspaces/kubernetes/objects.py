@@ -49,37 +49,42 @@ def kind_of(body: Object) -> Kind:
 
 
 def namespace_of(body: Object) -> str:
-    """Say where an object is; empty for what belongs to no namespace."""
+    """Return the namespace of an object; empty for one without a namespace."""
     return str(body["metadata"].get("namespace", ""))
 
 
 def name_of(body: Object) -> str:
+    """Return the name of an object."""
     return str(body["metadata"]["name"])
 
 
 def uid_of(body: Object) -> str:
+    """Return the uid of an object; empty before the server has made it."""
     return str(body["metadata"].get("uid", ""))
 
 
 def labels_of(body: Object) -> dict[str, str]:
+    """Return the labels of an object."""
     return body["metadata"].get("labels") or {}
 
 
 def annotations_of(body: Object) -> dict[str, str]:
+    """Return the annotations of an object."""
     return body["metadata"].get("annotations") or {}
 
 
 def is_going(body: Object) -> bool:
-    """Whether somebody has deleted it, and it is not gone yet."""
+    """Return whether it is being deleted."""
     return bool(body["metadata"].get("deletionTimestamp"))
 
 
 def made_at(body: Object) -> datetime:
+    """Return the time of creation; the epoch when there is none."""
     return moment(body["metadata"].get("creationTimestamp")) or datetime.fromtimestamp(0, UTC)
 
 
 def moment(text: str | None) -> datetime | None:
-    """Read a time as Kubernetes writes it; None for none, and for what is none."""
+    """Read a time as Kubernetes writes it; None for none, and for an invalid one."""
     try:
         return datetime.fromisoformat(text) if text else None
     except ValueError:
@@ -92,7 +97,7 @@ def condition(body: Object, kind: str) -> Object:
 
 
 def listed(body: Object, *path: str) -> list[Object]:
-    """Follow keys to a list; what is missing on the way is an empty one."""
+    """Follow keys to a list; an empty one when a key is missing."""
     found: Any = body
     for key in path:
         found = (found or {}).get(key)

@@ -1,4 +1,4 @@
-"""Gives running and stopped workspaces new certificates and keys before they need them.
+"""Renewal of certificates and keys of running and stopped workspaces, before they expire.
 
 Only the Secret changes: kubelet brings it into the pod, and shelld reads its files again when they change.
 """
@@ -22,7 +22,7 @@ _log = structlog.get_logger("kubernetes")
 
 
 class Renewal:
-    """Looks through the Secrets of workspaces: every hour, and at every step of a rotation."""
+    """A regular check of the Secrets of workspaces: every hour, and at every step of a rotation."""
 
     def __init__(self, api: Api, namespace: str, trust: Trust) -> None:
         self._api = api
@@ -32,7 +32,7 @@ class Renewal:
         self._again_at = 0.0
 
     async def run(self) -> None:
-        """Do what is due. Raises: ClusterError, TrustError."""
+        """Renew the Secrets that are due. Raises: ClusterError, TrustError."""
         now = asyncio.get_running_loop().time()
         state = self._trust.rotation_state
         if state == self._done_for and now < self._again_at:

@@ -1,6 +1,6 @@
 """Events of one workload and its pods while a workspace is injected, from before the workload is changed.
 
-A pod that the cluster refuses to make is told by an event about the controller of the pods: the workload
+A pod that the cluster refuses to make is reported by an event about the controller of the pods: the workload
 itself, or for a Deployment its ReplicaSet.
 """
 
@@ -10,23 +10,23 @@ from contextlib import asynccontextmanager
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.workspaces.kubernetes import explanations
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.diagnosis import Hope, Stage, Verdict, event_order
-from proxy.workspaces.kubernetes.mirror import Bells, Mirror
+from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis, StartStage, event_order
+from proxy.workspaces.kubernetes.mirror import Mirror, Wakeups
 from proxy.workspaces.kubernetes.objects import EVENT, Object, name_of, namespace_of, uid_of
 from proxy.workspaces.kubernetes.trial import exceeded
 from proxy.workspaces.kubernetes.view import MAX_EVENTS, involved, kept_event
 
 
 class Rollout:
-    """What the cluster says of one workload and its pods."""
+    """The state of one workload and its pods, according to the cluster."""
 
     def __init__(self, workload: Object, events: Mirror) -> None:
         self._workload = workload
         self._events = events
         self._older = {_identity(one) for one in events.all()}
 
-    def refusals(self) -> list[Verdict]:
-        """Return why the cluster refuses pods since the workload was changed; empty when it does not.
+    def refusals(self) -> list[Diagnosis]:
+        """Return the reasons for which the cluster refuses pods since the workload was changed.
 
         A quota that is used up counts while it is the last word: the pod that was ended for its successor is
         counted for a moment longer.
@@ -43,8 +43,8 @@ class Rollout:
         final = [message for message, _ in failed if not exceeded(message)]
         passing = [message for message, is_last in failed if exceeded(message) and is_last]
         return [
-            Verdict(Stage.CREATING, explanations.creation_problem(message), hope, message)
-            for hope, messages in ((Hope.NONE, final), (Hope.BRIEF, passing))
+            Diagnosis(StartStage.CREATING, explanations.creation_problem(message), prognosis, message)
+            for prognosis, messages in ((Prognosis.NEEDS_CHANGE, final), (Prognosis.NEEDS_CAPACITY, passing))
             for message in messages[:1]
         ]
 
@@ -72,7 +72,7 @@ async def watching(api: Api, settings: KubernetesSettings, workload: Object) -> 
     events = Mirror(
         api,
         Query(EVENT, namespace_of(workload)),
-        Bells(),
+        Wakeups(),
         wait_max_s=settings.retry_wait_max_s,
         keep=kept_event,
         about=involved,

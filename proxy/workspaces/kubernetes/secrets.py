@@ -14,7 +14,7 @@ _KEY = "trust.json"
 
 
 class SecretStore:
-    """The trust.TrustStore of a cluster; the API server says who was second, by the object's version."""
+    """The trust.TrustStore of a cluster; the API server refuses the second writer of a version."""
 
     def __init__(self, api: Api, namespace: str, name: str) -> None:
         self._api = api
@@ -22,6 +22,7 @@ class SecretStore:
         self._name = name
 
     async def load(self) -> StoredTrust | None:
+        """See TrustStore."""
         try:
             found = await self._api.find(SECRET, self._namespace, self._name)
         except ClusterError as exc:
@@ -35,6 +36,7 @@ class SecretStore:
         return StoredTrust(data, found["metadata"]["resourceVersion"])
 
     async def create(self, data: bytes) -> bool:
+        """See TrustStore."""
         body = self._body(data)
         body["metadata"]["labels"] = {"app.kubernetes.io/name": "fairlead", MANAGED_BY: "fairlead"}
         try:
@@ -46,6 +48,7 @@ class SecretStore:
         return True
 
     async def replace(self, data: bytes, version: str) -> bool:
+        """See TrustStore."""
         body = self._body(data)
         body["metadata"]["resourceVersion"] = version
         try:

@@ -1,4 +1,4 @@
-"""One start of one workspace: make it be there, then tell what happens until shelld answers.
+"""One start of one workspace: its objects are applied, and progress is reported until shelld answers.
 
 Any number of proxies may do this for one workspace at the same moment. Each applies the same objects, which
 is harmless, or finds that another has just done so, and all watch the same pod.
@@ -35,7 +35,7 @@ from proxy.trust.manager import CERTIFICATE_FILE, KEY_FILE
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes import explanations, labels, volumes
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.diagnosis import Hope, Stage, Verdict, judge
+from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis, StartStage, judge
 from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of
 from proxy.workspaces.kubernetes.manifest import Manifest, build, place_of
 from proxy.workspaces.kubernetes.objects import (
@@ -54,12 +54,12 @@ from proxy.workspaces.kubernetes.objects import (
     uid_of,
 )
 from proxy.workspaces.kubernetes.patience import Patience
-from proxy.workspaces.kubernetes.view import View, pod_name
+from proxy.workspaces.kubernetes.view import ClusterView, pod_name
 from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart
 
 _FRESH_S = 2
-"""A failed pod older than this is made anew when somebody asks for the workspace again."""
+"""A failed pod older than this is made anew when the workspace is requested again."""
 
 _CONFLICTS = 5
 _POLL_S = 0.5
@@ -70,27 +70,27 @@ _log = structlog.get_logger("kubernetes")
 
 
 class Trust(Protocol):
-    """Makes the files by which a workspace and its proxies know each other; `proxy.trust.manager` does."""
+    """The source of the files by which a workspace and its proxies know each other: `proxy.trust.manager`."""
 
     @property
     def rotation_state(self) -> object:
-        """Give what differs as soon as files may have to change before they expire."""
+        """Return a value that differs as soon as files may have to change before they expire."""
 
     @property
     def issuer(self) -> TrustSettings | None:
-        """Say whom to ask for the certificate of a workspace; None when `workspace_files` holds it."""
+        """Return the issuer of certificates of workspaces; None when `workspace_files` holds them."""
 
     def workspace_files(self, workspace: str, name: str, present: Mapping[str, bytes]) -> Mapping[str, bytes]:
         """Give the files of a workspace's Secret, those of `present` kept where they are good."""
 
 
-class Bringing:
-    """Brings one workspace to where it answers."""
+class WorkspaceStartup:
+    """The start of one workspace, until it answers."""
 
     def __init__(
         self,
         api: Api,
-        view: View,
+        view: ClusterView,
         settings: KubernetesSettings,
         trust: Trust,
         request: WorkspaceRequest,
@@ -105,11 +105,11 @@ class Bringing:
         self._name = request.name
         self._namespace = settings.namespace
         self._replaced: set[str] = set()
-        """Pods that we gave up: what is told of them no longer counts."""
+        """Pods that we gave up: their state no longer counts."""
         self._applied = False
 
     async def run(self) -> Endpoint:
-        """Raises: WorkspaceNotFound, WorkspaceStartFailed; never ends by itself while there is hope."""
+        """Start the workspace, without a deadline. Raises: WorkspaceNotFound, WorkspaceStartFailed."""
         self._start.tell(Phase.PREPARING, f"preparing workspace {self._name}")
         async with self._view.waiting([self._name, pod_name(self._name)]) as woken:
             manifest = await self._bring_about()
@@ -151,16 +151,16 @@ class Bringing:
             await self._certified()
         applied = await self._apply(manifest.stateful_set)
         if any(key in annotations_of(applied) for key in labels.STOP_ANNOTATIONS):
-            # Not ours by apply, since whoever stopped it wrote them: they are taken away by name.
+            # Not ours by apply, since they were written at the stop: they are removed by name.
             body = {"metadata": {"annotations": labels.stop_annotations(None)}}
             applied = await self._api.merge(STATEFUL_SET, self._namespace, self._name, body)
         self._view.stateful_sets.learn(applied)
         return manifest
 
     def _is_well_under_way(self) -> bool:
-        """Whether there is a pod, and nothing is wrong with it that applying everything anew might cure."""
+        """Return whether there is a pod without a fault that applying everything anew might cure."""
         situation = self._view.situation(self._name)
-        return situation.pod is not None and judge(situation).hope is Hope.FINE
+        return situation.pod is not None and judge(situation).prognosis is Prognosis.OK
 
     async def _present(self) -> Object | None:
         """Find the StatefulSet, which must be this user's; one that is being deleted is waited for."""
@@ -177,7 +177,7 @@ class Bringing:
         return self._trust.workspace_files(self._name, server_name(self._name, self._namespace), present)
 
     async def _certified(self) -> None:
-        """Wait for the certificate of somebody else: kubelet, which would miss it, tries again ever later."""
+        """Wait for the certificate of the issuer: kubelet, which would miss it, tries again ever later."""
         name = certificate_name(self._name)
         while True:
             present = decoded(await self._api.find(SECRET, self._namespace, name))
@@ -187,7 +187,7 @@ class Bringing:
             await asyncio.sleep(_POLL_S)
 
     async def _claim(self, manifest: Manifest) -> None:
-        """Make the claims that are missing; those that are there are somebody's home and stay as they are."""
+        """Make the claims that are missing; existing ones are a user's home and stay as they are."""
         for claim in manifest.claims:
             while True:
                 found = await self._api.find(CLAIM, self._namespace, name_of(claim))
@@ -246,7 +246,7 @@ class Bringing:
         return found
 
     def _is_older_claim(self, claim: Object, storage: Storage) -> bool:
-        """Whether a claim is the one that an older release made for this user, or for this blueprint.
+        """Return whether an older release made a claim for this user, or for this blueprint.
 
         Names without a hash collide: a claim of that name may be of another user, or another storage.
         """
@@ -256,7 +256,7 @@ class Bringing:
         return noted in {None, labels.label_value(self._request.blueprint.name)}
 
     async def _is_given(self) -> bool:
-        """Whether an operator handed the home over, so that another user's files are in it."""
+        """Return whether an operator handed the home over, so that another user's files are in it."""
         claims = await self._api.list(Query(CLAIM, self._namespace, labels.selector_of(self._name)))
         return any(labels.GIVEN_AT in annotations_of(claim) for claim in claims.items)
 
@@ -271,13 +271,13 @@ class Bringing:
         raise AssertionError("unreachable")
 
     async def _replace_failed(self, manifest: Manifest) -> None:
-        """Give a pod up that cannot become ready, so that what was corrected since is tried at once."""
+        """Replace a pod that cannot become ready, so that later corrections are tried at once."""
         situation = self._view.situation(self._name)
         pod = situation.pod
         if pod is None or is_going(pod):
             return
-        verdict = judge(situation)
-        if verdict.hope not in {Hope.NONE, Hope.BRIEF}:
+        diagnosis = judge(situation)
+        if diagnosis.prognosis not in {Prognosis.NEEDS_CHANGE, Prognosis.NEEDS_CAPACITY}:
             return
         other = annotations_of(pod).get(labels.MANIFEST_HASH) != manifest.hash
         if other or datetime.now(UTC) - made_at(pod) > timedelta(seconds=_FRESH_S):
@@ -303,26 +303,28 @@ class Bringing:
 
     async def _watch(self, woken: asyncio.Event) -> Endpoint:
         patience = Patience(self._settings.patience_s)
-        last = Verdict(Stage.CREATING, "")
+        last = Diagnosis(StartStage.CREATING, "")
         while True:
             woken.clear()
-            verdict = self._judge()
-            if patience.exhausted([verdict]):
+            diagnosis = self._judge()
+            if patience.exhausted([diagnosis]):
                 if self._applied:
-                    raise self._failure(verdict)
+                    raise self._failure(diagnosis)
                 # We trusted another proxy's objects before all was known of them.
                 await self._bring_about()
                 continue
             pod = self._view.pods.get(pod_name(self._name))
-            if verdict.stage is not last.stage or verdict.sentence != last.sentence:
-                _log.debug("workspace", workspace=self._name, stage=verdict.stage.value, why=verdict.detail)
-            last = verdict
-            if pod is not None and await self._is_there(verdict, pod):
+            if diagnosis.stage is not last.stage or diagnosis.sentence != last.sentence:
+                _log.debug(
+                    "workspace", workspace=self._name, stage=diagnosis.stage.value, why=diagnosis.detail
+                )
+            last = diagnosis
+            if pod is not None and await self._is_there(diagnosis, pod):
                 return endpoint_of(self._name, self._request.user.name, self._namespace, pod)
-            self._start.tell(_TOLD_AS.get(verdict.stage, Phase.STARTING), verdict.sentence)
-            await self._pause(verdict, woken)
+            self._start.tell(_REPORTED_PHASES.get(diagnosis.stage, Phase.STARTING), diagnosis.sentence)
+            await self._pause(diagnosis, woken)
 
-    def _judge(self) -> Verdict:
+    def _judge(self) -> Diagnosis:
         situation = self._view.situation(self._name)
         if (
             situation.pod is not None
@@ -330,37 +332,41 @@ class Bringing:
             and not is_going(situation.pod)
         ):
             situation = replace(situation, pod=None, events=())
-        verdict = judge(situation)
-        if verdict.stage in {Stage.ABSENT, Stage.DELETING, Stage.STOPPED}:
+        diagnosis = judge(situation)
+        if diagnosis.stage in {StartStage.ABSENT, StartStage.DELETING, StartStage.STOPPED}:
             raise WorkspaceStartFailed(
-                f"workspace {self._name} was {verdict.stage.value} while it was starting",
+                f"workspace {self._name} was {diagnosis.stage.value} while it was starting",
                 user_message="the workspace was stopped or deleted while it was starting",
             )
-        return verdict
+        return diagnosis
 
-    async def _is_there(self, verdict: Verdict, pod: Object) -> bool:
+    async def _is_there(self, diagnosis: Diagnosis, pod: Object) -> bool:
         """Believe the cluster, which asks once a second, or a container that has started and answers."""
-        if verdict.stage is Stage.READY:
+        if diagnosis.stage is StartStage.READY:
             return True
-        return verdict.stage is Stage.STARTED and await answers(pod)
+        return diagnosis.stage is StartStage.STARTED and await answers(pod)
 
-    async def _pause(self, verdict: Verdict, woken: asyncio.Event) -> None:
-        started = verdict.stage is Stage.STARTED
+    async def _pause(self, diagnosis: Diagnosis, woken: asyncio.Event) -> None:
+        started = diagnosis.stage is StartStage.STARTED
         quiet_s = self._settings.probe_interval_s if started else self._settings.recheck_s
-        if verdict.hope is Hope.BRIEF:
+        if diagnosis.prognosis is Prognosis.NEEDS_CAPACITY:
             quiet_s = min(quiet_s, self._settings.patience_s, 1.0)
         try:
             async with asyncio.timeout(quiet_s):
                 await woken.wait()
         except TimeoutError:
             if not started:
-                await self._recheck(verdict)
+                await self._recheck(diagnosis)
 
-    async def _recheck(self, verdict: Verdict) -> None:
-        """Nothing was heard: ask, in case that a watch is slow, and see to a pod that cannot end."""
+    async def _recheck(self, diagnosis: Diagnosis) -> None:
+        """Read the pod, in case that a watch is slow, and delete a pod that cannot end."""
         pod = self._view.pods.get(pod_name(self._name))
         with suppress(ClusterError):
-            if pod is not None and verdict.hope is Hope.UNTIL_DEADLINE and is_lost(pod, self._settings):
+            if (
+                pod is not None
+                and diagnosis.prognosis is Prognosis.MAY_RECOVER
+                and is_lost(pod, self._settings)
+            ):
                 _log.warning("pod of a lost node taken off the books", pod=name_of(pod))
                 await self._api.delete(POD, self._namespace, name_of(pod), uid=uid_of(pod), now=True)
             found = await self._api.find(POD, self._namespace, pod_name(self._name))
@@ -369,14 +375,18 @@ class Bringing:
             elif pod is not None:
                 self._view.pods.forget(pod)
 
-    def _failure(self, verdict: Verdict) -> WorkspaceUnstartable:
+    def _failure(self, diagnosis: Diagnosis) -> WorkspaceUnstartable:
         return WorkspaceUnstartable(
-            f"workspace {self._name}: {verdict.stage.value}: {verdict.detail or verdict.sentence}",
-            user_message=verdict.sentence,
+            f"workspace {self._name}: {diagnosis.stage.value}: {diagnosis.detail or diagnosis.sentence}",
+            user_message=diagnosis.sentence,
         )
 
 
-_TOLD_AS = {Stage.CREATING: Phase.PREPARING, Stage.SCHEDULING: Phase.PREPARING, Stage.READY: Phase.READY}
+_REPORTED_PHASES = {
+    StartStage.CREATING: Phase.PREPARING,
+    StartStage.SCHEDULING: Phase.PREPARING,
+    StartStage.READY: Phase.READY,
+}
 
 
 def check_owner(stateful_set: Object | None, request: WorkspaceRequest) -> Title:
@@ -398,7 +408,7 @@ async def record_owner(api: Api, kind: Kind, body: Object, user: User) -> Object
     """
     metadata = {
         "annotations": labels.owner_annotations(user),
-        "resourceVersion": body["metadata"]["resourceVersion"],  # nobody may have handed it over meanwhile
+        "resourceVersion": body["metadata"]["resourceVersion"],  # it must not have been handed over meanwhile
     }
     try:
         return await api.merge(kind, namespace_of(body), name_of(body), {"metadata": metadata})
@@ -408,7 +418,7 @@ async def record_owner(api: Api, kind: Kind, body: Object, user: User) -> Object
 
 
 def is_lost(pod: Object, settings: KubernetesSettings) -> bool:
-    """Whether a pod should be gone for so long that the settings allow to forget it."""
+    """Return whether a pod should be gone for so long that the settings allow to forget it."""
     if not settings.force_delete_lost_after_s or not is_going(pod):
         return False
     due = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"])
@@ -441,7 +451,7 @@ def refused(name: WorkspaceName, namespace: str, exc: ClusterError) -> Workspace
 
 
 def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
-    """Whether somebody started it from this very manifest, and nobody stopped it since."""
+    """Return whether it was started from this very manifest, and not stopped since."""
     return (
         stateful_set["spec"].get("replicas") == 1
         and annotations_of(stateful_set).get(labels.MANIFEST_HASH) == manifest.hash
@@ -449,7 +459,7 @@ def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
 
 
 def _with_origin_of(stateful_set: Object, manifest: Manifest, request: WorkspaceRequest) -> Manifest:
-    """Keep what the workspace was first asked for with, when it is asked for by its name."""
+    """Keep the origin of the workspace's first request, when it is requested by its name."""
     noted = annotations_of(stateful_set)
     annotations = dict(manifest.stateful_set["metadata"]["annotations"])
     if request.origin.pod and labels.USER_STRING in noted:

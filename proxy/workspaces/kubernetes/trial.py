@@ -1,4 +1,4 @@
-"""Dry run of an injection: what the cluster would refuse is known before a workload is changed.
+"""Dry run of an injection: refusals of the cluster are known before a workload is changed.
 
 The server applies the injection to the workload without keeping it, and then judges a pod of the resulting
 template the same way (`dryRun=All`). Quotas are judged by what all replicas would need besides, because most
@@ -48,14 +48,14 @@ async def try_injection(
 
 
 def _let_pass(workload: Object, exc: ClusterForbidden | ClusterRefused) -> None:
-    """Return where the server could not judge. Raises: `exc` where it judged."""
+    """Log that the server could not judge. Raises: `exc` where it judged."""
     if isinstance(exc, ClusterRefused) and _NO_DRY_RUN not in str(exc):
         raise exc
     _log.warning("injection not tried first", workload=name_of(workload), why=str(exc))
 
 
 async def _try_pods(api: Api, workload: Object, pods: Sequence[Object]) -> None:
-    """Raises: ClusterError."""
+    """Create the pods in a dry run. Raises: ClusterError."""
     replicas = _replicas(workload)
     try:
         await api.create(pod_of(workload, pods), dry_run=True)
@@ -98,7 +98,7 @@ def pod_of(workload: Object, pods: Sequence[Object] = ()) -> Object:
 
 
 def additions_of(workload: Object, copies: int) -> Object:
-    """Return a pod that asks a quota for what the injection adds to `copies` pods. Pure."""
+    """Return a pod that requests from a quota as much as the injection adds to `copies` pods. Pure."""
     template = workload["spec"]["template"]
     ours = next(one for one in listed(template, "spec", "containers") if one["name"] == inject.CONTAINER)
     kept = {key: ours[key] for key in ("image", "resources", "securityContext") if key in ours}
@@ -118,7 +118,7 @@ def exceeded(message: str) -> set[str]:
 
 
 def deletes_first(workload: Object) -> bool:
-    """Whether a rollout may end a pod before it makes the successor. Pure."""
+    """Return whether a rollout may end a pod before it makes the successor. Pure."""
     spec = workload["spec"]
     match workload["kind"]:
         case "StatefulSet":

@@ -1,6 +1,6 @@
-"""What is known of the workspaces of one namespace: pods and StatefulSets always, the rest while it matters.
+"""A view of the workspaces of one namespace: pods and StatefulSets always, the rest during starts.
 
-Claims and events are watched only while somebody waits for a workspace, and a little longer.
+Claims and events are watched only while a start waits for a workspace, and a little longer.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from proxy.workspaces.kubernetes.api import Api, Query
 from proxy.workspaces.kubernetes.diagnosis import Situation
 from proxy.workspaces.kubernetes.labels import ALL_WORKSPACES
 from proxy.workspaces.kubernetes.manifest import claims_of
-from proxy.workspaces.kubernetes.mirror import Bells, Mirror
+from proxy.workspaces.kubernetes.mirror import Mirror, Wakeups
 from proxy.workspaces.kubernetes.objects import CLAIM, EVENT, POD, STATEFUL_SET, Object, listed, name_of
 
 LINGER_S = 60.0
@@ -32,11 +32,11 @@ _EVENT_FIELDS = {
 }
 
 
-class View:
+class ClusterView:
     """One namespace as seen from this process."""
 
     def __init__(self, api: Api, settings: KubernetesSettings, *, linger_s: float = LINGER_S) -> None:
-        self._bells = Bells()
+        self._wakeups = Wakeups()
         self._linger_s = linger_s
         self._list_s = settings.request_timeout_s
         self._waiting = 0
@@ -50,7 +50,7 @@ class View:
             most: int = 1_000_000,
         ) -> Mirror:
             wait_max_s = settings.retry_wait_max_s
-            return Mirror(api, query, self._bells, wait_max_s=wait_max_s, keep=keep, about=about, most=most)
+            return Mirror(api, query, self._wakeups, wait_max_s=wait_max_s, keep=keep, about=about, most=most)
 
         self.claims = mirror(Query(CLAIM, namespace), _claim)
         self.pods = mirror(Query(POD, namespace, ALL_WORKSPACES), _pod)
@@ -59,11 +59,11 @@ class View:
 
     @property
     def is_current(self) -> bool:
-        """Whether pods and StatefulSets are known as they are now."""
+        """Return whether pods and StatefulSets are known as they are now."""
         return self.pods.is_current and self.stateful_sets.is_current
 
     async def open(self) -> bool:
-        """Begin to watch; false when the cluster did not tell in time what there is."""
+        """Begin to watch; false when the cluster's first lists did not come in time."""
         self.pods.start()
         self.stateful_sets.start()
         return await self.pods.listed(self._list_s) and await self.stateful_sets.listed(self._list_s)
@@ -78,11 +78,11 @@ class View:
     async def waiting(self, names: Iterable[str]) -> AsyncIterator[asyncio.Event]:
         """Watch everything while inside; the event is set when something happens to one of `names`."""
         self._waiting += 1
-        self._owner.cancel()  # whoever was about to end the watches
+        self._owner.cancel()  # the task that was about to end the watches
         self.claims.start()
         self._events.start()
         try:
-            with self._bells.heard(names) as event:
+            with self._wakeups.heard(names) as event:
                 yield event
         finally:
             self._waiting -= 1
@@ -137,7 +137,7 @@ def _claim(item: Object) -> Object:
 
 
 def kept_event(item: Object) -> Object:
-    """Return what is looked at of an event. Pure."""
+    """Return the fields of an event that are read. Pure."""
     return {key: value for key, value in item.items() if key in _EVENT_FIELDS}
 
 

@@ -1,4 +1,4 @@
-"""What a workspace mounts: shelld, its trust, its settings, the home, and what the blueprint adds. Pure.
+"""Volumes of a workspace: shelld, its trust, its settings, the home, and those of the blueprint. Pure.
 
 Claims are objects of their own rather than templates of the StatefulSet, so that what is kept and what is
 purged is ours to say in every release of Kubernetes. A claim is made once and never changed after.
@@ -26,7 +26,7 @@ _KEPT = f"{labels.DOMAIN}/storage"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Whose workspace it is, as far as volumes depend on it."""
+    """The user and the paths of a workspace, as far as volumes depend on them."""
 
     workspace: str
     namespace: str
@@ -35,13 +35,13 @@ class Place:
     blueprint: Blueprint
     labels: Mapping[str, str]
     certificate: str = ""
-    """The Secret into which somebody else puts certificate and key; empty when ours holds them."""
+    """The Secret into which the issuer puts certificate and key; empty when ours holds them."""
     older_claims: Mapping[str, str] = field(default_factory=dict)
     """By storage, the claims that an older release made under a name of its own, and that stay in use."""
 
 
 def needs_runtime(blueprint: Blueprint) -> bool:
-    """Whether the image's own directory for sockets cannot be written to."""
+    """Return whether the image's own directory for sockets cannot be written to."""
     return not blueprint.security.is_root or blueprint.security.read_only_root
 
 
@@ -87,13 +87,13 @@ def claims(place: Place, settings: KubernetesSettings) -> list[Object]:
 
 
 def path_of(storage: Storage, home: str) -> str:
-    """Say where a storage is mounted, the home worked out."""
+    """Return the path where a storage is mounted, with the home filled in."""
     path = storage.mount_path
     return home + path[1:] if path.startswith("~") else path
 
 
 def _trust(place: Place) -> Object:
-    """Give the four files of `bundle.TRUST_DIRECTORY`, whoever writes them."""
+    """Return the volume of the four files of `bundle.TRUST_DIRECTORY`, from one Secret or two."""
     mode = 0o400 if place.blueprint.security.is_root else 0o440
     if not place.certificate:
         return {"secret": {"secretName": place.workspace, "defaultMode": mode}}
@@ -109,7 +109,7 @@ def _trust(place: Place) -> Object:
 
 
 def _scratch(place: Place) -> Iterator[tuple[str, str, Object]]:
-    """Directories that must be writable though nobody asked for storage: name, path, volume."""
+    """Yield directories that must be writable without a requested storage: name, path, volume."""
     blueprint = place.blueprint
     taken = {path_of(storage, place.home).rstrip("/") for storage in blueprint.storages.values()}
     if not blueprint.home_storage:

@@ -1,4 +1,4 @@
-"""A list and what happens to it, for as long as somebody reads: broken watches are taken up again.
+"""A list and its changes, for as long as there is a reader: broken watches are taken up again.
 
 A watch ends by its own time, by a restart of the API server, by a proxy in between, or because the server
 forgot the version it should go on from (410). The first three go on where they were; the last one lists anew.
@@ -21,7 +21,7 @@ _log = structlog.get_logger("kubernetes")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Everything there is: forget what was known before."""
+    """All objects: they replace the ones that were known before."""
 
     items: Sequence[Object]
     version: str
@@ -44,7 +44,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Nobody tells at the moment: what is known may be old, until something else is said."""
+    """The watch is broken: the known objects may be old, until other news come."""
 
     reason: str
 
@@ -58,7 +58,7 @@ News = Listed | Changed | Gone | Lost | Current
 
 
 async def follow(api: Api, query: Query, *, wait_max_s: float) -> AsyncIterator[News]:
-    """Tell what there is and what becomes of it, until the reader leaves. Never raises a ClusterError.
+    """Yield the objects and their changes, until the reader leaves. Never raises a ClusterError.
 
     Begins with Listed, and after a 410 says it again. `wait_max_s` bounds the pause between attempts.
     """

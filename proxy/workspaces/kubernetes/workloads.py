@@ -1,6 +1,6 @@
 """Workspaces that are injected into workloads: `workload=kind/name+ns=…`.
 
-Who may is said by `kubernetes.inject`; nobody is the default. What cannot be brought up is taken away again,
+Users who may are listed in `kubernetes.inject`; none by default. An injection that does not start is removed,
 so that a failure here leaves the workload as it was.
 """
 
@@ -72,7 +72,7 @@ class Workloads:
         return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
 
     def rule_for(self, request: WorkspaceRequest) -> InjectRule:
-        """Find what lets a user into the workloads of a namespace. Raises: Refused, saying the least."""
+        """Find the rule that lets a user into workloads of a namespace. Raises: Refused, without details."""
         return _rule_for(request.user, request.origin.ns, self._settings.inject)
 
     async def find(self, name: str) -> WorkspaceRecord | None:
@@ -85,7 +85,7 @@ class Workloads:
         return [_record(one) for one in await self._select(labels.WORKSPACE) if _is_injected(one)]
 
     async def find_workload(self, name: str) -> Object | None:
-        """Find what a workspace was injected into. Raises: ClusterError."""
+        """Find the workload that a workspace was injected into. Raises: ClusterError."""
         found = [one for one in await self._select(f"{labels.WORKSPACE}={name}") if _is_injected(one)]
         return found[0] if found else None
 
@@ -108,6 +108,7 @@ class Workloads:
         _log.info("workspace removed", workspace=name, workload=_called(workload), namespace=namespace)
 
     async def close(self) -> None:
+        """Cancel the starts of this process."""
         await self._starts.close()
 
     # ----------------------------------------------------------------------------------- helpers
@@ -131,7 +132,7 @@ class Workloads:
         return sorted((pod for pod in found.items if not is_going(pod)), key=made_at)
 
     async def _is_entered(self, request: WorkspaceRequest) -> bool:
-        """Whether the workload has this workspace, which is then this user's.
+        """Return whether the workload has this workspace, which is then this user's.
 
         Raises: WorkspaceNotFound, OwnerUnknown.
         """
@@ -166,7 +167,7 @@ class Workloads:
                 raise
 
     async def _try_first(self, request: WorkspaceRequest, workload: Object, rule: InjectRule) -> None:
-        """Ask the cluster what it would refuse, before anything is changed.
+        """Try the injection in a dry run, before anything is changed.
 
         Raises: WorkspaceStartFailed, with the reason.
         """
@@ -227,15 +228,15 @@ class Workloads:
             for pod in pods:
                 if is_container_running(pod, inject.CONTAINER) and await answers(pod):
                     return self._endpoint(request, pod)
-            verdicts = rollout.refusals() + [
+            diagnoses = rollout.refusals() + [
                 judge(Situation(_PRESENT, _ours(pod), events=rollout.about(pod, _OURS))) for pod in pods
             ]
-            if failed := patience.exhausted(verdicts):
+            if failed := patience.exhausted(diagnoses):
                 raise _put_back(request, workload, failed.sentence, failed.detail)
             if not pods:
                 start.tell(Phase.STARTING, f"waiting until {what} replaces its pods")
-            for verdict in verdicts:
-                start.tell(Phase.STARTING, f"in {what}: {verdict.sentence}")
+            for diagnosis in diagnoses:
+                start.tell(Phase.STARTING, f"in {what}: {diagnosis.sentence}")
             await asyncio.sleep(_POLL_S)
 
     async def _undo(self, request: WorkspaceRequest, workload: Object) -> None:
@@ -280,13 +281,13 @@ def _called(workload: Object) -> str:
 
 
 def _is_injected(workload: Object) -> bool:
-    """Whether it is somebody's program, and not the StatefulSet of a workspace of our own."""
+    """Return whether it is a user's program, and not the StatefulSet of a workspace of our own."""
     names = [one["name"] for one in listed(workload, "spec", "template", "spec", "containers")]
     return inject.CONTAINER in names
 
 
 def _ours(pod: Object) -> Object:
-    """Look at our containers only: somebody may come because another one fails."""
+    """Look at our containers only: a user may come because another one fails."""
     status = dict(pod.get("status") or {})
     for kind in ("initContainerStatuses", "containerStatuses"):
         status[kind] = [one for one in listed(pod, "status", kind) if one["name"] in _OURS]

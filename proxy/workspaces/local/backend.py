@@ -274,7 +274,7 @@ class LocalBackend:
         return endpoint
 
     def _check_scripts(self, name: WorkspaceName, places: Places) -> None:
-        """Raises: WorkspaceUnstartable when shelld noted that a required init script failed."""
+        """Check the init scripts. Raises: WorkspaceUnstartable when shelld noted a failed required one."""
         noted = self._state.stop_of(places)
         if noted is not None and noted.by == INIT:
             raise WorkspaceUnstartable(f"workspace {name}: {noted.reason}", user_message=noted.reason)

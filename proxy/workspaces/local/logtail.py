@@ -25,7 +25,7 @@ async def lines_of(file: Path, *, follow: bool, tail: int) -> AsyncIterator[str]
 
 
 def _read(file: Path, position: int, most: int | None) -> tuple[deque[bytes], int]:
-    """Read the last `most` lines from `position` on, and return where they end.
+    """Read the last `most` lines from `position` on, and return them with the position of their end.
 
     A shorter file is read anew.
     """

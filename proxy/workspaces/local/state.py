@@ -299,7 +299,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote; return an empty value for a missing or unreadable file."""
+    """Read the output of `write_json`; return an empty value for a missing or unreadable file."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):

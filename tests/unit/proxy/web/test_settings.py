@@ -24,7 +24,7 @@ def test_browsers_use_what_the_edge_speaks() -> None:
         ("LISTEN", "8022", "is not host:port"),
         ("APPS_DOMAIN", "Apps.example.com", "FAIRLEAD_WEB__APPS_DOMAIN"),
         ("APPS_DOMAIN", ".localhost", "FAIRLEAD_WEB__APPS_DOMAIN"),
-        ("TRUSTED_PROXIES", '["10.0.0.1/8"]', "has host bits set"),
+        ("TRUSTED_PROXIES", '["10.0.0.1/8"]', "has bits behind its prefix"),
         ("PROXY_PROTOCOL", '["nonsense"]', "nonsense"),
         ("MAX_TARGET_BYTES", "65536", "max_target_bytes must be less than max_head_bytes"),
         ("TLS__CERT", "/x", "cert and key go together"),

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.workspaces.backend import WorkspacePhase
 from proxy.workspaces.kubernetes import diagnosis
-from proxy.workspaces.kubernetes.diagnosis import Hope, Situation, Stage, Verdict, judge
+from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis, Situation, StartStage, judge
 from proxy.workspaces.kubernetes.labels import LAST_START
 from shelld.bootstrap.outcome import EX_REQUIRED
 
@@ -78,30 +78,30 @@ NO_NODE = "no node has enough"
 class Row:
     """A situation, and what is made of it."""
 
-    stage: Stage
+    stage: StartStage
     sentence: str
     """Stands in the sentence."""
     pod: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
-    hope: Hope = Hope.FINE
+    prognosis: Prognosis = Prognosis.OK
     claims: dict[str, dict[str, Any] | None] = field(default_factory=dict)
     stateful_set: dict[str, Any] | None = field(default_factory=stateful_set)
 
 
 ROWS = {
-    "no workspace": Row(Stage.ABSENT, "no workspace", stateful_set=None),
-    "deleted": Row(Stage.DELETING, "being deleted", stateful_set=stateful_set(deletionTimestamp=at(0))),
-    "stopped": Row(Stage.STOPPED, "is stopped", stateful_set=stateful_set(replicas=0)),
+    "no workspace": Row(StartStage.ABSENT, "no workspace", stateful_set=None),
+    "deleted": Row(StartStage.DELETING, "being deleted", stateful_set=stateful_set(deletionTimestamp=at(0))),
+    "stopped": Row(StartStage.STOPPED, "is stopped", stateful_set=stateful_set(replicas=0)),
     "stopping": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "previous pod to end",
         pod(metadata={"deletionTimestamp": at(10)}),
         stateful_set=stateful_set(replicas=0),
     ),
-    "just made": Row(Stage.CREATING, "waiting for the cluster"),
+    "just made": Row(StartStage.CREATING, "waiting for the cluster"),
     # ------------------------------------------------------------------ no pod may be made
     "quota": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "the quota is used up (q, requested: pods=1, used: pods=1, limited: pods=1): stop another workspace",
         events=[
             event(
@@ -110,16 +110,16 @@ ROWS = {
                 "set",
             )
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "quota that wants limits": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "wants limits that the blueprint does not give (q: must specify limits.memory): add resources",
         events=[event("FailedCreate", FORBIDDEN + "failed quota: q: must specify limits.memory", "set")],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "admission": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "a rule of the cluster refuses it: only images of ours",
         events=[
             event(
@@ -129,16 +129,16 @@ ROWS = {
                 "set",
             )
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "admission that does not answer": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "a service that must approve of it does not answer",
         events=[event("FailedCreate", "Internal error occurred: failed calling webhook x: no route", "set")],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "pod security": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         'security rules refuse it (violates PodSecurity "restricted:latest": runAsNonRoot != true)',
         events=[
             event(
@@ -147,11 +147,11 @@ ROWS = {
                 "set",
             )
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     # Of Kubernetes 1.33, as https://github.com/rancher/k3k/issues/578 has it; the tests' node is older.
     "pod security of every field": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "correct sudo and security.allow_privilege_escalation, security.drop_capabilities, "
         "security.run_as_user, security.seccomp_profile of the blueprint",
         events=[
@@ -166,10 +166,10 @@ ROWS = {
                 "set",
             )
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no service account": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         'serviceaccount "builder" not found: ask an operator to create it',
         events=[
             event(
@@ -178,79 +178,79 @@ ROWS = {
                 "set",
             )
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "a refusal of an earlier start": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "waiting for the cluster",
         events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "set", seconds=-60)],
     ),
     "a refusal of another workspace": Row(
-        Stage.CREATING,
+        StartStage.CREATING,
         "waiting for the cluster",
         events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "another")],
     ),
     # ------------------------------------------------------------------ no node takes it
-    "not placed yet": Row(Stage.SCHEDULING, "looking for a node", pod(node=None)),
+    "not placed yet": Row(StartStage.SCHEDULING, "looking for a node", pod(node=None)),
     "no cpu": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "no node has enough cpu left: stop another workspace, or ask for less in the blueprint",
         unschedulable("0/1 nodes are available: 1 Insufficient cpu."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "no memory and no gpu": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "no node has enough memory and nvidia.com/gpu left",
         unschedulable("0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "no room, and a node comes": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "a node is being added for it",
         unschedulable("0/1 nodes are available: 1 Insufficient cpu."),
         [event("TriggeredScaleUp", "pod triggered scale-up")],
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "selector of 1.20": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "no node matches what the blueprint selects",
         unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "selector of 1.33": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "no node matches what the blueprint selects",
         unschedulable("0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "taint": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "every node keeps workspaces away by a taint",
         unschedulable("0/1 nodes are available: 1 node(s) had taint {a: b}, that the pod didn't tolerate."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "volume of another zone": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "its volume is tied to another node or zone, which takes no pod: ask an operator",
         unschedulable("0/1 nodes are available: 1 node(s) had volume node conflict."),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     # ------------------------------------------------------------------ no volume
     "claim that does not exist": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "the volume claim models does not exist: ask an operator to create it",
         pod(node=None),
         claims={"models": None},
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "claim that the scheduler does not find": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "the volume claim models does not exist",
         unschedulable('0/1 nodes are available: 1 persistentvolumeclaim "models" not found.'),
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "no volume for the claim": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "no volume is left for ws-home, and the cluster makes none by itself",
         unschedulable(UNBOUND),
         [
@@ -261,105 +261,105 @@ ROWS = {
             )
         ],
         claims={"ws-home": claim()},
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "no storage class": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "storage class fast does not exist: correct the storage of the blueprint",
         unschedulable(UNBOUND),
         [event("ProvisioningFailed", 'storageclass.storage.k8s.io "fast" not found', "claim")],
         claims={"ws-home": claim()},
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "volume that cannot be made": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "its volume ws-home cannot be made: out of space",
         unschedulable(UNBOUND),
         [event("ProvisioningFailed", "out of space", "claim")],
         claims={"ws-home": claim()},
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "volume on its way": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "its volume is being made",
         unschedulable(UNBOUND),
         [event("ExternalProvisioning", "waiting for a volume to be created", "claim")],
         claims={"ws-home": claim()},
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "claim without a word": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "its volume is not there yet",
         unschedulable(UNBOUND),
         claims={"ws-home": claim()},
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "claim that was troubled and is bound": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "looking for a node",
         pod(node=None),
         [event("ProvisioningFailed", "out of space", "claim")],
         claims={"ws-home": claim("Bound")},
     ),
     "volume that is gone": Row(
-        Stage.SCHEDULING,
+        StartStage.SCHEDULING,
         "the volume behind ws-home is gone",
         pod(node=None),
         claims={"ws-home": claim("Lost")},
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     # ------------------------------------------------------------------ images
     "pulling": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "pulling image registry/dev:1",
         pod(**waiting("ContainerCreating")),
         [event("Pulling", 'Pulling image "registry/dev:1"')],
     ),
     "pulled": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "starting on node node1",
         pod(**waiting("ContainerCreating")),
         [event("Pulling", 'Pulling image "x"', seconds=-2), event("Pulled", seconds=-1)],
     ),
     "bad name": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "'registry/dev:1' is no valid name of an image",
         pod(**waiting("InvalidImageName", "couldn't parse image reference")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no such image": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "image registry/dev:1 does not exist: correct the image of the blueprint",
         pod(**waiting("ErrImagePull", PULL + "manifest for registry/dev:1 not found: manifest unknown")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no such image, as Docker Hub says it": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "does not exist, or the cluster may not pull it",
         pod(**waiting("ErrImagePull", PULL + "pull access denied for x, repository does not exist")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no access": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "the cluster may not pull image registry/dev:1: ask an operator for a pull secret",
         pod(**waiting("ErrImagePull", PULL + "unauthorized: authentication required")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no registry, once": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "the registry of image registry/dev:1 does not answer",
         pod(**waiting("ErrImagePull", PULL + "Get https://registry/v2/: dial tcp: lookup: no such host")),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "no registry, again": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "the registry of image registry/dev:1 does not answer",
         pod(**waiting("ImagePullBackOff", "")),
         [event("Failed", PULL + "dial tcp: connection refused")],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no such image, told by an event before the status": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "image registry/dev:2 does not exist",
         pod(**waiting("PodInitializing")),
         [
@@ -367,217 +367,219 @@ ROWS = {
             event("Failed", f'Failed to pull image "registry/dev:2": {PULL}manifest unknown', seconds=-2),
             event("Failed", "Error: ErrImagePull", seconds=-1),
         ],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "bad name, told by an event before the status": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "'UPPER:1' is no valid name of an image",
         pod(**waiting("PodInitializing")),
         [event("InspectFailed", 'Failed to apply default image tag "UPPER:1": invalid reference format')],
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "an event of another failure": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "starting on node node1",
         pod(**waiting("ContainerCreating")),
         [event("Failed", "Failed to create pod sandbox: timeout")],
     ),
     "not on the node": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "is not on the node, and may not be pulled",
         pod(**waiting("ErrImageNeverPull", "not present with pull policy of Never")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "another trouble with the image": Row(
-        Stage.PULLING,
+        StartStage.PULLING,
         "image registry/dev:1 cannot be pulled: disk is full",
         pod(**waiting("ErrImagePull", PULL + "disk is full")),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     # ------------------------------------------------------------------ containers
     "no secret": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the secret db that it needs does not exist: ask an operator to create it",
         pod(**waiting("CreateContainerConfigError", 'secret "db" not found')),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no configmap": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the configmap tools that it needs does not exist",
         pod(**waiting("CreateContainerConfigError", 'configmap "tools" not found')),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no key": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the secret ns/db has no key password",
         pod(**waiting("CreateContainerConfigError", "couldn't find key password in Secret ns/db")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "root where there must be none": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "its image runs as root, which this cluster forbids",
         pod(**waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "no such device": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "its container cannot be made: no such device",
         pod(**waiting("CreateContainerError", PULL + "no such device.")),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "a slow runtime": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "context deadline exceeded",
         pod(**waiting("CreateContainerError", "context deadline exceeded")),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "bundle is copied": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "preparing the workspace's container",
         pod(initContainerStatuses=[container("fairlead-bundle", **RUNNING)], **waiting("PodInitializing")),
     ),
     "bundle was copied": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "starting the workspace's container",
         pod(initContainerStatuses=[DONE], **waiting("PodInitializing")),
     ),
     "bundle was not copied, once": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "init container fairlead-bundle ended with status 1 while it was starting and said: /etc/x cannot",
         pod(initContainerStatuses=[container("fairlead-bundle", terminated=CRASH)]),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "bundle ran out of memory, again": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "init container fairlead-bundle ran out of memory while it was starting: raise resources.limits",
         pod(
             initContainerStatuses=[
                 container("fairlead-bundle", 1, OOM, waiting={"reason": "CrashLoopBackOff"})
             ]
         ),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "crash, once": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the workspace ended with status 1",
         pod(containerStatuses=[container(terminated=CRASH)]),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "crash, and it is tried again": Row(
-        Stage.STARTED,
+        StartStage.STARTED,
         "waiting for the workspace to answer",
         pod(containerStatuses=[container(restarts=1, last=CRASH, **RUNNING)]),
     ),
     "crash loop": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the workspace ended with status 1 while it was starting and said: /etc/x cannot be read",
         pod(**waiting("CrashLoopBackOff", "back-off 10s", restarts=1, last=CRASH)),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "crash loop by signal": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the workspace was ended by signal 11",
         pod(**waiting("CrashLoopBackOff", restarts=1, last={"exitCode": 139, "reason": "Error"})),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "command that is not there": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the workspace cannot be run (status 127)",
         pod(
             **waiting("CrashLoopBackOff", restarts=1, last={"exitCode": 127, "reason": "ContainerCannotRun"})
         ),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "out of memory": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the workspace ran out of memory while it was starting: raise resources.limits.memory in the",
         pod(containerStatuses=[container(restarts=1, terminated=OOM)]),
-        hope=Hope.NONE,
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     # ------------------------------------------------------------------ mounts
     "mount without secret": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "the secret ws that it needs does not exist",
         pod(**waiting("ContainerCreating")),
         [event("FailedMount", 'MountVolume.SetUp failed for volume "trust" : secret "ws" not found')],
-        hope=Hope.BRIEF,
+        prognosis=Prognosis.NEEDS_CAPACITY,
     ),
     "mount that fails": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "volume pvc-1 cannot be mounted: mount failed: exit status 32",
         pod(**waiting("PodInitializing")),
         [event("FailedMount", 'MountVolume.SetUp failed for volume "pvc-1" : mount failed: exit status 32')],
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "volume on another node": Row(
-        Stage.PREPARING,
+        StartStage.PREPARING,
         "its volume is still attached to another node",
         pod(**waiting("ContainerCreating")),
         [event("FailedAttachVolume", 'Multi-Attach error for volume "pvc-1" Volume is already used')],
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "mount that failed and went well": Row(
-        Stage.STARTED,
+        StartStage.STARTED,
         "waiting for the workspace to answer",
         pod(containerStatuses=[container(**RUNNING)]),
         [event("FailedMount", "timed out")],
     ),
     # ------------------------------------------------------------------ nodes
     "node that is silent": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "node node1 does not answer: an operator must repair or remove it; the home is safe",
         pod(conditions=[{"type": "Ready", "status": "False"}], containerStatuses=[container(**RUNNING)]),
         [event("NodeNotReady", "Node is not ready")],
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "node that was silent": Row(
-        Stage.READY,
+        StartStage.READY,
         "is ready",
         pod(conditions=READY, containerStatuses=[container(**RUNNING)]),
         [event("NodeNotReady", "Node is not ready")],
     ),
     "node that was given up": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "node node1 does not answer",
         pod(reason="NodeLost", message="Node which was running pod is unresponsive"),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "pod that cannot end": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "its pod cannot end because node node1 does not answer: an operator must repair or remove the node",
         pod(metadata={"deletionTimestamp": at(-31)}),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "evicted": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "its pod was evicted and is made anew: The node was low on resource: memory",
         pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory. "),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "refused by its node": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "its pod failed (OutOfcpu) and is made anew",
         pod(phase="Failed", reason="OutOfcpu", message="Node didn't have enough resource: cpu"),
-        hope=Hope.UNTIL_DEADLINE,
+        prognosis=Prognosis.MAY_RECOVER,
     ),
     "pre-empted": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "it made way for something more important",
         pod(metadata={"deletionTimestamp": at(5)}),
         [event("Preempted", "by ns/other on node node1")],
     ),
     "driven out": Row(
-        Stage.ENDING,
+        StartStage.ENDING,
         "node node1 does not answer, or is being emptied",
         pod(metadata={"deletionTimestamp": at(5)}),
         [event("TaintManagerEviction", "Marking for deletion")],
     ),
     # ------------------------------------------------------------------ well
     "started": Row(
-        Stage.STARTED, "waiting for the workspace to answer", pod(containerStatuses=[container(**RUNNING)])
+        StartStage.STARTED,
+        "waiting for the workspace to answer",
+        pod(containerStatuses=[container(**RUNNING)]),
     ),
     "ready": Row(
-        Stage.READY,
+        StartStage.READY,
         "is ready",
         pod(conditions=READY, initContainerStatuses=[DONE], containerStatuses=[container(**RUNNING)]),
     ),
@@ -587,15 +589,17 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_what_the_cluster_says_becomes_a_sentence(name: str) -> None:
     row = ROWS[name]
-    verdict = judge(Situation(row.stateful_set, row.pod, row.claims, row.events, NOW))
-    assert (verdict.stage, verdict.hope) == (row.stage, row.hope), verdict
-    assert row.sentence in verdict.sentence
-    assert verdict.is_final == (row.hope is Hope.NONE)
-    if row.hope is not Hope.FINE:
-        assert verdict.detail, "the operator wants Kubernetes' own words"
+    diagnosis = judge(Situation(row.stateful_set, row.pod, row.claims, row.events, NOW))
+    assert (diagnosis.stage, diagnosis.prognosis) == (row.stage, row.prognosis), diagnosis
+    assert row.sentence in diagnosis.sentence
+    assert diagnosis.is_final == (row.prognosis is Prognosis.NEEDS_CHANGE)
+    if row.prognosis is not Prognosis.OK:
+        assert diagnosis.detail, "the operator wants Kubernetes' own words"
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.hope is Hope.NONE])
+@pytest.mark.parametrize(
+    "name", [name for name, row in ROWS.items() if row.prognosis is Prognosis.NEEDS_CHANGE]
+)
 def test_a_sentence_is_one_line_of_bounded_length(name: str) -> None:
     row = ROWS[name]
     noise = "x" * 5_000 + "\n" * 3
@@ -606,18 +610,18 @@ def test_a_sentence_is_one_line_of_bounded_length(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "phase"),
+    ("diagnosis", "phase"),
     [
-        (Verdict(Stage.STOPPED, ""), WorkspacePhase.STOPPED),
-        (Verdict(Stage.ENDING, ""), WorkspacePhase.STOPPING),
-        (Verdict(Stage.PULLING, ""), WorkspacePhase.STARTING),
-        (Verdict(Stage.PULLING, "", Hope.NONE), WorkspacePhase.FAILED),
-        (Verdict(Stage.SCHEDULING, "", Hope.BRIEF), WorkspacePhase.FAILED),
-        (Verdict(Stage.READY, ""), WorkspacePhase.RUNNING),
+        (Diagnosis(StartStage.STOPPED, ""), WorkspacePhase.STOPPED),
+        (Diagnosis(StartStage.ENDING, ""), WorkspacePhase.STOPPING),
+        (Diagnosis(StartStage.PULLING, ""), WorkspacePhase.STARTING),
+        (Diagnosis(StartStage.PULLING, "", Prognosis.NEEDS_CHANGE), WorkspacePhase.FAILED),
+        (Diagnosis(StartStage.SCHEDULING, "", Prognosis.NEEDS_CAPACITY), WorkspacePhase.FAILED),
+        (Diagnosis(StartStage.READY, ""), WorkspacePhase.RUNNING),
     ],
 )
-def test_the_same_in_the_words_of_every_backend(verdict: Verdict, phase: WorkspacePhase) -> None:
-    assert verdict.phase is phase
+def test_the_same_in_the_words_of_every_backend(diagnosis: Diagnosis, phase: WorkspacePhase) -> None:
+    assert diagnosis.phase is phase
 
 
 def test_the_newest_of_several_events_counts() -> None:

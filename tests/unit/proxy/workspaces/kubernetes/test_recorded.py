@@ -12,10 +12,10 @@ from tests.recorded import EXPECTED, files, load
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_what_a_cluster_told_becomes_the_sentence_for_it(file: Path) -> None:
-    hope, sentence = EXPECTED[file.stem]
-    verdict = judge(load(file))
-    assert re.search(sentence, verdict.sentence), verdict
-    assert verdict.hope is hope, verdict
+    prognosis, sentence = EXPECTED[file.stem]
+    diagnosis = judge(load(file))
+    assert re.search(sentence, diagnosis.sentence), diagnosis
+    assert diagnosis.prognosis is prognosis, diagnosis
 
 
 def test_every_situation_is_recorded_with_the_version_of_its_cluster() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.workspaces.kubernetes.api import Api, Query
-from proxy.workspaces.kubernetes.mirror import Bells, Mirror
+from proxy.workspaces.kubernetes.mirror import Mirror, Wakeups
 from proxy.workspaces.kubernetes.objects import POD, Object
 from proxy.workspaces.kubernetes.watch import Changed, Current, Gone, Listed, Lost, News, follow
 from tests.fakes.apiserver import Answer, ApiServer, cut, listing, serving, status, stream
@@ -90,8 +90,8 @@ async def test_a_server_that_is_away_at_first_is_waited_for(tmp_path: Path) -> N
         await news.aclose()  # type: ignore[attr-defined]
 
 
-def mirror_of(api: Api, bells: Bells, **more: Any) -> Mirror:
-    return Mirror(api, PODS, bells, wait_max_s=0.2, keep=lambda item: item, **more)
+def mirror_of(api: Api, wakeups: Wakeups, **more: Any) -> Mirror:
+    return Mirror(api, PODS, wakeups, wait_max_s=0.2, keep=lambda item: item, **more)
 
 
 async def test_a_mirror_holds_what_there_is_and_wakes_who_waits(tmp_path: Path) -> None:
@@ -102,15 +102,15 @@ async def test_a_mirror_holds_what_there_is_and_wakes_who_waits(tmp_path: Path) 
         return await stream(said("MODIFIED", "a", 6), said("DELETED", "b", 7), then="hang")(request)
 
     async with server_of(tmp_path, listing(pod("a", 3), pod("b", 4), version="5"), later) as (api, _):
-        bells = Bells()
-        mirror = mirror_of(api, bells)
+        wakeups = Wakeups()
+        mirror = mirror_of(api, wakeups)
         assert not mirror.is_current
         mirror.start()
         mirror.start()
         assert await mirror.listed(20)
         assert mirror.is_current
         assert {item["metadata"]["name"] for item in mirror.all()} == {"a", "b"}
-        with bells.heard(["a"]) as woken, bells.heard(["x"]) as other:
+        with wakeups.heard(["a"]) as woken, wakeups.heard(["x"]) as other:
             turn.set()
             async with asyncio.timeout(20):
                 await woken.wait()
@@ -131,7 +131,7 @@ async def test_who_wrote_does_not_read_what_was_there_before(tmp_path: Path) -> 
         return await answer(request)
 
     async with server_of(tmp_path, slow, stream(said("MODIFIED", "a", 4), then="hang")) as (api, _):
-        mirror = mirror_of(api, Bells())
+        mirror = mirror_of(api, Wakeups())
         mirror.start()
         mirror.learn(pod("a", 8))
         mirror.learn(pod("new", 9))
@@ -149,7 +149,7 @@ async def test_who_wrote_does_not_read_what_was_there_before(tmp_path: Path) -> 
 
 async def test_a_mirror_begins_anew_after_it_was_closed(tmp_path: Path) -> None:
     async with server_of(tmp_path, listing(pod("a", 3), version="5"), stream(then="hang")) as (api, server):
-        mirror = mirror_of(api, Bells())
+        mirror = mirror_of(api, Wakeups())
         mirror.start()
         assert await mirror.listed(20)
         mirror.close()
@@ -163,7 +163,7 @@ async def test_a_mirror_begins_anew_after_it_was_closed(tmp_path: Path) -> None:
 async def test_of_too_many_the_newest_are_kept(tmp_path: Path) -> None:
     items = [pod(str(number), number) for number in range(10)]
     async with server_of(tmp_path, listing(*items, version="10"), stream(then="hang")) as (api, _):
-        mirror = mirror_of(api, Bells(), most=3, about=lambda item: "all")
+        mirror = mirror_of(api, Wakeups(), most=3, about=lambda item: "all")
         mirror.start()
         assert await mirror.listed(20)
         assert mirror.all() == items[7:]
