@@ -150,7 +150,7 @@ class WebSettings(_Section):
 
     @property
     def has_login(self) -> bool:
-        """Return whether browsers can sign in: over https, or on this machine, by names directly below `localhost`.
+        """Return whether browsers can sign in: over https, or by names directly below `localhost`.
 
         Over http, cookies have no prefix that keeps siblings from setting them; browsers let no page set one
         for `localhost` as a whole, and do so for any domain below it.
