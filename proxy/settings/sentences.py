@@ -26,6 +26,7 @@ PATTERNS: Mapping[str, str] = {
     r"^([0-9a-f-]{36})?$": "an installation id, as `fairlead database show` prints it",
     r"^[A-Za-z0-9_-]{1,64}(\.[A-Za-z0-9_-]{1,64})*$": f"words of {_NATS}, with `.` between them",
     r"^[A-Za-z0-9_-]{1,64}$": f"1 to 64 {_NATS}",
+    r"^$|^[A-Za-z0-9.-]+:[0-9]{1,5}$": "host:port, such as ssh.example.com:22",
     r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$": (
         "a domain in lower case, such as apps.example.com"
     ),

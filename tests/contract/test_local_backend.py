@@ -359,7 +359,7 @@ async def test_a_process_that_is_not_shelld_is_never_ended(proxy: Proxy, tmp_pat
     async with proxy() as backend:
         endpoint = await backend.ensure(request(), silent)
         await backend.stop(NAME, STOP)
-        note = {"pid": os.getpid(), "started_at": backend.started_at(os.getpid())}
+        note = {"pid": os.getpid(), "started_at": backend_module.started_at(os.getpid())}
         (tmp_path / "workspaces" / NAME / "running.json").write_text(json.dumps(note))
         assert (await backend.ensure(request(), silent)).generation != endpoint.generation
 

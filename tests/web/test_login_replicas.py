@@ -44,12 +44,22 @@ async def balanced(here: Place) -> AsyncIterator[None]:
                 await writer.drain()
         writer.close()
 
+    async def close(*writers: asyncio.StreamWriter) -> None:
+        for writer in writers:
+            writer.close()
+        for writer in writers:
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
         back, there = await asyncio.open_connection("127.0.0.1", next(ports))
-        await asyncio.gather(pump(reader, there), pump(back, writer))
+        # Python 3.11 logs a handler that ends cancelled as a failure of its callback.
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(pump(reader, there), pump(back, writer))
+        await close(there, writer)
 
     server = await asyncio.start_server(accept, "127.0.0.1", here.port)
     try:

@@ -83,6 +83,7 @@ class Controller:
             ],
             cwd=self.directory,
             env=env,
+            stdin=subprocess.DEVNULL,  # Ansible wants one that blocks, and that of the tests may not
             capture_output=True,
             text=True,
             timeout=300,

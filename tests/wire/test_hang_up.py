@@ -77,7 +77,7 @@ class TestTheClientIsKilled:
     def test_what_runs_in_tmux_can_be_attached_again(self, fairlead: Fairlead) -> None:
         attach = [*fairlead.command("ssh", "-t"), "fl", commands()["tmux"]]
         with Terminal(attach) as terminal:
-            terminal.ready()
+            terminal.expect(r"[#$] ")  # the status line of tmux may be drawn behind it
             terminal.send("x=kept\r")
             terminal.send("echo first-$x\r")
             terminal.expect("first-kept")

@@ -217,9 +217,11 @@ class TestProgram:
         done = await client.run("echo ${#LC_A} ${#LC_B}", env=env)
         assert done.stdout == "40000 0\n"
 
-    async def test_a_variable_that_is_no_text_is_left_out(self, client: asyncssh.SSHClientConnection) -> None:
+    async def test_a_variable_that_is_no_text_arrives_as_it_is(
+        self, client: asyncssh.SSHClientConnection
+    ) -> None:
         done = await client.run("echo ${#LC_A} ${#LC_B}", env={b"LC_A": b"\xff\xfe", b"LC_B": b"b"})
-        assert done.stdout == "0 1\n"
+        assert done.stdout == "2 1\n"
 
     async def test_a_variable_that_no_program_could_have_is_left_out(
         self, client: asyncssh.SSHClientConnection
