@@ -50,6 +50,14 @@ async def situation(kube: Cluster, pod: str, stateful_set: str = "") -> Situatio
     return Situation(owner, found, claims, events)
 
 
+async def counted(kube: Cluster, name: str) -> None:
+    """Wait until a quota has counted what there is; until then it refuses nothing."""
+    quota = Kind("ResourceQuota", "resourcequotas")
+    async with asyncio.timeout(60):
+        while not (await kube.api.get(quota, kube.namespace, name)).get("status", {}).get("hard"):
+            await asyncio.sleep(0.05)
+
+
 async def until_said(kube: Cluster, case: str, pod: str, stateful_set: str = "") -> None:
     """Wait for the sentence of a case, and for its prognosis; record it where that is wanted."""
     prognosis, sentence = EXPECTED[case]
@@ -239,6 +247,7 @@ async def test_a_quota_and_a_limit_range_refuse_in_their_words(kube: Cluster) ->
     await starting
     await kube.api.delete(Kind("LimitRange", "limitranges"), kube.namespace, "small")
     await kube.create("v1", "ResourceQuota", "few", spec={"hard": {"pods": "0"}})
+    await counted(kube, "few")
     other = request(who="alice+other")
     assert is_object_name(other.name)
     async with kube.proxy() as backend:

@@ -13,7 +13,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-import proxy.sessions.schema  # noqa: F401 (its tables join the others in `metadata`)
+import proxy.sessions.schema
+import proxy.web.session_schema  # noqa: F401 (their tables join the others in `metadata`)
 from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage import migrate
