@@ -54,7 +54,7 @@ async def counted(kube: Cluster, name: str) -> None:
     """Wait until a quota has counted what there is; until then it refuses nothing."""
     quota = Kind("ResourceQuota", "resourcequotas")
     async with asyncio.timeout(60):
-        while not (await kube.api.get(quota, kube.namespace, name)).get("status", {}).get("hard"):
+        while not (await kube.api.get(quota, kube.namespace, name)).get("status", {}).get("used"):
             await asyncio.sleep(0.05)
 
 
