@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from proxy.errors.workspaces import ClusterRefused, WorkspaceUnstartable
+from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.kubernetes.api import Query
 from proxy.workspaces.kubernetes.diagnosis import Situation, judge
 from proxy.workspaces.kubernetes.labels import is_object_name
@@ -50,12 +51,16 @@ async def situation(kube: Cluster, pod: str, stateful_set: str = "") -> Situatio
     return Situation(owner, found, claims, events)
 
 
-async def counted(kube: Cluster, name: str) -> None:
-    """Wait until a quota has counted what there is; until then it refuses nothing."""
-    quota = Kind("ResourceQuota", "resourcequotas")
-    async with asyncio.timeout(60):
-        while not (await kube.api.get(quota, kube.namespace, name)).get("status", {}).get("used"):
-            await asyncio.sleep(0.05)
+async def refused(kube: Cluster) -> WorkspaceRequest:
+    """Ask for workspaces until one is refused: the API server does not enforce a new quota at once."""
+    async with kube.proxy() as backend:
+        for number in range(20):
+            asked = request(who=f"alice+other{number}")
+            try:
+                await backend.ensure(asked, silent)
+            except WorkspaceUnstartable:
+                return asked
+    pytest.fail("no workspace was refused")
 
 
 async def until_said(kube: Cluster, case: str, pod: str, stateful_set: str = "") -> None:
@@ -247,11 +252,7 @@ async def test_a_quota_and_a_limit_range_refuse_in_their_words(kube: Cluster) ->
     await starting
     await kube.api.delete(Kind("LimitRange", "limitranges"), kube.namespace, "small")
     await kube.create("v1", "ResourceQuota", "few", spec={"hard": {"pods": "0"}})
-    await counted(kube, "few")
-    other = request(who="alice+other")
+    other = await refused(kube)
     assert is_object_name(other.name)
-    async with kube.proxy() as backend:
-        with pytest.raises(WorkspaceUnstartable):
-            await backend.ensure(other, silent)
     await until_said(kube, "quota", pod_name(other.name), other.name)
     assert name_of(await kube.api.get(STATEFUL_SET, kube.namespace, other.name)) == other.name
