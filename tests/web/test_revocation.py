@@ -155,22 +155,27 @@ async def test_requests_of_other_origins_are_refused_with_a_session(here: Place)
             await browser._session.ws_connect(here.url())
 
 
-async def listed(here: Place, sockets: int) -> dict[str, str]:
-    """Wait until the one session of a browser with so many WebSockets is on record, and return its row."""
+async def browsers(here: Place) -> list[dict[str, str]]:
+    """Return the rows of sessions of browsers, the newest first."""
+    rows = json.loads(await asyncio.to_thread(here.fairlead.cli, "session", "list", "--json"))
+    return [row for row in rows if row["client_type"] == "browser"]
+
+
+async def listed(here: Place, sockets: int, known: set[str]) -> dict[str, str]:
+    """Wait until a session that is not `known` is on record with so many WebSockets, and return its row."""
+    doing = "websocket" if sockets == 1 else f"{sockets} websocket"
     async with asyncio.timeout(DEADLINE_S):
         while True:
-            rows = json.loads(await asyncio.to_thread(here.fairlead.cli, "session", "list", "--json"))
-            found = [row for row in rows if row["client_type"] == "browser"]
-            doing = "websocket" if sockets == 1 else f"{sockets} websocket"
-            busy = [row for row in found if row["doing"] == doing]
-            if busy:
-                return dict(busy[0])
+            for row in await browsers(here):
+                if row["id"] not in known and row["doing"] == doing:
+                    return row
 
 
 async def test_sessions_of_browsers_are_listed_with_actor_and_owner_and_can_be_killed(here: Place) -> None:
+    known = {row["id"] for row in await browsers(here)}
     async with signed_in(here) as browser:
         socket = await connect(browser, here)
-        row = await listed(here, 1)
+        row = await listed(here, 1, known)
         assert (row["user"], row["owner"], row["blueprint"]) == ("alice", "alice", "dev")
         shown = json.loads(here.fairlead.cli("session", "show", row["id"], "--json"))
         (program,) = shown["programs"]
@@ -181,9 +186,10 @@ async def test_sessions_of_browsers_are_listed_with_actor_and_owner_and_can_be_k
 
 
 async def test_one_websocket_can_be_killed_and_the_session_goes_on(here: Place) -> None:
+    known = {row["id"] for row in await browsers(here)}
     async with signed_in(here) as browser:
         socket, stays = await connect(browser, here), await connect(browser, here)
-        row = await listed(here, 2)
+        row = await listed(here, 2, known)
         here.fairlead.cli("session", "kill", f"{row['id']}-1")
         assert (await closed(socket))[0] == POLICY_VIOLATION
         assert await status(browser, here) == 200
