@@ -88,7 +88,7 @@ class KeyProof:
     @property
     def fingerprint(self) -> str:
         """Return `SHA256:…`, as ssh-keygen prints it."""
-        return _fingerprint(self.key)
+        return fingerprint(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class CertificateProof:
     @property
     def fingerprint(self) -> str:
         """Return `SHA256:…` of the certified key, as ssh-keygen prints it."""
-        return _fingerprint(self.key)
+        return fingerprint(self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,8 @@ class Anonymous:
 Credential = KeyProof | CertificateProof | WebSession | Anonymous
 
 
-def _fingerprint(key: bytes) -> str:
+def fingerprint(key: bytes) -> str:
+    """Return `SHA256:` and unpadded base64 of a public key, as ssh-keygen prints it."""
     return "SHA256:" + b64encode(sha256(key).digest()).decode().rstrip("=")
 
 

@@ -25,8 +25,7 @@ from proxy.errors.login import (
 from proxy.events import schema
 from proxy.events.publisher import Publisher
 from proxy.identity.directory import Directory, KeyStanding
-from proxy.identity.keys import fingerprint
-from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User
+from proxy.model import CertificateProof, KeyProof, LoginAttempt, Peer, Principal, User, fingerprint
 from proxy.onboarding.flow import ApprovedUser, Onboarding, Pending
 from proxy.onboarding.keysource import KeyChange, KeySource
 from proxy.onboarding.refresher import AccountStanding, Refresher

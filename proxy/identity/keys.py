@@ -8,7 +8,6 @@ Source: RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4, OpenSSH PROTOCOL.u2f.
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proxy.errors.stores import KeyInvalid
 from proxy.identity.sshwire import WireInvalid, WireReader
+from proxy.model import fingerprint
 
 MIN_RSA_BITS = 2_048
 MAX_RSA_BITS = 16_384  # as OpenSSH: a larger one costs the server more to verify than the client to offer
@@ -62,11 +62,6 @@ class PublicKey:
     def __str__(self) -> str:
         encoded = base64.b64encode(self.blob).decode()
         return f"{self.algorithm} {encoded} {self.comment}".rstrip()
-
-
-def fingerprint(blob: bytes) -> str:
-    """Return `SHA256:` and unpadded base64, as ssh-keygen prints it."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def parse_public_keys(text: str) -> list[PublicKey]:

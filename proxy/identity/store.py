@@ -27,10 +27,10 @@ from proxy.identity.directory import (
     check_name,
 )
 from proxy.identity.groups import Reading
-from proxy.identity.keys import PublicKey, fingerprint
+from proxy.identity.keys import PublicKey
 from proxy.identity.profile import Profile
 from proxy.identity.schema import grants, keys, revoked_keys, users
-from proxy.model import User
+from proxy.model import User, fingerprint
 from proxy.settings.groups import GroupSettings
 from proxy.storage.database import Database
 from proxy.storage.installation import installation

@@ -18,8 +18,8 @@ from proxy.errors.login import (
     OtherAccount,
     Waitlisted,
 )
-from proxy.identity.keys import fingerprint
 from proxy.identity.profile import KeyList, Profile
+from proxy.model import fingerprint
 from proxy.onboarding.rules import Facts, Rules
 
 GROUPS_LOGGED = 30

@@ -1,7 +1,6 @@
 """The key that signs recordings (Ed25519, RFC 8032), and the keys that are trusted to have signed them."""
 
 import base64
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from proxy.errors import SettingsError
+from proxy.model import fingerprint
 from proxy.storage.files import create_once
 
 _CONTEXT = b"fairlead recording 1\0"  # separates these signatures from all others of the key
@@ -39,8 +39,7 @@ class VerifyingKey:
 
     def __init__(self, key: Ed25519PublicKey) -> None:
         self._key = key
-        digest = hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).digest()
-        self.fingerprint = "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+        self.fingerprint = fingerprint(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
 
     def has_signed(self, message: bytes, signature: str) -> bool:
         """Return whether `signature` is this key's signature of `message`."""

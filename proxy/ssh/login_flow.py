@@ -34,9 +34,9 @@ from proxy.errors.login import (
 )
 from proxy.errors.stores import KeyInvalid
 from proxy.events.schema import AuthFailed
-from proxy.identity.keys import check_offered, fingerprint
+from proxy.identity.keys import check_offered
 from proxy.identity.revoked_keys import Revocation, Revocations
-from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal
+from proxy.model import CertificateProof, KeyProof, LoginAttempt, Principal, fingerprint
 from proxy.onboarding.flow import DisplayedCode, Pending
 from proxy.onboarding.refresher import AccountStanding
 from proxy.ssh.asyncssh_ext.certificates import Judgement, decode, judge, proof_of

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors.stores import KeyInvalid
-from proxy.identity.keys import check_blob, fingerprint, parse_public_key, parse_public_keys
+from proxy.identity.keys import check_blob, parse_public_key, parse_public_keys
+from proxy.model import fingerprint
 
 
 def _line(private: object, comment: str = "me@here") -> str:
