@@ -109,7 +109,7 @@ async def serve(listen: str, app_port: int) -> None:
     road = TcpRoad(settings.buffer_bytes)
     front = Front(settings, origins, OneApp(app_port), Pool(road, settings))
     front.start()
-    listener = Listener(settings, front, lambda data, limit: None, lambda address: False)
+    listener = Listener(settings, front, lambda address: False)
     listener.start(sockets)
     print(port, flush=True)
     await asyncio.Event().wait()

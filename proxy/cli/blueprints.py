@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from proxy.cli.common import HELP, Json
+from proxy.cli.common import HELP, Json, open_directory
 from proxy.cli.output import print_json, print_lines, print_rows, warn
 
 if TYPE_CHECKING:
@@ -184,19 +184,9 @@ async def _user(settings: "Settings", name: str, groups: list[str]) -> "User":
 async def _known(settings: "Settings", name: str) -> "User | None":
     """Find a user; None without a database, so that blueprints can be tried without one."""
     from proxy.errors.stores import DatabaseMissing
-    from proxy.identity.store import SqlDirectory
 
-    identity = settings.identity
     try:
-        directory = await SqlDirectory.open(
-            settings.database_url,
-            query_timeout_s=identity.query_timeout_s,
-            uids=identity.uids,
-            groups=settings.groups,
-        )
+        async with open_directory(settings) as directory:
+            return await directory.find(name)
     except DatabaseMissing:
         return None
-    try:
-        return await directory.find(name)
-    finally:
-        await directory.close()

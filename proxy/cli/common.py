@@ -4,7 +4,8 @@ import asyncio
 import os
 import pwd
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from proxy.errors.stores import IdentityError
 if TYPE_CHECKING:
     from proxy.events.schema import Event
     from proxy.identity.directory import Directory
+    from proxy.identity.store import SqlDirectory
     from proxy.settings import Settings
 
 _T = TypeVar("_T")
@@ -39,26 +41,36 @@ def with_directory(context: typer.Context, act: Callable[["Directory"], Awaitabl
     return administer(context, only)
 
 
+@asynccontextmanager
+async def open_directory(settings: "Settings") -> "AsyncIterator[SqlDirectory]":
+    """Hold the directory, which must be there: commands never make or upgrade it. Raises: StoreError."""
+    from proxy.identity.store import SqlDirectory
+
+    directory = await SqlDirectory.open(
+        settings.database_url,
+        query_timeout_s=settings.identity.query_timeout_s,
+        uids=settings.identity.uids,
+        groups=settings.groups,
+    )
+    try:
+        yield directory
+    finally:
+        await directory.close()
+
+
 def administer(context: typer.Context, act: Callable[["Directory", Tell], Awaitable[_T]]) -> _T:
     """Run `act` with the directory, then publish the changes through NATS when it is configured."""
     from proxy import log
-    from proxy.identity.store import SqlDirectory
 
     settings: Settings = context.obj.settings()
     log.configure("error", "text")
 
     async def main() -> _T:
         events: list[Event] = []
-        directory = await SqlDirectory.open(
-            settings.database_url,
-            query_timeout_s=settings.identity.query_timeout_s,
-            uids=settings.identity.uids,
-            groups=settings.groups,
-        )
         try:
-            return await act(directory, events.append)
+            async with open_directory(settings) as directory:
+                return await act(directory, events.append)
         finally:
-            await directory.close()
             if events and settings.events.urls:
                 await publish(settings, events)
 

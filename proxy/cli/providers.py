@@ -1,11 +1,12 @@
 """`fairlead provider …`: checks of the configured identity providers."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from proxy.cli.common import HELP, Json
+from proxy.cli.common import HELP, Json, open_directory
 from proxy.cli.output import print_rows
 from proxy.errors.stores import IdentityError, StoreError
 
@@ -82,18 +83,10 @@ async def _check(
 
 async def _known_accounts(settings: "Settings") -> "dict[str, Account]":
     """Return a known account of each provider; none without the directory."""
-    from proxy.identity.store import SqlDirectory
-
-    try:
-        directory = await SqlDirectory.open(
-            settings.database_url,
-            query_timeout_s=settings.identity.query_timeout_s,
-            groups=settings.groups,
-        )
-    except StoreError:
-        return {}
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            directory = await stack.enter_async_context(open_directory(settings))
+        except StoreError:
+            return {}
         records = await directory.list_users()
-    finally:
-        await directory.close()
     return {record.account.provider: record.account for record in records if record.account is not None}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from proxy.cli.common import HELP, Json, actor, publish, require_user
+from proxy.cli.common import HELP, Json, actor, open_directory, publish, require_user
 from proxy.cli.output import event_row, print_fields, print_json, print_rows, say, warn, workspace_row
 from proxy.errors import FairleadError
 from proxy.errors.programs import Refused
@@ -293,18 +293,8 @@ async def _user_called(settings: "Settings", name: str) -> "User":
 
 
 async def _find_user(settings: "Settings", name: str) -> "User | None":
-    from proxy.identity.store import SqlDirectory
-
-    directory = await SqlDirectory.open(
-        settings.database_url,
-        query_timeout_s=settings.identity.query_timeout_s,
-        uids=settings.identity.uids,
-        groups=settings.groups,
-    )
-    try:
+    async with open_directory(settings) as directory:
         return await directory.find(name)
-    finally:
-        await directory.close()
 
 
 async def _start(

@@ -44,7 +44,7 @@ from proxy.sessions.tracker import Tracker
 from proxy.settings import Settings
 from proxy.shared.buckets import Buckets
 from proxy.shared.page_registry import PageRegistry
-from proxy.ssh import hostkeys, proxyprotocol
+from proxy.ssh import hostkeys
 from proxy.ssh.connection import ConnectionSections
 from proxy.ssh.listener import Listener, ListenerSettings
 from proxy.storage.database import Database
@@ -158,7 +158,6 @@ async def _build(
             backend,
             directory,
             catalog,
-            _read_header,
             guard.is_banned,
             database,
             bus,
@@ -181,17 +180,6 @@ async def _build(
     stack.push_async_callback(health.close)
     await health.open()
     return listener, keys, health, web
-
-
-def _read_header(data: bytes, max_bytes: int) -> tuple[int, str] | None:
-    """Parse a PROXY protocol header for the web half. Raises: ValueError."""
-    try:
-        header = proxyprotocol.parse(data, max_bytes)
-    except proxyprotocol.HeaderInvalid as exc:
-        raise ValueError(str(exc)) from None
-    if header is None:
-        return None
-    return header.size, "" if header.addresses is None else header.addresses.client[0]
 
 
 def _listener_settings(settings: Settings) -> ListenerSettings:

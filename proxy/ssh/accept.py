@@ -16,10 +16,10 @@ import structlog
 
 from proxy.addresses import Network, is_in
 from proxy.protection.guard import Guard, PendingConnection
+from proxy.proxyprotocol import Addresses, HeaderInvalid, may_be_header, parse
 from proxy.settings.protection import ProxyProtocolSettings
 from proxy.ssh.asyncssh_ext.connection import Arrival, ServerConnection
 from proxy.ssh.handshake_scheduler import HandshakeScheduler, HandshakeSlot
-from proxy.ssh.proxyprotocol import Addresses, HeaderInvalid, may_be_header, parse
 
 _log = structlog.get_logger("ssh")
 

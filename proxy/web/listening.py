@@ -8,10 +8,12 @@ from pathlib import Path
 
 import structlog
 
+from proxy import proxyprotocol
 from proxy.addresses import is_in
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.http.listening import open_sockets
+from proxy.proxyprotocol import HeaderInvalid
 from proxy.settings import split_address
 from proxy.settings.web import WebSettings, WebTlsSettings
 from proxy.web.front import Front
@@ -22,10 +24,6 @@ _OUT_OF_FILES_S = 0.2
 """Accepting rests for so long after it failed, for want of file descriptors mostly."""
 _PEEK_S = 0.02
 _MAX_HEADER_BYTES = 2_048
-
-ReadHeader = Callable[[bytes, int], tuple[int, str] | None]
-"""Reads a PROXY protocol header at the start of bytes, at most so many: gives its size and the client's
-address, empty for the socket's own; None while more is needed. Raises: ValueError."""
 
 IsBanned = Callable[[str], bool]
 
@@ -89,13 +87,10 @@ def _context(cert: Path, key: Path) -> ssl.SSLContext:
 class Listener:
     """The sockets that accept connections for a front until closed."""
 
-    def __init__(
-        self, settings: WebSettings, front: Front, read_header: ReadHeader, is_banned: IsBanned
-    ) -> None:
+    def __init__(self, settings: WebSettings, front: Front, is_banned: IsBanned) -> None:
         """Load the files of TLS where it is wanted. Raises: SettingsError when they cannot be used."""
         self._settings = settings
         self._front = front
-        self._read_header = read_header
         self._is_banned = is_banned
         self._balancers = settings.proxy_networks
         self._certificates = None if settings.tls.cert is None else Certificates(settings.tls)
@@ -159,7 +154,7 @@ class Listener:
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else settings.head_s,
             )
-        except (OSError, ValueError, TimeoutError) as exc:
+        except (OSError, ValueError, TimeoutError, HeaderInvalid) as exc:
             _log.debug("connection refused", client=address, reason=str(exc) or type(exc).__name__)
             accepted.close()
         except BaseException:
@@ -169,7 +164,7 @@ class Listener:
     async def _client_of(self, accepted: socket.socket) -> str:
         """Take a PROXY header off a connection; gives the client's address, empty for the balancer's own.
 
-        Not a byte behind the header is taken, so that TLS finds its own. Raises: ValueError, OSError.
+        Not a byte behind the header is taken, so that TLS finds its own. Raises: HeaderInvalid, OSError.
         """
         seen = -1
         while True:
@@ -177,9 +172,9 @@ class Listener:
             data = accepted.recv(_MAX_HEADER_BYTES, socket.MSG_PEEK)
             if not data:
                 raise ConnectionResetError("closed before the PROXY header")
-            if (found := self._read_header(data, _MAX_HEADER_BYTES)) is not None:
-                accepted.recv(found[0])
-                return found[1]
+            if (header := proxyprotocol.parse(data, _MAX_HEADER_BYTES)) is not None:
+                accepted.recv(header.size)
+                return "" if header.addresses is None else header.addresses.client[0]
             if len(data) == seen:
                 await asyncio.sleep(_PEEK_S)
             seen = len(data)

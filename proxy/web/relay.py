@@ -5,7 +5,6 @@ client ── head ─▶ AppConnection          app ── head ─▶ client
        ◀═════════ after 101 both directions are spliced ═════════▶
 """
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from proxy.web.frames import FrameScanner, close_frame
@@ -21,32 +20,14 @@ from proxy.web.heads import (
     request_for_app,
     trailers,
 )
-from proxy.web.road import Buffer
+from proxy.web.road import Buffer, Wire
 from proxy.web.upstream import AppConnection
 
 _LAST_CHUNK = b"0\r\n"
 
 
-class ClientSide(Protocol):
-    """The client's connection, as an exchange uses it."""
-
-    def write(self, data: Buffer) -> None:
-        """Send bytes."""
-
-    def writelines(self, pieces: Iterable[Buffer]) -> None:
-        """Send pieces one behind the other."""
-
-    def write_eof(self) -> None:
-        """End the direction to the client."""
-
-    def pause_reading(self) -> None:
-        """Read no more from the client, until `resume_reading`."""
-
-    def resume_reading(self) -> None:
-        """Undo `pause_reading`."""
-
-    def abort(self) -> None:
-        """Break the connection off."""
+class ClientSide(Wire, Protocol):
+    """The client's connection, as an exchange uses it: a stream towards the client, and its ends."""
 
     def linger(self) -> None:
         """Say no more, and close when the client has read everything."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ssh.proxyprotocol import V2_SIGNATURE, Addresses, Header, HeaderInvalid, may_be_header, parse
+from proxy.proxyprotocol import V2_SIGNATURE, Addresses, Header, HeaderInvalid, may_be_header, parse
 
 MAX_BYTES = 536
 

@@ -13,7 +13,7 @@ from proxy.settings.web import WebSettings
 from proxy.userstring import UserString
 from proxy.web.front import Front
 from proxy.web.gate import NOT_PUBLIC, Asked, Pass, Verdict
-from proxy.web.listening import IsBanned, Listener, ReadHeader, bind
+from proxy.web.listening import IsBanned, Listener, bind
 from proxy.web.origins import Origins
 from proxy.web.road import Address
 from proxy.web.upstream import Pool
@@ -120,7 +120,6 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 
 @asynccontextmanager
 async def running(
-    read_header: ReadHeader = lambda data, limit: None,
     is_banned: IsBanned = lambda address: False,
     **settings: Any,
 ) -> AsyncIterator[Running]:
@@ -131,7 +130,7 @@ async def running(
     gate, road = Gatekeeper(), TcpRoad(chosen.buffer_bytes)
     pool = Pool(road, chosen)
     front = Front(chosen, Origins(chosen.scheme, chosen.apps_domain, chosen.port(port)), gate, pool)
-    listener = Listener(chosen, front, read_header, is_banned)
+    listener = Listener(chosen, front, is_banned)
     front.start()
     listener.start(sockets)
     one = Running(front, gate, pool, road, port)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import SettingsError
-from proxy.process.serve import _read_header
+from proxy.proxyprotocol import V2_SIGNATURE
 from proxy.settings.web import WebSettings
-from proxy.ssh.proxyprotocol import V2_SIGNATURE
 from proxy.web.listening import Certificates
 from tests.web.fronts import Running, Talk, raw_echo, running, until
 
@@ -59,7 +58,7 @@ def get(front: Running) -> bytes:
 @pytest.mark.parametrize("header", [V1, V2], ids=["version 1", "version 2"])
 @pytest.mark.parametrize("pieces", [1, 3, 1_000])
 async def test_a_load_balancer_says_who_the_client_is(header: bytes, pieces: int) -> None:
-    async with running(read_header=_read_header, proxy_protocol=["127.0.0.1"]) as front:
+    async with running(proxy_protocol=["127.0.0.1"]) as front:
         await front.app(raw_echo)
         talk = await front.connect()
         whole = header + get(front)
@@ -71,7 +70,7 @@ async def test_a_load_balancer_says_who_the_client_is(header: bytes, pieces: int
 
 
 async def test_a_check_of_the_load_balancer_is_its_own() -> None:
-    async with running(read_header=_read_header, proxy_protocol=["127.0.0.1"]) as front:
+    async with running(proxy_protocol=["127.0.0.1"]) as front:
         await front.app(raw_echo)
         talk = await front.connect()
         assert b"X-Forwarded-For: 127.0.0.1\r\n" in (await talk.ask(LOCAL + get(front))).body
@@ -79,7 +78,7 @@ async def test_a_check_of_the_load_balancer_is_its_own() -> None:
 
 @pytest.mark.parametrize("start", [b"", b"PROXY nonsense\r\n", b"PROXY TCP4 1.2.3.4", V2[:20]])
 async def test_a_load_balancer_without_a_header_is_not_heard(start: bytes) -> None:
-    async with running(read_header=_read_header, proxy_protocol=["127.0.0.1"], proxy_header_s=1) as front:
+    async with running(proxy_protocol=["127.0.0.1"], proxy_header_s=1) as front:
         await front.app(raw_echo)
         talk = await front.connect()
         talk.send(start + (get(front) if b"nonsense" in start or not start else b""))
@@ -88,7 +87,7 @@ async def test_a_load_balancer_without_a_header_is_not_heard(start: bytes) -> No
 
 
 async def test_a_header_from_anybody_else_is_no_header() -> None:
-    async with running(read_header=_read_header, proxy_protocol=["192.0.2.0/24"]) as front:
+    async with running(proxy_protocol=["192.0.2.0/24"]) as front:
         await front.app(raw_echo)
         talk = await front.connect()
         assert (await talk.ask(V1 + get(front))).status >= 400
@@ -96,7 +95,6 @@ async def test_a_header_from_anybody_else_is_no_header() -> None:
 
 async def test_a_banned_client_behind_a_load_balancer_is_not_heard() -> None:
     async with running(
-        read_header=_read_header,
         proxy_protocol=["127.0.0.1"],
         is_banned=lambda address: address == "192.0.2.7",
     ) as front:
@@ -130,7 +128,7 @@ async def test_tls_is_spoken_from_files_and_a_renewed_certificate_serves_the_nex
 ) -> None:
     make_certificate(tmp_path, "old.localhost")
     tls = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem", "check_s": 0.2}
-    async with running(tls=tls, read_header=_read_header, proxy_protocol=["127.0.0.1"]) as front:
+    async with running(tls=tls, proxy_protocol=["127.0.0.1"]) as front:
         await front.app(raw_echo)
         talk, name = await _over_tls(front, tmp_path, V2)
         reply = await talk.ask(get(front))

@@ -23,7 +23,7 @@ from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad, Workspaces
 from proxy.web.index import PublicIndex
 from proxy.web.links import LinkPages
-from proxy.web.listening import IsBanned, Listener, ReadHeader, bind
+from proxy.web.listening import IsBanned, Listener, bind
 from proxy.web.login import LoginPages, LoginRules
 from proxy.web.login_gate import LoginGate
 from proxy.web.origins import Origins, Place
@@ -112,7 +112,6 @@ class WebDependencies:
     backend: Backend
     directory: Directory
     catalog: Catalog
-    read_header: ReadHeader
     is_banned: IsBanned
     database: Database
     bus: Bus
@@ -157,7 +156,7 @@ async def open_web(settings: WebSettings, dependencies: WebDependencies, stack: 
         front.own = login.pages
         front.sockets = login.sessions.records
         login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
-    listener = Listener(settings, front, dependencies.read_header, dependencies.is_banned)
+    listener = Listener(settings, front, dependencies.is_banned)
     index.start()
     stack.push_async_callback(index.close)
     front.start()

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from proxy.ssh.proxyprotocol import Addresses
+from proxy.proxyprotocol import Addresses
 from proxy.upstream.frame_codec import Buffer
 
 _SMALL_BYTES = 1_024  # an echo does not wait for the end of the iteration, since nothing comes with it

@@ -29,6 +29,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate
 from proxy.access.relay import Gate
 from proxy.metrics import UNTRUSTED_HEADERS
 from proxy.protection.guard import PendingConnection
+from proxy.proxyprotocol import Addresses, is_header
 from proxy.settings import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, FastPathChannel, TcpChannel, UnixChannel
 from proxy.ssh.asyncssh_ext.coalescing_transport import CoalescingTransport
@@ -41,7 +42,6 @@ from proxy.ssh.asyncssh_ext.slices import Allowance, Slices
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
 from proxy.ssh.attempts import KEY_EXCHANGE, SERVICE
 from proxy.ssh.handshake_scheduler import HandshakeSlot, metered
-from proxy.ssh.proxyprotocol import Addresses, is_header
 
 _log = structlog.get_logger("ssh")
 
