@@ -42,12 +42,8 @@ async def migrate(url: str) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """One server for all tests; each makes databases of its own."""
-    made = Cluster()
-    try:
-        made.start()
+    with Cluster.running() as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture(scope="session")

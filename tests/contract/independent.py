@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,20 @@ def free_issuer() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def provider_of(issuer: str, directory: Path, approval: str) -> dict[str, Any]:
+    """Write the client's secret into `directory`, and give the settings of the provider at `issuer`."""
+    (directory / "secret").write_text(f"{SECRET}\n")
+    return {
+        "kind": "oidc",
+        "name": "independent",
+        "issuer": issuer,
+        "client_id": "fairlead",
+        "client_secret_file": str(directory / "secret"),
+        "approval": approval,
+        "mapping": {"keys": "claims.ssh_keys"} if approval == "device" else {},
+    }
 
 
 @asynccontextmanager

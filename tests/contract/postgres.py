@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from sqlalchemy import URL
@@ -42,6 +43,17 @@ class Cluster:
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._account = {"user": nobody.pw_uid, "group": nobody.pw_gid}
         self._count = 0
+
+    @classmethod
+    @contextmanager
+    def running(cls) -> Iterator[Self]:
+        """Run a server of its own while inside."""
+        made = cls()
+        try:
+            made.start()
+            yield made
+        finally:
+            made.close()
 
     def start(self) -> None:
         """Make the cluster and wait until it answers."""

@@ -19,7 +19,7 @@ from proxy.settings.groups import GroupSettings
 from proxy.settings.onboarding import FrontDoorSettings
 from proxy.storage.database import Database
 from tests.contract.directories import DEADLINE_S, sqlite_url
-from tests.contract.independent import SECRET, free_issuer, running, through_the_provider
+from tests.contract.independent import free_issuer, provider_of, running, through_the_provider
 from tests.fakes.browser import Browser
 from tests.fakes.provider import new_key
 
@@ -58,16 +58,7 @@ async def house(request: pytest.FixtureRequest, installed: Path, tmp_path: Path)
     """Alice came in by the provider, in the group `wonderland`."""
     issuer, accounts = free_issuer(), tmp_path / "accounts.json"
     accounts.write_text(json.dumps({"alice": ["wonderland"]}))
-    (tmp_path / "secret").write_text(f"{SECRET}\n")
-    provider = {
-        "kind": "oidc",
-        "name": "independent",
-        "issuer": issuer,
-        "client_id": "fairlead",
-        "client_secret_file": str(tmp_path / "secret"),
-        "approval": request.param,
-        "mapping": {"keys": "claims.ssh_keys"} if request.param == "device" else {},
-    }
+    provider = provider_of(issuer, tmp_path, request.param)
     settings = FrontDoorSettings.model_validate(
         {
             "providers": [provider],

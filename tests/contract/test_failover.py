@@ -19,12 +19,8 @@ from tests.wire.harness import Fairlead
 @pytest.fixture
 def own_cluster() -> AsyncIterator[Cluster]:
     """One that no other test uses."""
-    made = Cluster()
-    try:
-        made.start()
+    with Cluster.running() as made:
         yield made
-    finally:
-        made.close()
 
 
 async def opened(cluster: Cluster, failover_wait_s: float) -> Database:

@@ -14,7 +14,7 @@ from proxy.errors.login import ApprovalDenied, KeyNotListed
 from proxy.http.clock import REAL, Clock
 from proxy.onboarding.service import OnboardingService
 from proxy.settings.onboarding import FrontDoorSettings
-from tests.contract.independent import SECRET, free_issuer, running, through_the_provider
+from tests.contract.independent import free_issuer, provider_of, running, through_the_provider
 from tests.fakes.browser import Browser
 from tests.fakes.provider import Registered, new_key
 
@@ -35,16 +35,7 @@ async def _quick(seconds: float) -> None:
 @pytest.fixture(params=["device", "confirm"])
 async def house(request: pytest.FixtureRequest, installed: Path, tmp_path: Path) -> AsyncIterator[House]:
     issuer = free_issuer()
-    (tmp_path / "secret").write_text(f"{SECRET}\n")
-    provider = {
-        "kind": "oidc",
-        "name": "independent",
-        "issuer": issuer,
-        "client_id": "fairlead",
-        "client_secret_file": str(tmp_path / "secret"),
-        "approval": request.param,
-        "mapping": {"keys": "claims.ssh_keys"} if request.param == "device" else {},
-    }
+    provider = provider_of(issuer, tmp_path, request.param)
     settings = FrontDoorSettings.model_validate(
         {
             "providers": [provider],

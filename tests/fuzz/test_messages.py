@@ -23,6 +23,7 @@ from tests.wire.direct import Place, fairlead_place, sshd_place
 from tests.wire.flooder import Flooder
 from tests.wire.harness import Fairlead
 from tests.wire.messages import CHANNEL_DATA, CHANNEL_OPEN, CHANNEL_REQUEST
+from tests.wire.oddities import channel_of, next_heard
 
 __all__ = ["fairlead", "warm"]
 
@@ -58,7 +59,7 @@ class Client(Flooder):
             return False
         asked = String("session") + UInt32(sender) + UInt32(_WINDOW) + UInt32(32_768)
         self.send_packet(CHANNEL_OPEN, asked)
-        while (heard := await self._next()) is not None:
+        while (heard := await next_heard(self, self.hears)) is not None:
             kind, packet = heard
             if kind in (_CONFIRMED, _REFUSED) and packet.get_uint32() == sender:
                 if kind == _CONFIRMED:
@@ -82,21 +83,7 @@ class Client(Flooder):
     async def echoes(self, number: int) -> bool:
         """Return whether `cat` in a channel answers."""
         self.send_packet(CHANNEL_DATA, UInt32(number), String("echo"))
-        return bool(await self.hear(CHANNEL_DATA, lambda packet: _recipient(packet) == _NEIGHBOUR or None))
-
-    async def _next(self) -> tuple[int, SSHPacket] | None:
-        closed = asyncio.create_task(self.wait_closed())
-        heard = asyncio.create_task(self.hears.get())
-        try:
-            await asyncio.wait([heard, closed], return_when=asyncio.FIRST_COMPLETED)
-            return heard.result() if heard.done() else None
-        finally:
-            closed.cancel()
-            heard.cancel()
-
-
-def _recipient(packet: SSHPacket) -> int:
-    return int.from_bytes(packet.get_full_payload()[1:5], "big")
+        return bool(await self.hear(CHANNEL_DATA, lambda packet: channel_of(packet) == _NEIGHBOUR or None))
 
 
 async def log_in(place: Place) -> Client:

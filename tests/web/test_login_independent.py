@@ -11,7 +11,7 @@ import pytest
 from proxy.identity.keys import parse_public_keys
 from proxy.identity.profile import Profile
 from proxy.identity.store import SqlDirectory
-from tests.contract.independent import SECRET, free_issuer, running, through_the_provider
+from tests.contract.independent import free_issuer, provider_of, running, through_the_provider
 from tests.fakes.browser import Browser
 from tests.web.logins import ACCEPT, Place, blueprint, serve
 from tests.web.test_revocation import POLICY_VIOLATION, closed
@@ -34,15 +34,7 @@ class House:
 @pytest.fixture
 async def house(installed: Path, tmp_path: Path) -> AsyncIterator[House]:
     issuer, port, app_port = free_issuer(), free_port(), free_port()
-    (tmp_path / "secret").write_text(f"{SECRET}\n")
-    provider = {
-        "kind": "oidc",
-        "name": "independent",
-        "issuer": issuer,
-        "client_id": "fairlead",
-        "client_secret_file": str(tmp_path / "secret"),
-        "approval": "confirm",
-    }
+    provider = provider_of(issuer, tmp_path, "confirm")
     fairlead = Fairlead(
         tmp_path / "fairlead",
         extra_env={

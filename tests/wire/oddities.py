@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import asyncssh
 from asyncssh.packet import Boolean, SSHPacket, String, UInt32
 
 from tests.wire.direct import Place
@@ -160,7 +161,7 @@ class Odd(Flooder):
         if command:
             asked = String("exec") + Boolean(True) + String(command)
             self.send_packet(CHANNEL_REQUEST, UInt32(channel.number), asked)
-            assert await self.hear(_CHANNEL_SUCCESS, lambda packet: _sender(packet) == sender or None)
+            assert await self.hear(_CHANNEL_SUCCESS, lambda packet: channel_of(packet) == sender or None)
         return channel
 
     async def listen(self) -> int:
@@ -184,7 +185,7 @@ class Odd(Flooder):
 
     async def has_closed(self) -> bool:
         """Wait for the CLOSE of the channel that is tried."""
-        return bool(await self.hear(CLOSE, lambda packet: _sender(packet) == self._last_tried or None))
+        return bool(await self.hear(CLOSE, lambda packet: channel_of(packet) == self._last_tried or None))
 
     async def send(self, packets: Packets) -> None:
         """Send packets in one write, or in two around a wait for a CLOSE."""
@@ -198,7 +199,7 @@ class Odd(Flooder):
     async def echoes(self, channel: Opened) -> bool:
         """Whether the program of the neighbouring channel still answers."""
         self.send_packet(CHANNEL_DATA, UInt32(channel.number), String("echo"))
-        return bool(await self.hear(CHANNEL_DATA, lambda packet: _sender(packet) == _NEIGHBOUR or None))
+        return bool(await self.hear(CHANNEL_DATA, lambda packet: channel_of(packet) == _NEIGHBOUR or None))
 
     async def outcome(self, packets: Packets, expected: str) -> str:
         """Send packets at a stroke, and return the first answer, `nothing` or `ends`.
@@ -229,21 +230,30 @@ class Odd(Flooder):
         """Whether a packet is for the neighbour, or for a channel that was tried earlier."""
         if kind not in _OF_CHANNELS:
             return False
-        return _sender(packet) == _NEIGHBOUR or _FIRST_TRIED <= _sender(packet) < self._last_tried
+        return channel_of(packet) == _NEIGHBOUR or _FIRST_TRIED <= channel_of(packet) < self._last_tried
 
     async def hear_any(self) -> tuple[int, SSHPacket] | None:
         """Wait for the next packet; None when the connection has ended."""
-        closed = asyncio.create_task(self.wait_closed())
-        heard = asyncio.create_task(self.hears.get())
-        try:
-            await asyncio.wait([heard, closed], return_when=asyncio.FIRST_COMPLETED)
-            return heard.result() if heard.done() else None
-        finally:
-            closed.cancel()
-            heard.cancel()
+        return await next_heard(self, self.hears)
 
 
-def _sender(packet: SSHPacket) -> int:
+Heard = tuple[int, SSHPacket]
+
+
+async def next_heard(connection: asyncssh.SSHClientConnection, hears: "asyncio.Queue[Heard]") -> Heard | None:
+    """Wait for the next packet that a connection heard; None when the connection has ended."""
+    closed = asyncio.create_task(connection.wait_closed())
+    heard = asyncio.create_task(hears.get())
+    try:
+        await asyncio.wait([heard, closed], return_when=asyncio.FIRST_COMPLETED)
+        return heard.result() if heard.done() else None
+    finally:
+        closed.cancel()
+        heard.cancel()
+
+
+def channel_of(packet: SSHPacket) -> int:
+    """Return the channel that a packet is for; it is the first field of all messages of channels."""
     return int.from_bytes(packet.get_full_payload()[1:5], "big")
 
 

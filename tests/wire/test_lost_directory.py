@@ -158,12 +158,8 @@ def drill(directory: Path, database_url: str) -> Iterator[Drill]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A server of this module, since a test puts another one in its place; each test has its own database."""
-    made = Cluster()
-    try:
-        made.start()
+    with Cluster.running() as made:
         yield made
-    finally:
-        made.close()
 
 
 def tables(cluster: Cluster, database: str) -> set[str]:

@@ -9,13 +9,7 @@ from asyncssh.constants import MSG_GLOBAL_REQUEST, MSG_REQUEST_FAILURE, MSG_REQU
 from asyncssh.packet import Boolean, SSHPacket, String
 
 from proxy.ssh.asyncssh_ext.requests import MAX_WAITING, OrderedRequests
-
-
-class _Tcp(asyncio.Transport):
-    """A transport that is there and carries nothing."""
-
-    def abort(self) -> None:
-        pass
+from tests.fakes.asyncssh_parts import NoTransport, server_options
 
 
 class _Connection(OrderedRequests):
@@ -23,7 +17,7 @@ class _Connection(OrderedRequests):
 
     def __init__(self, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(asyncio.get_running_loop(), options)
-        self._transport = _Tcp()
+        self._transport = NoTransport()
         self.answered: list[int] = []
         self.depth = self.deepest = 0
 
@@ -46,11 +40,7 @@ class _Connection(OrderedRequests):
 
 @pytest.fixture
 async def connection() -> _Connection:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    options = await asyncssh.SSHServerConnectionOptions.construct(
-        server_factory=asyncssh.SSHServer, server_host_keys=[key]
-    )
-    return _Connection(options)
+    return _Connection(await server_options())
 
 
 async def _until(connection: _Connection, answers: int) -> None:

@@ -9,15 +9,9 @@ from structlog.testing import capture_logs
 
 from proxy.ssh.asyncssh_ext.channels import FastPathChannel
 from proxy.ssh.asyncssh_ext.tolerance import TolerantConnection
+from tests.fakes.asyncssh_parts import NoTransport, server_options
 
 _WINDOW = 1_000
-
-
-class _Tcp(asyncio.Transport):
-    """A transport that is there and carries nothing."""
-
-    def abort(self) -> None:
-        pass
 
 
 class _Connection(TolerantConnection):
@@ -25,7 +19,7 @@ class _Connection(TolerantConnection):
 
     def __init__(self, options: asyncssh.SSHServerConnectionOptions) -> None:
         super().__init__(asyncio.get_running_loop(), options)
-        self._transport = _Tcp()
+        self._transport = NoTransport()
         self.sent: list[int] = []
 
     def send_packet(self, pkttype: int, *args: bytes, handler: object = None) -> None:
@@ -44,11 +38,7 @@ class _Session(asyncssh.SSHTCPSession[bytes]):
 
 @pytest.fixture
 async def connection() -> _Connection:
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    options = await asyncssh.SSHServerConnectionOptions.construct(
-        server_factory=asyncssh.SSHServer, server_host_keys=[key]
-    )
-    return _Connection(options)
+    return _Connection(await server_options())
 
 
 @pytest.fixture
