@@ -1,7 +1,9 @@
 """Forwards of the local backend do not lead to what is the proxy's own, by any of its names."""
 
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,8 +41,10 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    server = Fairlead(tmp_path_factory.mktemp("house"))
+def house() -> Iterator[House]:
+    # Sockets of the homes are dialled by longer ways than their own, and a path has at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="fl-", dir="/tmp"))
+    server = Fairlead(directory)
     ports = {"provider": free_port(), "health": free_port(), "nats": free_port()}
     server.extra_env["FAIRLEAD_FRONT_DOOR__PROVIDERS"] = f'[{{"kind": "dev", "port": {ports["provider"]}}}]'
     server.extra_env["FAIRLEAD_HEALTH__LISTEN"] = f"127.0.0.1:{ports['health']}"
@@ -53,6 +57,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield House(server, {**ports, "ssh": server.port})
     finally:
         server.close()
+        shutil.rmtree(directory)
 
 
 async def dialled(connection: asyncssh.SSHClientConnection, target: tuple[str, int] | Path) -> bool:

@@ -8,6 +8,7 @@ import paramiko
 import pytest
 
 from tests.wire.harness import Fairlead
+from tests.wire.peers import until
 
 ESCAPES = "\x1b]0;title\x07 \x9b31m \x9d52;c;eA==\x9c \u202e \x7f"
 
@@ -24,9 +25,15 @@ def talked_to(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fairlead]:
         assert server.ssh(f"true '{ESCAPES}'").returncode == 0
         server.ssh("", "-W", f"[{ESCAPES}]:1")
         log_in_as(server, "SSH-2.0-\x1b]0;title\x07")
+        until(lambda: len(sessions(server)) == 3, "each of the three is on record")
         yield server
     finally:
         server.close()
+
+
+def sessions(server: Fairlead) -> list[str]:
+    """Give the ids of all sessions on record."""
+    return [line.split("\t")[0] for line in server.cli("session", "list", "--all").splitlines()]
 
 
 def log_in_as(server: Fairlead, version: str) -> None:
@@ -44,7 +51,7 @@ def assert_harmless(text: str) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["text", "json"])
 def test_the_commands_that_show_sessions_are_harmless(talked_to: Fairlead, options: tuple[str, ...]) -> None:
-    ids = [line.split("\t")[0] for line in talked_to.cli("session", "list", "--all").splitlines()]
+    ids = sessions(talked_to)
     assert ids
     shown = "".join(talked_to.cli("session", "show", id_, *options) for id_ in ids)
     assert "title" in shown

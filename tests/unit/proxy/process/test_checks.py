@@ -114,7 +114,7 @@ def test_a_place_that_cannot_be_written_is_named_with_its_setting(tmp_path: Path
     inside = writable(file / "deeper", "home")
     assert inside.says == f"home: {file}/deeper: does not exist and cannot be made in {file}"
     assert writable(Path("/proc/none"), "home").status is (
-        Status.OK if os.access("/proc", os.W_OK) else "error"
+        Status.OK if os.access("/proc", os.W_OK) else Status.ERROR
     )
     assert writable(tmp_path, "home").says == f"{tmp_path} can be written"
     assert list(tmp_path.iterdir()) == [file]
