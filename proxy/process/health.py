@@ -18,9 +18,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from proxy import __version__
+from proxy.addresses import split_address
 from proxy.errors import SettingsError
 from proxy.metrics import REGISTRY
-from proxy.settings import split_address
 from proxy.settings.health import HealthSettings
 
 Read = Callable[[], float]

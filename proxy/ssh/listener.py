@@ -12,14 +12,15 @@ import asyncssh
 
 from proxy.access.authentication import Authenticator
 from proxy.access.gateway import Gateway
+from proxy.addresses import split_address
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.identity.revoked_keys import Revocations
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
-from proxy.settings import ListenSettings, split_address
 from proxy.settings.protection import ProxyProtocolSettings
+from proxy.settings.ssh import ListenSettings
 from proxy.ssh.accept import PreAuthContext, PreAuthProtocol
 from proxy.ssh.asyncssh_ext.certificates import read_authorities
 from proxy.ssh.asyncssh_ext.connection import DISCONNECT_GRACE_S, Arrival, ServerConnection

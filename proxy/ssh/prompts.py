@@ -11,7 +11,7 @@ from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
 from proxy.model import Exit, ExitStatus, Progress
 from proxy.onboarding.flow import DisplayedCode
-from proxy.settings import ConnectionSettings
+from proxy.settings.connection import ConnectionSettings
 
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"

@@ -8,13 +8,13 @@ import structlog
 
 from proxy.access.gateway import Gateway
 from proxy.access.revocation import RevocationMonitor
+from proxy.addresses import split_address
 from proxy.blueprints.catalog import Catalog
 from proxy.events.publisher import Bus
 from proxy.identity.directory import Directory
 from proxy.identity.revoked_keys import Revocations
 from proxy.onboarding.service import OnboardingService
 from proxy.sessions.tracker import Tracker
-from proxy.settings import split_address
 from proxy.settings.web import WebSettings
 from proxy.storage.database import Database
 from proxy.userstring import LOBBY, UserString
