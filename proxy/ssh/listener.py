@@ -92,7 +92,7 @@ class Listener:
         revocations: Revocations,
     ) -> None:
         self._settings = settings
-        self._host_keys = host_keys
+        self.host_keys = host_keys
         self._shared = Shared(
             settings.sections,
             gateway,
@@ -186,7 +186,7 @@ class Listener:
         settings = self._settings
         return {
             "server_factory": lambda: ClientConnection(self._shared),
-            "server_host_keys": list(self._host_keys.keys),
+            "server_host_keys": list(self.host_keys.keys),
             "send_server_host_keys": True,
             "server_version": settings.ssh.version,
             "encryption_algs": settings.ssh.ciphers,
