@@ -85,7 +85,7 @@ class ProgramRequest:
     """The command of the client, in place of which `kind` runs; None when nothing is forced."""
     refusal: str = ""
     """The reason why the forced command does not run, as a sentence for the user."""
-    user_rc: bool = True
+    user_rc: bool = False
     """Whether the user's ~/.ssh/rc may run."""
 
 
@@ -311,7 +311,7 @@ class ProgramRun:
         return await stack.enter_async_context(starting)
 
     async def _greet(self, running: Running, asked: Pty | None) -> ProgramStream:
-        """Show what comes before the program's own output, and give it the terminal's latest size.
+        """Show our notices before the program's own output, and give it the latest size of the terminal.
 
         `asked` is the terminal as of the request. Return the stream to relay, which a recorder may tap.
         """
