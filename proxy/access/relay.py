@@ -16,6 +16,9 @@ from proxy.upstream.frame_codec import Buffer
 from proxy.upstream.frames import Notice, Output, StdoutEof
 from proxy.upstream.streams import Connection
 
+STDERR = 1
+"""Data type of a program's second output (RFC 4254 §5.2); normal data has none."""
+
 _SMALL_BYTES = 1_024
 _JOINED_BYTES = 32 * 1024
 
@@ -313,15 +316,14 @@ async def relay_program(
     program: ProgramStream,
     inbound: Inbound,
     outbound: Sink,
-    stderr: int | None,
     frame_bytes: int,
     warn: Callable[[str], None],
 ) -> Exit:
     """Carry one program's bytes until it ends.
 
-    `stderr` is the data type of the second output; `warn` gets texts of the workspace for the user. stdin
-    goes up, stdout and stderr go down; order holds within each direction. The call returns after the last
-    output was given to the channel, so that exit-status can follow it.
+    `warn` gets texts of the workspace for the user. stdin goes up, stdout and stderr go down; order holds
+    within each direction. The call returns after the last output was given to the channel, so that
+    exit-status can follow it.
 
     Raises: UpstreamError when the link breaks before an exit.
     Cancelled: nothing is held back; the caller cancels the program.
@@ -332,7 +334,7 @@ async def relay_program(
         while True:
             match await program.read():
                 case Output(data, is_stderr):
-                    await outbound.write(data, stderr if is_stderr else None)
+                    await outbound.write(data, STDERR if is_stderr else None)
                 case StdoutEof():
                     # RFC 4254 has no EOF of stdout alone: extended data may follow, so nothing is sent.
                     continue

@@ -142,23 +142,22 @@ async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaita
     """Act on the bans of all replicas. Raises: StateError; StateUnavailable after `events.command_wait_s`."""
     from proxy.errors.stores import StateUnavailable
     from proxy.process.assemble.shared import open_buckets
+    from proxy.process.parts import closing
     from proxy.protection.bans import Bans
 
-    buckets = open_buckets(settings)
     rules, events = settings.protection.bans, settings.events
-    bans = Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)
-    buckets.start()
     where = f"NATS ({', '.join(events.urls)})" if events.urls else str(settings.shared_file)
     wait_s = events.command_wait_s if events.urls else 2 * events.ack_timeout_s
-    try:
-        async with asyncio.timeout(wait_s):
-            await bans.live()
-        return await act(bans)
-    except TimeoutError:
-        raise StateUnavailable(f"{where} gives no bans within {wait_s:g} s") from None
-    finally:
-        await bans.close()
-        await buckets.close()
+    async with (
+        open_buckets(settings) as buckets,
+        closing(Bans(buckets, max_sources=rules.max_sources, memory_s=rules.memory_s)) as bans,
+    ):
+        try:
+            async with asyncio.timeout(wait_s):
+                await bans.live()
+            return await act(bans)
+        except TimeoutError:
+            raise StateUnavailable(f"{where} gives no bans within {wait_s:g} s") from None
 
 
 async def _held(

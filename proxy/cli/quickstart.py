@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proxy import __version__
+from proxy.addresses import split_address
 from proxy.blueprints.sources import blueprint_files
 from proxy.errors import FairleadError
 from proxy.errors.stores import IdentityError, KeyInvalid, UserExists
@@ -31,7 +32,7 @@ from proxy.identity.directory import Directory, check_name
 from proxy.identity.keys import PublicKey, parse_public_key, parse_public_keys
 from proxy.identity.store import SqlDirectory
 from proxy.process.assemble.database import open_to_serve
-from proxy.settings import Settings, split_address
+from proxy.settings import Settings
 
 SSH_AGENT_TIMEOUT_S = 5.0
 """An ssh-agent that asks its owner, or one behind a dead connection, must not delay the start for longer."""

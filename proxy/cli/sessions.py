@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -258,21 +258,17 @@ async def _open_view(settings: "Settings") -> AsyncIterator["Bucket | None"]:
     from proxy.process.assemble.shared import open_buckets
     from proxy.sessions.view import open_view
 
-    buckets = open_buckets(settings)
-    view = open_view(buckets, settings.sessions)
-    buckets.start()
-    try:
-        async with asyncio.timeout(_VIEW_TIMEOUT_S):
-            await view.live()
-    except TimeoutError:
-        warn("fairlead: NATS does not answer; this is what the database knows")
-        await buckets.close()
-        yield None
-        return
-    try:
-        yield view
-    finally:
-        await buckets.close()
+    async with AsyncExitStack() as stack:
+        view = open_view(await stack.enter_async_context(open_buckets(settings)), settings.sessions)
+        try:
+            async with asyncio.timeout(_VIEW_TIMEOUT_S):
+                await view.live()
+        except TimeoutError:
+            warn("fairlead: NATS does not answer; this is what the database knows")
+            await stack.aclose()
+            yield None
+        else:
+            yield view
 
 
 # --------------------------------------------------------------------------------------------- killing

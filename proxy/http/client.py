@@ -19,9 +19,11 @@ from urllib.parse import quote_plus, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from proxy.addresses import is_localhost_name, is_loopback
 from proxy.errors import SettingsError
 from proxy.http.secret import Secret
-from proxy.settings.onboarding import HttpSettings, check_url, is_localhost_name, is_loopback
+from proxy.settings.onboarding import HttpSettings
+from proxy.settings.urls import check_url
 
 _USER_AGENT = "fairlead"
 _PASSING_STATUSES = frozenset({408, 425, 429})

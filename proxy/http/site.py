@@ -24,7 +24,7 @@ from proxy.errors import SettingsError
 from proxy.http import listening, pages
 from proxy.http.cookies import CookieNames
 from proxy.http.sessions import LIFE_S
-from proxy.settings.onboarding import PAGE_HOST, is_page_here
+from proxy.settings.urls import PAGE_HOST, is_page_here
 
 _log = structlog.get_logger("web")
 MAX_FORM_BYTES = 16 * 1024

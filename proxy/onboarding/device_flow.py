@@ -26,7 +26,7 @@ from proxy.errors.login import ApprovalDenied, CodeExpired, ProviderMisconfigure
 from proxy.http.client import Http, HttpFailed, Reply, Request, client_credentials
 from proxy.http.clock import REAL, Clock
 from proxy.http.secret import Secret
-from proxy.settings.onboarding import check_url
+from proxy.settings.urls import check_url
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 DEFAULT_INTERVAL_S = 5.0  # RFC 8628 §3.2

@@ -10,7 +10,8 @@ closed port would not.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -18,41 +19,44 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from proxy import __version__
+from proxy.addresses import split_address
 from proxy.errors import SettingsError
 from proxy.metrics import REGISTRY
-from proxy.settings import split_address
 from proxy.settings.health import HealthSettings
 
 Read = Callable[[], float]
 
 
 class Health:
-    """The health server; one for each process.
+    """The health server; one for each process. Each part adds its own values, which are read at a scrape."""
 
-    `gauges` and `counters` are read at each scrape, by name and help.
-    """
-
-    def __init__(
-        self,
-        settings: HealthSettings,
-        *,
-        gauges: Mapping[tuple[str, str], Read],
-        counters: Mapping[tuple[str, str], Mapping[str, Read]],
-    ) -> None:
-        """Create it; each counter has one label, `outcome`, with the keys of its mapping as values."""
+    def __init__(self, settings: HealthSettings) -> None:
         self._settings = settings
-        self._gauges = gauges
-        self._counters = counters
+        self._gauges: list[tuple[str, str, Read]] = []
+        self._counters: list[tuple[str, str, Mapping[str, Read]]] = []
         self._problems: list[tuple[str, str, Callable[[], str]]] = []
         self._is_ready = False
-        self._is_registered = False
         self._began = time.monotonic()
-        self._runner: web.AppRunner | None = None
 
-    async def open(self) -> None:
-        """Listen, if configured. Raises: SettingsError naming the address."""
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Answer while inside, if configured. Raises: SettingsError naming the address."""
         if not self._settings.listen:
+            yield
             return
+        runner = self._server()
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            REGISTRY.register(self)
+            try:
+                yield
+            finally:
+                REGISTRY.unregister(self)
+        finally:
+            await runner.cleanup()
+
+    def _server(self) -> web.AppRunner:
         app = web.Application()
         app.add_routes(
             [
@@ -61,17 +65,23 @@ class Health:
                 web.get("/metrics", self._metrics),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=15)
-        await self._runner.setup()
+        return web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=15)
+
+    async def _listen(self, runner: web.AppRunner) -> None:
         host, port = split_address(self._settings.listen)
         try:
-            await web.TCPSite(self._runner, host or None, port, backlog=64).start()
+            await web.TCPSite(runner, host or None, port, backlog=64).start()
         except OSError as exc:
-            await self.close()
             where = self._settings.listen
             raise SettingsError(f"health.listen: cannot listen on {where}: {exc.strerror or exc}") from exc
-        REGISTRY.register(self)
-        self._is_registered = True
+
+    def add_gauge(self, name: str, text: str, read: Read) -> None:
+        """Show a value that may rise and fall; `text` is its help."""
+        self._gauges.append((name, text, read))
+
+    def add_counter(self, name: str, text: str, outcomes: Mapping[str, Read]) -> None:
+        """Show values that only grow, one for each value of the label `outcome`."""
+        self._counters.append((name, text, outcomes))
 
     def add_problem(self, name: str, text: str, read: Callable[[], str]) -> None:
         """Show a sentence in /readyz while `read` returns one, and 1 in the gauge `name`.
@@ -80,22 +90,9 @@ class Health:
         """
         self._problems.append((name, text, read))
 
-    def add_gauges(self, gauges: Mapping[tuple[str, str], Read]) -> None:
-        """Read more at each scrape, by name and help."""
-        self._gauges = {**self._gauges, **gauges}
-
     def set_ready(self, ready: bool) -> None:
         """Set whether new connections may be sent here."""
         self._is_ready = ready
-
-    async def close(self) -> None:
-        """Stop answering."""
-        if self._is_registered:
-            REGISTRY.unregister(self)
-            self._is_registered = False
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
 
     def collect(self) -> Iterable[Metric]:
         """Yield the values that are read only at a scrape; the registry calls this."""
@@ -103,11 +100,11 @@ class Health:
         info = GaugeMetricFamily("fairlead_build_info", "Always 1.", labels=("version",))
         info.add_metric((__version__,), 1)
         yield info
-        for (name, text), read in self._gauges.items():
+        for name, text, read in self._gauges:
             yield GaugeMetricFamily(name, text, read())
         for name, text, problem in self._problems:
             yield GaugeMetricFamily(name, text, 1 if problem() else 0)
-        for (name, text), outcomes in self._counters.items():
+        for name, text, outcomes in self._counters:
             family = CounterMetricFamily(name, text, labels=("outcome",))
             for outcome, read in outcomes.items():
                 family.add_metric((outcome,), read())

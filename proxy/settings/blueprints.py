@@ -5,17 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from proxy.settings.base import Section
 
 _Count = Annotated[int, Field(ge=0, le=1_000_000)]
 _Interval = Annotated[float, Field(ge=1, le=86_400)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class GitSettings(_Section):
+class GitSettings(Section):
     """A Git repository that holds the blueprints; asked by the `git` of this machine."""
 
     url: str = ""
@@ -50,7 +48,7 @@ class GitSettings(_Section):
         return self
 
 
-class ConfigMapSettings(_Section):
+class ConfigMapSettings(Section):
     """A ConfigMap whose keys are the YAML files."""
 
     name: str = ""
@@ -58,7 +56,7 @@ class ConfigMapSettings(_Section):
     """Default: where the workspaces are."""
 
 
-class PersonRule(_Section):
+class PersonRule(Section):
     """A rule for some users; a rule without users and groups holds for all."""
 
     users: tuple[str, ...] = ()
@@ -72,7 +70,7 @@ class PersonRule(_Section):
     max_running: _Count | None = None
 
 
-class RepositorySettings(_Section):
+class RepositorySettings(Section):
     """Workspaces of a repository, `repo=owner/name`, and the limits of its `.fairlead.yaml`."""
 
     base: str = ""
@@ -97,7 +95,7 @@ class RepositorySettings(_Section):
     """Until a repository's file is there."""
 
 
-class BlueprintSettings(_Section):
+class BlueprintSettings(Section):
     """All of the above, and the values that expressions may see."""
 
     source: Literal["directory", "git", "config_map"] = "directory"

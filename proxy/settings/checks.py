@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from proxy.settings.base import Section
 
 
-class CheckSettings(BaseModel):
+class CheckSettings(Section):
     """Checks of the services that the settings name, by `fairlead check` and by a running proxy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 10
     """One check; all of them run at the same time."""

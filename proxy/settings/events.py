@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from proxy.settings.base import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=3_600)]
 _TOKEN = r"[A-Za-z0-9_-]{1,64}"  # noqa: S105 (of a NATS subject, not a secret)
 
 
-class EventsSettings(BaseModel):
+class EventsSettings(Section):
     """Events, sent to NATS, or, without `urls`, to this process only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     urls: tuple[str, ...] = ()
     """`nats://host:4222` or `tls://host:4222`, one or more of a cluster; tried in turn. From the environment

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from proxy.settings.base import Section
 
 _DAY_S = 86_400
 _Seconds = Annotated[float, Field(gt=0, le=_DAY_S * 365)]
 
 
-class GroupSettings(BaseModel):
+class GroupSettings(Section):
     """Age of groups, refreshed from the provider that a user came by."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_age_s: _Seconds = _DAY_S
     """Groups that were read longer ago end, and with them what they gave, live sessions included."""

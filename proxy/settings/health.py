@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from proxy.settings.base import Section
 
 
-class HealthSettings(BaseModel):
+class HealthSettings(Section):
     """The state and the metrics of this process, over plain HTTP for probes and Prometheus."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: str = ""
     """`host:port` of `/livez`, `/readyz` and `/metrics`; empty for none. Says nothing of users or

@@ -7,20 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
+from proxy.settings.base import Section
+
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
 DnsLabel = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMk]i?|m)?$")]
 Labels = Mapping[str, str]
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class InjectRule(_Section):
+class InjectRule(Section):
     """Workloads of one namespace that people may enter with `workload=kind/name+ns=…`."""
 
     namespace: DnsLabel
@@ -30,17 +28,17 @@ class InjectRule(_Section):
     """Whether the processes of the pod's containers see each other; then shelld is not process 1."""
 
 
-class ProxySelector(_Section):
+class ProxySelector(Section):
     """The pods that are proxies: only they may reach port 2822 of a workspace."""
 
-    namespace_labels: Labels = {}
+    namespace_labels: Labels = Field({})
     """Labels of the namespaces that proxies run in; empty means the namespace of the workspaces."""
-    pod_labels: Labels = {"app.kubernetes.io/name": "fairlead", "app.kubernetes.io/component": "proxy"}
+    pod_labels: Labels = Field({"app.kubernetes.io/name": "fairlead", "app.kubernetes.io/component": "proxy"})
     cidrs: tuple[str, ...] = ()
     """Addresses of proxies that run outside of the cluster."""
 
 
-class KubernetesSettings(_Section):
+class KubernetesSettings(Section):
     """The cluster that runs workspaces when `workspace.backend` is `kubernetes`."""
 
     kubeconfig: Path | None = None
@@ -67,11 +65,11 @@ class KubernetesSettings(_Section):
     """Pods run as this account; its token is never mounted."""
     proxies: ProxySelector = ProxySelector()
 
-    request_timeout_s: Seconds = 10
+    request_timeout_s: _Seconds = 10
     """One request to the API server."""
-    retry_for_s: Seconds = 15
+    retry_for_s: _Seconds = 15
     """A request that finds no server, or a busy one, is sent again for this long."""
-    retry_wait_max_s: Seconds = 3
+    retry_wait_max_s: _Seconds = 3
     """Between two attempts; doubles from a tenth of a second, with jitter."""
     max_connections: Annotated[int, Field(ge=4, le=10_000)] = 64
     """To the API server, watches included."""
@@ -82,11 +80,11 @@ class KubernetesSettings(_Section):
     patience_s: Annotated[float, Field(ge=0, le=86_400)] = 30
     """A workspace that no node has room for, or that waits for a volume without a maker, is given up after
     this long, unless a node or the volume is on its way. What cannot pass by itself is given up at once."""
-    recheck_s: Seconds = 10
+    recheck_s: _Seconds = 10
     """A start that receives no change of its workspace for this long reads its state from the cluster."""
     probe_interval_s: Annotated[float, Field(ge=0.01, le=10)] = 0.05
     """A started container is asked this often whether shelld answers; Kubernetes asks once a second."""
-    stop_timeout_s: Seconds = 60
+    stop_timeout_s: _Seconds = 60
     """From the order to stop until the pod is gone."""
     termination_grace_s: Annotated[int, Field(ge=1, le=3_600)] = 15
     """From TERM to KILL of a workspace's processes."""
@@ -96,7 +94,7 @@ class KubernetesSettings(_Section):
 
     inject: tuple[InjectRule, ...] = ()
     """Rules of entering workloads; none by default, and then no user may."""
-    inject_timeout_s: Seconds = 300
+    inject_timeout_s: _Seconds = 300
     """From the change of a workload to the pod that it brings."""
 
     @model_validator(mode="after")

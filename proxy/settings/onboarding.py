@@ -1,114 +1,21 @@
 """Settings of providers and onboarding. Secrets are given as files."""
 
-import ipaddress
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 30)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
+from proxy.addresses import is_localhost_name, is_loopback
+from proxy.settings.base import Count, Seconds, Section
+from proxy.settings.urls import PAGE_HOST, BaseUrl, PageUrl, PeerUrl, Url, is_page_here
+
 Expression = Annotated[str, Field(max_length=2_000)]
 Action = Literal["allow", "refuse", "waitlist"]
 Approval = Literal["device", "confirm"]
 
-_LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
-_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
 
-PAGE_HOST = "login.localhost"
-"""Host name of our pages where browsers reach them on this machine. Cookies ignore ports (RFC 6265 §8.5):
-on `localhost` or `127.0.0.1`, every program there would share the jar, those behind `ssh -L` included.
-A browser takes every name below `localhost` for loopback by itself (RFC 6761 §6.3)."""
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether `host` can only be this machine; a name that merely resolves there does not count."""
-    if host.lower() in _LOOPBACK_NAMES:
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def is_localhost_name(host: str) -> bool:
-    """Tell whether `host` is `localhost` or below it, which is loopback by RFC 6761 §6.3.
-
-    The system's resolver may not; `identity.http` and browsers resolve these names themselves.
-    """
-    name = host.lower().removesuffix(".")
-    return name == "localhost" or name.endswith(".localhost")
-
-
-def is_page_here(host: str) -> bool:
-    """Tell whether a page that listens on `host` is reached as PAGE_HOST: by 127.0.0.1, ::1 or a wildcard."""
-    return host in _WILDCARDS or host in ("127.0.0.1", "::1", "localhost")
-
-
-def check_url(url: str) -> str:
-    """Give back an absolute URL that secrets may be sent to: https, or http on loopback.
-
-    Raises: ValueError naming the URL.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname or "", parts.port
-    except ValueError:
-        raise ValueError(f"{url[:200]!r} is not a URL") from None
-    if not host or parts.username is not None or parts.fragment or re.search(r"[\x00-\x20\x7f-\xa0\\]", url):
-        raise ValueError(f"{url[:200]!r} is not a plain absolute URL")
-    is_here = is_loopback(host) or is_localhost_name(host)
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_here):
-        raise ValueError(f"{url[:200]!r} must be https (http is for loopback only)")
-    return url
-
-
-def _base_url(url: str) -> str:
-    return check_url(url).rstrip("/")
-
-
-def check_page_url(url: str) -> str:
-    """Give back the URL at which browsers reach a page of ours, without a final slash; empty is the default.
-
-    Raises: ValueError naming the URL, also for 127.0.0.1 and `localhost`, where every port has our cookies.
-    """
-    if not url:
-        return ""
-    checked = _base_url(url)
-    if is_loopback((urlsplit(checked).hostname or "").removesuffix(".")):
-        raise ValueError(
-            f"{url[:200]!r} shares its cookies with every port of this machine; use a name of its own, "
-            f"such as {PAGE_HOST}"
-        )
-    return checked
-
-
-def check_peer_url(url: str) -> str:
-    """Give back the URL of a page of ours without a final slash: http, as behind a load balancer, or https.
-
-    Raises: ValueError naming the URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError(f"{url[:200]!r} is not http://host:port or https://host:port")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ValueError(f"{url[:200]!r} must end with its port")
-    return url.rstrip("/")
-
-
-PeerUrl = Annotated[str, AfterValidator(check_peer_url)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-PageUrl = Annotated[str, AfterValidator(check_page_url)]
-Url = Annotated[str, AfterValidator(check_url)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HttpSettings(_Section):
+class HttpSettings(Section):
     """Requests to identity providers."""
 
     request_timeout_s: Seconds = 10
@@ -122,7 +29,7 @@ class HttpSettings(_Section):
     """Certificates of a private authority, trusted besides the system's."""
 
 
-class MappingSettings(_Section):
+class MappingSettings(Section):
     """CEL expressions over `claims`; empty means the provider's default."""
 
     name: Expression = ""
@@ -138,7 +45,7 @@ class MappingSettings(_Section):
     """List of public key lines that the provider vouches for; null when it keeps none."""
 
 
-class _Provider(_Section):
+class _Provider(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")] = ""
     """Shown to people and recorded with users; default is the kind."""
     onboard: bool = True
@@ -206,7 +113,7 @@ class OidcSettings(_Client):
         return self
 
 
-class DevAccount(_Section):
+class DevAccount(Section):
     """An account of the development provider that has more than a name."""
 
     name: str
@@ -257,7 +164,7 @@ ProviderSettings = Annotated[
 ]
 
 
-class RuleSettings(_Section):
+class RuleSettings(Section):
     """One rule; every condition given must hold, and one entry of it suffices."""
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
@@ -274,7 +181,7 @@ class RuleSettings(_Section):
     providers: tuple[str, ...] = ()
 
 
-class OnboardingSettings(_Section):
+class OnboardingSettings(Section):
     """Onboarding by approval in a browser, and the limits of users who wait."""
 
     rules: tuple[RuleSettings, ...] = ()
@@ -299,7 +206,7 @@ class OnboardingSettings(_Section):
     """From the approval to the answer: profile, groups and key list of the account."""
 
 
-class KeyListSettings(_Section):
+class KeyListSettings(Section):
     """Public keys that providers publish."""
 
     fresh_s: Seconds = 300
@@ -314,7 +221,7 @@ class KeyListSettings(_Section):
     """Lists held in memory; the longest unused goes first."""
 
 
-class ConfirmSettings(_Section):
+class ConfirmSettings(Section):
     """The page on which a person confirms a key."""
 
     listen: str = "127.0.0.1:8022"
@@ -338,7 +245,7 @@ class ConfirmSettings(_Section):
         return self.public_url or f"http://{PAGE_HOST}:{self.listen.rpartition(':')[2]}"
 
 
-class FrontDoorSettings(_Section):
+class FrontDoorSettings(Section):
     """All of the above: the way in for new users, and the providers' data about known ones."""
 
     providers: tuple[ProviderSettings, ...] = ()

@@ -2,19 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from proxy.addresses import Network, parse_networks
+from proxy.settings.base import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400 * 365)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Networks(_Section):
+class _Networks(Section):
     @staticmethod
     def _check(value: tuple[str, ...]) -> tuple[str, ...]:
         parse_networks(value)
@@ -44,7 +41,7 @@ class ProxyProtocolSettings(_Networks):
         return parse_networks(self.trusted)
 
 
-class BanSettings(_Section):
+class BanSettings(Section):
     """Bans of addresses for failed logins, and their length."""
 
     window_s: _Seconds = 600

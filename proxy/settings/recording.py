@@ -6,7 +6,9 @@ Secrets stand in files, never here. Encryption at rest is the storage's business
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from proxy.settings.base import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=3_600)]
 _Bytes = Annotated[int, Field(ge=4_096, le=4 * 1024**3)]
@@ -21,11 +23,7 @@ unrecorded."""
 Days = Annotated[int, Field(ge=1, le=36_500)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RecordingRule(_Section):
+class RecordingRule(Section):
     """Applies where every list that is not empty has a match; `*` and `?` stand for characters."""
 
     users: tuple[str, ...] = ()
@@ -41,7 +39,7 @@ class RecordingRule(_Section):
     """Deleted this long after their end; None takes the section's."""
 
 
-class S3Settings(_Section):
+class S3Settings(Section):
     """A bucket of an S3-compatible store; needs the `s3` extra."""
 
     bucket: str = ""
@@ -62,7 +60,7 @@ class S3Settings(_Section):
         return self
 
 
-class RecordingSettings(_Section):
+class RecordingSettings(Section):
     """Nothing is recorded unless a rule or a blueprint says so."""
 
     rules: tuple[RecordingRule, ...] = ()

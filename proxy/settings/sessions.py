@@ -3,16 +3,16 @@
 from fnmatch import fnmatchcase
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from proxy.settings.base import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _Limit = Annotated[float, Field(ge=0, le=86_400 * 365)]
 
 
-class LimitRule(BaseModel):
+class LimitRule(Section):
     """Limits of a session. A rule is for users who fit each of its lists; an empty list fits all."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -33,10 +33,8 @@ class LimitRule(BaseModel):
         return _any(self.users, (user,)) and _any(self.groups, groups) and _any(self.blueprints, (blueprint,))
 
 
-class SessionSettings(BaseModel):
+class SessionSettings(Section):
     """Records of connections and programs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     write_every_s: _Seconds = 5
     """Counts of live sessions are written this often, all of a process in one transaction."""

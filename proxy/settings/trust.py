@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from proxy.settings.base import Section
 
 _DAY_S = 86_400
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 _Seconds = Annotated[float, Field(gt=0, le=_DAY_S * 36_500)]
 
 
-class TrustSettings(BaseModel):
+class TrustSettings(Section):
     """Certificates and token keys of workspaces that are reached over TCP; the same for every proxy."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["own", "cert-manager"] = "own"
     """Who signs certificates: an authority of Fairlead's own, or cert-manager. Token keys are always ours."""

@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from proxy.addresses import Network, parse_networks
+from proxy.settings.base import Section
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class WebTlsSettings(_Section):
+class WebTlsSettings(Section):
     """TLS spoken by Fairlead itself. Without it an edge proxy speaks TLS, or the web half is plain HTTP."""
 
     cert: Path | None = None
@@ -34,7 +31,7 @@ class WebTlsSettings(_Section):
         return self
 
 
-class WebSessionSettings(_Section):
+class WebSessionSettings(Section):
     """Sessions of signed-in browsers."""
 
     idle_s: Annotated[float, Field(ge=60, le=31_536_000)] = 43_200
@@ -53,7 +50,7 @@ class WebSessionSettings(_Section):
     its store; more are refused for a while."""
 
 
-class WebSettings(_Section):
+class WebSettings(Section):
     """The HTTP front of apps; see docs/web.md."""
 
     listen: str = ""

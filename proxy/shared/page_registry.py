@@ -8,7 +8,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StateError
 from proxy.http.handover import tag_of
-from proxy.settings.onboarding import check_peer_url
+from proxy.settings.urls import check_peer_url
 from proxy.shared.buckets import Bucket, Buckets, BucketSpec
 
 _log = structlog.get_logger("confirm")

@@ -26,7 +26,9 @@ from proxy.protection.guard import Guard
 from proxy.sessions.limits import ConnectionLimits
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
-from proxy.settings import ConnectionSettings, LoginSettings, RelaySettings
+from proxy.settings.connection import ConnectionSettings
+from proxy.settings.login import LoginSettings
+from proxy.settings.relay import RelaySettings
 from proxy.settings.sessions import SessionSettings
 from proxy.ssh import prompts
 from proxy.ssh.asyncssh_ext.channels import SessionChannel

@@ -12,14 +12,15 @@ import asyncssh
 
 from proxy.access.authentication import Authenticator
 from proxy.access.gateway import Gateway
+from proxy.addresses import split_address
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.identity.revoked_keys import Revocations
 from proxy.protection.guard import Guard
 from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
-from proxy.settings import ListenSettings, split_address
 from proxy.settings.protection import ProxyProtocolSettings
+from proxy.settings.ssh import ListenSettings
 from proxy.ssh.accept import PreAuthContext, PreAuthProtocol
 from proxy.ssh.asyncssh_ext.certificates import read_authorities
 from proxy.ssh.asyncssh_ext.connection import DISCONNECT_GRACE_S, Arrival, ServerConnection
@@ -91,7 +92,7 @@ class Listener:
         revocations: Revocations,
     ) -> None:
         self._settings = settings
-        self._host_keys = host_keys
+        self.host_keys = host_keys
         self._shared = Shared(
             settings.sections,
             gateway,
@@ -185,7 +186,7 @@ class Listener:
         settings = self._settings
         return {
             "server_factory": lambda: ClientConnection(self._shared),
-            "server_host_keys": list(self._host_keys.keys),
+            "server_host_keys": list(self.host_keys.keys),
             "send_server_host_keys": True,
             "server_version": settings.ssh.version,
             "encryption_algs": settings.ssh.ciphers,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from proxy.errors.programs import OpenFailed, OpenFailedKind
-from proxy.settings import ConnectionSettings
+from proxy.settings.connection import ConnectionSettings
 
 
 class LeakyBucket:

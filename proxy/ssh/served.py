@@ -9,7 +9,8 @@ from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.model import ConnId, Visit
 from proxy.sessions.live import LiveConnection
-from proxy.settings import ConnectionSettings, RelaySettings
+from proxy.settings.connection import ConnectionSettings
+from proxy.settings.relay import RelaySettings
 from proxy.ssh.asyncssh_ext.connection import ServerConnection
 from proxy.ssh.asyncssh_ext.variables import AcceptedNames
 from proxy.ssh.openings import Openings

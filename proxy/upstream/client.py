@@ -16,7 +16,7 @@ from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy import model
 from proxy.aio import TaskOwner
 from proxy.errors.upstream import Draining, Incompatible, TrustError, UpstreamError
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream import compat, frames
 from proxy.upstream.credentials import Credentials
 from proxy.upstream.frame_codec import decoder, encode

@@ -94,14 +94,24 @@ MAX_OWN_BYTES = 64 * 1024
 class Front:
     """The client connections of one process, and their shared state."""
 
-    def __init__(self, settings: WebSettings, origins: Origins, gate: Gate, pool: Pool) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        origins: Origins,
+        gate: Gate,
+        pool: Pool,
+        *,
+        own: OwnSite | None = None,
+        sockets: Sockets | None = None,
+    ) -> None:
+        """Create it; `own` has an origin beside the apps, `sockets` observes WebSockets."""
         self.settings = settings
         self.origins = origins
         self.gate = gate
         self.pool = pool
         self.tasks = TaskOwner("web")
-        self.own: OwnSite | None = None
-        self.sockets: Sockets | None = None
+        self.own = own
+        self.sockets = sockets
         self.is_closing = False
         self.trusted = settings.trusted_networks
         self._connections: set[ClientConnection] = set()

@@ -9,12 +9,11 @@ from pathlib import Path
 import structlog
 
 from proxy import proxyprotocol
-from proxy.addresses import is_in
+from proxy.addresses import is_in, split_address
 from proxy.aio import TaskOwner
 from proxy.errors import SettingsError
 from proxy.http.listening import open_sockets
 from proxy.proxyprotocol import HeaderInvalid
-from proxy.settings import split_address
 from proxy.settings.web import WebSettings, WebTlsSettings
 from proxy.web.front import Front
 

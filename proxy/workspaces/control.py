@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from proxy.errors import FairleadError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import Visit
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.failed_scripts import with_failed_scripts

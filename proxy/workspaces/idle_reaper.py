@@ -16,7 +16,7 @@ import structlog
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
 from proxy.model import WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.client import Link, Links
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord

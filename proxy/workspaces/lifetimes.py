@@ -5,7 +5,7 @@ from enum import Enum
 
 from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRecord
 from proxy.workspaces.ownership import title_to

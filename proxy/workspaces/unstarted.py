@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from proxy.model import WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 
 

@@ -23,9 +23,9 @@ from proxy.model import (
     Visit,
     WorkspaceName,
 )
-from proxy.settings import UpstreamSettings
 from proxy.settings.kubernetes import KubernetesSettings
 from proxy.settings.trust import TrustSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.trust.manager import TrustManager
 from proxy.trust.store import FileTrustStore
 from proxy.upstream.client import Links

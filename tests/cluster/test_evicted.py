@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from proxy.model import Progress
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.kubernetes.endpoints import is_ready
 from proxy.workspaces.reaching import reach

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.model import ExitStatus, ProgramSpec, Shell
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Notice
 from proxy.workspaces.backend import WorkspacePhase

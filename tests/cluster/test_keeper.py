@@ -11,7 +11,8 @@ import pytest
 from proxy.errors.workspaces import WorkspaceUnstartable
 from proxy.events import schema
 from proxy.model import Endpoint, Exec, ProgramSpec
-from proxy.settings import UpstreamSettings, WorkspaceSettings
+from proxy.settings.upstream import UpstreamSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import IdleReaper

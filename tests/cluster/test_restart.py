@@ -7,7 +7,7 @@ import os
 import pytest
 
 from proxy.model import Exec, ExitStatus, ProgramSpec, Progress
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from tests.cluster.cluster import Cluster, request, silent, texts, visit

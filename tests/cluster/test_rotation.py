@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors.upstream import Unreachable
 from proxy.model import Exec, ProgramSpec
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Output
 from proxy.workspaces.kubernetes.objects import SECRET, Object

@@ -11,7 +11,8 @@ from typing import Protocol
 import pytest
 
 from proxy.model import Endpoint
-from proxy.settings import UpstreamSettings, WorkspaceSettings
+from proxy.settings.upstream import UpstreamSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend
 from proxy.workspaces.local.backend import LocalBackend

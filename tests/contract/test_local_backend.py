@@ -18,7 +18,7 @@ from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.blueprints.schema import Blueprint
 from proxy.errors.workspaces import ReadyTimeout, WorkspaceNotFound, WorkspaceStartFailed
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.userstring import UserString
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRequest
 from proxy.workspaces.local import backend as backend_module

@@ -13,7 +13,7 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors.upstream import Unreachable
 from proxy.errors.workspaces import WorkspaceStartFailed
 from proxy.model import Endpoint, Phase, Progress, User, WorkspaceName
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.userstring import UserString
 from proxy.workspaces.backend import Report, WorkspaceRequest

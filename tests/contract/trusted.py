@@ -14,7 +14,7 @@ import grpc.aio
 
 from protos.shelld.v1.shelld_pb2_grpc import ShelldStub
 from proxy.model import Endpoint, ExitSignal, ExitStatus, WorkspaceName
-from proxy.settings import UpstreamSettings
+from proxy.settings.upstream import UpstreamSettings
 from proxy.trust.authority import KeyPair, server_name
 from proxy.trust.manager import TrustManager
 from proxy.upstream.client import Links

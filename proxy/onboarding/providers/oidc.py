@@ -32,7 +32,8 @@ from proxy.onboarding.providers.base import (
     misconfigured,
     same_account,
 )
-from proxy.settings.onboarding import OidcSettings, check_url
+from proxy.settings.onboarding import OidcSettings
+from proxy.settings.urls import check_url
 
 DISCOVERY_FRESH_S = 3_600.0
 OFFLINE = "offline_access"

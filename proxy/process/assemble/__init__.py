@@ -1,1 +1,1 @@
-"""The choice of implementations by the settings: one module for each part, for the proxy and for commands."""
+"""The parts of a process, for the proxy and for commands: one module opens, starts and closes each."""

@@ -1,10 +1,13 @@
 """The recording service and the archive, from the settings."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxy.errors import SettingsError
-from proxy.events.publisher import Publisher
+from proxy.process.assemble.common import Common
+from proxy.process.parts import running
 from proxy.recording.archive import Archive
 from proxy.recording.directory import DirectoryStore
 from proxy.recording.recorder import RecordingNotice
@@ -19,19 +22,24 @@ if TYPE_CHECKING:
     from proxy.recording.objects import ObjectStore
 
 
-def open_recordings(settings: Settings, publisher: Publisher) -> Recordings:
-    """Create the recording service, and its key if there is none yet.
+@asynccontextmanager
+async def open_recordings(common: Common) -> AsyncIterator[Recordings]:
+    """Hold the recording service; its key is created if there is none yet.
 
     Raises: SettingsError.
     """
+    settings = common.settings
     key = load_or_create(settings.recording_key_file)
     keyring = _keyring(settings.recording, settings.recording_key_file)
     store = open_store(settings.recording, settings.recording_dir)
 
     def publish(news: RecordingNotice) -> None:
-        publisher.publish(event_of(news))
+        common.bus.publish(event_of(news))
 
-    return Recordings(settings.recording, store, key, keyring, proxy_id=settings.proxy_id, publish=publish)
+    proxy_id = settings.proxy_id
+    recordings = Recordings(settings.recording, store, key, keyring, proxy_id=proxy_id, publish=publish)
+    async with running(recordings):
+        yield recordings
 
 
 def open_archive(settings: Settings) -> Archive:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from proxy.addresses import is_loopback, split_address
 from proxy.model import Reserved
-from proxy.settings import Settings, split_address
-from proxy.settings.onboarding import is_loopback
+from proxy.settings import Settings
 from proxy.workspaces.local.state import State
 
 

@@ -13,7 +13,7 @@ from asyncssh.constants import MSG_CHANNEL_REQUEST, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.packet import SSHPacket
 
 from proxy.octets import text_of
-from proxy.settings import RelaySettings
+from proxy.settings.relay import RelaySettings
 from proxy.ssh.asyncssh_ext.hooks import ChannelRequests
 from proxy.ssh.asyncssh_ext.tolerance import TolerantChannel, with_ascii_name
 from proxy.ssh.asyncssh_ext.variables import wants_answer

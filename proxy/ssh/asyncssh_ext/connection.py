@@ -30,7 +30,7 @@ from proxy.access.relay import Gate
 from proxy.metrics import UNTRUSTED_HEADERS
 from proxy.protection.guard import PendingConnection
 from proxy.proxyprotocol import Addresses, is_header
-from proxy.settings import RelaySettings
+from proxy.settings.relay import RelaySettings
 from proxy.ssh.asyncssh_ext.channels import AgentChannel, FastPathChannel, TcpChannel, UnixChannel
 from proxy.ssh.asyncssh_ext.coalescing_transport import CoalescingTransport
 from proxy.ssh.asyncssh_ext.decompression import BoundedDecompressor

@@ -23,7 +23,7 @@ import structlog
 
 from proxy.errors.workspaces import WorkspaceNotFound, WorkspaceStartFailed, WorkspaceUnstartable
 from proxy.model import Endpoint, Phase, User, WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.userstring import format_user_string
 from proxy.workspaces.backend import (
     Features,

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.addresses import split_address
 from proxy.errors import EXIT_CONFIG, SettingsError
-from proxy.settings import Settings, load, split_address
+from proxy.settings import Settings, load
 
 
 def test_nothing_given_gives_defaults() -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.errors.programs import OpenFailed, OpenFailedKind
-from proxy.settings import ConnectionSettings
+from proxy.settings.connection import ConnectionSettings
 from proxy.ssh.openings import LeakyBucket, Openings
 
 LONG_S = 600

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 from proxy.errors.login import UserStringInvalid
 from proxy.errors.stores import StoreError
-from proxy.model import Phase, Progress
 from proxy.onboarding.flow import DisplayedCode
 from proxy.ssh import prompts
 
@@ -44,13 +43,6 @@ def test_a_qr_code_has_the_width_of_every_terminal_or_is_not_there() -> None:
     assert prompts.qr_code(replace(SHOWN, verification_uri_complete="https://x.test/" + "y" * 2_000)) == ""
 
 
-def test_a_progress_line_never_wraps() -> None:
-    progress = Progress(Phase.STARTING, "starting workspace " + "x" * 200)
-    line = prompts.progress_line(progress, 3.2, 1, 40, unicode=True)
-    assert line.startswith(prompts.ERASE_LINE)
-    assert len(line.removeprefix(prompts.ERASE_LINE).decode()) == 39
-
-
 def test_a_bad_user_string_is_shown_with_its_position_and_an_example() -> None:
     exc = UserStringInvalid("something is missing here", text="alice++x", position=6)
     sentence = prompts.user_string_invalid(exc)
@@ -59,8 +51,5 @@ def test_a_bad_user_string_is_shown_with_its_position_and_an_example() -> None:
     assert "user+blueprint" in sentence
 
 
-def test_a_bug_and_a_broken_store_say_no_more_than_a_reference() -> None:
-    assert prompts.failure(ValueError("secret"), "ref", pty=True) == (
-        b"fairlead: internal error (reference ref)\r\n"
-    )
+def test_a_broken_store_says_no_more_than_a_reference() -> None:
     assert "secret" not in prompts.refusal(StoreError("secret"), "ref")

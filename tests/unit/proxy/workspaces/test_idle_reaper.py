@@ -12,7 +12,7 @@ from proxy.errors.stores import UserNotFound
 from proxy.errors.upstream import Unreachable
 from proxy.errors.workspaces import ClusterUnavailable
 from proxy.model import Endpoint, WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import IdleReaper

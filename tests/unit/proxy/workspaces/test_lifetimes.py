@@ -10,8 +10,8 @@ from proxy.blueprints.catalog import DirectoryCatalog
 from proxy.errors import FairleadError
 from proxy.errors.stores import UserNotFound
 from proxy.model import User, WorkspaceName
-from proxy.settings import WorkspaceSettings
 from proxy.settings.blueprints import BlueprintSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.workspaces.backend import Features, WorkspaceRecord
 from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.model import WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.unstarted import Unstarted
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.blueprints.schema import DEFAULT_ACCEPT_ENV, Blueprint, InitScript
 from proxy.model import User, WorkspaceName
-from proxy.settings import WorkspaceSettings
+from proxy.settings.workspace import WorkspaceSettings
 from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRequest
 from proxy.workspaces.local.backend import _failed_by_system, _own_account, local_config

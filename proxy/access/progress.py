@@ -5,12 +5,10 @@ import time
 from types import TracebackType
 from typing import Self
 
-import asyncssh
-
-from proxy.access.relay import Inbound, Outbound
+from proxy.access import notices
+from proxy.access.relay import STDERR, Inbound, Outbound
 from proxy.aio import TaskOwner
 from proxy.model import Exec, Progress, Pty, Shell, Subsystem
-from proxy.ssh import prompts
 
 _QUIET_S = 0.5  # a warm workspace answers sooner, and then nothing is drawn
 _REDRAW_S = 0.1
@@ -76,7 +74,7 @@ class StartProgress:
         body, self._body = self._body, None
         self._tasks.cancel()
         if self._drawn:
-            await self._outbound.say(prompts.ERASE_LINE)
+            await self._outbound.say(notices.ERASE_LINE)
         if self._given_up and body is not None and body.uncancel() == 0:
             raise StartCancelled from None
 
@@ -101,7 +99,7 @@ class StartProgress:
                 columns = self._pty.window.columns or 80
                 self._drawn = True
                 await self._outbound.say(
-                    prompts.progress_line(self._progress, elapsed_s, tick, columns, unicode=unicode)
+                    notices.progress_line(self._progress, elapsed_s, tick, columns, unicode=unicode)
                 )
             tick += 1
             await asyncio.sleep(_REDRAW_S)
@@ -114,5 +112,5 @@ class StartProgress:
             self._changed.clear()
             if self._progress is not None and self._progress.text != said:
                 said = self._progress.text
-                note = prompts.progress_note(self._progress, pty=self._pty is not None)
-                await self._outbound.say(note, None if self._pty else asyncssh.EXTENDED_DATA_STDERR)
+                note = notices.progress_note(self._progress, pty=self._pty is not None)
+                await self._outbound.say(note, None if self._pty else STDERR)
