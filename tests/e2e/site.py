@@ -1,7 +1,7 @@
 """What an operator has outside of a cluster: database, NATS, identity provider, bucket and load balancer.
 
-All of it runs on this machine. Servers that pods reach listen on the bridge of the dockerd that runs the pods,
-which no other machine reaches; what only clients reach listens on loopback.
+All of it runs on this machine. Servers that pods reach listen on the bridge of the dockerd that runs the
+pods, which no other machine reaches; what only clients reach listens on loopback.
 """
 
 import asyncio

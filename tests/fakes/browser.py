@@ -50,7 +50,7 @@ class Browser:
     """`async with Browser() as browser`; follows redirects as a browser does, and keeps what it saw."""
 
     def __init__(self, connector: aiohttp.TCPConnector | None = None, **headers: str) -> None:
-        """`headers` go with every request; `connector` knows other names and authorities than this machine."""
+        """`headers` go with every request; `connector` may know other names than this machine."""
         self._headers = headers
         self._connector = connector
 
