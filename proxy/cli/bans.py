@@ -72,7 +72,7 @@ def remove(context: typer.Context, address: Address, as_json: Json = False) -> N
 
     source, who = _source(address), actor()
 
-    noted: "Ban | None" = None
+    noted: Ban | None = None
 
     async def note(held: "HeldBans") -> None:
         nonlocal noted

@@ -43,7 +43,7 @@ def _base64url(content: bytes) -> str:
 
 
 def write_creds(file: Path) -> dict[str, Any]:
-    """Write a `.creds` file; the configuration of a server that knows its account, which may use JetStream."""
+    """Write a `.creds` file; the configuration of a server whose account of it may use JetStream."""
     operator, system, account, user = Nkey(_OPERATOR), Nkey(_ACCOUNT), Nkey(_ACCOUNT), Nkey(_USER)
     names = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
     limits = {**dict.fromkeys(names, -1), "wildcards": True}

@@ -150,8 +150,8 @@ def _refused(situation: Situation, stateful_set: Object) -> Diagnosis | None:
 def _is_of_earlier_start(event: Object, stateful_set: Object) -> bool:
     """Return whether an event is older than the last start, by its version: clocks and whole seconds differ.
 
-    Versions of one kind can be compared, a repetition of an event has a new one. The start of an older release
-    noted its time alone.
+    Versions of one kind can be compared; a repetition of an event has a new one. The start of an older
+    release noted its time alone.
     """
     noted = annotations_of(stateful_set)
     if (before := noted.get(EVENTS_BEFORE, "")).isdecimal():

@@ -92,13 +92,11 @@ def build(
     issuer: TrustSettings | None = None,
     older_claims: Mapping[str, str] = NO_CLAIMS,
     given: bool = False,
-    events_before: str = "0",
 ) -> Manifest:
     """Describe a workspace that is started `now`; `trust` holds the files of its Secret.
 
     `issuer` is asked for the certificate, which is then not in `trust`. `older_claims` are as Place has them;
-    `given` says that the home was another user's before; `events_before` is the version up to which events are
-    about earlier starts.
+    `given` says that the home was another user's before.
     """
     blueprint = request.blueprint
     place = place_of(request, settings, issuer, older_claims)
@@ -126,7 +124,6 @@ def build(
         labels.BLUEPRINT: blueprint.name,
         labels.USER_STRING: format_user_string(replace(request.origin, account="")),
         labels.LAST_START: labels.written(now),
-        labels.EVENTS_BEFORE: events_before,
         labels.MANIFEST_HASH: digest,
     }
     return Manifest(tuple(volumes.claims(place, settings)), parts, stateful_set)

@@ -141,8 +141,8 @@ class WorkspaceStartup:
             issuer=issuer,
             older_claims=older,
             given=given,
-            events_before=events_before,
         )
+        manifest = _annotated(manifest, {labels.EVENTS_BEFORE: events_before})
         if stateful_set is not None:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
             if _is_started(stateful_set, manifest) and self._is_well_under_way():
@@ -474,8 +474,13 @@ def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
 def _with_origin_of(stateful_set: Object, manifest: Manifest, request: WorkspaceRequest) -> Manifest:
     """Keep the origin of the workspace's first request, when it is requested by its name."""
     noted = annotations_of(stateful_set)
-    annotations = dict(manifest.stateful_set["metadata"]["annotations"])
     if request.origin.pod and labels.USER_STRING in noted:
-        annotations[labels.USER_STRING] = noted[labels.USER_STRING]
-    metadata = manifest.stateful_set["metadata"] | {"annotations": annotations}
+        return _annotated(manifest, {labels.USER_STRING: noted[labels.USER_STRING]})
+    return manifest
+
+
+def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
+    """Return a manifest whose StatefulSet has these annotations besides."""
+    metadata = manifest.stateful_set["metadata"]
+    metadata = metadata | {"annotations": {**metadata["annotations"], **annotations}}
     return replace(manifest, stateful_set=manifest.stateful_set | {"metadata": metadata})
