@@ -48,7 +48,7 @@ def add(
     from proxy.errors.stores import StateRefused
     from proxy.protection.bans import FOR_EVER_S, order
     from proxy.protection.guard import ban_event
-    from proxy.protection.home_bans import Told
+    from proxy.protection.home_bans import Announcer
 
     try:
         ban = order(address, for_s or FOR_EVER_S, reason, actor())
@@ -58,7 +58,7 @@ def add(
         context,
         lambda bans: bans.add(ban),
         ban_event(ban),
-        note=lambda held: held.add(ban, Told.BY_COMMAND),
+        note=lambda held: held.add(ban, Announcer.BY_COMMAND),
     )
     _tell(ban, as_json, f"{ban.source} is banned until {_row(ban)['until']}")
 
@@ -68,7 +68,7 @@ def remove(context: typer.Context, address: Address, as_json: Json = False) -> N
     """Let an address in again, and forget the bans that it had; exit 1 when it was not banned."""
     from proxy.events.schema import AddressUnbanned
     from proxy.protection.bans import Bans
-    from proxy.protection.home_bans import Told
+    from proxy.protection.home_bans import Announcer
 
     source, who = _source(address), actor()
 
@@ -76,7 +76,7 @@ def remove(context: typer.Context, address: Address, as_json: Json = False) -> N
 
     async def note(held: "HeldBans") -> None:
         nonlocal noted
-        noted = await held.remove(source, who, Told.BY_COMMAND)
+        noted = await held.remove(source, who, Announcer.BY_COMMAND)
 
     async def act(bans: "Bans | HeldBans") -> "Ban | None":
         if isinstance(bans, Bans):
@@ -138,8 +138,8 @@ def _with_bans(
 ) -> _T:
     """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home.
 
-    A change has the `event` that tells of it, and `note`, which leaves it in this home before NATS has it: a
-    NATS that dies after its answer may have told no proxy.
+    A change has the `event` that reports it, and `note`, which leaves it in this home before NATS has it: a
+    NATS that dies after its answer may have reached no proxy.
     """
     from proxy import log
     from proxy.errors.stores import StateUnavailable

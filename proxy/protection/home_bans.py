@@ -4,7 +4,7 @@
     command ◀──list─── file ◀── HomeBans ◀── Bans: every ban that this proxy knows
 
 Only an installation with NATS needs it: without NATS the bans themselves are in that file. A command leaves
-its order there before it writes to NATS, which may die before it tells this proxy: `Told.BY_COMMAND`.
+its order there before it writes to NATS, which may die before it reaches this proxy: `Announcer.BY_COMMAND`.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _SHARED_LIFE_S = 60.0
 """Seconds after which an order that NATS has as well expires: a proxy that starts later hears of it there."""
 
 
-class Told(StrEnum):
+class Announcer(StrEnum):
     """The publisher of the event about an order."""
 
     BY_PROXY = "proxy"
@@ -47,7 +47,7 @@ class Told(StrEnum):
 
     def life_s(self, left_s: float) -> float:
         """Return the seconds until an order expires that would otherwise live for `left_s`."""
-        return left_s if self is Told.BY_PROXY else min(left_s, _SHARED_LIFE_S)
+        return left_s if self is Announcer.BY_PROXY else min(left_s, _SHARED_LIFE_S)
 
 
 class _HomeBuckets:
@@ -115,14 +115,14 @@ class HomeBans:
             if self._bans.find(ban.source) != ban:
                 self._bans.begin(ban)
             await self._note(entry.key, ban)
-            if _told(entry) is Told.BY_PROXY:
+            if _announcer(entry) is Announcer.BY_PROXY:
                 self._publisher.publish(ban_event(ban))
                 _log.warning("banned by a command while NATS is away", source=ban.source, actor=ban.actor)
         elif (lift := _Lift.read(entry)) is not None:
             self._bans.lift(lift.source, lift.at)
             if self._bans.find(lift.source) is None:
                 await self._note(entry.key, None)
-            if _told(entry) is Told.BY_PROXY:
+            if _announcer(entry) is Announcer.BY_PROXY:
                 self._publisher.publish(AddressUnbanned(address=lift.source, actor=lift.actor))
                 _log.info("let in by a command while NATS is away", source=lift.source, actor=lift.actor)
         try:
@@ -220,17 +220,17 @@ class HeldBans:
         ban = self.find(source)
         return 0 if ban is None else ban.offences
 
-    async def add(self, ban: Ban, told: Told = Told.BY_PROXY) -> None:
+    async def add(self, ban: Ban, announcer: Announcer = Announcer.BY_PROXY) -> None:
         """Order a ban. Raises: StateError."""
         if (left_s := ban.seconds_left(datetime.now(UTC))) > 0:
-            order = {**json.loads(ban.to_json()), "told": told}
-            await self._order(ban.source, order, told.life_s(left_s))
+            order = {**json.loads(ban.to_json()), "announcer": announcer}
+            await self._order(ban.source, order, announcer.life_s(left_s))
 
-    async def remove(self, source: str, actor: str, told: Told = Told.BY_PROXY) -> Ban | None:
+    async def remove(self, source: str, actor: str, announcer: Announcer = Announcer.BY_PROXY) -> Ban | None:
         """Order the end of a source's ban, and return that ban. Raises: StateError."""
         ban = self.find(source)
-        order = {"lift": source, "actor": actor, "at": datetime.now(UTC).timestamp(), "told": told}
-        await self._order(source, order, told.life_s(_LIFT_LIFE_S))
+        order = {"lift": source, "actor": actor, "at": datetime.now(UTC).timestamp(), "announcer": announcer}
+        await self._order(source, order, announcer.life_s(_LIFT_LIFE_S))
         return ban
 
     async def _order(self, source: str, order: dict[str, object], life_s: float) -> None:
@@ -257,7 +257,7 @@ class _Lift:
             return None
 
 
-def _told(entry: Entry) -> Told:
+def _announcer(entry: Entry) -> Announcer:
     """Return the publisher of the event about an order; an older command leaves it to the proxy."""
     content: dict[str, object] = json.loads(entry.value)
-    return Told.BY_COMMAND if content.get("told") == Told.BY_COMMAND else Told.BY_PROXY
+    return Announcer.BY_COMMAND if content.get("announcer") == Announcer.BY_COMMAND else Announcer.BY_PROXY

@@ -10,8 +10,7 @@ import pytest
 
 from proxy.events.schema import AddressBannedEvent, AddressUnbanned, Event
 from proxy.protection.bans import Ban, Bans
-from proxy.protection.home_bans import HeldBans, HomeBans
-from proxy.protection.home_bans import Told as ToldBy
+from proxy.protection.home_bans import Announcer, HeldBans, HomeBans
 from proxy.settings.events import EventsSettings
 from proxy.shared.memory import MemoryBuckets
 from proxy.shared.nats import NatsBuckets
@@ -116,12 +115,12 @@ async def test_an_order_that_nats_got_as_well_holds_here_and_is_told_by_its_comm
     """NATS took the change and died before it told this proxy."""
     ordered = ban()
     async with home_of(away, tmp_path / "shared.db") as told, held_in(tmp_path / "shared.db") as held:
-        await held.add(ordered, ToldBy.BY_COMMAND)
+        await held.add(ordered, Announcer.BY_COMMAND)
         assert held.all() == [ordered]
         await until(lambda: away.find(SOURCE))
         await until(lambda: not held._home_buckets.orders.entries())
         assert held.all() == [ordered]
-        await held.remove(SOURCE, "cli:root", ToldBy.BY_COMMAND)
+        await held.remove(SOURCE, "cli:root", Announcer.BY_COMMAND)
         await until(lambda: not held._home_buckets.orders.entries())
         assert away.find(SOURCE) is None
         assert held.all() == []
@@ -133,7 +132,7 @@ async def test_a_command_whose_nats_write_failed_leaves_the_event_to_the_proxy(
 ) -> None:
     ordered = ban()
     async with home_of(away, tmp_path / "shared.db") as told, held_in(tmp_path / "shared.db") as held:
-        await held.add(ordered, ToldBy.BY_COMMAND)
+        await held.add(ordered, Announcer.BY_COMMAND)
         await until(lambda: away.find(SOURCE))
         await held.add(ordered)
         await until(lambda: told.events)
