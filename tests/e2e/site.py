@@ -54,13 +54,16 @@ class Site:
     def __post_init__(self) -> None:
         self.authority = Authority()
         self.login_port, self.database_port = free_port(self.address), free_port(self.address)
-        self.ssh_port, self.page_port = free_port(), free_port()
+        # Minutes pass until haproxy binds these: nobody else gets them meanwhile.
+        self._held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self.ssh_port, self.page_port = (one.getsockname()[1] for one in self._held)
         self._password = secrets.token_hex(16)
 
     @contextmanager
     def running(self) -> Iterator["Site"]:
         """Run the servers while inside, all but the load balancer."""
         with ExitStack() as stack:
+            stack.callback(self._release)
             self._database = stack.enter_context(postgres.Cluster.running(self.address, self.database_port))
             self._database.sql("postgres", f"ALTER ROLE fairlead PASSWORD '{self._password}'")
             self._database_name = self._database.create()
@@ -68,6 +71,11 @@ class Site:
             stack.enter_context(self._nats_running())
             stack.enter_context(self._provider_running())
             yield self
+
+    def _release(self) -> None:
+        """Let the ports of the load balancer go."""
+        for one in self._held:
+            one.close()
 
     @contextmanager
     def _nats_running(self) -> Iterator[None]:
@@ -155,6 +163,7 @@ class Site:
         program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program
         words = [program, "-f", self.directory / "haproxy.cfg", "-f", self.directory / "ingress.cfg"]
+        self._release()
         with (self.directory / "haproxy.log").open("wb") as log:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:

@@ -83,7 +83,7 @@ class Installation:
         programs = {
             "docker": f'[ "$1" = push ] && exit 0\nexec {shutil.which("docker")} "$@"',
             "ssh": f"""exec {shutil.which("ssh")} -F none -b {CLIENT} -p {self.site.ssh_port} -i {key} \\
-                -o HostName=127.0.0.1 -o HostKeyAlias={SSH} -o StrictHostKeyChecking=accept-new \\
+                -o HostName=127.0.0.1 -o HostKeyAlias={SSH} -o StrictHostKeyChecking=yes \\
                 -o UserKnownHostsFile={self.directory}/known_hosts -o IdentitiesOnly=yes \\
                 -o IdentityAgent=none "$@"
             """,
@@ -138,6 +138,8 @@ class Installation:
         return Attempt([str(self.directory / "bin" / "ssh"), *arguments, *words], None if words else TYPED)
 
     def first_login(self, command: str) -> None:
+        key = (self.own / "host-keys" / "ssh_host_ed25519_key.pub").read_text()
+        (self.directory / "known_hosts").write_text(f"{SSH} {key}")
         with self.log_in(command) as attempt:
             page = self.visit(attempt.shown())
             assert "Confirmed" in page.text, page.text
