@@ -2,7 +2,8 @@
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -47,12 +48,18 @@ def add(
     from proxy.errors.stores import StateRefused
     from proxy.protection.bans import FOR_EVER_S, order
     from proxy.protection.guard import ban_event
+    from proxy.protection.home_bans import Announcer
 
     try:
         ban = order(address, for_s or FOR_EVER_S, reason, actor())
     except ValueError as exc:
         raise StateRefused(str(exc)) from None
-    _with_bans(context, lambda bans: bans.add(ban), ban_event(ban))
+    _with_bans(
+        context,
+        lambda bans: bans.add(ban),
+        ban_event(ban),
+        note=lambda held: held.add(ban, Announcer.BY_COMMAND),
+    )
     _tell(ban, as_json, f"{ban.source} is banned until {_row(ban)['until']}")
 
 
@@ -61,13 +68,22 @@ def remove(context: typer.Context, address: Address, as_json: Json = False) -> N
     """Let an address in again, and forget the bans that it had; exit 1 when it was not banned."""
     from proxy.events.schema import AddressUnbanned
     from proxy.protection.bans import Bans
+    from proxy.protection.home_bans import Announcer
 
     source, who = _source(address), actor()
 
-    async def act(bans: "Bans | HeldBans") -> "Ban | None":
-        return await (bans.remove(source) if isinstance(bans, Bans) else bans.remove(source, who))
+    noted: Ban | None = None
 
-    ban = _with_bans(context, act, AddressUnbanned(address=source, actor=who))
+    async def note(held: "HeldBans") -> None:
+        nonlocal noted
+        noted = await held.remove(source, who, Announcer.BY_COMMAND)
+
+    async def act(bans: "Bans | HeldBans") -> "Ban | None":
+        if isinstance(bans, Bans):
+            return await bans.remove(source)
+        return await bans.remove(source, who) or noted  # the note hides the ban that it ends
+
+    ban = _with_bans(context, act, AddressUnbanned(address=source, actor=who), note)
     _tell(ban, as_json, f"{source} {'was not banned' if ban is None else 'is let in again'}")
     if ban is None:
         raise typer.Exit(1)
@@ -115,9 +131,16 @@ def _source(address: str) -> str:
 
 
 def _with_bans(
-    context: typer.Context, act: "Callable[[Bans | HeldBans], Awaitable[_T]]", event: "Event | None" = None
+    context: typer.Context,
+    act: "Callable[[Bans | HeldBans], Awaitable[_T]]",
+    event: "Event | None" = None,
+    note: "Callable[[HeldBans], Awaitable[object]] | None" = None,
 ) -> _T:
-    """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home."""
+    """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home.
+
+    A change has the `event` that reports it, and `note`, which leaves it in this home before NATS has it: a
+    NATS that dies after its answer may have reached no proxy.
+    """
     from proxy import log
     from proxy.errors.stores import StateUnavailable
 
@@ -125,6 +148,8 @@ def _with_bans(
     log.configure("error", "text")
 
     async def main() -> _T:
+        if note is not None and settings.events.urls:
+            await _noted(settings, note)
         try:
             result = await _shared(settings, act)
         except StateUnavailable as exc:
@@ -160,11 +185,18 @@ async def _shared(settings: "Settings", act: "Callable[[Bans | HeldBans], Awaita
             raise StateUnavailable(f"{where} gives no bans within {wait_s:g} s") from None
 
 
-async def _held(
-    settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]", reason: str, *, changes: bool
-) -> _T:
-    """Act on the file of this home, and warn of the consequence. Raises: StateError."""
-    from proxy.errors.stores import StateUnavailable
+async def _noted(settings: "Settings", note: "Callable[[HeldBans], Awaitable[object]]") -> None:
+    """Leave a change in the file of this home; where that cannot be written, NATS alone has the change."""
+    from proxy.errors.stores import StateError
+
+    with suppress(StateError, TimeoutError):
+        async with _home(settings) as bans:
+            await note(bans)
+
+
+@asynccontextmanager
+async def _home(settings: "Settings") -> "AsyncIterator[HeldBans]":
+    """Open the file of this home. Raises: StateError; TimeoutError where it cannot be read."""
     from proxy.protection.home_bans import HeldBans
 
     timeout_s, max_sources = settings.events.ack_timeout_s, settings.protection.bans.max_sources
@@ -172,11 +204,22 @@ async def _held(
     try:
         async with asyncio.timeout(2 * timeout_s):
             await bans.open()
-        result = await act(bans)
-    except TimeoutError:
-        raise StateUnavailable(f"{reason}, and {settings.shared_file} cannot be read either") from None
+        yield bans
     finally:
         await bans.close()
+
+
+async def _held(
+    settings: "Settings", act: "Callable[[Bans | HeldBans], Awaitable[_T]]", reason: str, *, changes: bool
+) -> _T:
+    """Act on the file of this home, and warn of the consequence. Raises: StateError."""
+    from proxy.errors.stores import StateUnavailable
+
+    try:
+        async with _home(settings) as bans:
+            result = await act(bans)
+    except TimeoutError:
+        raise StateUnavailable(f"{reason}, and {settings.shared_file} cannot be read either") from None
     whose = f"the proxy of {settings.state_dir}"
     means = (
         f"{whose} takes this up within a second, or at its start, and shares it when NATS is back"

@@ -60,7 +60,10 @@ class _Client(Client):
         """Close the socket and drop unsent data, so that no task waits for it any longer."""
         self._pending, self._pending_data_size = [], 0
         if self._writer is not None:
-            self._writer.transport.abort()
+            # A TLS transport of CPython 3.11.2 forgets its protocol at the second `close`; nothing is left
+            # to abort then.
+            with suppress(AttributeError):
+                self._writer.transport.abort()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """Return every task that runs for this connection; they may outlive `close`."""

@@ -159,12 +159,16 @@ class Bans:
             if self._unshared.get(ban.source) is ban:
                 del self._unshared[ban.source]
 
-    def lift(self, source: str) -> None:
-        """End the ban of a source here at once, and on the other replicas as soon as possible."""
+    def lift(self, source: str, at: datetime | None = None) -> None:
+        """End the ban of a source here at once, and on the other replicas as soon as possible.
+
+        `at` is the time of the decision, now by default; a ban that began later holds.
+        """
         if len(self._lifted) < self._max_sources:
-            self._lifted[source] = datetime.now(UTC)
-            self._unshared.pop(source, None)
-            self._tasks.spawn(self._share_lift(source, self._lifted[source]), name="share lift")
+            at = self._lifted[source] = at or datetime.now(UTC)
+            if (unshared := self._unshared.get(source)) is not None and unshared.since <= at:
+                del self._unshared[source]
+            self._tasks.spawn(self._share_lift(source, at), name="share lift")
 
     async def _share_lift(self, source: str, at: datetime) -> None:
         try:

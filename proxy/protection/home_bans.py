@@ -3,13 +3,15 @@
     command ──order──▶ file ──▶ HomeBans ──▶ Bans: in force here at once, shared with NATS later
     command ◀──list─── file ◀── HomeBans ◀── Bans: every ban that this proxy knows
 
-Only an installation with NATS needs it: without NATS the bans themselves are in that file.
+Only an installation with NATS needs it: without NATS the bans themselves are in that file. A command leaves
+its order there before it writes to NATS, which may die before it reaches this proxy: `Announcer.BY_COMMAND`.
 """
 
 import asyncio
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 
 import structlog
@@ -31,6 +33,21 @@ _LIFT_LIFE_S = 86_400.0
 
 An order to ban ends with the ban.
 """
+_SHARED_LIFE_S = 60.0
+"""Seconds after which an order that NATS has as well expires: a proxy that starts later hears of it there."""
+
+
+class Announcer(StrEnum):
+    """The publisher of the event about an order."""
+
+    BY_PROXY = "proxy"
+    """The proxy that takes the order; NATS does not have it."""
+    BY_COMMAND = "command"
+    """The command, which writes to NATS as well."""
+
+    def life_s(self, left_s: float) -> float:
+        """Return the seconds until an order expires that would otherwise live for `left_s`."""
+        return left_s if self is Announcer.BY_PROXY else min(left_s, _SHARED_LIFE_S)
 
 
 class _HomeBuckets:
@@ -94,17 +111,20 @@ class HomeBans:
 
     async def _take(self, entry: Entry) -> None:
         """Execute one order, then delete it; a repeated execution changes nothing."""
-        ban = read(entry)
-        if ban is not None:
-            self._bans.begin(ban)
+        if (ban := read(entry)) is not None:
+            if self._bans.find(ban.source) != ban:
+                self._bans.begin(ban)
             await self._note(entry.key, ban)
-            self._publisher.publish(ban_event(ban))
-            _log.warning("banned by a command while NATS is away", source=ban.source, actor=ban.actor)
+            if _announcer(entry) is Announcer.BY_PROXY:
+                self._publisher.publish(ban_event(ban))
+                _log.warning("banned by a command while NATS is away", source=ban.source, actor=ban.actor)
         elif (lift := _Lift.read(entry)) is not None:
-            self._bans.lift(lift.source)
-            await self._note(entry.key, None)
-            self._publisher.publish(AddressUnbanned(address=lift.source, actor=lift.actor))
-            _log.info("let in by a command while NATS is away", source=lift.source, actor=lift.actor)
+            self._bans.lift(lift.source, lift.at)
+            if self._bans.find(lift.source) is None:
+                await self._note(entry.key, None)
+            if _announcer(entry) is Announcer.BY_PROXY:
+                self._publisher.publish(AddressUnbanned(address=lift.source, actor=lift.actor))
+                _log.info("let in by a command while NATS is away", source=lift.source, actor=lift.actor)
         try:
             await self._home_buckets.orders.delete(entry.key, entry.revision)
         except StateConflict:
@@ -200,16 +220,21 @@ class HeldBans:
         ban = self.find(source)
         return 0 if ban is None else ban.offences
 
-    async def add(self, ban: Ban) -> None:
+    async def add(self, ban: Ban, announcer: Announcer = Announcer.BY_PROXY) -> None:
         """Order a ban. Raises: StateError."""
-        await _put(self._home_buckets.orders, ban)
+        if (left_s := ban.seconds_left(datetime.now(UTC))) > 0:
+            order = {**json.loads(ban.to_json()), "announcer": announcer}
+            await self._order(ban.source, order, announcer.life_s(left_s))
 
-    async def remove(self, source: str, actor: str) -> Ban | None:
+    async def remove(self, source: str, actor: str, announcer: Announcer = Announcer.BY_PROXY) -> Ban | None:
         """Order the end of a source's ban, and return that ban. Raises: StateError."""
         ban = self.find(source)
-        order = json.dumps({"lift": source, "actor": actor}).encode()
-        await self._home_buckets.orders.put(key_of(source), order, ttl_s=_LIFT_LIFE_S)
+        order = {"lift": source, "actor": actor, "at": datetime.now(UTC).timestamp(), "announcer": announcer}
+        await self._order(source, order, announcer.life_s(_LIFT_LIFE_S))
         return ban
+
+    async def _order(self, source: str, order: dict[str, object], life_s: float) -> None:
+        await self._home_buckets.orders.put(key_of(source), json.dumps(order).encode(), ttl_s=life_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,12 +243,21 @@ class _Lift:
 
     source: str
     actor: str
+    at: datetime
+    """The time of the order; a younger ban stays."""
 
     @classmethod
     def read(cls, entry: Entry) -> "_Lift | None":
         """Return the order of an entry; None for anything else."""
         try:
             content = json.loads(entry.value)
-            return cls(str(content["lift"]), str(content["actor"]))
-        except (ValueError, TypeError, KeyError, RecursionError):
+            at = datetime.fromtimestamp(float(content["at"]), UTC) if "at" in content else datetime.now(UTC)
+            return cls(str(content["lift"]), str(content["actor"]), at)
+        except (ValueError, TypeError, KeyError, OverflowError, OSError, RecursionError):
             return None
+
+
+def _announcer(entry: Entry) -> Announcer:
+    """Return the publisher of the event about an order; an older command leaves it to the proxy."""
+    content: dict[str, object] = json.loads(entry.value)
+    return Announcer.BY_COMMAND if content.get("announcer") == Announcer.BY_COMMAND else Announcer.BY_PROXY

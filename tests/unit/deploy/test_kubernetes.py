@@ -42,13 +42,12 @@ def evaluation() -> Objects:
 
 @pytest.fixture
 def production(tmp_path: Path) -> Objects:
-    """Build the kustomization that docs/deploy.md shows, with the settings and a blueprint beside it."""
-    shutil.copytree(KUBERNETES, tmp_path / "deploy" / "kubernetes")
+    """Build the kustomization that docs/deploy.md shows, with the files beside it."""
+    shutil.copytree(KUBERNETES, tmp_path / "fairlead" / "deploy" / "kubernetes")
+    (own := tmp_path / "site").mkdir()
     for name, text in documents.files("deploy.md", "Production").items():
-        (tmp_path / name).write_text(text)
-    shutil.copy(KUBERNETES / "base" / "settings.yaml", tmp_path)
-    shutil.copy(KUBERNETES / "evaluation" / "dev.yaml", tmp_path)
-    return build(tmp_path)
+        (own / name).write_text(text)
+    return build(own)
 
 
 def of(objects: Objects, kind: str, name: str) -> dict[str, Any]:
@@ -165,6 +164,21 @@ def test_other_namespace_names_are_given_in_one_place(production: Objects, tmp_p
     assert not any(
         one["kind"] == "ConfigMap" and one["metadata"]["name"] == "fairlead-site" for one in production
     )
+
+
+def test_the_settings_that_the_page_shows_keep_those_of_the_base() -> None:
+    theirs = yaml.safe_load(documents.files("deploy.md", "Production")["settings.yaml"])
+    ours = yaml.safe_load((KUBERNETES / "base" / "settings.yaml").read_text())
+    assert [line for line in flat(ours) if line not in list(flat(theirs))] == []
+
+
+def flat(node: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Give every value of a tree of dictionaries with its path."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from flat(value, *path, name)
+    else:
+        yield path, node
 
 
 def test_the_time_of_a_shutdown_is_given_in_one_place(

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.events.schema import AddressBannedEvent, AddressUnbanned, Event
 from proxy.protection.bans import Ban, Bans
-from proxy.protection.home_bans import HeldBans, HomeBans
+from proxy.protection.home_bans import Announcer, HeldBans, HomeBans
 from proxy.settings.events import EventsSettings
 from proxy.shared.memory import MemoryBuckets
 from proxy.shared.nats import NatsBuckets
@@ -107,6 +107,43 @@ async def test_an_order_to_let_in_holds_here_at_once(away: Bans, tmp_path: Path)
     (event,) = told.events
     assert isinstance(event, AddressUnbanned)
     assert (event.address, event.actor) == (SOURCE, "cli:root")
+
+
+async def test_an_order_that_nats_got_as_well_holds_here_and_is_told_by_its_command(
+    away: Bans, tmp_path: Path
+) -> None:
+    """NATS took the change and died before it told this proxy."""
+    ordered = ban()
+    async with home_of(away, tmp_path / "shared.db") as told, held_in(tmp_path / "shared.db") as held:
+        await held.add(ordered, Announcer.BY_COMMAND)
+        assert held.all() == [ordered]
+        await until(lambda: away.find(SOURCE))
+        await until(lambda: not held._home_buckets.orders.entries())
+        assert held.all() == [ordered]
+        await held.remove(SOURCE, "cli:root", Announcer.BY_COMMAND)
+        await until(lambda: not held._home_buckets.orders.entries())
+        assert away.find(SOURCE) is None
+        assert held.all() == []
+    assert told.events == []
+
+
+async def test_a_command_whose_nats_write_failed_leaves_the_event_to_the_proxy(
+    away: Bans, tmp_path: Path
+) -> None:
+    ordered = ban()
+    async with home_of(away, tmp_path / "shared.db") as told, held_in(tmp_path / "shared.db") as held:
+        await held.add(ordered, Announcer.BY_COMMAND)
+        await until(lambda: away.find(SOURCE))
+        await held.add(ordered)
+        await until(lambda: told.events)
+    assert [type(event) for event in told.events] == [AddressBannedEvent]
+
+
+async def test_a_lift_of_before_does_not_end_a_ban_that_waits_to_be_shared(away: Bans) -> None:
+    younger = ban()
+    away.begin(younger)
+    away.lift(SOURCE, younger.since - timedelta(seconds=1))
+    assert away.find(SOURCE) == younger
 
 
 async def test_a_ban_that_is_over_is_neither_ordered_nor_copied(away: Bans, tmp_path: Path) -> None:

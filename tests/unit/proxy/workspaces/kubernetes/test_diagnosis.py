@@ -9,7 +9,7 @@ import pytest
 from proxy.workspaces.backend import WorkspacePhase
 from proxy.workspaces.kubernetes import diagnosis
 from proxy.workspaces.kubernetes.diagnosis import Diagnosis, Prognosis, Situation, StartStage, judge
-from proxy.workspaces.kubernetes.labels import LAST_START
+from proxy.workspaces.kubernetes.labels import EVENTS_BEFORE, LAST_START
 from shelld.bootstrap.outcome import EX_REQUIRED
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -180,10 +180,23 @@ ROWS = {
         ],
         prognosis=Prognosis.NEEDS_CHANGE,
     ),
-    "a refusal of an earlier start": Row(
+    "a refusal of an earlier start of an older release": Row(
         StartStage.CREATING,
         "waiting for the cluster",
         events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "set", seconds=-60)],
+    ),
+    "a refusal of an earlier start, by a clock that is ahead": Row(
+        StartStage.CREATING,
+        "waiting for the cluster",
+        stateful_set=stateful_set(annotations={EVENTS_BEFORE: "1"}),
+        events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "set", seconds=60)],
+    ),
+    "a refusal of this start, by a clock that is behind": Row(
+        StartStage.CREATING,
+        "the quota is used up (q)",
+        stateful_set=stateful_set(annotations={EVENTS_BEFORE: "0", LAST_START: at(-10)}),
+        events=[event("FailedCreate", FORBIDDEN + "exceeded quota: q", "set", seconds=-60)],
+        prognosis=Prognosis.NEEDS_CHANGE,
     ),
     "a refusal of another workspace": Row(
         StartStage.CREATING,
