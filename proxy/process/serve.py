@@ -158,7 +158,7 @@ async def _build(
             backend,
             directory,
             catalog,
-            guard.is_banned,
+            guard,
             database,
             bus,
             door,

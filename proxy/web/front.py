@@ -531,10 +531,16 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_open or self._has_written_eof:
             return
         if self._transport.can_write_eof():
-            self._has_written_eof = True
-            self._transport.write_eof()
+            self._end_output()
         else:
             self.linger()
+
+    def _end_output(self) -> None:
+        self._has_written_eof = True
+        try:
+            self._transport.write_eof()
+        except OSError:  # asyncio's own transport: the client has reset the connection just now
+            self._transport.abort()
 
     def pause_reading(self) -> None:
         """See ClientSide."""
@@ -565,8 +571,7 @@ class ClientConnection(asyncio.Protocol):
         if not self._transport.can_write_eof():
             self._transport.close()
         elif self._is_open and not self._has_written_eof:
-            self._has_written_eof = True
-            self._transport.write_eof()
+            self._end_output()
 
     def finish(self) -> None:
         """Close an idle connection; one with a request is closed behind its answer."""

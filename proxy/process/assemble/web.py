@@ -13,17 +13,19 @@ from proxy.events.publisher import Bus
 from proxy.identity.directory import Directory
 from proxy.identity.revoked_keys import Revocations
 from proxy.onboarding.service import OnboardingService
+from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.settings import split_address
 from proxy.settings.web import WebSettings
 from proxy.storage.database import Database
 from proxy.userstring import LOBBY, UserString
+from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad, Workspaces
 from proxy.web.index import PublicIndex
 from proxy.web.links import LinkPages
-from proxy.web.listening import IsBanned, Listener, bind
+from proxy.web.listening import Listener, bind
 from proxy.web.login import LoginPages, LoginRules
 from proxy.web.login_gate import LoginGate
 from proxy.web.origins import Origins, Place
@@ -112,7 +114,7 @@ class WebDependencies:
     backend: Backend
     directory: Directory
     catalog: Catalog
-    is_banned: IsBanned
+    guard: Guard
     database: Database
     bus: Bus
     door: OnboardingService
@@ -150,13 +152,16 @@ async def open_web(settings: WebSettings, dependencies: WebDependencies, stack: 
     if login is not None:
         places = Places(dependencies.catalog)
         url = login.pages.url
-        gate = LoginGate(index, places, login.sessions, origins, url, dependencies.is_banned)
+        gate = LoginGate(index, places, login.sessions, origins, url, dependencies.guard.refuses)
     front = Front(settings, origins, gate, Pool(road, settings))
     if login is not None:
         front.own = login.pages
         front.sockets = login.sessions.records
         login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
-    listener = Listener(settings, front, dependencies.is_banned)
+    listener = Listener(settings, front, dependencies.guard.refuses)
+    enforcer = BanEnforcer(dependencies.guard, front)
+    enforcer.start()
+    stack.push_async_callback(enforcer.close)
     index.start()
     stack.push_async_callback(index.close)
     front.start()
@@ -205,7 +210,7 @@ async def _open_login(
             settings.require == "ssh-paired",
             rules.attempts_per_minute,
             settings.dev_user,
-            dependencies.is_banned,
+            dependencies.guard,
             _ssh_line(settings, dependencies.ssh),
         ),
     )
