@@ -204,6 +204,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_exchange",
         "_front",
+        "_has_read_eof",
         "_has_written_eof",
         "_inner",
         "_is_app_full",
@@ -256,6 +257,7 @@ class ClientConnection(asyncio.Protocol):
         """The app reads more slowly than the client sends."""
         self._is_held = False
         """Reading is stopped."""
+        self._has_read_eof = False
         self._has_written_eof = False
         self._deadline = self._loop.time() + front.settings.head_s
 
@@ -285,6 +287,7 @@ class ClientConnection(asyncio.Protocol):
         """End a splice in one direction; in any other state a client that says no more is gone."""
         match self._state:
             case _State.SPLICED if self._exchange is not None:
+                self._has_read_eof = True
                 self._exchange.client_eof()
                 return self._transport.can_write_eof()
             case _State.LINGERING:
@@ -558,7 +561,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def linger(self) -> None:
-        """Say no more; discard all input until the client closes, or for `linger_s`."""
+        """Say no more; discard all input until the client closes, or for `linger_s` at most."""
         if self._state in (_State.CLOSED, _State.LINGERING):
             return
         self._state = _State.LINGERING
@@ -568,7 +571,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
-        if not self._transport.can_write_eof():
+        if self._has_read_eof or not self._transport.can_write_eof():
             self._transport.close()
         elif self._is_open and not self._has_written_eof:
             self._end_output()

@@ -28,7 +28,7 @@ from aiohttp import web
 from proxy.access import policy
 from proxy.addresses import source_of
 from proxy.errors import FairleadError
-from proxy.errors.login import ApprovalDenied, OnboardingError
+from proxy.errors.login import ApprovalDenied, CodeExpired, OnboardingError
 from proxy.errors.stores import IdentityError, StoreError
 from proxy.http import pages
 from proxy.http.client import Http
@@ -48,7 +48,7 @@ from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
 from proxy.web.origins import Origins
 from proxy.web.places import Places
-from proxy.web.returns import Return
+from proxy.web.returns import COMPLETED, Return
 from proxy.web.sessions import Held, SignIn, WebSessions
 
 _log = structlog.get_logger("web")
@@ -281,6 +281,9 @@ class LoginPages:
             code = authcode.read_callback(client, query)
             tokens = await authcode.redeem(client, login, code, self._http)
             profile = await provider.profile(tokens, nonce=login.nonce)
+        except CodeExpired:
+            self.refused(request, provider.name, CodeExpired.code)
+            return self.sorry("That did not work", COMPLETED)
         except ApprovalDenied:
             self.refused(request, provider.name, "denied")
             return self.sorry("Not signed in", f"{provider.name} says that the sign-in was denied.")

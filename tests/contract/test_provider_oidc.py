@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import CodeExpired, ProviderMisconfigured, ProviderUnavailable
 from proxy.http.secret import Secret
 from proxy.onboarding import idtoken
 from proxy.onboarding.authcode import WebLogin, redeem
@@ -183,10 +183,10 @@ async def test_a_busy_provider_is_no_matter_for_the_operator_when_a_code_is_rede
     assert caught.value.user_message == "oidc is busy at the moment; try again in a few minutes"
 
 
-async def test_a_code_that_is_refused_is_a_matter_for_the_operator(world: World) -> None:
+async def test_a_code_that_was_used_before_is_no_matter_for_the_operator(world: World) -> None:
     world.server.on("/token", Say({"error": "invalid_grant"}, 400))
     client = await world.provider().code_client()
-    with pytest.raises(ProviderMisconfigured):
+    with pytest.raises(CodeExpired):
         await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
 
 
