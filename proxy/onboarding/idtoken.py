@@ -41,8 +41,8 @@ class ExpectedClaims:
 class Jwks:
     """The signing keys of one provider, fetched when needed.
 
-    An unknown key causes a new fetch at once, and then at most one in COOLDOWN_S. While the provider is down, the last known
-    keys stay in use.
+    An unknown key causes a new fetch at once, and then at most one in COOLDOWN_S. While the provider is down,
+    the last known keys stay in use.
     """
 
     def __init__(self, provider: str, url: str, http: Http, *, clock: Clock = REAL) -> None:
