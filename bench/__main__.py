@@ -20,7 +20,7 @@ from bench import machine, profile, report
 from bench.fairlead import fairlead_target
 from bench.pairs import CANDIDATE, YARDSTICK, Metric
 from bench.plan import MIB, QUICK, Bench, Plan
-from bench.rows import crowds, execs, files, forwards, latency, neighbours, web
+from bench.rows import crowds, execs, files, forwards, latency, neighbours, web, web_chain
 from bench.sshd import HOW_TO_INSTALL, find_sshd, sshd_target
 from bench.targets import BenchError, Target, make_key
 from bench.transfers import OTHERS
@@ -44,6 +44,7 @@ ROWS: dict[str, Callable[[Bench], list[Metric]]] = {
     "rate": crowds.rate,
     "idle": crowds.idle,
     "web": web.web,
+    "web-chain": web_chain.web_chain,
 }
 
 

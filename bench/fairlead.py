@@ -20,7 +20,11 @@ _ENTRY = "import sys; from proxy.__main__ import main; sys.argv[0] = 'fairlead';
 
 @contextmanager
 def fairlead_target(
-    label: str, folder: Path, identity: Path, env: dict[str, str] | None = None
+    label: str,
+    folder: Path,
+    identity: Path,
+    env: dict[str, str] | None = None,
+    blueprint: str = "{}\n",
 ) -> Iterator[Target]:
     """Run Fairlead from this checkout for as long as the block lasts, workspaces included.
 
@@ -30,7 +34,7 @@ def fairlead_target(
     """
     home = folder / "fairlead"
     (home / "blueprints").mkdir(parents=True)
-    (home / "blueprints" / f"{_BLUEPRINT}.yaml").write_text("{}\n")
+    (home / "blueprints" / f"{_BLUEPRINT}.yaml").write_text(blueprint)
     port = free_port()
     environ = {key: value for key, value in os.environ.items() if not key.startswith("FAIRLEAD_")}
     environ |= {

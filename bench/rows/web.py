@@ -45,15 +45,15 @@ http {{
 
 def web(bench: Bench) -> list[Metric]:
     """Measure requests and a download through each proxy, in turns."""
-    if _find("nginx") is None:
+    if find("nginx") is None:
         bench.say("no nginx found (Debian: apt install nginx): the row web needs one as the app")
         return []
-    with _app(bench.folder, bench.plan.warm_bytes) as app, _proxies(bench, app) as proxies:
-        taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in proxies}
-        for name, (port, _) in proxies.items():
+    with app(bench.folder, bench.plan.warm_bytes) as app_port, proxies(bench, app_port) as found:
+        taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in found}
+        for name, (port, _) in found.items():
             asyncio.run(_ask_many(name, port, _WARM_REQUESTS))
         for _ in range(bench.plan.runs):
-            for name, (port, process) in proxies.items():
+            for name, (port, process) in found.items():
                 taken[name].append(_sample(name, port, process, bench.plan.warm_bytes))
     lines = []
     for name in (name for name in taken if name != CANDIDATE):
@@ -111,18 +111,20 @@ async def _ask(name: str, port: int, target: str, size: int, times: int = 1) -> 
         await writer.wait_closed()
 
 
-def _find(program: str) -> str | None:
+def find(program: str) -> str | None:
+    """Look for a program where Debian puts it."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @contextmanager
-def _app(folder: Path, size: int) -> Iterator[int]:
-    """Run nginx as the app: 100 bytes at /small, and a file of zeros by its size."""
+def app(folder: Path, *sizes: int) -> Iterator[int]:
+    """Run nginx as the app: 100 bytes at /small, and files of zeros by their sizes."""
     place, port = folder / "web-app", free_port()
     (place / "www").mkdir(parents=True)
     (place / "www" / "small").write_bytes(b"x" * 100)
-    with (place / "www" / str(size)).open("wb") as file:
-        file.truncate(size)
+    for size in sizes:
+        with (place / "www" / str(size)).open("wb") as file:
+            file.truncate(size)
     location = f"location / {{ root {place}/www; }}"
     with _nginx(place, port, "", location):
         yield port
@@ -135,12 +137,12 @@ def _nginx(place: Path, port: int, upstream: str, location: str) -> Iterator[psu
     user = "user root;" if os.geteuid() == 0 else ""  # its own account cannot read the files of this run
     text = _BACKEND.format(folder=place, port=port, upstream=upstream, location=location, user=user)
     config.write_text(text)
-    with _running([str(_find("nginx")), "-p", str(place), "-c", str(config)], port) as process:
+    with running([str(find("nginx")), "-p", str(place), "-c", str(config)], port) as process:
         yield process
 
 
 @contextmanager
-def _running(argv: list[str], port: int, ready: Callable[[], bool] | None = None) -> Iterator[psutil.Process]:
+def running(argv: list[str], port: int, ready: Callable[[], bool] | None = None) -> Iterator[psutil.Process]:
     """Run a program that listens on a port, until left."""
     started = subprocess.Popen(argv, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
     process = psutil.Process(started.pid)
@@ -163,32 +165,40 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def _proxies(bench: Bench, app: int) -> Iterator[dict[str, tuple[int, psutil.Process]]]:
-    """Run every proxy before the app."""
-    own, theirs, chp = free_port(), free_port(), free_port()
+def proxies(bench: Bench, app: int) -> Iterator[dict[str, tuple[int, psutil.Process]]]:
+    """Run every proxy before the app; yields port and process of each by its name."""
+    own, theirs = free_port(), free_port()
     argv = [sys.executable, "-m", "bench.webfront", "--listen", f"127.0.0.1:{own}", "--app", str(app)]
     upstream = f"upstream app {{ server 127.0.0.1:{app}; keepalive 32; }}"
     location = (
         'location / { proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection "";'
         " proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr; }"
     )
-    with _running(argv, own) as ours, _nginx(bench.folder / "web-nginx", theirs, upstream, location) as nginx:
+    with running(argv, own) as ours, _nginx(bench.folder / "web-nginx", theirs, upstream, location) as nginx:
         found = {CANDIDATE: (own, ours), "nginx": (theirs, nginx)}
-        program = _find("configurable-http-proxy")
-        if program is None:
-            bench.say("no configurable-http-proxy found (npm install -g configurable-http-proxy): left out")
-            yield found
-            return
-        target = f"http://127.0.0.1:{app}"
-        words = [
-            "--ip",
-            "127.0.0.1",
-            "--port",
-            str(chp),
-            "--api-ip",
-            "127.0.0.1",
-            "--api-port",
-            str(free_port()),
-        ]
-        with _running([program, *words, "--default-target", target, "--log-level", "error"], chp) as third:
-            yield found | {"CHP": (chp, third)}
+        with chp(bench, app) as third:
+            yield found | ({} if third is None else {"CHP": third})
+
+
+@contextmanager
+def chp(bench: Bench, app: int) -> Iterator[tuple[int, psutil.Process] | None]:
+    """Run configurable-http-proxy before an app; yields its port and process, None where there is none."""
+    program, port = find("configurable-http-proxy"), free_port()
+    if program is None:
+        bench.say("no configurable-http-proxy found (npm install -g configurable-http-proxy): left out")
+        yield None
+        return
+    words = [
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--api-ip",
+        "127.0.0.1",
+        "--api-port",
+        str(free_port()),
+    ]
+    target = f"http://127.0.0.1:{app}"
+    argv = [program, *words, "--default-target", target, "--log-level", "error"]
+    with running(argv, port) as process:
+        yield port, process

@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 
 from proxy.errors.login import (
     ApprovalDenied,
+    CodeExpired,
     GrantEnded,
     OnboardingError,
     ProviderMisconfigured,
@@ -52,6 +53,10 @@ _REFRESH_REFUSED = frozenset(
         *("interaction_required", "login_required", "consent_required", "access_denied"),  # Entra
     }
 )
+
+
+_CODE_REFUSED = frozenset({"invalid_grant", "bad_verification_code"})
+"""RFC 6749 §5.2 and GitHub: expired, used twice, or issued for another redirection."""
 
 
 def _random(size: int = 32) -> Secret:
@@ -108,7 +113,7 @@ def read_callback(client: CodeClient, query: Mapping[str, str]) -> Secret:
 async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) -> Tokens:
     """Exchange a code for tokens (RFC 6749 §4.1.3), once: a lost reply is not requested again.
 
-    Raises: ApprovalDenied, ProviderMisconfigured, ProviderUnavailable.
+    Raises: ApprovalDenied, CodeExpired, ProviderMisconfigured, ProviderUnavailable.
     """
     form: dict[str, str | Secret] = {
         "grant_type": "authorization_code",
@@ -116,7 +121,7 @@ async def redeem(client: CodeClient, web: WebLogin, code: Secret, http: Http) ->
         "redirect_uri": web.redirect_uri,
         "code_verifier": web.verifier,
     }
-    return await _tokens(client, form, http, _stop)
+    return await _tokens(client, form, http, _stop_code)
 
 
 async def refresh(client: CodeClient, token: Secret, http: Http) -> Tokens:
@@ -158,6 +163,15 @@ async def _tokens(
     if not 200 <= reply.status < 300 or not answer:
         raise _away(client, f"status {reply.status} in answer to a grant", may_have_acted=True)
     return read_tokens(client.provider, answer)
+
+
+def _stop_code(client: CodeClient, error: str) -> NoReturn:
+    if error in _CODE_REFUSED:
+        raise CodeExpired(
+            f"{client.provider}: {error}",
+            user_message="this sign-in was completed already, or it took too long",
+        )
+    _stop(client, error)
 
 
 def _stop_refresh(client: CodeClient, error: str) -> NoReturn:

@@ -41,8 +41,8 @@ class ExpectedClaims:
 class Jwks:
     """The signing keys of one provider, fetched when needed.
 
-    An unknown key causes a new fetch, at most once in COOLDOWN_S. While the provider is down, the last known
-    keys stay in use.
+    An unknown key causes a new fetch at once, and then at most one in COOLDOWN_S. While the provider is down,
+    the last known keys stay in use.
     """
 
     def __init__(self, provider: str, url: str, http: Http, *, clock: Clock = REAL) -> None:
@@ -52,7 +52,7 @@ class Jwks:
         self._clock = clock
         self._keys: KeySet | None = None
         self._fetched_at = 0.0
-        self._tried_at = float("-inf")
+        self._tried_at = self._lacked_at = float("-inf")
         self._problem = ""
         self._lock = asyncio.Lock()
 
@@ -65,7 +65,10 @@ class Jwks:
             now = self._clock.now()
             is_old = self._keys is None or now - self._fetched_at > FRESH_S
             is_lacking = unknown_in is not None and unknown_in is self._keys
-            if (is_old or is_lacking) and now - self._tried_at >= COOLDOWN_S:
+            if is_lacking and now - self._lacked_at >= COOLDOWN_S:
+                self._lacked_at = now
+                await self._fetch(now)
+            elif is_old and now - self._tried_at >= COOLDOWN_S:
                 await self._fetch(now)
         if self._keys is None:
             raise ProviderUnavailable(

@@ -25,6 +25,7 @@ from proxy.protection.credit import Credit
 from proxy.protection.failures import Failures, length_s, threshold
 from proxy.protection.startups import Rate, Startups
 from proxy.settings.protection import ProtectionSettings
+from proxy.shared.buckets import Watch
 
 _log = structlog.get_logger("protection")
 
@@ -111,9 +112,16 @@ class Guard:
         """Return the number of sources that are banned now."""
         return len(self._bans.all())
 
-    def is_banned(self, address: str) -> bool:
-        """Return whether an address is banned now, with or without credit."""
-        return not is_in(address, self._allowed) and self._bans.find(source_of(address)) is not None
+    def refuses(self, address: str) -> bool:
+        """Return whether a ban keeps an address out; a ban by rule does not where it has credit."""
+        if is_in(address, self._allowed):
+            return False
+        ban = self._bans.find(source_of(address))
+        return ban is not None and (ban.is_order or not self._credit.has(ban.source, _now()))
+
+    def watch(self) -> Watch:
+        """Return a watch of every change of a ban, on any replica."""
+        return self._bans.watch()
 
     def accept(self, address: str) -> PendingConnection | str:
         """Accept a connection, or return the reason against it as one word."""
@@ -152,14 +160,22 @@ class Guard:
 
     def succeeded(self, visitor: PendingConnection) -> None:
         """Record the login of a known user, which gives the address credit."""
-        self._credit.earn(visitor.source, _now())
+        self.succeeded_at(visitor.address)
         visitor.leave()
+
+    def succeeded_at(self, address: str) -> None:
+        """Record the login of a known user from an address, which gives it credit."""
+        self._credit.earn(source_of(address), _now())
 
     def failed(self, visitor: PendingConnection, reasons: Sequence[str]) -> None:
         """Record a connection that ended without a login; ban its address after too many."""
-        if is_in(visitor.address, self._allowed) or (reasons and _INNOCENT.issuperset(reasons)):
+        self.failed_at(visitor.address, reasons)
+
+    def failed_at(self, address: str, reasons: Sequence[str]) -> None:
+        """Record a login from an address that was refused; ban the address after too many."""
+        if is_in(address, self._allowed) or (reasons and _INNOCENT.issuperset(reasons)):
             return
-        source, rules = visitor.source, self._settings.bans
+        source, rules = source_of(address), self._settings.bans
         count = self._failures.add(source, _now())
         offences = self._bans.offences(source)
         if count < threshold(rules.failures, offences) or self._bans.find(source) is not None:

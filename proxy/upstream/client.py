@@ -34,6 +34,9 @@ _CONNECTION_OUTPUT = {pb.ConnectionOutput.DATA_FIELD_NUMBER: Output}
 
 NOTHING = model.Reserved()
 _FRAME_HEADROOM_BYTES = 64 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
+"""Bytes of a stream that gRPC receives before they are asked for, besides the rest of a frame that is asked
+for. Left to itself, gRPC raises this with the load of the machine, to more than 16 MiB for each stream."""
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -309,6 +312,8 @@ class Links:
         return [
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _READ_AHEAD_BYTES),
             ("grpc.keepalive_time_ms", int(self._settings.keepalive_interval_s * 1000)),
             ("grpc.keepalive_timeout_ms", int(self._settings.keepalive_timeout_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),

@@ -214,6 +214,7 @@ class ClientConnection(asyncio.Protocol):
         "_deadline",
         "_exchange",
         "_front",
+        "_has_read_eof",
         "_has_written_eof",
         "_inner",
         "_is_app_full",
@@ -266,6 +267,7 @@ class ClientConnection(asyncio.Protocol):
         """The app reads more slowly than the client sends."""
         self._is_held = False
         """Reading is stopped."""
+        self._has_read_eof = False
         self._has_written_eof = False
         self._deadline = self._loop.time() + front.settings.head_s
 
@@ -295,6 +297,7 @@ class ClientConnection(asyncio.Protocol):
         """End a splice in one direction; in any other state a client that says no more is gone."""
         match self._state:
             case _State.SPLICED if self._exchange is not None:
+                self._has_read_eof = True
                 self._exchange.client_eof()
                 return self._transport.can_write_eof()
             case _State.LINGERING:
@@ -541,10 +544,16 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_open or self._has_written_eof:
             return
         if self._transport.can_write_eof():
-            self._has_written_eof = True
-            self._transport.write_eof()
+            self._end_output()
         else:
             self.linger()
+
+    def _end_output(self) -> None:
+        self._has_written_eof = True
+        try:
+            self._transport.write_eof()
+        except OSError:  # asyncio's own transport: the client has reset the connection just now
+            self._transport.abort()
 
     def pause_reading(self) -> None:
         """See ClientSide."""
@@ -562,7 +571,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def linger(self) -> None:
-        """Say no more; discard all input until the client closes, or for `linger_s`."""
+        """Say no more; discard all input until the client closes, or for `linger_s` at most."""
         if self._state in (_State.CLOSED, _State.LINGERING):
             return
         self._state = _State.LINGERING
@@ -572,11 +581,10 @@ class ClientConnection(asyncio.Protocol):
         self._is_app_full = False
         self._deadline = self._loop.time() + self._front.settings.linger_s
         self._pace()
-        if not self._transport.can_write_eof():
+        if self._has_read_eof or not self._transport.can_write_eof():
             self._transport.close()
         elif self._is_open and not self._has_written_eof:
-            self._has_written_eof = True
-            self._transport.write_eof()
+            self._end_output()
 
     def finish(self) -> None:
         """Close an idle connection; one with a request is closed behind its answer."""

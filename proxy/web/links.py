@@ -114,7 +114,7 @@ class LinkPages:
         user = await self._login.directory.find(invitation.user)
         is_same = user is not None and user.id == invitation.user_id
         if user is None or not is_same or not policy.may_login(user, datetime.now(UTC)):
-            self._sessions.refused(client_of(request), "", "user_not_admitted", invitation.user)
+            self._login.refused(request, "", "user_not_admitted", invitation.user)
             return self._login.sorry("Not signed in", "This user may not log in.")
         who = SignIn(user, client_of(request), proof=invitation.proof)
         response = await self._login.signed_in(request, who, None)

@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 from urllib.parse import urlencode
 
 import structlog
@@ -27,7 +28,7 @@ from aiohttp import web
 from proxy.access import policy
 from proxy.addresses import source_of
 from proxy.errors import FairleadError
-from proxy.errors.login import ApprovalDenied, OnboardingError
+from proxy.errors.login import ApprovalDenied, CodeExpired, OnboardingError
 from proxy.errors.stores import IdentityError, StoreError
 from proxy.http import pages
 from proxy.http.client import Http
@@ -47,7 +48,7 @@ from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
 from proxy.web.origins import Origins
 from proxy.web.places import Places
-from proxy.web.returns import Return
+from proxy.web.returns import COMPLETED, Return
 from proxy.web.sessions import Held, SignIn, WebSessions
 
 _log = structlog.get_logger("web")
@@ -61,9 +62,24 @@ _MAX_SOURCES = 20_000
 _MAX_UNUSED = 2
 """Sessions of one origin that a browser was given and did not bring back: then it keeps no cookies."""
 _UNUSED_S = 60
+_INNOCENT = frozenset({"account_inactive", "user_not_admitted"})
+"""Reasons that are no attempt at another user's account, besides those of `protection.guard`."""
 _BACK_CHANNEL = "/backchannel-logout/"
 _LOGOUTS_FACTOR = 10
 """A provider speaks for all of its users from one address."""
+
+
+class Addresses(Protocol):
+    """The rules for addresses of clients, shared with SSH."""
+
+    def refuses(self, address: str) -> bool:
+        """Return whether a ban keeps an address out now."""
+
+    def failed_at(self, address: str, reasons: Sequence[str]) -> None:
+        """Record a login that was refused; too many ban the address."""
+
+    def succeeded_at(self, address: str) -> None:
+        """Record the login of a known user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +90,7 @@ class LoginRules:
     attempts_per_minute: int
     dev_user: str
     """User whom the account of the same name at the development provider means, without being bound to it."""
-    is_banned: Callable[[str], bool]
+    addresses: Addresses
     ssh_line: Callable[[str], str]
     """Writes the command that signs a user in by SSH; `<you>` stands for an unknown name."""
 
@@ -141,7 +157,7 @@ class LoginPages:
     @web.middleware
     async def _slowly(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse banned addresses, too many requests from one, and requests without a store."""
-        if self._rules.is_banned(client_of(request)):
+        if self._rules.addresses.refuses(client_of(request)):
             raise web.HTTPForbidden(text="Your address is banned.")
         now = asyncio.get_running_loop().time()
         rate = self._logouts if request.path.startswith(_BACK_CHANNEL) else self._rate
@@ -265,11 +281,14 @@ class LoginPages:
             code = authcode.read_callback(client, query)
             tokens = await authcode.redeem(client, login, code, self._http)
             profile = await provider.profile(tokens, nonce=login.nonce)
+        except CodeExpired:
+            self.refused(request, provider.name, CodeExpired.code)
+            return self.sorry("That did not work", COMPLETED)
         except ApprovalDenied:
-            self._refused(request, provider.name, "denied")
+            self.refused(request, provider.name, "denied")
             return self.sorry("Not signed in", f"{provider.name} says that the sign-in was denied.")
         except OnboardingError as exc:
-            self._refused(request, provider.name, exc.code)
+            self.refused(request, provider.name, exc.code)
             return self._failed(provider.name, exc)
         return await self._admit(request, profile, Return.read(about))
 
@@ -277,10 +296,10 @@ class LoginPages:
         """Sign the user in who is bound to an account."""
         user = await self._user_of(profile)
         if isinstance(user, str):
-            self._refused(request, profile.provider, user)
+            self.refused(request, profile.provider, user)
             return self.sorry("Not signed in", _REFUSALS[user].format(line=self._rules.ssh_line("<you>")))
         if not (decision := policy.may_login(user, datetime.now(UTC))):
-            self._refused(request, profile.provider, "user_not_admitted", user.name)
+            self.refused(request, profile.provider, "user_not_admitted", user.name)
             return self.sorry("Not signed in", f"{decision.reason[:1].upper()}{decision.reason[1:]}.")
         sid = profile.claims.get("sid")
         who = SignIn(
@@ -311,6 +330,7 @@ class LoginPages:
     async def signed_in(self, request: web.Request, who: SignIn, back: Return | None) -> web.Response:
         """Give the browser a new session, and send it back to where it came from."""
         value = await self.sessions.sign_in(who, await self.held(request))
+        self._rules.addresses.succeeded_at(who.client)
         response = self._onward(back) if back is not None else redirect(f"{self.url}/")
         self.site.give_cookie(response, value, life_s=self.sessions.life_s)
         return response
@@ -384,8 +404,11 @@ class LoginPages:
 
     # ------------------------------------------------------------------------------------ words
 
-    def _refused(self, request: web.Request, provider: str, reason: str, user: str = "") -> None:
+    def refused(self, request: web.Request, provider: str, reason: str, user: str = "") -> None:
+        """Record a sign-in that came to nothing; it counts against the address as a login by SSH does."""
         self.sessions.refused(client_of(request), provider, reason, user)
+        if reason not in _INNOCENT:
+            self._rules.addresses.failed_at(client_of(request), (reason,))
 
     def _failed(self, provider: str, exc: FairleadError) -> web.Response:
         _log.info("sign-in failed", provider=provider, code=exc.code, reason=str(exc))

@@ -20,7 +20,7 @@ from proxy.web.heads import Field, Request
 from proxy.web.index import PublicIndex
 from proxy.web.origins import Origins
 from proxy.web.places import Places
-from proxy.web.returns import MAX_PATH, Return
+from proxy.web.returns import COMPLETED, MAX_PATH, Return
 from proxy.web.road import Address
 from proxy.web.sessions import Held, WebSessions
 
@@ -168,10 +168,7 @@ class LoginGate:
         value = await self._sessions.redeem(given.get("code", ""), host.name, pre)
         end_pre = self._cookie(self._pre_cookies.name(back.slot), "", 0)
         if not value:
-            text = (
-                "This sign-in was completed already, or it took too long. Open the address of the app again."
-            )
-            return Reply(403, "That did not work", text, (end_pre,))
+            return Reply(403, "That did not work", COMPLETED, (end_pre,))
         return Reply(
             303,
             "Signed in",

@@ -7,7 +7,7 @@ client ── head ─▶ AppConnection          app ── head ─▶ client
 
 from typing import Protocol
 
-from proxy.web.frames import FrameScanner, close_frame
+from proxy.web.frames import GOING_AWAY, FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
     Answer,
@@ -24,6 +24,8 @@ from proxy.web.road import Buffer, Wire
 from proxy.web.upstream import AppConnection
 
 _LAST_CHUNK = b"0\r\n"
+_APP_GONE = close_frame(GOING_AWAY, "the app is gone: it ended, or its workspace stopped", masked=False)
+"""In the place of 1006, by which a browser tells a page nothing, where an app ends without a Close frame."""
 
 
 class ClientSide(Wire, Protocol):
@@ -61,6 +63,7 @@ class Exchange:
         "_site",
         "bytes_from_client",
         "bytes_to_client",
+        "client_address",
         "closes",
         "moved_at",
         "passed",
@@ -76,6 +79,7 @@ class Exchange:
         self.bytes_from_client = 0
         """Content and spliced bytes."""
         self.bytes_to_client = 0
+        self.client_address = ""
         self.closes = request.closes
         """The client's connection ends with this exchange."""
         self.moved_at = 0
@@ -108,6 +112,7 @@ class Exchange:
     def begin(self, app: AppConnection, client: Client) -> None:
         """Send the request's head to its app."""
         self._app = app
+        self.client_address = client.address
         app.begin(self.request, request_for_app(self.request, client), self)
 
     # ------------------------------------------------------------------------ from the client
@@ -243,7 +248,10 @@ class Exchange:
             return
         app = self._app
         self._app = None
-        if self._is_spliced and self._app_ended:
+        if self._is_spliced and not self._app_ended and self._from_app.is_at_boundary:
+            self._client.write(_APP_GONE)
+            self._client.linger()
+        elif self._is_spliced and self._app_ended:
             self._client.linger()
         elif self._has_answer and not self._head:
             self._client.abort()  # an answer cut short must not look whole
@@ -260,8 +268,10 @@ class Exchange:
         self._client.write(data)
 
     def app_eof(self) -> None:
-        """End the app's direction of a splice."""
+        """End the app's direction of a splice, by a Close frame where the app sent none."""
         self._app_ended = True
+        if self._from_app.is_at_boundary:
+            self._client.write(_APP_GONE)
         self._client.write_eof()
         self._end_splice()
 

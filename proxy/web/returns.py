@@ -13,6 +13,9 @@ from proxy.web.origins import parse_label
 MAX_PATH = 1_500
 """Characters of a path that survives the way through a provider; a longer one becomes `/`."""
 
+COMPLETED = "This sign-in was completed already, or it took too long. Open the address of the app again."
+"""For a code that is not good any more, of a provider or of ours."""
+
 _PATH = re.compile(r"/[!-~]*")
 _SLOT = re.compile(r"[0-9a-f]{8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

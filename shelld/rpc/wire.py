@@ -31,10 +31,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _Request = TypeVar("_Request", bound=Message)
 _HEADROOM_BYTES = 64 * 1024
+_READ_AHEAD_BYTES = 256 * 1024
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_FRAME_BYTES + _HEADROOM_BYTES),
     ("grpc.max_send_message_length", MAX_FRAME_BYTES + _HEADROOM_BYTES),
+    # What is received of a stream before it is asked for. gRPC's own estimate grows with the load of the
+    # machine, to more than 16 MiB for each stream.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", _READ_AHEAD_BYTES),
     # A proxy whose machine died sends nothing: detect it, or its programs are never hung up.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 15_000),

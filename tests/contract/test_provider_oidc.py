@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from proxy.errors.login import ProviderMisconfigured, ProviderUnavailable
+from proxy.errors.login import CodeExpired, ProviderMisconfigured, ProviderUnavailable
 from proxy.http.secret import Secret
 from proxy.onboarding import idtoken
 from proxy.onboarding.authcode import WebLogin, redeem
@@ -183,10 +183,10 @@ async def test_a_busy_provider_is_no_matter_for_the_operator_when_a_code_is_rede
     assert caught.value.user_message == "oidc is busy at the moment; try again in a few minutes"
 
 
-async def test_a_code_that_is_refused_is_a_matter_for_the_operator(world: World) -> None:
+async def test_a_code_that_was_used_before_is_no_matter_for_the_operator(world: World) -> None:
     world.server.on("/token", Say({"error": "invalid_grant"}, 400))
     client = await world.provider().code_client()
-    with pytest.raises(ProviderMisconfigured):
+    with pytest.raises(CodeExpired):
         await redeem(client, WebLogin("http://127.0.0.1/callback"), Secret("code"), world.tools.http)
 
 
@@ -345,9 +345,11 @@ async def test_keys_rotate(world: World) -> None:
     provider = world.provider()
     await provider.claims(Tokens(Secret("at"), world.token()), Secret("n"))
     world.server.on("/jwks", key_set(EC2))
-    world.time.time += 31
     assert (await provider.claims(Tokens(Secret("at"), world.token(EC2)), Secret("n")))["sub"] == "s1"
     assert world.server.count("/jwks") == 2
+    world.server.on("/jwks", key_set(EC))
+    world.time.time += 31
+    assert (await provider.claims(Tokens(Secret("at"), world.token()), Secret("n")))["sub"] == "s1"
 
 
 async def test_unknown_keys_do_not_make_us_ask_without_end(world: World) -> None:
@@ -355,7 +357,7 @@ async def test_unknown_keys_do_not_make_us_ask_without_end(world: World) -> None
     for _ in range(10):
         with pytest.raises(ProviderMisconfigured, match="does not publish"):
             await provider.claims(Tokens(Secret("at"), world.token(EC2)), Secret("n"))
-    assert world.server.count("/jwks") == 1
+    assert world.server.count("/jwks") == 2
 
 
 async def test_old_keys_serve_through_an_outage(world: World) -> None:

@@ -57,7 +57,7 @@ class Browser:
     async def __aenter__(self) -> "Browser":
         self.visited: list[str] = []
         self._session = aiohttp.ClientSession(
-            connector=self._connector or aiohttp.TCPConnector(resolver=LocalhostResolver()),
+            connector=self._connector or aiohttp.TCPConnector(resolver=LocalhostResolver(), limit=0),
             cookie_jar=aiohttp.CookieJar(unsafe=True),
             headers=self._headers,
         )

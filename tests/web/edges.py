@@ -31,8 +31,8 @@ global
 defaults
   mode http
   timeout connect 5s
-  timeout client 20s
-  timeout server 20s
+  timeout client 120s
+  timeout server 120s
   http-reuse always
 frontend edge
   bind 127.0.0.1:{port}

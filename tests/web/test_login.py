@@ -202,3 +202,16 @@ async def test_secrets_are_in_no_log(here: Place) -> None:
     log = here.fairlead.log
     assert [one for one in secrets if one in log] == []
     assert not re.search(rf"\b{link['code']}\b", log)
+
+
+async def test_where_ssh_keys_are_required_no_provider_is_asked(tmp_path: Path) -> None:
+    with place(tmp_path / "paired", FAIRLEAD_WEB__REQUIRE="ssh-paired") as here:
+        async with Browser(**ACCEPT) as browser:
+            page = await browser.get(here.url())
+            assert (page.status, page.url.partition("?")[0]) == (401, f"{here.login}/login")
+            assert "Sign in with" not in page.text
+            assert "+lobby@127.0.0.1 web" in page.text
+            assert (await browser.get(f"{here.login}/start/0")).status == 404
+            assert (await browser.get(f"{here.login}/callback?code=x&state=y")).status == 403
+            await browser.submit(await browser.get(here.link()["url"]), "sign-in")
+            assert (await browser.get(here.url())).text.startswith("APP")

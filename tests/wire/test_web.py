@@ -287,13 +287,14 @@ def upload(size: int) -> dict[str, int]:
 def carry(server: Fairlead, size: int) -> None:
     """Send so much each way; the proxy must not grow by it.
 
-    Transfers before that find the size of gRPC's windows, and of what `tuning` has the allocator keep.
+    What does not depend on the size comes before that, in as many transfers as let the allocator's free
+    memory reach its size (`tuning.keep_buffers`).
     """
     assert server.process
     with Peak(server.process.pid) as before:
-        for _ in range(3):
-            download(128 * MIB)
-            upload(128 * MIB)
+        for _ in range(8):
+            download(32 * MIB)
+            upload(32 * MIB)
     with Peak(server.process.pid) as after:
         assert size < download(size) < size + 1_000
         assert upload(size)["size"] == size

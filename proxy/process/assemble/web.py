@@ -17,6 +17,7 @@ from proxy.process.parts import running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
+from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad
@@ -94,7 +95,7 @@ async def open_web(
         gate: Gate = PublicGate(index)
         if login is not None:
             places, url = Places(workspaces.catalog), login.pages.url
-            gate = LoginGate(index, places, login.sessions, origins, url, guard.is_banned)
+            gate = LoginGate(index, places, login.sessions, origins, url, guard.refuses)
         road = GatewayRoad(
             workspaces.gateway,
             workspaces.provisioner,
@@ -113,7 +114,8 @@ async def open_web(
         )
         if login is not None:
             login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
-        listener = Listener(settings, front, guard.is_banned)
+        listener = Listener(settings, front, guard.refuses)
+        await enter(running(BanEnforcer(guard, front)))
         front.start()
         listener.start(sockets)
         web = Web(port, front, road, listener, workspaces.catalog, login)

@@ -75,7 +75,7 @@ async def open_web_login(
             is_ssh_only=settings.require == "ssh-paired",
             attempts_per_minute=rules.attempts_per_minute,
             dev_user=settings.dev_user,
-            is_banned=guard.is_banned,
+            addresses=guard,
             ssh_line=_ssh_line(settings, common.settings.listen),
         ),
     )

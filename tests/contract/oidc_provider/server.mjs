@@ -4,10 +4,12 @@
 import { createServer, request } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { readFileSync } from 'node:fs';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { Provider } from 'oidc-provider';
 
 // BACKCHANNEL is where it says that sessions ended; names below localhost are this machine.
-const { ISSUER, REDIRECT_URI, ADDRESS, PORT, CERTIFICATE, KEY, SSH_KEY, ACCOUNTS, BACKCHANNEL } = process.env;
+const { ISSUER, REDIRECT_URI, ADDRESS, PORT, CERTIFICATE, KEY } = process.env;
+const { SSH_KEY, ACCOUNTS, BACKCHANNEL, FRESH_KEY } = process.env;
 
 const post = (url, { headers, body }) => new Promise((resolve, reject) => {
   const { host, port, pathname } = new URL(url);
@@ -15,6 +17,12 @@ const post = (url, { headers, body }) => new Promise((resolve, reject) => {
   request(to, (answer) => { answer.resume(); resolve(new Response(null, { status: answer.statusCode })); })
     .on('error', reject)
     .end(String(body));
+});
+
+// FRESH_KEY: every start signs with a key of its own, as after a rotation.
+const freshKey = () => ({
+  ...generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' }),
+  kid: randomUUID(), use: 'sig', alg: 'RS256',
 });
 
 const groupsOf = (sub) => (ACCOUNTS ? JSON.parse(readFileSync(ACCOUNTS))[sub] : ['wonderland']);
@@ -34,6 +42,7 @@ const provider = new Provider(ISSUER, {
     profile: ['preferred_username', 'name', 'groups', 'ssh_keys'],
     email: ['email', 'email_verified'],
   },
+  ...(FRESH_KEY ? { jwks: { keys: [freshKey()] } } : {}),
   cookies: { keys: ['only for tests'] },
   features: { deviceFlow: { enabled: true }, backchannelLogout: { enabled: Boolean(BACKCHANNEL) } },
   ...(BACKCHANNEL ? { fetch: post } : {}),
