@@ -206,9 +206,14 @@ class Site:
 
         Browsers send the oldest first (RFC 6265 §5.4).
         """
-        slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
+        slots = self.slots(request, kind)
         for slot in slots[: max(0, len(slots) - at_most)]:
-            self.end_cookie(response, slot)
+            self.end_cookie(response, kind + slot)
+
+    def slots(self, request: web.Request, kind: str) -> list[str]:
+        """Return what follows `kind` in the slots of a request's cookies, in their order."""
+        slots = self._cookies.slots(_cookie_fields(request))
+        return [slot.removeprefix(kind) for slot in slots if slot.startswith(kind)]
 
     def _set_cookie(self, response: web.StreamResponse, slot: str, value: str, max_age_s: int) -> None:
         response.set_cookie(

@@ -1,4 +1,4 @@
-"""Sign-ins in a real Chromium, and what a hostile app can do there to its visitor's other apps.
+"""Sign-ins in Chromium and Firefox, and what a hostile app can do there to its visitor's other apps.
 
 The hostile app is a page of `open--dev--bob`; its scripts are run by the browser's debugger. Apps stand below
 `apps.localhost` over https, where browsers count siblings as one site: SameSite protects nothing there, as
@@ -8,29 +8,40 @@ below a domain that is not on the Public Suffix List.
 import asyncio
 import os
 import re
+import secrets
+import shlex
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.fakes.certificates import Authority
-from tests.fakes.chromium import DEADLINE_S, Chromium, Person, open_chromium
+from tests.fakes.remote import DEADLINE_S, Person
+from tests.web.browsers import BOTH, Browsers, open_browsers
 from tests.web.logins import Place, place
-from tests.wire.harness import needs
 from tests.wire.test_quickstart import Newcomer
 
 Attack = Callable[[Place, Person], Awaitable[bool]]
 """Tries something from the page of a hostile app; gives whether it succeeded."""
 
-pytestmark = needs("chromium")
+# A start of a browser costs more than a test. It lives as long as the loop, and each test has new people.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Chromium]:
-    async with open_chromium(tmp_path) as browser:
-        yield browser
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browsers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browsers]:
+    async with open_browsers(tmp_path_factory.mktemp("browsers")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(params=BOTH, loop_scope="module")
+async def person(request: pytest.FixtureRequest, browsers: Browsers) -> AsyncIterator[Person]:
+    """A user who has been nowhere yet, in each browser."""
+    yield await browsers.person(request.param)
+    await browsers.forget_everyone()
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
 
 
 async def test_the_printed_address_leads_by_the_login_to_an_app_started_over_ssh(
-    newcomer: Newcomer, chromium: Chromium
+    newcomer: Newcomer, person: Person
 ) -> None:
     await asyncio.to_thread(newcomer.run)
     said = newcomer.said.read_text()
@@ -49,46 +60,43 @@ async def test_the_printed_address_leads_by_the_login_to_an_app_started_over_ssh
     assert re.search(r"(?m)^web login: http://login\.localhost:\d+$", said), said
     line = re.search(r"(?m)^ssh .*$", said)
     assert line
-    command = f"{line.group()} 'nohup python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 2'"
+    wait = "until (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep .1; done"
+    serve = "nohup python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 &"
+    command = f"{line.group()} {shlex.quote(f'{serve} bash -c {shlex.quote(wait)}')}"
     process = await asyncio.create_subprocess_shell(command, env=newcomer.env, cwd=newcomer.home)
     assert await process.wait() == 0
-    person = await chromium.person()
     assert "development provider" in await person.open(found[1])
     await person.run(f"document.querySelector('input[name=account]').value = {found[2]!r}")
     await person.run("document.querySelector('button[value=approve]').click()")
-    await shows(person, "Directory listing")
+    await person.shows("Directory listing")
     assert await person.address() == found[1]
-
-
-async def shows(person: Person, text: str) -> None:
-    """Wait until the window shows a text, whatever pages come before."""
-    async with asyncio.timeout(DEADLINE_S):
-        while text not in str(await person.run("document.body ? document.body.innerText : ''")):
-            await asyncio.sleep(0.1)
 
 
 @dataclass
 class House:
-    """A Fairlead, and the rule that it lacks."""
+    """A Fairlead that can be made to lack a rule."""
 
     here: Place
-    without: str
+    lacks: Path
+    """Holds the name of the rule."""
+
+    def without(self, rule: str) -> Place:
+        """Switch one rule off, and all others on; `""` switches all on."""
+        self.lacks.write_text(rule)
+        return self.here
 
 
-RULES = ("all", "own-request", "framing", "forms")
-
-
-@pytest.fixture(scope="module", params=RULES)
-def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A Fairlead with all of its rules, and one without each."""
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     directory = tmp_path_factory.mktemp("attack")
     cert, key = Authority().issue("*.apps.localhost").write(directory, "apps")
+    (lacks := directory / "lacks").touch()
     env = {
         "FAIRLEAD_WEB__APPS_DOMAIN": "apps.localhost",
         "FAIRLEAD_WEB__TLS__CERT": str(cert),
         "FAIRLEAD_WEB__TLS__KEY": str(key),
         "FAIRLEAD_WEB__SESSION__ATTEMPTS_PER_MINUTE": "10000",
-        "WEAKENED": request.param,
+        "WEAKENED": str(lacks),
         "PYTHONPATH": os.getcwd(),
     }
     with place(directory / "house", "tests.web.weakened", **env) as here:
@@ -96,12 +104,11 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         here.fairlead.cli("user", "add", "bob", "--key", f"{directory / 'bob'}.pub")
         done = here.fairlead.ssh("true", "-l", "bob+dev", "-i", str(directory / "bob"))
         assert done.returncode == 0, done.stderr
-        yield House(here, request.param)
+        yield House(here, lacks)
 
 
-async def arrive(here: Place, chromium: Chromium) -> Person:
+async def arrive(here: Place, person: Person) -> None:
     """Sign alice in at her app, and have her open the app of bob, which is public."""
-    person = await chromium.person()
     link = await asyncio.to_thread(here.link)
     assert link["code"] in await person.open(link["url"])
     await person.press("sign-in")
@@ -109,7 +116,6 @@ async def arrive(here: Place, chromium: Chromium) -> Person:
     async with asyncio.timeout(DEADLINE_S):  # the index of public apps learns of bob
         while not (await person.open(here.url("open--dev--bob"))).startswith("APP"):
             await asyncio.sleep(0.5)
-    return person
 
 
 async def reached(here: Place, person: Person, path: str) -> bool:
@@ -117,10 +123,16 @@ async def reached(here: Place, person: Person, path: str) -> bool:
     return path in (await person.open(here.url("open--dev--bob", "/seen")))
 
 
+def fresh(name: str) -> str:
+    """Make a path that no app was asked for before."""
+    return f"/{name}-{secrets.token_hex(4)}"
+
+
 async def post_to_a_sibling(here: Place, person: Person) -> bool:
+    path = fresh("posted")
     options = "{method: 'POST', mode: 'no-cors', credentials: 'include', body: 'x'}"
-    await person.run(f"fetch({here.url(path='/posted')!r}, {options}).then(() => 1, () => 0)")
-    return await reached(here, person, "/posted")
+    await person.run(f"fetch({here.url(path=path)!r}, {options}).then(() => 1, () => 0)")
+    return await reached(here, person, path)
 
 
 async def socket_to_a_sibling(here: Place, person: Person) -> bool:
@@ -134,21 +146,23 @@ async def socket_to_a_sibling(here: Place, person: Person) -> bool:
 
 
 async def frame_a_sibling(here: Place, person: Person) -> bool:
-    url = here.url(path="/framed")
+    path = fresh("framed")
+    url = here.url(path=path)
     await person.run(
         f"new Promise(done => {{ const f = document.createElement('iframe'); f.src = {url!r};"
         " f.onload = () => done(1); document.body.append(f); })"
     )
-    return await reached(here, person, "/framed")
+    return await reached(here, person, path)
 
 
 async def image_of_a_sibling(here: Place, person: Person) -> bool:
-    url = here.url(path="/image")
+    path = fresh("image")
+    url = here.url(path=path)
     await person.run(
         "new Promise(done => { const i = new Image(); i.onload = i.onerror = () => done(1);"
         f" i.src = {url!r}; }})"
     )
-    return await reached(here, person, "/image")
+    return await reached(here, person, path)
 
 
 async def frame_the_login(here: Place, person: Person) -> bool:
@@ -158,9 +172,7 @@ async def frame_the_login(here: Place, person: Person) -> bool:
         f"new Promise(done => {{ const f = document.createElement('iframe'); f.src = {url!r};"
         " f.onload = () => done(1); document.body.append(f); })"
     )
-    tree = await person.call("Page.getFrameTree")
-    (frame,) = tree["frameTree"].get("childFrames", [{"frame": {"url": "another process"}}])
-    return not frame["frame"].get("unreachableUrl") and not frame["frame"]["url"].startswith("chrome-error")
+    return any(await person.frames())
 
 
 async def sign_out_by_a_form(here: Place, person: Person) -> bool:
@@ -184,45 +196,43 @@ ATTACKS = {
 """The rule without which each attack succeeds."""
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+ROWS = [
+    *(pytest.param(attack, "", id=f"{attack.__name__}-with-all") for attack in ATTACKS),
+    *(pytest.param(attack, rule, id=f"{attack.__name__}-without-{rule}") for attack, rule in ATTACKS.items()),
+]
+
+
+@pytest.mark.parametrize(("attack", "without"), ROWS)
 async def test_a_hostile_app_is_stopped_by_its_rule_alone(
-    house: House, tmp_path: Path, attack: Attack
+    house: House, person: Person, attack: Attack, without: str
 ) -> None:
-    if house.without not in ("all", ATTACKS[attack]):
-        pytest.skip("another rule stops this attack")
-    async with open_chromium(tmp_path, ["--ignore-certificate-errors"]) as chromium:
-        person = await arrive(house.here, chromium)
-        assert await attack(house.here, person) is (house.without == ATTACKS[attack])
+    here = house.without(without)
+    await arrive(here, person)
+    assert await attack(here, person) is (without == ATTACKS[attack])
 
 
-async def test_a_hostile_app_sees_and_plants_no_cookie_of_ours(house: House, tmp_path: Path) -> None:
-    if house.without != "all":
-        pytest.skip("no rule of these is about cookies")
-    here = house.here
-    async with open_chromium(tmp_path, ["--ignore-certificate-errors"]) as chromium:
-        person = await arrive(here, chromium)
-        before = await person.cookies()
-        assert {name for name in before if "fairlead" in name} >= {
-            "__Host-Http-fairlead",
-            "__Host-Http-fairlead-login",
-        }
-        for name in ("__Host-Http-fairlead", "__Host-Http-fairlead-login"):
-            await person.run(f"document.cookie = '{name}=stolen; Path=/; Secure; Domain=apps.localhost'")
-            await person.run(f"document.cookie = '{name}=stolen; Path=/; Secure'")
-        assert await person.cookies() == before
-        own = await person.open(here.url())
-        assert "fairlead" not in own.lower().replace("x-fairlead", "")
-        assert "fairlead" not in str(await person.run("document.cookie"))
+async def test_a_hostile_app_sees_and_plants_no_cookie_of_ours(house: House, person: Person) -> None:
+    here = house.without("")
+    await arrive(here, person)
+    before = await person.cookies()
+    assert {name for name in before if "fairlead" in name} >= {
+        "__Host-Http-fairlead",
+        "__Host-Http-fairlead-login",
+    }
+    for name in ("__Host-Http-fairlead", "__Host-Http-fairlead-login"):
+        await person.run(f"document.cookie = '{name}=stolen; Path=/; Secure; Domain=apps.localhost'")
+        await person.run(f"document.cookie = '{name}=stolen; Path=/; Secure'")
+    assert await person.cookies() == before
+    own = await person.open(here.url())
+    assert "fairlead" not in own.lower().replace("x-fairlead", "")
+    assert "fairlead" not in str(await person.run("document.cookie"))
 
 
 async def test_a_script_of_an_app_cannot_stand_between_a_browser_and_our_paths(
-    house: House, tmp_path: Path
+    house: House, person: Person
 ) -> None:
-    if house.without != "all":
-        pytest.skip("no rule of these is about service workers")
-    async with open_chromium(tmp_path, ["--ignore-certificate-errors"]) as chromium:
-        person = await arrive(house.here, chromium)
-        said = await person.run(
-            "navigator.serviceWorker.register('/.fairlead/redeem').then(() => 'registered', e => e.name)"
-        )
-        assert said != "registered"
+    await arrive(house.without(""), person)
+    said = await person.run(
+        "navigator.serviceWorker.register('/.fairlead/redeem').then(() => 'registered', e => e.name)"
+    )
+    assert said != "registered"
