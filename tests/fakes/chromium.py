@@ -1,5 +1,6 @@
 """Chromium, driven by its DevTools protocol."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -73,6 +74,10 @@ class ChromiumWindow(Person):
         self._session = session
         self.jar = jar
         """The browser's name of the person's cookie jar."""
+        self._choosers: asyncio.Queue[int] = asyncio.Queue()
+        """Nodes for which the page asked for a file."""
+        self.heard: list[str] = []
+        """Messages that the page got by WebSocket."""
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Carry out one command in this window."""
@@ -84,6 +89,10 @@ class ChromiumWindow(Person):
             self._statuses[params["loaderId"]] = params["response"]["status"]
         elif method == "Page.lifecycleEvent" and params["name"] == "load":
             self._loaded.put_nowait(params["loaderId"])
+        elif method == "Network.webSocketFrameReceived":
+            self.heard.append(params["response"]["payloadData"])
+        elif method == "Page.fileChooserOpened":
+            self._choosers.put_nowait(params["backendNodeId"])
 
     async def open(self, url: str) -> str:
         """See Person."""
@@ -93,6 +102,7 @@ class ChromiumWindow(Person):
 
     async def reload(self) -> str:
         """See Person."""
+        self._skip_loaded()
         await self.call("Page.reload")
         return await self._read()
 
@@ -101,6 +111,33 @@ class ChromiumWindow(Person):
         said = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
+
+    async def click(self, selector: str) -> None:
+        """Press and release the mouse on the first match of a selector, once it is there."""
+        middle = (
+            "(found => { found?.scrollIntoView({block: 'nearest'});"
+            " const box = found?.getBoundingClientRect(); return box?.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })"
+            f"(document.querySelector({selector!r}))"
+        )
+        x, y = await self.until(middle, selector)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            button = "none" if kind == "mouseMoved" else "left"
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
+
+    async def choose(self, selector: str, file: Path) -> None:
+        """Click on what asks for a file, and choose this one."""
+        await self.call("Page.setInterceptFileChooserDialog", enabled=True)
+        await self.click(selector)
+        async with asyncio.timeout(DEADLINE_S):
+            node = await self._choosers.get()
+        await self.call("DOM.setFileInputFiles", files=[str(file)], backendNodeId=node)
+
+    async def type(self, line: str) -> None:
+        """Type a line and the Enter key where the cursor is."""
+        await self.call("Input.insertText", text=line)
+        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **enter)
 
     async def tab(self) -> "ChromiumWindow":
         """See Person."""

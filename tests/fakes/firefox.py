@@ -92,6 +92,7 @@ class FirefoxWindow(Person):
 
     async def reload(self) -> str:
         """See Person."""
+        self._skip_loaded()
         await self._browser.call("browsingContext.reload", context=self._context, wait="none")
         return await self._read()
 

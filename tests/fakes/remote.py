@@ -116,6 +116,7 @@ class Person(ABC):
         """Fill fields of the page and press a button; gives the text of the page that comes."""
         for name, value in fields.items():
             await self.run(f"document.querySelector('input[name={name}]').value = {value!r}")
+        self._skip_loaded()
         await self.run(f"document.querySelector('button[value={decision}]').click()")
         return await self._read()
 
@@ -146,6 +147,11 @@ class Person(ABC):
             said = await self.text()
             raise AssertionError(f"never came: {what or script} (last: {last}). The page: {said}") from None
 
+    def _skip_loaded(self) -> None:
+        """Take pages that have loaded by now as read: what is done next brings another."""
+        while not self._loaded.empty():
+            self._read_already.add(self._loaded.get_nowait())
+
     async def _read(self, wanted: str = "") -> str:
         """Wait for a page, by default for any that was not read yet; gives its text."""
         async with asyncio.timeout(DEADLINE_S):
@@ -153,7 +159,7 @@ class Person(ABC):
                 assert not wanted or loaded not in self._failures, self._failures[loaded]
         self._read_already.add(loaded)
         self.status = self._statuses[loaded]
-        return str(await self.run("document.body.innerText"))
+        return await self.text()
 
     def _is_new(self, loaded: str, wanted: str) -> bool:
         return loaded in self._statuses and loaded not in self._read_already and wanted in ("", loaded)
