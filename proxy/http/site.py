@@ -234,7 +234,7 @@ class Site:
         """Refuse a form whose token is not of `csrf` for the same browser and matter."""
         if not session or not hmac.compare_digest(self.csrf(session, about).encode(), token.encode()):
             raise web.HTTPForbidden(
-                text="This form is not yours, or it is too old, or your browser keeps no cookies of this page. "
+                text="This form is not yours, or too old, or your browser keeps no cookies of this page. "
                 "Permit cookies, then open the address or link again that brought you here."
             )
 

@@ -115,8 +115,9 @@ class ChromiumWindow(Person):
     async def click(self, selector: str) -> None:
         """Press and release the mouse on the first match of a selector, once it is there."""
         middle = (
-            "(found => { found?.scrollIntoView({block: 'nearest'});"
-            " const box = found?.getBoundingClientRect(); return box?.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })"
+            "(found => { if (!found) return null; found.scrollIntoView({block: 'nearest'});"
+            " const box = found.getBoundingClientRect();"
+            " return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })"
             f"(document.querySelector({selector!r}))"
         )
         x, y = await self.until(middle, selector)

@@ -114,7 +114,7 @@ def serve(fairlead: Fairlead, port: int, program: str = _APP, user: str = "alice
 def run_app(fairlead: Fairlead, command: str, port: int, user: str = "alice+dev") -> None:
     """Start a server in the workspace by SSH, as its user would, and wait until it listens."""
     start = f"(\n{command}\n) >app-{port}.log 2>&1 &\n"
-    tries = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep .1"
+    tries = f"(exec 3<>/dev/tcp/localhost/{port}) 2>/dev/null && exit 0; sleep .1"
     wait = f"for i in $(seq {DEADLINE_S * 10}); do {tries}; done; cat app-{port}.log >&2; exit 1"
     done = fairlead.ssh(f"{start} bash -c '{wait}'", "-l", user, timeout_s=DEADLINE_S * 2)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from tests.wire.peers import until
 # The server and the browser start once; the tests follow one another in one window, as a user works.
 pytestmark = [needs("chromium", "jupyter-lab"), pytest.mark.asyncio(loop_scope="module")]
 MIB = 1024 * 1024
+TOKEN = "kept-by-jupyter-itself"
 NOTEBOOK = {
     "cells": [
         {
@@ -52,7 +53,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 "--no-browser",
                 f"--port={one.app_port}",
                 "--ServerApp.allow_remote_access=True",
-                "--IdentityProvider.token=",
+                f"--IdentityProvider.token={TOKEN}",
                 "--allow-root",
             ]
         )
@@ -67,7 +68,7 @@ async def person(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Async
         window = await browser.person()
         await window.open((await asyncio.to_thread(here.link))["url"])
         await window.press("sign-in")
-        await window.open(here.url(path="/lab/tree/one.ipynb"))
+        await window.open(here.url(path=f"/lab/tree/one.ipynb?token={TOKEN}"))
         await window.shows("Python 3 (ipykernel) | Idle")
         await window.click(".jp-toast-button[title='No']")  # news of the project, which cover a corner
         yield window

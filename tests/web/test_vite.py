@@ -53,7 +53,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         for name, text in files.items():
             done = one.fairlead.ssh(f"mkdir -p site && cat > site/{name}", data=text.encode())
             assert done.returncode == 0, done.stderr
-        program = [str(shutil.which("node")), str(vite), "--port", str(one.app_port), "--host", "127.0.0.1"]
+        program = [str(shutil.which("node")), str(vite), "--port", str(one.app_port)]
         run_app(one.fairlead, f"cd site && exec {shlex.join(program)}", one.app_port)
         yield one
 
