@@ -44,32 +44,70 @@ async def person(request: pytest.FixtureRequest, browsers: Browsers) -> AsyncIte
     await browsers.forget_everyone()
 
 
-@pytest.fixture
-def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
-    with Newcomer(tmp_path / "newcomer") as one:
-        yield one
+@dataclass
+class FirstApp:
+    """What `fairlead run` has printed to a new user, who has started an app over SSH."""
+
+    newcomer: Newcomer
+    url: str
+    user: str
+    ssh: str
+    """The printed line, with the user string of a workspace."""
+
+    def type(self, line: str) -> str:
+        """Type a line in another terminal; gives what it prints."""
+        done = subprocess.run(
+            line,
+            shell=True,
+            env=self.newcomer.env,
+            cwd=self.newcomer.home,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def first_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstApp]:
+    with Newcomer(tmp_path_factory.mktemp("newcomer")) as newcomer:
+        line = newcomer.run()
+        said = newcomer.said.read_text()
+        found = re.search(r"(?m)(http://http--dev--(\S+)\.localhost:\d+/)", said)
+        assert found, said
+        assert re.search(r"(?m)^web login: http://login\.localhost:\d+$", said), said
+        wait = "until (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep .1; done"
+        serve = "nohup python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 &"
+        app = FirstApp(newcomer, found[1], found[2], line)
+        app.type(f"{line} {shlex.quote(f'{serve} bash -c {shlex.quote(wait)}')}")
+        yield app
 
 
 async def test_the_printed_address_leads_by_the_login_to_an_app_started_over_ssh(
-    newcomer: Newcomer, person: Person
+    first_app: FirstApp, person: Person
 ) -> None:
-    await asyncio.to_thread(newcomer.run)
-    said = newcomer.said.read_text()
-    found = re.search(r"(?m)(http://http--dev--(\S+)\.localhost:\d+/)", said)
-    assert found, said
-    assert re.search(r"(?m)^web login: http://login\.localhost:\d+$", said), said
-    line = re.search(r"(?m)^ssh .*$", said)
-    assert line
-    wait = "until (exec 3<>/dev/tcp/127.0.0.1/8000) 2>/dev/null; do sleep .1; done"
-    serve = "nohup python3 -m http.server 8000 --bind 127.0.0.1 >/dev/null 2>&1 &"
-    command = f"{line.group()} {shlex.quote(f'{serve} bash -c {shlex.quote(wait)}')}"
-    process = await asyncio.create_subprocess_shell(command, env=newcomer.env, cwd=newcomer.home)
-    assert await process.wait() == 0
-    assert "development provider" in await person.open(found[1])
-    await person.run(f"document.querySelector('input[name=account]').value = {found[2]!r}")
+    assert "development provider" in await person.open(first_app.url)
+    await person.run(f"document.querySelector('input[name=account]').value = {first_app.user!r}")
     await person.run("document.querySelector('button[value=approve]').click()")
     await person.shows("Directory listing")
-    assert await person.address() == found[1]
+    assert await person.address() == first_app.url
+
+
+async def test_the_lobby_prints_a_link_and_a_code_that_sign_a_browser_in_without_a_provider(
+    first_app: FirstApp, person: Person
+) -> None:
+    lobby = re.sub(r"\S+@", f"{first_app.user}+lobby@", first_app.ssh)
+    said = await asyncio.to_thread(first_app.type, f"{lobby} web")
+    link = re.search(r"(?m)^ *(http://login\.localhost:\d+/link/\S+)", said)
+    code = re.search(r"show this code: (\S+)", said)
+    assert link, said
+    assert code, said
+    page = await person.open(link[1])
+    assert code[1] in page
+    assert "SHA256:" in page
+    assert f"You are {first_app.user}" in " ".join((await person.press("sign-in")).split())
+    assert "Directory listing" in await person.open(first_app.url)
 
 
 @dataclass
@@ -185,7 +223,15 @@ async def sign_out_by_a_form(here: Place, person: Person) -> bool:
     return "Signed out" in text
 
 
+async def read_a_session(here: Place, person: Person) -> bool:
+    """Look for our cookies in what the visitor's browser sends to an app."""
+    text = await person.open(here.url())
+    assert text.startswith("APP")
+    return "__host-http-fairlead=" in text.lower()
+
+
 ATTACKS = {
+    read_a_session: "stripping",
     post_to_a_sibling: "own-request",
     socket_to_a_sibling: "own-request",
     frame_a_sibling: "own-request",
