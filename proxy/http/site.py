@@ -211,7 +211,7 @@ class Site:
             self.end_cookie(response, kind + slot)
 
     def slots(self, request: web.Request, kind: str) -> list[str]:
-        """Return what follows `kind` in the slots of a request's cookies, in their order."""
+        """Return the rest of each slot of a request's cookies that begins with `kind`, in order."""
         slots = self._cookies.slots(_cookie_fields(request))
         return [slot.removeprefix(kind) for slot in slots if slot.startswith(kind)]
 

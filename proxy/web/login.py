@@ -172,7 +172,10 @@ class LoginPages:
         if held is None:
             return self._choose(None)
         user = held.user
-        apps = [Fact(app.title, f"{self._origins.origin(app.label)}/") for app in self._places.of(user.name)]
+        apps = [
+            Fact(app.title, f"{self._origins.origin(app.label)}/", is_address=True)
+            for app in self._places.of(user.name)
+        ]
         csrf = [("csrf", self.site.csrf(self.site.cookie(request), "sign-out"))]
         body = pages.facts([Fact("You are", user.name), *apps]) + pages.form(
             "/sign-out",
@@ -423,7 +426,7 @@ def client_of(request: web.Request) -> str:
 
 
 def _slot(about: Mapping[str, str]) -> str:
-    """Name the cookie of a way to a provider, by what its state holds."""
+    """Return the cookie slot of a way to a provider, by the content of its state."""
     return f"{_VISIT}-{about.get(_VISIT, '')}"
 
 
