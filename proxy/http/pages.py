@@ -45,6 +45,8 @@ class Fact:
     label: str
     value: str
     code: bool = False
+    is_address: bool = False
+    """The value is a URL of ours, and is followed by a click."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,16 @@ def link(address: str, text: str) -> str:
 def facts(entries: Sequence[Fact]) -> str:
     """Return the description of a request, without unknown values."""
     rows = "".join(
-        f'<div><dt>{escape(entry.label)}</dt><dd class="{_CLASS[entry.code]}">'
-        f"{escape(entry.value)}</dd></div>"
+        f'<div><dt>{escape(entry.label)}</dt><dd class="{_CLASS[entry.code]}">{_shown(entry)}</dd></div>'
         for entry in entries
         if entry.value
     )
     return f"<dl>{rows}</dl>"
+
+
+def _shown(entry: Fact) -> str:
+    value = escape(entry.value)
+    return f'<a href="{value}">{value}</a>' if entry.is_address else value
 
 
 def form(

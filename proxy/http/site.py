@@ -206,9 +206,14 @@ class Site:
 
         Browsers send the oldest first (RFC 6265 §5.4).
         """
-        slots = [slot for slot in self._cookies.slots(_cookie_fields(request)) if slot.startswith(kind)]
+        slots = self.slots(request, kind)
         for slot in slots[: max(0, len(slots) - at_most)]:
-            self.end_cookie(response, slot)
+            self.end_cookie(response, kind + slot)
+
+    def slots(self, request: web.Request, kind: str) -> list[str]:
+        """Return the rest of each slot of a request's cookies that begins with `kind`, in order."""
+        slots = self._cookies.slots(_cookie_fields(request))
+        return [slot.removeprefix(kind) for slot in slots if slot.startswith(kind)]
 
     def _set_cookie(self, response: web.StreamResponse, slot: str, value: str, max_age_s: int) -> None:
         response.set_cookie(
@@ -228,7 +233,10 @@ class Site:
     def check_csrf(self, session: str, about: str, token: str) -> None:
         """Refuse a form whose token is not of `csrf` for the same browser and matter."""
         if not session or not hmac.compare_digest(self.csrf(session, about).encode(), token.encode()):
-            raise web.HTTPForbidden(text="This form is not yours, or too old. Open the link again.")
+            raise web.HTTPForbidden(
+                text="This form is not yours, or too old, or your browser keeps no cookies of this page. "
+                "Permit cookies, then open the address or link again that brought you here."
+            )
 
     @property
     def _is_secure(self) -> bool:

@@ -48,14 +48,13 @@ from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
 from proxy.web.origins import Origins
 from proxy.web.places import Places
-from proxy.web.returns import COMPLETED, Return
+from proxy.web.returns import COMPLETED, Return, is_slot, new_slot
+from proxy.web.seals import ISSUED_AT
 from proxy.web.sessions import Held, SignIn, WebSessions
 
 _log = structlog.get_logger("web")
 
 LABEL = "login"
-MAX_VISITS = 5
-"""Ways to a provider that one browser has under way."""
 _VISIT_LIFE_S = 600
 _STATE, _VISIT = "state", "visit"
 _MAX_SOURCES = 20_000
@@ -189,7 +188,10 @@ class LoginPages:
         if held is None:
             return self._choose(None)
         user = held.user
-        apps = [Fact(app.title, f"{self._origins.origin(app.label)}/") for app in self._places.of(user.name)]
+        apps = [
+            Fact(app.title, f"{self._origins.origin(app.label)}/", is_address=True)
+            for app in self._places.of(user.name)
+        ]
         csrf = [("csrf", self.site.csrf(self.site.cookie(request), "sign-out"))]
         body = pages.facts([Fact("You are", user.name), *apps]) + pages.form(
             "/sign-out",
@@ -230,8 +232,8 @@ class LoginPages:
     async def _leave(self, request: web.Request, number: int, back: Return | None) -> web.Response:
         """Send a browser to a provider."""
         provider = self._providers[number]
-        browser = self.sessions.seals.issue(_VISIT)
-        about = {"provider": provider.name, "browser": digest(browser)}
+        slot, browser = self._visit(request)
+        about = {"provider": provider.name, _VISIT: slot, "browser": digest(browser)}
         if back is not None:
             about |= back.query()
         state = self.sessions.seals.seal(_STATE, about)
@@ -240,9 +242,19 @@ class LoginPages:
         except OnboardingError as exc:
             return self._failed(provider.name, exc)
         response = redirect(authcode.authorize_url(client, self._web_login(state, browser)))
-        self.site.end_oldest_cookies(request, response, "visit-", MAX_VISITS - 1)
-        self.site.give_cookie(response, browser, _slot(state), life_s=_VISIT_LIFE_S)
+        self.site.give_cookie(response, browser, f"{_VISIT}-{slot}", life_s=_VISIT_LIFE_S)
         return response
+
+    def _visit(self, request: web.Request) -> tuple[str, str]:
+        """Return slot and value of the cookie of ways to a provider: the one that is there, or a new one.
+
+        Tabs share it, as in `LoginGate`.
+        """
+        for slot in self.site.slots(request, f"{_VISIT}-"):
+            value = self.site.cookie(request, f"{_VISIT}-{slot}")
+            if is_slot(slot) and self.sessions.seals.is_issued(_VISIT, value):
+                return slot, value
+        return new_slot(), self.sessions.seals.issue(_VISIT)
 
     def _web_login(self, state: str, browser: str) -> WebLogin:
         """Return the secrets of one way, the same at every replica."""
@@ -258,17 +270,15 @@ class LoginPages:
         query = read_query(request)
         state = query.get("state", "")
         about = self.sessions.seals.open(_STATE, state, _VISIT_LIFE_S)
-        browser = self.site.cookie(request, _slot(state)) if about is not None else ""
-        is_of_browser = about is not None and self.sessions.seals.is_issued(_VISIT, browser)
-        if about is None or not is_of_browser or not is_of(browser, about["browser"]):
-            text = (
-                "This browser did not begin the sign-in here, or it keeps no cookies of this page, or the "
-                "sign-in took longer than 10 minutes. Open the address of the app again."
-            )
-            return self.sorry("That did not work", text)
-        response = await self._sign_in(request, about, query, self._web_login(state, browser))
-        self.site.end_cookie(response, _slot(state))
-        return response
+        if about is None:
+            return self.sorry("That did not work", _NOT_BEGUN)
+        browser = self.site.cookie(request, _slot(about))
+        if self.sessions.seals.is_issued(_VISIT, browser) and is_of(browser, about["browser"]):
+            return await self._sign_in(request, about, query, self._web_login(state, browser))
+        back = Return.read(about)
+        if back is not None and _is_since(await self.held(request), about):
+            return self._onward(back)  # another tab was faster, and took the cookie along
+        return self.sorry("That did not work", _NOT_BEGUN)
 
     async def _sign_in(
         self, request: web.Request, about: Mapping[str, str], query: Mapping[str, str], login: WebLogin
@@ -290,9 +300,9 @@ class LoginPages:
         except OnboardingError as exc:
             self.refused(request, provider.name, exc.code)
             return self._failed(provider.name, exc)
-        return await self._admit(request, profile, Return.read(about))
+        return await self._admit(request, profile, about)
 
-    async def _admit(self, request: web.Request, profile: Profile, back: Return | None) -> web.Response:
+    async def _admit(self, request: web.Request, profile: Profile, about: Mapping[str, str]) -> web.Response:
         """Sign the user in who is bound to an account."""
         user = await self._user_of(profile)
         if isinstance(user, str):
@@ -301,6 +311,9 @@ class LoginPages:
         if not (decision := policy.may_login(user, datetime.now(UTC))):
             self.refused(request, profile.provider, "user_not_admitted", user.name)
             return self.sorry("Not signed in", f"{decision.reason[:1].upper()}{decision.reason[1:]}.")
+        back, held = Return.read(about), await self.held(request)
+        if back is not None and held is not None and _is_since(held, about) and _is_by(held, profile, user):
+            return self._onward(back)  # a new session would end what the faster tab has open
         sid = profile.claims.get("sid")
         who = SignIn(
             user,
@@ -310,7 +323,9 @@ class LoginPages:
             subject=profile.subject,
             sid=sid[:255] if isinstance(sid, str) else "",
         )
-        return await self.signed_in(request, who, back)
+        response = await self.signed_in(request, who, back)
+        self.site.end_cookie(response, _slot(about))
+        return response
 
     async def _user_of(self, profile: Profile) -> User | str:
         """Return the user of an account, as the directory has it now, or a word for why there is none."""
@@ -416,6 +431,10 @@ class LoginPages:
         return self.sorry("That did not work", f"{said[:1].upper()}{said[1:]}.", 502)
 
 
+_NOT_BEGUN = (
+    "This browser did not begin the sign-in here, or it keeps no cookies of this page, or the sign-in took "
+    "longer than 10 minutes. Permit cookies of this page, then open the address of the app again."
+)
 _REFUSALS = {
     "account_unknown": (
         "No user here has this account. A new user comes in by SSH first, with the command: {line}"
@@ -429,6 +448,18 @@ def client_of(request: web.Request) -> str:
     return request.headers.get(CLIENT_FIELD.decode(), "")
 
 
-def _slot(state: str) -> str:
-    """Name the cookie of one way to a provider: tabs that are under way at once do not end each other."""
-    return f"visit-{digest(state)[:8]}"
+def _slot(about: Mapping[str, str]) -> str:
+    """Return the cookie slot of a way to a provider, by the content of its state."""
+    return f"{_VISIT}-{about.get(_VISIT, '')}"
+
+
+def _is_since(held: Held | None, about: Mapping[str, str]) -> bool:
+    """Tell whether a session began after the browser had left for a provider: in another tab, then."""
+    return held is not None and held.record.created_at.timestamp() > float(about[ISSUED_AT])
+
+
+def _is_by(held: Held, profile: Profile, user: User) -> bool:
+    """Tell whether a session is of the same user, by the same account."""
+    record = held.record
+    account = record.issuer, record.subject
+    return record.user_id == user.id and account == (profile.issuer, profile.subject)

@@ -8,7 +8,6 @@ forbidden get the same answer.
 """
 
 import json
-import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlencode
@@ -20,14 +19,12 @@ from proxy.web.heads import Field, Request
 from proxy.web.index import PublicIndex
 from proxy.web.origins import Origins
 from proxy.web.places import Places
-from proxy.web.returns import COMPLETED, MAX_PATH, Return
+from proxy.web.returns import COMPLETED, MAX_PATH, Return, is_slot, new_slot
 from proxy.web.road import Address
 from proxy.web.sessions import Held, WebSessions
 
 PRE_LIFE_S = 600
 """Time for a sign-in, from leaving an app's origin to coming back."""
-MAX_PRE = 5
-"""Sign-ins that one browser has under way at one origin."""
 REDEEM = RESERVED_PATH + b"/redeem"
 
 NOT_THERE = Reply(404, "There is nothing here, or it is not for you")
@@ -111,9 +108,7 @@ class LoginGate:
 
     def _leave(self, asked: Asked) -> Reply:
         """Send a browser to the login origin, with a cookie that it has to bring back."""
-        fields = _cookie_fields(asked.request)
-        slot = secrets.token_hex(4)
-        value = self._sessions.seals.issue(f"pre:{asked.host.name}")
+        slot, value = self._pre(asked)
         path = asked.request.target.decode("ascii")
         back = Return(
             asked.host.label,
@@ -122,17 +117,27 @@ class LoginGate:
             digest(value),
             f"{datetime.now(UTC).timestamp():.3f}",
         )
-        own = list(dict.fromkeys(self._pre_cookies.slots(fields)))
-        old = own[: max(0, len(own) - MAX_PRE + 1)]
         return Reply(
             303,
             "Sign in",
             fields=(
                 (b"Location", f"{self._login_url}/login?{urlencode(back.query())}".encode()),
-                *(self._cookie(self._pre_cookies.name(one), "", 0) for one in old),
                 self._cookie(self._pre_cookies.name(slot), value, PRE_LIFE_S),
             ),
         )
+
+    def _pre(self, asked: Asked) -> tuple[str, str]:
+        """Return slot and value of the cookie that the browser has to bring back, old or new.
+
+        Tabs share it. A cookie for each would have to be limited in number, and the first of many tabs would
+        lose its own.
+        """
+        fields, purpose = _cookie_fields(asked.request), f"pre:{asked.host.name}"
+        for slot in self._pre_cookies.slots(fields):
+            value = self._pre_cookies.value(fields, slot)
+            if is_slot(slot) and self._sessions.seals.is_issued(purpose, value):
+                return slot, value
+        return new_slot(), self._sessions.seals.issue(purpose)
 
     # ------------------------------------------------------------------------------- coming back
 

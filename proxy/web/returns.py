@@ -5,6 +5,7 @@ that origin, and the code that goes back is good only with the cookie whose dige
 """
 
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -20,6 +21,16 @@ _PATH = re.compile(r"/[!-~]*")
 _SLOT = re.compile(r"[0-9a-f]{8}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"[0-9]{1,12}\.[0-9]{3}")
+
+
+def new_slot() -> str:
+    """Make the name of one way through the login, for the names of cookies."""
+    return secrets.token_hex(4)
+
+
+def is_slot(text: str) -> bool:
+    """Tell whether a text is the name of a way."""
+    return _SLOT.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class Return:
             parse_label(label) is not None
             and len(path) <= MAX_PATH
             and _PATH.fullmatch(path)
-            and _SLOT.fullmatch(slot)
+            and is_slot(slot)
             and _DIGEST.fullmatch(pre)
             and _TIME.fullmatch(left_at)
         )

@@ -17,7 +17,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _RANDOM_BYTES, _TAG_BYTES, _NONCE_BYTES = 24, 16, 12
-_ISSUED_AT = "issued_at"
+ISSUED_AT = "issued_at"
+"""Key of the seconds since 1970 at which a text was sealed."""
 MAX_SEALED = 8_192
 """Characters of a sealed text that is read at all."""
 
@@ -48,7 +49,7 @@ class Seals:
     def seal(self, purpose: str, about: Mapping[str, str]) -> str:
         """Write a text that only this installation can read; it says when it was made."""
         now = f"{datetime.now(UTC).timestamp():.3f}"
-        plain = json.dumps({**about, _ISSUED_AT: now}).encode()
+        plain = json.dumps({**about, ISSUED_AT: now}).encode()
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return _encode(nonce + self._cipher(purpose).encrypt(nonce, plain, None))
 
@@ -62,7 +63,7 @@ class Seals:
         except (InvalidTag, ValueError):
             return None
         about: dict[str, str] = json.loads(plain)
-        age_s = datetime.now(UTC).timestamp() - float(about[_ISSUED_AT])
+        age_s = datetime.now(UTC).timestamp() - float(about[ISSUED_AT])
         return about if age_s <= max_age_s else None
 
     def _cipher(self, purpose: str) -> AESGCM:

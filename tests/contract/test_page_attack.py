@@ -24,7 +24,8 @@ from tests.contract.door import MALLORY, House, open_house
 from tests.contract.neighbours import Answer, Edge, Neighbour, ask, open_edge, open_neighbour, value_of
 from tests.contract.test_page_sessions import adopt, at_the_provider, careless_trim
 from tests.fakes.certificates import Authority
-from tests.fakes.chromium import Chromium, Person, open_chromium
+from tests.fakes.chromium import Chromium, open_chromium
+from tests.fakes.remote import Person
 from tests.wire.harness import needs
 
 # A start of the browser costs more than a test. It lives as long as the loop, and each test has new people.

@@ -81,8 +81,8 @@ def blueprint(app_port: int, share: str = "owner") -> str:
 
 
 @contextmanager
-def place(directory: Path, module: str = "proxy", **env: str) -> Iterator[Place]:
-    """Start Fairlead, and the app in the workspace of alice by SSH; end both."""
+def place(directory: Path, module: str = "proxy", *, program: str = _APP, **env: str) -> Iterator[Place]:
+    """Start Fairlead, and the app in the workspace of alice by SSH unless it is empty; end both."""
     directory.mkdir(exist_ok=True)
     port, app_port = free_port(), free_port()
     fairlead = Fairlead(
@@ -98,7 +98,8 @@ def place(directory: Path, module: str = "proxy", **env: str) -> Iterator[Place]
     fairlead.prepare({"dev": blueprint(app_port)})
     try:
         fairlead.start()
-        serve(fairlead, app_port)
+        if program:
+            serve(fairlead, app_port, program)
         domain = env.get("FAIRLEAD_WEB__APPS_DOMAIN", "localhost")
         yield Place(fairlead, port, app_port, "https" if domain != "localhost" else "http", domain)
     finally:
@@ -107,8 +108,13 @@ def place(directory: Path, module: str = "proxy", **env: str) -> Iterator[Place]
 
 def serve(fairlead: Fairlead, port: int, program: str = _APP, user: str = "alice+dev") -> None:
     """Start an app in the workspace by SSH, as its user would, and wait until it listens."""
-    start = f"nohup python3 - {port} >/dev/null 2>&1 <<'EOF' &\n{program}\nEOF\n"
-    tries = f"(exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep .1"
-    wait = f"for i in $(seq 300); do {tries}; done; exit 1"
+    run_app(fairlead, f"exec python3 - {port} <<'EOF'\n{program}\nEOF\n", port, user)
+
+
+def run_app(fairlead: Fairlead, command: str, port: int, user: str = "alice+dev") -> None:
+    """Start a server in the workspace by SSH, as its user would, and wait until it listens."""
+    start = f"(\n{command}\n) >app-{port}.log 2>&1 &\n"
+    tries = f"(exec 3<>/dev/tcp/localhost/{port}) 2>/dev/null && exit 0; sleep .1"
+    wait = f"for i in $(seq {DEADLINE_S * 10}); do {tries}; done; cat app-{port}.log >&2; exit 1"
     done = fairlead.ssh(f"{start} bash -c '{wait}'", "-l", user, timeout_s=DEADLINE_S * 2)
     assert done.returncode == 0, done.stderr

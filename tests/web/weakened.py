@@ -1,38 +1,42 @@
-"""A Fairlead that lacks one of its rules, named by WEAKENED: shows that an attack is stopped by that rule."""
+"""A Fairlead that lacks the rule named in the file WEAKENED: shows that an attack is stopped by that rule."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from proxy.__main__ import main
 from proxy.http.site import Site
-from proxy.web import login_gate
+from proxy.web import heads, login_gate
+
+_FILE = Path(os.environ["WEAKENED"])
 
 
-def without_own_request() -> None:
-    login_gate.is_own_request = lambda request, origin: True
+def weaken(place: Any, name: str, rule: str, without: Callable[..., Any]) -> None:
+    """Call `without` with the original in place of a function, as long as its rule is the one that lacks."""
+    original = getattr(place, name)
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        if _FILE.read_text() == rule:
+            return without(original, *args, **kwargs)
+        return original(*args, **kwargs)
+
+    setattr(place, name, chosen)
 
 
-def without_framing() -> None:
-    page = Site.page
+def framed(page: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Make a page that may be framed."""
+    response = page(*args, **kwargs)
+    del response.headers["X-Frame-Options"]
+    policy = response.headers["Content-Security-Policy"]
+    response.headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'; ", "")
+    return response
 
-    def framed(self, *args, **kwargs):
-        response = page(self, *args, **kwargs)
-        del response.headers["X-Frame-Options"]
-        policy = response.headers["Content-Security-Policy"]
-        response.headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'; ", "")
-        return response
-
-    Site.page = framed
-
-
-def without_forms() -> None:
-    Site.check_origin = lambda self, request: None
-    Site.check_csrf = lambda self, session, about, token: None
-
-
-RULES = {"own-request": without_own_request, "framing": without_framing, "forms": without_forms}
 
 if __name__ == "__main__":
-    rule = os.environ.get("WEAKENED", "all")
-    if rule != "all":
-        RULES[rule]()
+    weaken(login_gate, "is_own_request", "own-request", lambda *_: True)
+    weaken(heads, "without_ours", "stripping", lambda _, value: value)
+    weaken(Site, "page", "framing", framed)
+    weaken(Site, "check_origin", "forms", lambda *_: None)
+    weaken(Site, "check_csrf", "forms", lambda *_: None)
     main()

@@ -22,7 +22,7 @@ from proxy.http import pages
 from proxy.http.clock import REAL, Clock
 from proxy.http.pages import Button, Fact
 from proxy.http.secret import Secret
-from proxy.http.sessions import Sessions
+from proxy.http.sessions import Sessions, digest
 from proxy.http.site import Site, read_form, read_query, redirect
 from proxy.onboarding.device_flow import GRANT_TYPE
 from proxy.onboarding.devserver.grants import (
@@ -43,6 +43,9 @@ HONESTY = (
     "This is Fairlead's development provider. It asks for no password: anybody who can open this page "
     "can be anybody."
 )
+_FORM = "form-"
+_MAX_FORMS = 20
+"""Authorizations that one browser has open."""
 _SHOWN = ("fairlead_name", "fairlead_source", "fairlead_key")
 
 
@@ -279,9 +282,9 @@ class DevServer:
         body = pages.paragraph("Go back to the terminal: it goes on by itself. You can close this page.")
         return self._renewed(request, self._site.page("Approved", body))
 
-    def _known(self, request: web.Request) -> str:
+    def _known(self, request: web.Request, slot: str = "") -> str:
         """Return the value of a browser's cookie if it was issued here, else "": no other is adopted."""
-        value = self._site.cookie(request)
+        value = self._site.cookie(request, slot)
         return value if value in self._sessions else ""
 
     def _renewed(self, request: web.Request, response: web.Response) -> web.Response:
@@ -313,8 +316,8 @@ class DevServer:
 
     async def _authorize_page(self, request: web.Request) -> web.StreamResponse:
         query = self._check_authorization(read_query(request))
-        session = self._known(request) or self._sessions.begin(None)
         matter = urlencode(sorted(query.items()))
+        session = self._known(request, _slot(matter)) or self._sessions.begin(None)
         body = (
             pages.paragraph("Fairlead wants to know who you are.")
             + pages.form(
@@ -327,7 +330,8 @@ class DevServer:
         )
         parts = urlsplit(query["redirect_uri"])
         response = self._site.page("Sign in", body, form_targets=[f"{parts.scheme}://{parts.netloc}"])
-        self._site.give_cookie(response, session)
+        self._site.end_oldest_cookies(request, response, _FORM, _MAX_FORMS - 1)
+        self._site.give_cookie(response, session, _slot(matter))
         return response
 
     async def _authorize_answer(self, request: web.Request) -> web.StreamResponse:
@@ -336,7 +340,8 @@ class DevServer:
         given = {name: form.pop(name, "") for name in ("csrf", "account", "decision")}
         query = self._check_authorization(form)
         matter = urlencode(sorted(query.items()))
-        self._site.check_csrf(self._known(request), matter, given["csrf"])
+        session = self._known(request, _slot(matter))
+        self._site.check_csrf(session, matter, given["csrf"])
         reply = {"state": query.get("state", ""), "iss": self.issuer}
         account = self._grants.account(given["account"])
         if given["decision"] != "approve":
@@ -346,7 +351,9 @@ class DevServer:
         else:
             reply["code"] = self._grants.begin_code(account, query)
         response = redirect(f"{query['redirect_uri']}?{urlencode(reply)}")
-        return self._renewed(request, response) if "code" in reply else response
+        self._sessions.end(session)
+        self._site.end_cookie(response, _slot(matter))
+        return response
 
     def _check_authorization(self, query: Mapping[str, str]) -> dict[str, str]:
         """Check a request; show an error here if it must not be sent on (RFC 6749 §4.1.2.1)."""
@@ -357,6 +364,11 @@ class DevServer:
         if len(query.get("code_challenge", "")) != 43:
             raise web.HTTPBadRequest(text="The PKCE challenge is missing or malformed.")
         return dict(query)
+
+
+def _slot(matter: str) -> str:
+    """Return the cookie slot of one authorization: concurrent tabs do not end each other's forms."""
+    return f"{_FORM}{digest(matter)[:8]}"
 
 
 def _claims(account: DevAccount) -> dict[str, Any]:
