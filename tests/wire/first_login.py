@@ -17,39 +17,40 @@ _PORT = 2222
 _TEXT = """\
 # A first login
 
-Nobody has registered `somebody`. They type the line below, open the link in a browser, compare the code,
-press *Approve*, and the shell opens in the same connection; nothing is typed in the terminal in between.
-This is what OpenSSH printed into a terminal of 80 columns, without the middle of the QR code.
+The user name `somebody` is not registered yet. Its user types the first command, opens the link in a browser,
+compares the code and presses *Approve*. Then the shell opens in the same connection; the user types nothing
+into the terminal in between. This is the output of OpenSSH in a terminal of 80 columns, without the middle of
+the QR code.
 
 ```
 $ ssh -p {port} somebody+dev@127.0.0.1
 {first}
 ```
 
-The page, which the development provider of `make run` serves on loopback:
+The development provider of `make run` serves this page on loopback:
 
 ```
 {page}
 ```
 
-The page has a host name of its own, because cookies ignore ports: on `127.0.0.1` or `localhost`, a program
-behind `ssh -L` would share its cookies. Chromium, Firefox and curl take every name below `localhost` for
-their own machine. A browser that asks the system's resolver instead, and says that it cannot find
-`login.localhost`, needs this line in `/etc/hosts`:
+The page has a host name of its own, because cookies do not depend on the port: on `127.0.0.1` or `localhost`,
+a program behind `ssh -L` would share its cookies. Chromium, Firefox and curl resolve every name below
+`localhost` to their own machine. Other browsers ask the resolver of the system. If a browser cannot find
+`login.localhost`, add this line to `/etc/hosts`:
 
 ```
 127.0.0.1 login.localhost
 ```
 
-From then on the key is enough:
+For later logins, the key is enough:
 
 ```
 $ ssh -p {port} somebody+dev@127.0.0.1 'echo in'
 {again}
 ```
 
-*Made by `python -m tests.wire.first_login`, which starts a proxy, and drives OpenSSH's client in a
-pseudo-terminal and the page over HTTP. Addresses, codes and fingerprints are those of that run.*
+*Made by `python -m tests.wire.first_login`, which starts a proxy, runs OpenSSH's client in a
+pseudo-terminal and answers the page over HTTP. Addresses, codes and fingerprints are those of that run.*
 """
 
 
