@@ -72,18 +72,17 @@ def remove(context: typer.Context, address: Address, as_json: Json = False) -> N
 
     source, who = _source(address), actor()
 
-    noted: Ban | None = None
-
-    async def note(held: "HeldBans") -> None:
-        nonlocal noted
-        noted = await held.remove(source, who, Announcer.BY_COMMAND)
-
     async def act(bans: "Bans | HeldBans") -> "Ban | None":
         if isinstance(bans, Bans):
             return await bans.remove(source)
-        return await bans.remove(source, who) or noted  # the note hides the ban that it ends
+        return await bans.remove(source, who)
 
-    ban = _with_bans(context, act, AddressUnbanned(address=source, actor=who), note)
+    ban = _with_bans(
+        context,
+        act,
+        AddressUnbanned(address=source, actor=who),
+        note=lambda held: held.remove(source, who, Announcer.BY_COMMAND),
+    )
     _tell(ban, as_json, f"{source} {'was not banned' if ban is None else 'is let in again'}")
     if ban is None:
         raise typer.Exit(1)
@@ -138,8 +137,8 @@ def _with_bans(
 ) -> _T:
     """Run `act` with the bans that replicas share, or, while NATS is away, with those of this home.
 
-    A change has the `event` that reports it, and `note`, which leaves it in this home before NATS has it: a
-    NATS that dies after its answer may have reached no proxy.
+    A change has the `event` that reports it, and `note`, which leaves it in this home too, once NATS has it:
+    a NATS that dies after its answer may have reached no proxy.
     """
     from proxy import log
     from proxy.errors.stores import StateUnavailable
@@ -148,14 +147,14 @@ def _with_bans(
     log.configure("error", "text")
 
     async def main() -> _T:
-        if note is not None and settings.events.urls:
-            await _noted(settings, note)
         try:
             result = await _shared(settings, act)
         except StateUnavailable as exc:
             if not settings.events.urls:
                 raise
             return await _held(settings, act, str(exc), changes=event is not None)
+        if note is not None and settings.events.urls:
+            await _noted(settings, note)
         if event is not None and settings.events.urls:
             await publish(settings, [event])
         return result

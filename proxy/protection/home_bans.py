@@ -3,8 +3,9 @@
     command ──order──▶ file ──▶ HomeBans ──▶ Bans: in force here at once, shared with NATS later
     command ◀──list─── file ◀── HomeBans ◀── Bans: every ban that this proxy knows
 
-Only an installation with NATS needs it: without NATS the bans themselves are in that file. A command leaves
-its order there before it writes to NATS, which may die before it reaches this proxy: `Announcer.BY_COMMAND`.
+Only an installation with NATS needs it: without NATS the bans themselves are in that file. A command whose
+change NATS has taken leaves its order there too, since NATS may die before the change reaches this proxy:
+`Announcer.BY_COMMAND`.
 """
 
 import asyncio

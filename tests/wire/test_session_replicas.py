@@ -103,6 +103,8 @@ def kill_ms(operator: Fairlead, server: Fairlead, ears: Ears) -> dict[str, int]:
     try:
         (opened,) = until(lambda: told("opened"), "it is told of")
         id_ = opened["data"]["connection_id"]
+        # An event may be faster than the record, and an order needs the record.
+        until(lambda: operator.run("session", "show", id_).returncode == 0, "it is on record")
         with ThreadPoolExecutor() as pool:
             end = pool.submit(_end_of, client)
             operator.run("session", "kill", id_, "--wait", "0")
