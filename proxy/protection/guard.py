@@ -42,6 +42,8 @@ _INNOCENT = frozenset(
         "onboarding.code_expired",
         "onboarding.waitlisted",
         "onboarding.rejected",
+        "account_inactive",
+        "user_not_admitted",
         "onboarding.account_inactive",
         "onboarding.account_ended",
         "onboarding.name_taken",
@@ -53,6 +55,11 @@ _INNOCENT = frozenset(
     }
 )
 """Reasons that are no attempt at another user's account: a login that has only these does not count."""
+
+
+def _is_known(ban: Ban | None, *, has_credit: bool) -> bool:
+    """Return whether an address counts as that of a known user; an operator's ban outweighs credit."""
+    return has_credit and not (ban is not None and ban.is_order)
 
 
 class PendingConnection:
@@ -117,7 +124,7 @@ class Guard:
         if is_in(address, self._allowed):
             return False
         ban = self._bans.find(source_of(address))
-        return ban is not None and (ban.is_order or not self._credit.has(ban.source, _now()))
+        return ban is not None and not _is_known(ban, has_credit=self._credit.has(ban.source, _now()))
 
     def watch(self) -> Watch:
         """Return a watch of every change of a ban, on any replica."""
@@ -129,7 +136,7 @@ class Guard:
         is_allowed = is_in(address, self._allowed)
         has_credit = self._credit.has(source, now)
         ban = None if is_allowed else self._bans.find(source)
-        is_known = has_credit and not (ban is not None and ban.is_order)
+        is_known = _is_known(ban, has_credit=has_credit)
         if ban is not None and not is_known and not self._probes.take(source, now):
             return self._refuse("banned")
         if not is_allowed and not self._rate.take(source, now):

@@ -61,8 +61,6 @@ _MAX_SOURCES = 20_000
 _MAX_UNUSED = 2
 """Sessions of one origin that a browser was given and did not bring back: then it keeps no cookies."""
 _UNUSED_S = 60
-_INNOCENT = frozenset({"account_inactive", "user_not_admitted"})
-"""Reasons that are no attempt at another user's account, besides those of `protection.guard`."""
 _BACK_CHANNEL = "/backchannel-logout/"
 _LOGOUTS_FACTOR = 10
 """A provider speaks for all of its users from one address."""
@@ -422,8 +420,7 @@ class LoginPages:
     def refused(self, request: web.Request, provider: str, reason: str, user: str = "") -> None:
         """Record a sign-in that came to nothing; it counts against the address as a login by SSH does."""
         self.sessions.refused(client_of(request), provider, reason, user)
-        if reason not in _INNOCENT:
-            self._rules.addresses.failed_at(client_of(request), (reason,))
+        self._rules.addresses.failed_at(client_of(request), (reason,))
 
     def _failed(self, provider: str, exc: FairleadError) -> web.Response:
         _log.info("sign-in failed", provider=provider, code=exc.code, reason=str(exc))
