@@ -10,6 +10,7 @@ from proxy.blueprints.git import GitSource
 from proxy.blueprints.sources import Source
 from proxy.http.client import HttpClient
 from proxy.onboarding.service import read_secret
+from proxy.process.parts import closing, running
 from proxy.settings import Settings
 from proxy.workspaces.repositories import Repositories
 
@@ -31,8 +32,7 @@ async def open_catalog(settings: Settings, *, follow: bool = False) -> AsyncIter
         catalog = await first_catalog(source, last_good, wanted.metadata)
         if follow:
             follower = Follower(source, catalog, last_good, wanted.refresh_s)
-            follower.start()
-            stack.push_async_callback(follower.close)
+            await stack.enter_async_context(running(follower))
         yield catalog
 
 
@@ -49,13 +49,11 @@ async def open_repositories(settings: Settings) -> AsyncIterator[Repositories]:
         for provider, file in wanted.token_files.items()
         if (secret := read_secret(file, f"blueprint.repository.token_files.{provider}")) is not None
     }
-    http = HttpClient(door.http)
-    repositories = Repositories(wanted, RepositoryFiles(door.providers, http, tokens))
-    try:
+    async with (
+        closing(HttpClient(door.http)) as http,
+        closing(Repositories(wanted, RepositoryFiles(door.providers, http, tokens))) as repositories,
+    ):
         yield repositories
-    finally:
-        await repositories.close()
-        await http.close()
 
 
 @asynccontextmanager
@@ -67,8 +65,5 @@ async def open_source(settings: Settings) -> AsyncIterator[Source]:
     from proxy.workspaces.kubernetes.api import Api  # slow to import, and most laptops have no cluster
     from proxy.workspaces.kubernetes.configmap import ConfigMapSource
 
-    api = Api(settings.kubernetes)
-    try:
+    async with closing(Api(settings.kubernetes)) as api:
         yield ConfigMapSource(api, settings.blueprint.config_map, settings.kubernetes.namespace)
-    finally:
-        await api.close()

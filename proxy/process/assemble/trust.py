@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from proxy.process.parts import closing
 from proxy.settings import Settings
 from proxy.trust.certmanager import MountedIdentity
 from proxy.trust.manager import TrustManager
@@ -13,12 +14,11 @@ from proxy.trust.store import FileTrustStore, TrustStore
 async def open_trust(settings: Settings) -> AsyncIterator[TrustManager]:
     """Hold the trust of this installation, not yet read. See `TrustManager.open`."""
     identity = MountedIdentity.of(settings.trust) if settings.trust.mode == "cert-manager" else None
-    async with _store(settings) as store:
-        keeper = TrustManager(store, settings.trust, identity=identity)
-        try:
-            yield keeper
-        finally:
-            await keeper.close()
+    async with (
+        _store(settings) as store,
+        closing(TrustManager(store, settings.trust, identity=identity)) as keeper,
+    ):
+        yield keeper
 
 
 @asynccontextmanager
@@ -30,12 +30,9 @@ async def _store(settings: Settings) -> AsyncIterator[TrustStore]:
     from proxy.workspaces.kubernetes.api import Api
     from proxy.workspaces.kubernetes.secrets import SecretStore
 
-    api = Api(settings.kubernetes)
     namespace = settings.trust.secret_namespace or settings.kubernetes.namespace
-    try:
+    async with closing(Api(settings.kubernetes)) as api:
         yield SecretStore(api, namespace, settings.trust.secret_name)
-    finally:
-        await api.close()
 
 
 def uses_tcp(settings: Settings) -> bool:
