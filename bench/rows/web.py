@@ -90,13 +90,18 @@ async def _ask_many(name: str, port: int, count: int) -> None:
 
 
 async def _ask(name: str, port: int, target: str, size: int, times: int = 1) -> None:
-    """Ask on one connection as a browser would, and read every answer whole."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MIB)
+    """Ask on one connection as a browser would."""
     asked = (
         f"GET {target} HTTP/1.1\r\nHost: {_HOST}:{port}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n"
         "Accept: */*\r\nAccept-Encoding: gzip\r\nAccept-Language: en\r\nCookie: theme=dark; _xsrf=2|a|b|1\r\n"
         f"Referer: http://{_HOST}:{port}/\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-origin\r\n\r\n"
     ).encode()
+    await converse(name, port, asked, size, times)
+
+
+async def converse(name: str, port: int, asked: bytes, size: int, times: int) -> None:
+    """Send a request so many times on one connection, and read every answer of `size` bytes whole."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MIB)
     for _ in range(times):
         writer.write(asked)
         head = await reader.readuntil(b"\r\n\r\n")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from subprocess import DEVNULL
 from time import monotonic, perf_counter
@@ -28,7 +28,7 @@ from bench.fairlead import fairlead_target
 from bench.pairs import CANDIDATE, YARDSTICK, Metric, percentile
 from bench.plan import MIB, Bench, require
 from bench.processes import family_of, memory_of, own_cpu_s, wait_until
-from bench.rows.web import app, chp, find, running
+from bench.rows.web import app, chp, converse, find, running
 from bench.targets import Target, free_port
 
 _CLIENTS = 16
@@ -299,21 +299,9 @@ def _head(target: str, port: int, fields: Fields, more: str = "") -> bytes:
 
 
 async def _ask(way: Way, target: str, size: int, times: int = 1) -> None:
-    """Ask on one connection as a browser would, and read every answer whole."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", way.port, limit=MIB)
+    """Ask on one connection as a browser would."""
     asked = _head(way.prefix + target, way.port, way.fields)
-    for _ in range(times):
-        writer.write(asked)
-        head = await reader.readuntil(b"\r\n\r\n")
-        require(head.startswith(b"HTTP/1.1 200 "), f"{way.name} answered {head[:40]!r}")
-        left = size
-        while left:
-            piece = await reader.read(min(left, MIB))
-            require(bool(piece), f"{way.name} sent less than {size} bytes")
-            left -= len(piece)
-    writer.close()
-    with suppress(ConnectionError):
-        await writer.wait_closed()
+    await converse(way.name, way.port, asked, size, times)
 
 
 async def _idle_kib(way: Way) -> float:
