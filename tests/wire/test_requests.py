@@ -133,7 +133,9 @@ class TestChannelRequests:
 
     async def test_signals_without_end_cost_the_program_nothing(self, place: Place) -> None:
         async with place.login() as client:
-            process = await client.create_process("trap 'got=1' USR1; read line; echo ${got:-0} $line")
+            command = "trap 'got=1' USR1; echo ready; read line; echo ${got:-0} $line"
+            process = await client.create_process(command)
+            assert await process.stdout.readline() == "ready\n"  # a signal before the trap ends the shell
             for _ in range(MANY):
                 process.channel.send_signal("USR1")
             process.stdin.write("still me\n")
