@@ -314,7 +314,7 @@ class App:
             await aio.end([ready, ended])
 
     async def _until_ended(self, run: _Run) -> str:
-        """Wait for the end of the start command, and of processes that a successful one left; say how."""
+        """Return the end in words: that of the start command, and of processes that a successful one left."""
         end = await asyncio.shield(run.end)
         self._ended = how_it_ended(end)
         how = end_in_words(end)
@@ -340,7 +340,7 @@ class App:
             await clock.sleep(readiness.LOOK_EVERY_S)
 
     async def _look(self, run: _Run) -> str:
-        """Return what keeps the app from being ready; ""."""
+        """Return the obstacle to readiness; "" for none."""
         try:
             connection = await self._tools.reach.connect(self._address, self.account, Reserved())
         except OpenError as error:
