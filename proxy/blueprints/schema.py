@@ -198,7 +198,7 @@ class Blueprint(Part):
         for slug, app in self.apps.items():
             if app.account and app.account not in (self.account, *self.accounts):
                 raise misfit(
-                    ("apps", slug, "account"), f"{app.account} is none of the blueprint's `accounts`"
+                    ("apps", slug, "account"), f"{app.account} is none of `accounts`"
                 )
         return self
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -414,10 +415,10 @@ class App:
         launcher, ids = self._tools.launcher, self.account.ids
         try:
             (await launcher.connect(path, ids, timeout_s=1.0)).close()
-        except ConnectionRefusedError:
-            await launcher.unlink(path, ids)
-        except OSError:
-            return  # nothing is there, or something that is not ours to remove: the app will say so
+        except LaunchError as error:
+            # Nothing is there, or something that is not ours to remove: the app will report that.
+            if error.errno == errno.ECONNREFUSED:
+                await launcher.unlink(path, ids)
 
 
 def _free_port() -> int:
