@@ -6,6 +6,7 @@ Independent of SSH and gRPC. Logins are in `authentication`.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ from proxy import metrics
 from proxy.access import policy
 from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
+from proxy.blueprints.sharing import Share
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
@@ -200,13 +202,13 @@ class Gateway:
 
     @asynccontextmanager
     async def open_app(
-        self, visit: Visit, target: Target, share: str, record: ForwardRecord
+        self, visit: Visit, target: Target, share: Share, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect to an app that the blueprint declares at `target` with the share `share`.
+        """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
         Raises: as `dial`.
         """
-        _require(policy.may_open(visit, share))
+        _require(policy.may_open(visit, share, datetime.now(UTC)))
         async with self._dial(visit, target, record) as dialled:
             yield dialled
 

@@ -62,7 +62,9 @@ class ShareStore:
     async def revision(self) -> int:
         """Return the number of the last change; 0 before the first."""
         async with self._reading() as connection:
-            return int((await connection.execute(sa.select(counters.c.next).where(_COUNTER))).scalar_one()) - 1
+            return (
+                int((await connection.execute(sa.select(counters.c.next).where(_COUNTER))).scalar_one()) - 1
+            )
 
     async def since(self, revision: int) -> list[ShareRecord]:
         """Return up to PAGE records with a greater revision, in order of their revisions."""

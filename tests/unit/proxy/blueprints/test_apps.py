@@ -52,7 +52,11 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "dev.yaml:1: apps.lab.listen.socket",
             "at most 107 bytes",
         ),
-        ("{lab: {listen: {port: 1}, share: everyone}}", "dev.yaml:1: apps.lab.share", "'owner', 'authenticated' or 'public'"),
+        (
+            "{lab: {listen: {port: 1}, share: everyone}}",
+            "dev.yaml:1: apps.lab.share",
+            "'owner', 'authenticated' or 'public'",
+        ),
         ("{lab: {listen: {port: 1}, share: {users: bob}}}", "dev.yaml:1: apps.lab.share.users", ""),
         ("{lab: {listen: {port: 1}, share: {level: all}}}", "dev.yaml:1: apps.lab.share.level", "'public'"),
         ("{lab: {listen: {port: 1}, share_max: all}}", "dev.yaml:1: apps.lab.share_max", "'groups'"),
