@@ -147,11 +147,15 @@ def test_a_share_admits_those_it_names_and_a_visitor_only_where_it_is_public(
         "carol": User("carol", id="4", groups=("/Team",)),
         "visitor": VISITOR,
     }
-    visits = {name: Visit(Principal(PEER, user, Anonymous()), ALICE, OWN.address) for name, user in users.items()}
+    visits = {
+        name: Visit(Principal(PEER, user, Anonymous()), ALICE, OWN.address) for name, user in users.items()
+    }
     assert {name for name, visit in visits.items() if policy.may_open(visit, share, NOW)} == admitted
 
 
-@pytest.mark.parametrize("share", [Share("public"), Share("authenticated"), Share(guests=(Guest("bob", "2"),))])
+@pytest.mark.parametrize(
+    "share", [Share("public"), Share("authenticated"), Share(guests=(Guest("bob", "2"),))]
+)
 def test_a_shared_app_is_closed_while_its_owner_or_the_user_may_not_log_in(share: Share) -> None:
     bob, locked = User("bob", id="2"), replace(ALICE, locked=True)
     for actor, owner, reason in (

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from proxy.blueprints.catalog import Catalog
-from proxy.blueprints.sources import read_directory
 from proxy.blueprints.sharing import OWNER_ONLY, Share
+from proxy.blueprints.sources import read_directory
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import TcpTarget, UnixTarget
 
