@@ -130,7 +130,7 @@ class App(Part):
     wake: Literal["owner", "visitors"] = "owner"
     """Whose requests start the workspace: the owner's, or also those of other users who are signed in."""
     start: Text = ""
-    """A command line for the account's shell; empty: something else starts the app."""
+    """A command line for /bin/sh; empty: something else starts the app."""
     when: Literal["demand", "boot", "never"] = "demand"
     """When it is started: by the first request, with the workspace, or by `app start` only."""
     restart: Literal["on-failure", "always", "no"] = "on-failure"

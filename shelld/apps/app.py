@@ -24,7 +24,7 @@ from shelld.apps.state import SETTLED, Phase, State
 from shelld.bootstrap.bootstrap import ended as end_in_words
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
 from shelld.forwards.reserved import Reserved
-from shelld.launch.account import Account, Accounts
+from shelld.launch.account import FALLBACK_SHELL, Account, Accounts
 from shelld.launch.launch import Command, Launcher, LaunchError
 from shelld.launch.reaper import End
 from shelld.log import Log
@@ -385,8 +385,9 @@ class App:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
         asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
-        command = self._tools.starter.command(asked, account)
-        env = {**command.env, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
+        # The command is the blueprint's: it has one meaning, whether its account has fish or nologin for a shell.
+        command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
+        env = {**command.env, "SHELL": account.shell, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:
             env["PORT"] = env["FAIRLEAD_APP_PORT"] = str(self._address.port)
         else:
