@@ -385,7 +385,7 @@ class App:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
         asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
-        # The command is the blueprint's: it has one meaning, whether its account has fish or nologin for a shell.
+        # The command is the blueprint's: its meaning must not depend on the account's shell, fish or nologin.
         command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
         env = {**command.env, "SHELL": account.shell, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -317,7 +318,9 @@ while True: signal.pause()'"""
 
 @needs_root
 async def test_an_app_runs_as_its_account() -> None:
-    python = os.path.realpath(sys.executable)  # that of the virtual environment may be in a private place
+    python = shutil.which("python3", path="/usr/bin:/bin")  # that of the tests may be in a private place
+    if python is None:
+        pytest.skip("needs a python3 in /usr/bin or /bin, which every account can run")
     async with shelld(accounts=["nobody"]) as served:
         app = spec(SERVER.replace(sys.executable, python), account="nobody", restart=pb.AppSpec.NO)
         last = (await ensure(served, app))[-1]
