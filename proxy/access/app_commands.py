@@ -68,10 +68,8 @@ class AppCommands:
         rows += [(one.slug, one.phase.value, str(one.restarts), one.reason) for one in states]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [
-            "  ".join(
-                [*(f"{text:{width}}" for text, width in zip(row, widths, strict=False)), row[3]]
-            ).rstrip()
-            for row in rows
+            f"{slug:{widths[0]}}  {phase:{widths[1]}}  {restarts:{widths[2]}}  {reason}".rstrip()
+            for slug, phase, restarts, reason in rows
         ]
         return Answer({"apps": [document(one) for one in states]}, "\n".join([*lines, ""]))
 

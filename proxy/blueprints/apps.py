@@ -116,6 +116,9 @@ class AppShare(Part):
         return Share(self.level, self.users, self.groups)
 
 
+Workdir = Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")]
+
+
 class App(Part):
     """One web app."""
 
@@ -139,7 +142,7 @@ class App(Part):
     env: Mapping[EnvName, Text] = {}
     account: Account | None = None
     """One of the blueprint's `accounts`; None: the workspace's own."""
-    workdir: Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")] = "~"
+    workdir: Workdir = "~"
 
     @model_validator(mode="after")
     def _needs_start(self) -> "App":
