@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.blueprints.apps import App
+from proxy.blueprints.apps import PLAIN, App, Crossing
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.reading import BlueprintSet
 from proxy.blueprints.resolve import usable
@@ -47,6 +47,8 @@ class Opened(NamedTuple):
     become another user's."""
     wakes: bool = False
     """Whether requests of signed-in users who are not the owner start the workspace."""
+    crossing: Crossing = PLAIN
+    """The app's dealings with pages of other origins."""
 
     @property
     def owner(self) -> str:
@@ -102,6 +104,7 @@ class SharedIndex:
                 opened.share,
                 owner_id=opened.owner_id,
                 label=label,
+                crossing=opened.crossing,
             )
         return known
 
@@ -183,6 +186,7 @@ class SharedIndex:
             label_of(Place(slug, workspace)),
             "" if record is None else record.owner_id,
             app.wake == "visitors",
+            app.crossing,
         )
 
     def _own_hashed(self) -> dict[tuple[str, str], UserString]:

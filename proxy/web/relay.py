@@ -10,10 +10,12 @@ from typing import Protocol
 from proxy.web.frames import GOING_AWAY, FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
+    AS_ASKED,
     Answer,
     Body,
     Client,
     Field,
+    ForApp,
     Request,
     Site,
     answer_for_client,
@@ -109,11 +111,11 @@ class Exchange:
         """WebSocket data frames that the client has sent."""
         return self._from_client.data_frames
 
-    def begin(self, app: AppConnection, client: Client) -> None:
+    def begin(self, app: AppConnection, client: Client, given: ForApp = AS_ASKED) -> None:
         """Send the request's head to its app."""
         self._app = app
         self.client_address = client.address
-        app.begin(self.request, request_for_app(self.request, client), self)
+        app.begin(self.request, request_for_app(self.request, client, given), self)
 
     # ------------------------------------------------------------------------ from the client
 

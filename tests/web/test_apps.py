@@ -1,5 +1,6 @@
 """Apps that shelld starts, as a browser, the lobby and the commands of operators meet them."""
 
+import http.client
 import json
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,14 @@ def blueprint(directory: Path) -> str:
                 "never": {"listen": {"port": "auto"}, "start": start, "when": "never"},
                 "bad": {"listen": {"port": "auto"}, "start": "echo no licence; exit 4", "restart": "no"},
                 "old": {"listen": {"port": 9}},
+                "tool": {
+                    "listen": {"port": "auto"},
+                    "start": start,
+                    "cors": ["lab"],
+                    "embed": ["lab", "https://wiki.example.com"],
+                    "host_header": "local",
+                    "identity_headers": True,
+                },
             },
         }
     )
@@ -52,13 +61,20 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         yield made
 
 
-async def opened(here: Place, app: str) -> Page:
-    """Sign in by a link of the lobby, and open an app."""
+async def opened(here: Place, app: str, **fields: str) -> Page:
+    """Sign in by a link of the lobby, and open an app; `fields` are of a second request."""
     async with Browser(**ACCEPT) as browser:
-        page = await browser.get(here.link()["url"])
-        if page.forms:
-            await browser.submit(page)
-        return await browser.get(here.url(f"{app}--dev--alice"))
+        await browser.submit(await browser.get(here.link()["url"]), "sign-in")
+        page = await browser.get(here.url(f"{app}--dev--alice"))
+        return await browser.get(page.url, **fields) if fields else page
+
+
+def origin(here: Place, app: str) -> str:
+    return here.url(f"{app}--dev--alice", "")
+
+
+def asked_of_app(page: Page) -> dict[str, str]:
+    return {name.lower(): value for name, value in json.loads(page.html[4:])["fields"]}
 
 
 def lobby(here: Place, command: str) -> tuple[int, str, str]:
@@ -156,3 +172,59 @@ async def test_an_app_outlives_the_proxy_that_started_it(here: Place) -> None:
     here.fairlead.stop()
     here.fairlead.start()
     assert json.loads((await opened(here, "lab")).html[4:])["pid"] == before
+
+
+async def test_an_app_that_wants_a_local_name_and_the_user_gets_both(here: Place) -> None:
+    lies = {
+        "X-Fairlead-User": "root",
+        "X_Fairlead_Owner": "root",
+        "Referer": here.url("tool--dev--alice", "/a"),
+    }
+    fields = asked_of_app(await opened(here, "tool", Origin=origin(here, "tool"), **lies))
+    assert fields["host"] == "localhost"
+    assert fields["origin"] == "http://localhost"
+    assert fields["referer"] == "http://localhost/a"
+    assert fields["x-forwarded-host"] == f"tool--dev--alice.localhost:{here.port}"
+    assert (fields["x-fairlead-user"], fields["x-fairlead-owner"]) == ("alice", "alice")
+    plain = asked_of_app(await opened(here, "lab", **lies))
+    assert plain["host"] == f"lab--dev--alice.localhost:{here.port}"
+    assert not [name for name in plain if "fairlead" in name]
+
+
+async def test_a_page_of_a_named_app_may_read_another_one_and_no_other_page_may(here: Place) -> None:
+    reader = origin(here, "lab")
+    page = await opened(here, "tool", Origin=reader)
+    assert page.status == 200
+    assert page.headers["Access-Control-Allow-Origin"] == reader
+    assert page.headers["Access-Control-Allow-Credentials"] == "true"
+    for stranger in (origin(here, "boot"), here.login, "null", "https://wiki.example.com"):
+        assert (await opened(here, "tool", Origin=stranger)).status == 403, stranger
+    assert (await opened(here, "lab", Origin=origin(here, "tool"))).status == 403, "one way only"
+
+
+@pytest.mark.parametrize(("sender", "is_permitted"), [("lab", True), ("boot", False)])
+def test_a_preflight_is_answered_for_a_named_app_only(here: Place, sender: str, is_permitted: bool) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", here.port, timeout=60)
+    fields = {
+        "Host": f"tool--dev--alice.localhost:{here.port}",
+        "Origin": origin(here, sender),
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "x-mine",
+    }
+    connection.request("OPTIONS", "/", headers=fields)
+    answer = connection.getresponse()
+    connection.close()
+    assert (answer.status == 200) is is_permitted
+    assert answer.headers["Access-Control-Allow-Methods"] == ("PUT" if is_permitted else None)
+    assert answer.headers["Access-Control-Allow-Headers"] == ("x-mine" if is_permitted else None)
+
+
+async def test_an_app_is_framed_by_pages_that_its_blueprint_names(here: Place) -> None:
+    frame = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    page = await opened(here, "tool", **frame)
+    assert page.status == 200
+    policy = f"frame-ancestors 'self' {origin(here, 'lab')} https://wiki.example.com"
+    assert page.headers["Content-Security-Policy"] == policy
+    assert (await opened(here, "lab", **frame)).status == 403
+    image = {**frame, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    assert (await opened(here, "tool", **image)).status == 403
