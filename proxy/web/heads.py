@@ -215,7 +215,7 @@ class Block:
 
     @property
     def is_chunked(self) -> bool:
-        """Return whether the fields announce a transfer coding, so that the parser goes on to read the body."""
+        """Return whether the fields announce a transfer coding, for which the parser reads on."""
         return bool(self.framing[CODINGS])
 
 

@@ -34,7 +34,9 @@ _MAX_RECALLED_BYTES = 4_096
 """Of a block that is kept for the next message; with what was read from it, about four times as much."""
 
 # First lines that every parser reads alike: httptools takes more, and reads those itself.
-_REQUEST_LINE = re.compile(rb"(GET|HEAD|OPTIONS|POST|PUT|PATCH|DELETE) (/[\w.~:/?@!$&'()*+,;=%-]*) HTTP/1\.1", re.A)
+_REQUEST_LINE = re.compile(
+    rb"(GET|HEAD|OPTIONS|POST|PUT|PATCH|DELETE) (/[\w.~:/?@!$&'()*+,;=%-]*) HTTP/1\.1",
+)
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*)")
 
 

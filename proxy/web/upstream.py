@@ -229,7 +229,9 @@ class AppConnection:
             message.release()
             self._message = None
         if answer.status < 200 and answer.status != 101:
-            self._message = AnswerMessage(self._limits, self._recall)  # the final answer follows (RFC 9110 §15.2)
+            self._message = AnswerMessage(
+                self._limits, self._recall
+            )  # the final answer follows (RFC 9110 §15.2)
             sink.answer_begun(answer, is_more=False)
             return data[at:]
         self._left = answer.length
