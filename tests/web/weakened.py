@@ -64,7 +64,7 @@ if __name__ == "__main__":
     weaken(CookieNames, "value", "binding", leaving.value)
     weaken(heads, "set_by_app", "cookies-of-apps", lambda _, value: value)
     # The table holds the function itself, and knows nothing of what takes its place in the module.
-    heads.ANSWER = {**heads.ANSWER, b"set-cookie": heads.Rule(lambda value: heads.set_by_app(value))}
+    heads.ANSWER = {**heads.ANSWER, b"set-cookie": heads.Rule(heads.set_by_app)}
     asked: Any = gate.Asked
     asked.asks_for_ours = asked.is_reserved.fget
     weaken(asked, "asks_for_ours", "reserved", reserved)
