@@ -14,6 +14,16 @@ from proxy.userstring import UserString
 Buffer = bytes | bytearray | memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class OwnApp:
+    """An app that the proxy serves itself, for the owner of the workspace only."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True)
 class Address:
     """The address of an app: its workspace and target. Every request looks it up: its hash is kept."""
@@ -21,7 +31,7 @@ class Address:
     owner: str
     """User whom the workspace belongs to."""
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: str = "owner"
     """Who may reach the app, as its blueprint says."""
     principal: Principal | None = None
