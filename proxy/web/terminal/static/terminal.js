@@ -54,6 +54,7 @@
   let shown = 0; // bytes of output that were drawn
   let room = 0; // bytes of input that may be sent, in all
   let sent = 0;
+  let isLoadedAnew = false; // the page is, instead of the socket alone
   let waiting = []; // input that has no room yet
 
   const say = (message) => {
@@ -116,10 +117,11 @@
     shown = sent = room = 0;
     waiting = [];
     let farewell = "";
+    isLoadedAnew = true; // until it is open: the login may have ended, or this version of the page
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const mine = socket = new WebSocket(`${scheme}//${location.host}/socket`, PROTOCOL);
     mine.binaryType = "arraybuffer";
-    mine.onopen = () => { say({ open: size() }); terminal.focus(); };
+    mine.onopen = () => { isLoadedAnew = false; say({ open: size() }); terminal.focus(); };
     mine.onmessage = (event) => {
       if (typeof event.data !== "string") {
         const bytes = new Uint8Array(event.data);
@@ -136,13 +138,18 @@
     };
     mine.onclose = (event) => {
       if (mine !== socket) return;
+      isLoadedAnew ||= event.code === 1008;
       const lost = "The connection was lost, and the shell with it.";
       const reason = event.reason ? `The terminal was closed: ${event.reason}.` : lost;
       // Behind all output that is still being drawn.
       terminal.write("", () => end(farewell || reason));
     };
   };
-  again.addEventListener("click", () => { terminal.write("\x1b[!p\r\n"); connect(); });
+  again.addEventListener("click", () => {
+    if (isLoadedAnew) return location.reload();
+    terminal.write("\x1b[!p\r\n"); // a program that was cut off left its modes
+    connect();
+  });
 
   new ResizeObserver(() => fit.fit()).observe(document.getElementById("terminal"));
   connect();
