@@ -58,7 +58,7 @@ class Places:
 def _opened(actor: str, blueprint: str, slug: str, app: App) -> Opened:
     workspace = UserString(actor, blueprint)
     label = label_of(Place(slug, workspace))
-    return Opened(workspace, app.listen.target, app.share, app.title or slug, label, slug)
+    return Opened(workspace, app.target(slug), app.share, app.title or slug, label, slug)
 
 
 def _own(actor: str, blueprint: str, slug: str, title: str) -> Opened:
