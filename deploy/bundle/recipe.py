@@ -40,7 +40,7 @@ UNUSED_MODULES = frozenset(
         *("test", "unittest", "doctest.py", "__phello__", "__phello__.foo.py"),
         # formats, databases and protocols that no server of programs speaks
         *("curses", "dbm", "sqlite3", "xmlrpc", "wsgiref", "mailbox.py", "imaplib.py", "nntplib.py"),
-        *("email", "html", "http", "multiprocessing", "tomllib", "xml", "zoneinfo"),
+        *("multiprocessing", "tomllib", "xml", "zoneinfo"),
         *("smtplib.py", "smtpd.py", "poplib.py", "telnetlib.py", "ftplib.py", "cgi.py", "cgitb.py"),
         *("webbrowser.py", "antigravity.py", "this.py", "__pycache__"),
     }

@@ -24,7 +24,7 @@ from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
 from proxy.model import VISITOR, Anonymous, AppState, ConnId, Peer, Principal, User, Visit, WorkspaceName
 from proxy.userstring import UserString
-from proxy.web.road import Address, Buffer, Receiver, Wire
+from proxy.web.road import Address, Buffer, OwnApp, Receiver, Wire
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
 
 _log = structlog.get_logger("web")
@@ -120,6 +120,7 @@ class GatewayRoad:
             visit = await self._visit(address)
             if not address.starts:
                 await self._require_running(visit)
+            assert not isinstance(address.target, OwnApp)  # those are found on their own road
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
                 visit, address.target, address.share, record, heard=heard

@@ -21,11 +21,15 @@ from proxy.identity.directory import Directory
 from proxy.model import Target, User
 from proxy.userstring import UserString
 from proxy.web.origins import Named, Place, label_of, parse_label, place_id
-from proxy.web.road import Address
+from proxy.web.road import Address, OwnApp
 from proxy.web.share_store import AppOf, ShareRecord
 from proxy.web.shares import Shares
 
 _log = structlog.get_logger("web")
+
+TERMINAL = "terminal"
+OWN_APPS = {TERMINAL: "Terminal"}
+"""Titles of the apps that the proxy itself serves for every workspace, by slug."""
 
 _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
@@ -37,7 +41,7 @@ class Opened(NamedTuple):
     """An app of a workspace, and the users who may open it."""
 
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: Share
     """The users who may open it besides its owner."""
     title: str
@@ -135,17 +139,20 @@ class SharedIndex:
         return opened if is_known and opened.share != OWNER_ONLY else None
 
     def of(self, user: str, wanted: str = "") -> list[Opened]:
-        """Return the apps that blueprints declare for the workspaces of a user, with their shares.
+        """Return the apps of the workspaces of a user, with their shares, those of the proxy included.
 
         `wanted` names one slug.
         """
-        return [
-            self._opened(UserString(user, definition.name), slug, app)
-            for definition in self._catalog.current().definitions.values()
-            if not definition.sample.abstract
-            for slug, app in definition.sample.apps.items()
-            if wanted in ("", slug)
-        ]
+        found: list[Opened] = []
+        for definition in self._catalog.current().definitions.values():
+            if definition.sample.abstract:
+                continue
+            workspace = UserString(user, definition.name)
+            apps = definition.sample.apps
+            asked = (pair for pair in apps.items() if wanted in ("", pair[0]))
+            found += [self._opened(workspace, slug, app) for slug, app in asked]
+            found += [_own(workspace, slug) for slug in OWN_APPS if wanted in ("", slug)]
+        return found
 
     def may_have(self, user: User, blueprint: str) -> bool:
         """Return whether a blueprint is there, and for this user."""
@@ -249,6 +256,10 @@ class SharedIndex:
                 except FairleadError as exc:
                     _log.warning("shared apps of new users are not known", code=exc.code, reason=str(exc))
             await asyncio.sleep(min(_LOOK_S, self._every_s))
+
+
+def _own(workspace: UserString, slug: str) -> Opened:
+    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label_of(Place(slug, workspace)))
 
 
 def effective(app: App, record: ShareRecord | None, share_max: Cap) -> Share:

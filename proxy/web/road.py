@@ -15,6 +15,16 @@ from proxy.userstring import UserString
 Buffer = bytes | bytearray | memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class OwnApp:
+    """An app that the proxy serves itself, for the owner of the workspace only."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True)
 class Address:
     """The address of an app: its workspace and target. Every request looks it up: its hash is kept."""
@@ -22,7 +32,7 @@ class Address:
     owner: str
     """User whom the workspace belongs to."""
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: Share = OWNER_ONLY
     """The users who may reach the app besides its owner."""
     principal: Principal | None = None

@@ -19,7 +19,7 @@ from shelld.apps import readiness
 from shelld.apps.log import AppLog
 from shelld.apps.members import MARK, Members
 from shelld.apps.reach import Address, Reach
-from shelld.apps.spec import AppSpec, Restart
+from shelld.apps.spec import BUILT_IN, AppSpec, Restart
 from shelld.apps.state import SETTLED, Phase, State
 from shelld.bootstrap.bootstrap import ended as end_in_words
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
@@ -384,8 +384,11 @@ class App:
     def _command(self, mark: str) -> Command:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
-        asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
+        module = BUILT_IN.get(spec.start)
+        asked = ProgramSpec("own" if module else "exec", module or spec.start, account=spec.account)
         command = self._tools.starter.command(asked, account)
+        if module:
+            command = replace(command, argv=[*command.argv, self._address.socket])
         env = {**command.env, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:
             env["PORT"] = env["FAIRLEAD_APP_PORT"] = str(self._address.port)
