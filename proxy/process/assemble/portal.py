@@ -1,0 +1,39 @@
+"""The portal: the pages of signed-in users, with the parts of the process that they are about."""
+
+from proxy.access.administration import Administration
+from proxy.addresses import split_address
+from proxy.process.assemble.common import Common
+from proxy.process.assemble.workspaces import WorkspaceParts
+from proxy.settings.web import WebSettings
+from proxy.web.login import LoginPages
+from proxy.web.origins import Origins
+from proxy.web.places import Places
+from proxy.web.portal.apps import NothingShared
+from proxy.web.portal.connecting import Reached
+from proxy.web.portal.portal import Portal, Sources
+
+
+def open_portal(
+    common: Common, workspaces: WorkspaceParts, pages: LoginPages, places: Places, origins: Origins
+) -> Portal:
+    """Add the portal to the site of the login origin, which must not have started yet."""
+    settings, recording = common.settings.web, common.settings.recording
+    sources = Sources(
+        workspaces.backend,
+        workspaces.links,
+        workspaces.catalog,
+        workspaces.lifetimes,
+        workspaces.gateway,
+        places,
+        NothingShared(),
+        origins,
+        ssh_reached(settings, common.settings.listen),
+    )
+    rights = Administration(settings.operators, recording.viewers, recording.owner_may_view)
+    return Portal(pages, sources, rights, settings.portal)
+
+
+def ssh_reached(settings: WebSettings, ssh: str) -> Reached:
+    """Return the address by which users reach SSH, which listens on `ssh`."""
+    host, port = split_address(settings.ssh_address or ssh)
+    return Reached(host if settings.ssh_address or host.startswith("127.") else "<host>", port)
