@@ -3,7 +3,11 @@
 from proxy.access.administration import Administration
 from proxy.addresses import split_address
 from proxy.process.assemble.common import Common
+from proxy.process.assemble.identity import Identity
+from proxy.process.assemble.recordings import open_archive
 from proxy.process.assemble.workspaces import WorkspaceParts
+from proxy.protection.guard import Guard
+from proxy.sessions.store import SessionStore
 from proxy.settings.web import WebSettings
 from proxy.web.login import LoginPages
 from proxy.web.origins import Origins
@@ -14,12 +18,22 @@ from proxy.web.portal.portal import Portal, Sources
 
 
 def open_portal(
-    common: Common, workspaces: WorkspaceParts, pages: LoginPages, places: Places, origins: Origins
+    common: Common,
+    identity: Identity,
+    guard: Guard,
+    workspaces: WorkspaceParts,
+    pages: LoginPages,
+    places: Places,
+    origins: Origins,
 ) -> Portal:
-    """Add the portal to the site of the login origin, which must not have started yet."""
+    """Add the portal to the site of the login origin, which must not have started yet.
+
+    Raises: SettingsError for a store of recordings that cannot be used.
+    """
     settings, recording = common.settings.web, common.settings.recording
     sources = Sources(
         workspaces.backend,
+        workspaces.control,
         workspaces.links,
         workspaces.catalog,
         workspaces.lifetimes,
@@ -28,6 +42,11 @@ def open_portal(
         NothingShared(),
         origins,
         ssh_reached(settings, common.settings.listen),
+        identity.directory,
+        SessionStore(identity.database),
+        open_archive(common.settings),
+        guard.bans,
+        common.bus,
     )
     rights = Administration(settings.operators, recording.viewers, recording.owner_may_view)
     return Portal(pages, sources, rights, settings.portal)

@@ -83,7 +83,7 @@ async def open_web_login(
         ),
     )
     links = LinkPages(pages, bus)  # its pages belong to the site, so it is made before that starts
-    portal = open_portal(common, workspaces, pages, places, origins)  # likewise
+    portal = open_portal(common, identity, guard, workspaces, pages, places, origins)  # likewise
     monitor = RevocationMonitor(
         directory, bus, sessions.live, common.settings.identity.recheck_s, revocations
     )

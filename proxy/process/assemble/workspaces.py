@@ -35,6 +35,7 @@ class WorkspaceParts:
     catalog: Catalog
     links: Links
     lifetimes: BlueprintLifetimes
+    control: Control
 
 
 @asynccontextmanager
@@ -66,7 +67,7 @@ async def open_workspaces(
         await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog, links, lifetimes)
+        yield WorkspaceParts(gateway, workspaces, backend, catalog, links, lifetimes, control)
 
 
 @asynccontextmanager

@@ -3,10 +3,9 @@
 A user's cards are the workspaces that exist, and one for each blueprint that the user may start and has not.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.resolve import usable
@@ -19,7 +18,7 @@ from proxy.web.portal.apps import Tile
 from proxy.web.portal.looks import Looks
 from proxy.web.portal.starts import Starts
 from proxy.web.portal.words import counted, span
-from proxy.workspaces.backend import WorkspacePhase, WorkspaceRecord
+from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.lifetimes import Bounds
 from proxy.workspaces.ownership import title_to
 from proxy.workspaces.stop_holds import ago, who_stopped
@@ -69,14 +68,15 @@ class Card:
         return (self.name or f"new-{self.blueprint}").replace(" ", "-")
 
 
-class Adviser(Protocol):
-    """A source of sentences about a running workspace besides ours, as `waiting` has them."""
-
-    def __call__(self, record: WorkspaceRecord, status: Status) -> Sequence[str]:
-        """Return sentences on the last activity."""
-
-
 BoundsOf = Callable[[WorkspaceRecord], Awaitable[Bounds]]
+
+_ORDER = (
+    WorkspacePhase.FAILED,
+    WorkspacePhase.STARTING,
+    WorkspacePhase.STOPPING,
+    WorkspacePhase.RUNNING,
+    WorkspacePhase.STOPPED,
+)
 
 _WARN_S = 300.0
 """A stop that is nearer than this is shown as a warning."""
@@ -103,18 +103,35 @@ class Cards:
         ]
         return [*cards, *absent]
 
-    async def all(self) -> list[Card]:
-        """Return the workspaces of all users, by user. Raises: WorkspaceError."""
-        records = sorted(await self._looks.records(), key=lambda one: (one.user, one.name))
-        return [await self._card(one, User(one.user, id=one.owner), {}) for one in records]
+    async def all(self, of: str, most: int) -> tuple[list[Card], int]:
+        """Return the workspaces of users whose names hold `of`, at most so many, and the number of all.
 
-    async def _card(self, record: WorkspaceRecord, user: User, tiles: dict[UserString, list[Tile]]) -> Card:
+        Those that failed come first, then those that run, by user. Raises: WorkspaceError.
+        """
+        records = [one for one in await self._looks.records() if of in one.user]
+        records.sort(key=lambda one: (_ORDER.index(one.phase), one.user, one.name))
+        return [await self.one(record) for record in records[:most]], len(records)
+
+    async def one(self, record: WorkspaceRecord) -> Card:
+        """Return the card of any workspace, without apps."""
+        return await self._card(record, User(record.user, id=record.owner), {}, is_own=False)
+
+    async def _card(
+        self,
+        record: WorkspaceRecord,
+        user: User,
+        tiles: dict[UserString, list[Tile]],
+        *,
+        is_own: bool = True,
+    ) -> Card:
         value = address_of(record, user.name)
         address = format_user_string(value)
         status = await self._looks.status(record)
         stops, is_soon = await self._stops(record, status)
         progress = self._starts.progress_of(user.id, address)
+        failure = self._starts.failure_of(user.id, address)
         phase = "starting" if progress else record.phase.value
+        said = [progress] if progress else why(record, status, user.name if is_own else "")
         return Card(
             _title(value, record),
             record.name,
@@ -123,31 +140,11 @@ class Cards:
             record.blueprint,
             phase,
             record.started_at if phase == "running" else None,
-            tuple(self._why(record, user, status, progress, address)),
+            (*said, f"the last start failed: {failure}") if failure else tuple(said),
             tuple(stops),
             is_soon,
             tiles.get(value, []),
         )
-
-    def _why(
-        self, record: WorkspaceRecord, user: User, status: Status | None, progress: str, address: str
-    ) -> list[str]:
-        said = []
-        if progress:
-            return [progress]
-        if status is not None:
-            said.append(f"{_running(status)}; last activity {ago(timedelta(seconds=status.idle_s))}")
-            said += status.failed_scripts
-        elif record.phase is WorkspacePhase.RUNNING:
-            said.append("it does not answer at the moment")
-        if record.detail:
-            said.append(record.detail)
-        if record.stop is not None and record.phase is WorkspacePhase.STOPPED:
-            who = who_stopped(record.stop, user.name)
-            said.append(f"stopped by {who}, {ago(datetime.now(UTC) - record.stop.at)}")
-        if failure := self._starts.failure_of(user.id, address):
-            said.append(f"the last start failed: {failure}")
-        return said
 
     def _absent(self, user: User, value: UserString, tiles: dict[UserString, list[Tile]]) -> Card:
         address = format_user_string(value)
@@ -174,6 +171,27 @@ class Cards:
         except FairleadError:
             return [], False  # its user or blueprint is gone, so nothing stops it by itself
         return next_stops(bounds, status)
+
+
+def why(record: WorkspaceRecord, status: Status | None, reader: str) -> list[str]:
+    """Return sentences on the phase of a workspace; `reader` is its user, empty for an operator. Pure."""
+    said = []
+    if status is not None:
+        said.append(f"{_running(status)}; last activity {ago(timedelta(seconds=status.idle_s))}")
+        said += status.failed_scripts
+    elif record.phase is WorkspacePhase.RUNNING:
+        said.append("it does not answer at the moment")
+    if record.detail:
+        said.append(record.detail)
+    if record.stop is not None and record.phase is WorkspacePhase.STOPPED:
+        who = who_stopped(record.stop, reader) if reader else _by(record.stop)
+        said.append(f"stopped by {who}, {ago(datetime.now(UTC) - record.stop.at)}")
+    return said
+
+
+def _by(stop: Stop) -> str:
+    """Return for operators by whom a workspace was stopped."""
+    return f"{stop.by} ({stop.reason})" if stop.reason else stop.by
 
 
 def _running(status: Status) -> str:

@@ -37,10 +37,11 @@ class Overview:
 
     async def page(self, request: web.Request, held: Held) -> web.StreamResponse:
         """Return the page. Raises: WorkspaceError, StoreError."""
-        return self.desk.page(request, held, "overview.html", **await self.values(held))
+        return self.desk.page(request, held, "overview.html", **await self.values(request, held))
 
-    async def values(self, held: Held) -> dict[str, Any]:
+    async def values(self, request: web.Request, held: Held) -> dict[str, Any]:
         """Return the values of the template. Raises: WorkspaceError, StoreError."""
+        del request
         cards = await self.cards.of(held.user, self.tiles.by_workspace(held.user))
         return {
             "cards": cards,
