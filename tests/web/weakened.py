@@ -8,6 +8,7 @@ from typing import Any
 from proxy.__main__ import main
 from proxy.http.site import Site
 from proxy.web import heads, login_gate
+from proxy.web.portal import forms
 
 _FILE = Path(os.environ["WEAKENED"])
 
@@ -24,19 +25,19 @@ def weaken(place: Any, name: str, rule: str, without: Callable[..., Any]) -> Non
     setattr(place, name, chosen)
 
 
-def framed(page: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Make a page that may be framed."""
-    response = page(*args, **kwargs)
-    del response.headers["X-Frame-Options"]
-    policy = response.headers["Content-Security-Policy"]
-    response.headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'; ", "")
-    return response
+def framed(page_headers: Callable[..., dict[str, str]], *args: Any) -> dict[str, str]:
+    """Make headers of a page that may be framed."""
+    headers = page_headers(*args)
+    del headers["X-Frame-Options"]
+    policy = headers["Content-Security-Policy"]
+    return {**headers, "Content-Security-Policy": policy.replace("frame-ancestors 'none'; ", "")}
 
 
 if __name__ == "__main__":
     weaken(login_gate, "is_own_request", "own-request", lambda *_: True)
     weaken(heads, "without_ours", "stripping", lambda _, value: value)
-    weaken(Site, "page", "framing", framed)
+    weaken(Site, "page_headers", "framing", framed)
     weaken(Site, "check_origin", "forms", lambda *_: None)
     weaken(Site, "check_csrf", "forms", lambda *_: None)
+    weaken(forms, "check_same_origin", "forms", lambda *_: None)
     main()

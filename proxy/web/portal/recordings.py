@@ -63,7 +63,7 @@ class RecordingPages:
             "day": day,
             "most": MAX_SHOWN,
         }
-        return self.desk.page(request, held, "recordings.html", found=found, **values)
+        return self.desk.page(request, held, "recordings.html", **values)
 
     async def _newest(self, day: str, user: str) -> Listing:
         try:
