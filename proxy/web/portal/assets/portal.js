@@ -17,7 +17,26 @@ function follow(address) {
   });
 }
 
+// A press of the mouse is a click only where the element stays until it is released.
+let isPressed = false;
+const waiting = new Map();
+addEventListener("pointerdown", () => { isPressed = true; }, true);
+for (const kind of ["pointerup", "pointercancel", "dragend"]) {
+  addEventListener(kind, () => {
+    isPressed = false;
+    setTimeout(() => {  // behind the click
+      const late = [...waiting];
+      waiting.clear();
+      for (const [region, html] of late) update(region, html);
+    });
+  }, true);
+}
+
 function update(region, html) {
+  if (isPressed) {
+    waiting.set(region, html);
+    return;
+  }
   const active = document.activeElement;
   const writes = region.contains(active) && active.matches("input:not([type=hidden]), select, textarea");
   if (writes) {  // what is being typed stays; the next change comes with the next look
