@@ -5,14 +5,12 @@ from proxy.addresses import split_address
 from proxy.process.assemble.common import Common
 from proxy.process.assemble.identity import Identity
 from proxy.process.assemble.recordings import open_archive
-from proxy.process.assemble.workspaces import WorkspaceParts
+from proxy.process.assemble.sharing import Sharing
 from proxy.protection.guard import Guard
 from proxy.sessions.store import SessionStore
 from proxy.settings.web import WebSettings
 from proxy.web.login import LoginPages
 from proxy.web.origins import Origins
-from proxy.web.places import Places
-from proxy.web.portal.apps import NothingShared
 from proxy.web.portal.connecting import Reached
 from proxy.web.portal.portal import Portal, Sources
 
@@ -21,15 +19,15 @@ def open_portal(
     common: Common,
     identity: Identity,
     guard: Guard,
-    workspaces: WorkspaceParts,
+    sharing: Sharing,
     pages: LoginPages,
-    places: Places,
     origins: Origins,
 ) -> Portal:
     """Add the portal to the site of the login origin, which must not have started yet.
 
     Raises: SettingsError for a store of recordings that cannot be used.
     """
+    workspaces = sharing.workspaces
     settings, recording = common.settings.web, common.settings.recording
     sources = Sources(
         workspaces.backend,
@@ -38,8 +36,7 @@ def open_portal(
         workspaces.catalog,
         workspaces.lifetimes,
         workspaces.gateway,
-        places,
-        NothingShared(),
+        sharing.places,
         origins,
         ssh_reached(settings, common.settings.listen),
         identity.directory,

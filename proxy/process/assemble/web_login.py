@@ -11,7 +11,7 @@ from proxy.process.assemble.common import Common
 from proxy.process.assemble.identity import Identity
 from proxy.process.assemble.logins import Logins
 from proxy.process.assemble.portal import open_portal, ssh_reached
-from proxy.process.assemble.workspaces import WorkspaceParts
+from proxy.process.assemble.sharing import Sharing
 from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
@@ -20,7 +20,6 @@ from proxy.userstring import LOBBY
 from proxy.web.links import LinkPages
 from proxy.web.login import LoginPages, LoginRules
 from proxy.web.origins import Origins
-from proxy.web.places import Places
 from proxy.web.portal.portal import Portal
 from proxy.web.seals import Seals
 from proxy.web.session_records import WebRecords
@@ -46,15 +45,15 @@ async def open_web_login(
     tracker: Tracker,
     guard: Guard,
     logins: Logins,
-    workspaces: WorkspaceParts,
     origins: Origins,
+    sharing: Sharing,
 ) -> AsyncIterator[WebLogin | None]:
     """Hold the login origin and its session store; None where browsers cannot sign in.
 
     Without https, names beyond this machine would carry sessions in the clear: then only public apps are
     served. Raises: StoreError.
     """
-    settings = common.settings.web
+    settings, workspaces = common.settings.web, sharing.workspaces
     if not settings.has_login:
         _log.warning(
             "browsers cannot sign in: web apps need https beyond this machine; public apps are served"
@@ -66,10 +65,9 @@ async def open_web_login(
     seals = Seals(await store.key())
     directory, revocations, bus = identity.directory, identity.revocations, common.bus
     sessions = WebSessions(store, seals, directory, revocations, bus, rules, WebRecords(tracker))
-    places = Places(workspaces.catalog)
     pages = LoginPages(
         sessions,
-        places,
+        sharing.places,
         origins,
         directory,
         list(logins.onboarding.providers.values()),
@@ -83,7 +81,7 @@ async def open_web_login(
         ),
     )
     links = LinkPages(pages, bus)  # its pages belong to the site, so it is made before that starts
-    portal = open_portal(common, identity, guard, workspaces, pages, places, origins)  # likewise
+    portal = open_portal(common, identity, guard, sharing, pages, origins)  # likewise
     monitor = RevocationMonitor(
         directory, bus, sessions.live, common.settings.identity.recheck_s, revocations
     )
@@ -91,6 +89,7 @@ async def open_web_login(
         await pages.start()
         logins.onboarding.allow_redirect(pages.redirect_uri)
         workspaces.gateway.lobby.serve_web(links.make)
+        workspaces.gateway.lobby.register(*sharing.commands(origins).commands)
         async with running(monitor):
             yield WebLogin(pages, sessions, portal)
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from proxy.blueprints.catalog import Catalog
+from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.model import User
 from proxy.userstring import UserString
 from proxy.web.origins import Origins, parse_label
@@ -17,6 +19,7 @@ _ICONS = {
     "database": ("postgres", "database", "adminer", "pgadmin", "redis"),
 }
 """Names of our icons, and parts of slugs that stand for them."""
+ICONS = frozenset(_ICONS) | {"app"}
 
 
 class Tile(NamedTuple):
@@ -26,66 +29,66 @@ class Tile(NamedTuple):
     url: str
     icon: str
     """Name of a symbol in icons.svg."""
-    is_public: bool
-    owner: str = ""
-    """Name of the user whose app it is, where that is another one."""
-    blueprint: str = ""
+    picture: str
+    """`data:image/…` of the blueprint in place of the symbol. Pages load nothing from elsewhere, so an icon
+    of another host is not shown."""
+    note: str
+    """A few words below the title."""
 
 
-class OwnApps(Protocol):
-    """The apps that a user owns; `web.places` has them."""
+class Apps(Protocol):
+    """The apps that users may open; `web.places` has them."""
 
-    def of(self, actor: str) -> list[Opened]:
+    def of(self, actor: str) -> Sequence[Opened]:
         """Return the apps of all workspaces of a user, whether or not they exist yet."""
 
-
-class SharedApps(Protocol):
-    """The apps of other users that a user may open."""
-
-    async def shared_with(self, user: User) -> Sequence[Opened]:
-        """Return them. Raises: StoreError."""
-
-
-class NothingShared:
-    """SharedApps of an installation without sharing."""
-
-    async def shared_with(self, user: User) -> Sequence[Opened]:
-        """Return none."""
-        del user
-        return ()
+    def shared_with(self, user: User) -> Sequence[Opened]:
+        """Return apps of other users that a user may open, by owner."""
 
 
 class Tiles:
-    """The apps of one process as pages show them."""
+    """The apps of one process as pages show them; never waits."""
 
-    def __init__(self, own: OwnApps, shared: SharedApps, origins: Origins) -> None:
-        self._own = own
-        self._shared = shared
+    def __init__(self, apps: Apps, catalog: Catalog, origins: Origins) -> None:
+        self._apps = apps
+        self._catalog = catalog
         self._origins = origins
 
     def by_workspace(self, user: User) -> dict[UserString, list[Tile]]:
         """Return the apps of a user by workspace."""
         found: dict[UserString, list[Tile]] = {}
-        for opened in self._own.of(user.name):
-            found.setdefault(opened.workspace, []).append(self._tile(opened))
+        for opened in self._apps.of(user.name):
+            found.setdefault(opened.workspace, []).append(self._tile(opened, _note(opened.share)))
         return found
 
-    async def shared_with(self, user: User) -> list[Tile]:
-        """Return the apps of others, by owner. Raises: StoreError."""
-        opened = await self._shared.shared_with(user)
-        return sorted(
-            (
-                self._tile(one)._replace(owner=one.workspace.user, blueprint=one.workspace.blueprint)
-                for one in opened
-            ),
-            key=lambda tile: (tile.owner, tile.title),
-        )
+    def shared_with(self, user: User) -> list[Tile]:
+        """Return the apps of others, by owner."""
+        return [
+            self._tile(one, f"{one.owner} · {one.workspace.blueprint}")
+            for one in self._apps.shared_with(user)
+        ]
 
-    def _tile(self, opened: Opened) -> Tile:
+    def _tile(self, opened: Opened, note: str) -> Tile:
         parsed = parse_label(opened.label)
         slug = "" if parsed is None else parsed.app
-        url = f"{self._origins.origin(opened.label)}/"
-        return Tile(opened.title, url, icon_of(slug), opened.share == "public")
+        definition = self._catalog.current().definitions.get(opened.workspace.blueprint)
+        app = None if definition is None else definition.sample.apps.get(slug)
+        icon = "" if app is None else app.icon
+        is_picture = icon.startswith("data:image/")
+        return Tile(
+            opened.title,
+            f"{self._origins.origin(opened.label)}/",
+            icon if icon in ICONS else icon_of(slug),
+            icon if is_picture else "",
+            note,
+        )
+
+
+def _note(share: Share) -> str:
+    """Return in a word which users besides its owner may open an app."""
+    if share == OWNER_ONLY:
+        return ""
+    return "public" if share.is_public else "shared"
 
 
 def icon_of(slug: str) -> str:

@@ -46,7 +46,7 @@ class Overview:
         return {
             "cards": cards,
             "ways": {card.address: ways(parse(card.address), self.reached) for card in cards},
-            "shared": await self.tiles.shared_with(held.user),
+            "shared": self.tiles.shared_with(held.user),
             "is_starting": any(card.phase == "starting" for card in cards),
         }
 

@@ -17,7 +17,7 @@ from proxy.settings.web import PortalSettings
 from proxy.upstream.client import Links
 from proxy.web.login import LoginPages
 from proxy.web.origins import Origins
-from proxy.web.portal.apps import OwnApps, SharedApps, Tiles
+from proxy.web.portal.apps import Apps, Tiles
 from proxy.web.portal.cards import BoundsOf, Cards
 from proxy.web.portal.connecting import Reached
 from proxy.web.portal.desk import Desk
@@ -44,8 +44,7 @@ class Sources:
     catalog: Catalog
     bounds_of: BoundsOf
     controlled: Controlled
-    apps: OwnApps
-    shared: SharedApps
+    apps: Apps
     origins: Origins
     reached: Reached
     directory: Directory
@@ -71,7 +70,7 @@ class Portal:
         starts = self._starts = Starts(sources.controlled, settings.starts, looks.changed)
         self.live = Live(desk, settings)
         cards = Cards(looks, starts, sources.catalog, sources.bounds_of)
-        tiles = Tiles(sources.apps, sources.shared, sources.origins)
+        tiles = Tiles(sources.apps, sources.catalog, sources.origins)
         overview = Overview(desk, cards, tiles, looks, starts, sources.controlled, sources.reached)
         sessions = Sessions(desk, sources.sessions, sources.publisher)
         operating = Operating(
