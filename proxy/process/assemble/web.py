@@ -66,6 +66,8 @@ class Web:
     async def close(self, grace_s: float) -> None:
         """Stop accepting, end WebSockets with a reason, and give requests `grace_s` seconds to end."""
         await self.listener.close()
+        if self.login is not None:
+            self.login.portal.live.close()
         await self.front.close(grace_s)
         await self.road.close()
 
