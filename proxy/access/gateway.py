@@ -6,6 +6,7 @@ Independent of SSH and gRPC. Logins are in `authentication`.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -202,20 +203,20 @@ class Gateway:
     async def open_app(
         self, visit: Visit, target: Target, share: str, record: ForwardRecord
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect to an app that the blueprint declares at `target` with the share `share`.
+        """Connect to an app that the blueprint declares at `target` with the share `share`; starts nothing.
 
-        Raises: as `dial`.
+        Raises: as `dial`; WorkspaceNotFound where the workspace does not run.
         """
         _require(policy.may_open(visit, share))
-        async with self._dial(visit, target, record) as dialled:
+        async with self._dial(visit, target, record, may_start=False) as dialled:
             yield dialled
 
     @asynccontextmanager
     async def _dial(
-        self, visit: Visit, target: Target, record: ForwardRecord
+        self, visit: Visit, target: Target, record: ForwardRecord, *, may_start: bool = True
     ) -> AsyncIterator[tuple[Connection, Link]]:
         async with AsyncExitStack() as stack:
-            request = await self._workspaces.request_of(visit)
+            request = replace(await self._workspaces.request_of(visit), may_start=may_start)
             recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
             connection, link = await self._on_link(

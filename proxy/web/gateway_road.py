@@ -20,10 +20,11 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
-from proxy.model import VISITOR, Anonymous, ConnId, Peer, Principal, User, Visit, WorkspaceName
+from proxy.model import VISITOR, Anonymous, ConnId, Peer, Principal, User, Visit
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, Receiver, Wire
-from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
+from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.ownership import own_record
 
 _log = structlog.get_logger("web")
 
@@ -84,9 +85,9 @@ class GatewayRoad:
         await self._tasks.close()
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app of a workspace.
+        """Connect to an app of a workspace that runs.
 
-        Raises: FairleadError, WorkspaceNotFound where the workspace does not run and must not be started.
+        Raises: FairleadError, WorkspaceNotFound where the workspace does not run.
         """
         opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
         task = self._tasks.spawn(self._carry(address, receiver, opened), name=str(address.target))
@@ -106,8 +107,6 @@ class GatewayRoad:
         failure: Exception | None = None
         try:
             visit = await self._visit(address)
-            if not address.starts:
-                await self._require_running(visit)
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
                 visit, address.target, address.share, record
@@ -123,9 +122,10 @@ class GatewayRoad:
                 await asyncio.sleep(0)  # the opener has the wire before its first byte comes
                 await wire.carry()
         except FairleadError as exc:
-            failure = exc
+            is_absent = isinstance(exc, WorkspaceNotFound)
+            failure = WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_absent else exc
             if not opened.done():
-                opened.set_exception(exc)
+                opened.set_exception(failure)
         finally:
             opened.cancel()
             if wire is not None:
@@ -144,11 +144,19 @@ class GatewayRoad:
         principal = address.principal or Principal(peer, VISITOR, Anonymous())
         return Visit(principal, user, address.workspace)
 
-    async def _require_running(self, visit: Visit) -> None:
+    async def look(self, address: Address) -> WorkspaceRecord | None:
+        """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
+        visit = await self._visit(address)
         request = await self._workspaces.request(visit.owner, visit.address)
-        record = await self._backend.find(WorkspaceName(request.name))
-        if record is None or record.phase is not WorkspacePhase.RUNNING:
-            raise WorkspaceNotFound(f"{request.name} does not run", user_message=_NOT_THERE)
+        found = await self._backend.find(request.name)
+        return None if found is None else own_record(found, request.name, visit.owner)
+
+    async def start(self, address: Address, report: Report) -> None:
+        """Start the workspace of an app as its user asks, and wait until it answers; join a start under way.
+
+        A cancelled caller leaves the start to the others and to its own deadline. Raises: FairleadError.
+        """
+        await self._gateway.control(await self._visit(address), "workspace-start", report)
 
 
 _NOT_THERE = "There is no such app at the moment"

@@ -545,6 +545,14 @@ def own_answer(
     )
 
 
+def own_stream_head(kind: str) -> bytes:
+    """Write the head of an answer that ends with its connection; edge proxies are asked not to buffer it."""
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: %b; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"X-Content-Type-Options: nosniff\r\nX-Accel-Buffering: no\r\n%bConnection: close\r\n\r\n"
+    ) % (kind.encode(), _OWN_POLICY)
+
+
 _OWN_POLICY = b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
 
 

@@ -93,7 +93,13 @@ class LoginGate:
         if opened is None:
             return NOT_THERE
         address = Address(
-            held.user.name, opened.workspace, opened.target, opened.share, held.actor, starts=True
+            held.user.name,
+            opened.workspace,
+            opened.target,
+            opened.share,
+            held.actor,
+            starts=True,
+            app=opened.slug,
         )
         self._sessions.used(held, opened.workspace)
         return Pass(address, actor=held.user.name, tag=held)
@@ -141,7 +147,7 @@ class LoginGate:
 
     # ------------------------------------------------------------------------------- coming back
 
-    async def _reserved(self, asked: Asked) -> Reply:
+    async def _reserved(self, asked: Asked) -> Verdict:
         path, _, query = asked.request.target.partition(b"?")
         if asked.request.first(b"service-worker"):
             return Reply(400, "Refused", "This is no script.")
@@ -152,6 +158,8 @@ class LoginGate:
                 return await self._sign_out(asked)
             case b"/whoami":
                 return await self._whoami(asked)
+            case b"/wait" | b"/start":  # of the page that waits for an app: as a request to it
+                return self._judge(asked, await self._held(asked))
             case _:
                 return Reply(404, "There is nothing here")
 

@@ -17,6 +17,7 @@ class Opened(NamedTuple):
     share: str
     title: str
     label: str
+    slug: str
 
 
 class Places:
@@ -49,4 +50,4 @@ class Places:
 def _opened(actor: str, blueprint: str, slug: str, app: App) -> Opened:
     workspace = UserString(actor, blueprint)
     label = label_of(Place(slug, workspace))
-    return Opened(workspace, app.listen.target, app.share, app.title or slug, label)
+    return Opened(workspace, app.listen.target, app.share, app.title or slug, label, slug)
