@@ -261,7 +261,12 @@ class Waiting:
         self, asked: Asked, status: int, news: News, nonce: str, html: bytes, fields: tuple[Field, ...] = ()
     ) -> Reply:
         policy = waiting_page.policy(nonce, self._origins.origin(asked.host.label))
-        own: tuple[Field, ...] = ((b"Content-Security-Policy", policy), *fields)
+        # Without a referrer, browsers send `Origin: null` with the button's form.
+        own: tuple[Field, ...] = (
+            (b"Content-Security-Policy", policy),
+            (b"Referrer-Policy", b"same-origin"),
+            *fields,
+        )
         return Reply(status, news.title, news.text, own, html if asked.is_navigation else b"")
 
 
