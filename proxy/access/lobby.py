@@ -1,12 +1,14 @@
 """The lobby: `alice+lobby` is a place of commands and no workspace; `ssh alice+lobby@host COMMAND`.
 
 Words are split as a POSIX shell does. Answers have the sentences, shapes and exit statuses of the `fairlead`
-command: 0, 1 for a failure, 2 for a command that is none.
+command: 0, 1 for a failure, 2 for a command that is none. Other rooms register commands of their own.
 """
 
+import argparse
 import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, NoReturn
 
 import structlog
 
@@ -49,8 +51,43 @@ def is_lobby(visit: Visit) -> bool:
 
 MakeLink = Callable[[Principal], Awaitable[Link]]
 
-_Answer = tuple[dict[str, object], str]
-"""As JSON, and in words."""
+
+class Answer(NamedTuple):
+    """The answer of a command that succeeded."""
+
+    document: Mapping[str, object]
+    """Printed for `--json`."""
+    text: str
+    """Printed otherwise; lines end with a line feed."""
+
+
+class UsageError(Exception):
+    """Words that a command does not take; the text is a sentence that names them. Exit status 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of the lobby."""
+
+    name: str
+    help: str
+    """One sentence for the list of commands."""
+    run: Callable[[Visit, Sequence[str]], Awaitable[Answer]]
+    """Gets the words behind the name, without `--json`. Raises: UsageError; FairleadError for exit status 1,
+    with its `user_message`."""
+    usage: str = ""
+    """The words that may follow the name, as a synopsis; empty: none."""
+
+
+class Words(argparse.ArgumentParser):
+    """A parser of a command's words that raises UsageError, and prints and exits nothing itself."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(prog=name, add_help=False, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """See ArgumentParser. Raises: UsageError."""
+        raise UsageError(f"{self.prog}: {message}")
 
 
 class Lobby:
@@ -58,11 +95,19 @@ class Lobby:
 
     def __init__(self, make_link: MakeLink | None = None) -> None:
         self._make_link = make_link
-        self._commands: dict[str, tuple[str, Callable[[Visit], Awaitable[_Answer]]]] = {
-            "help": ("List these commands.", self._help),
-            "whoami": ("Say who you are here, and by which key.", self._whoami),
-            "web": ("Print a link that signs a browser in as you, once, within a minute.", self._web),
-        }
+        self._commands: dict[str, Command] = {}
+        self.register(
+            Command("help", "List these commands.", self._help, "[COMMAND]"),
+            Command("whoami", "Say who you are here, and by which key.", self._whoami),
+            Command("web", "Print a link that signs a browser in as you, once, within a minute.", self._web),
+        )
+
+    def register(self, *commands: Command) -> None:
+        """Answer further commands from now on. Raises: ValueError for a name that is taken."""
+        for command in commands:
+            if command.name in self._commands:
+                raise ValueError(f"the lobby has a command {command.name} already")
+            self._commands[command.name] = command
 
     def serve_web(self, make_link: MakeLink) -> None:
         """Have `web` print links from now on."""
@@ -83,27 +128,43 @@ class Lobby:
         if problem := self._problem(name, rest):
             return Said(err=f"fairlead: {problem}; see `help`\n", status=_USAGE)
         try:
-            document, text = await self._commands[name][1](visit)
+            answer = await self._commands[name].run(visit, rest[1:])
+        except UsageError as exc:
+            return Said(err=f"fairlead: {printable(str(exc))}; see `help {name}`\n", status=_USAGE)
         except FairleadError as exc:
             _log.info("lobby command failed", command=name, code=exc.code, reason=str(exc))
             return Said(err=f"fairlead: {exc.user_message}\n", status=_FAILURE)
-        return Said(printable_json(document, 2) + "\n" if as_json else printable(text, "\n"))
+        return Said(printable_json(answer.document, 2) + "\n" if as_json else printable(answer.text, "\n"))
 
     def _problem(self, name: str, rest: Sequence[str]) -> str:
         """Return the fault of a command line; empty for none."""
         if name not in self._commands:
             return f"there is no command {name[:40]!r} in the lobby"
-        return f"{name} takes no arguments but {_JSON}" if len(rest) > 1 else ""
+        takes_none = not self._commands[name].usage
+        return f"{name} takes no arguments but {_JSON}" if takes_none and len(rest) > 1 else ""
 
-    async def _help(self, visit: Visit) -> _Answer:
-        texts = {name: text for name, (text, _) in self._commands.items()}
+    async def _help(self, visit: Visit, words: Sequence[str]) -> Answer:
+        if len(words) > 1:
+            raise UsageError(f"help: unexpected {words[1][:40]!r}")
+        if words:
+            return self._help_on(visit, words[0])
+        texts = {command.name: command.help for command in self._commands.values()}
         width = max(map(len, texts))
         lines = [f"  {name:{width}}  {text}" for name, text in texts.items()]
         place = f"{visit.actor.name}+{LOBBY}"
         head = f"Commands of the lobby: ssh {place}@HOST COMMAND [{_JSON}]"
-        return {"commands": texts}, "\n".join([head, "", *lines, ""])
+        return Answer({"commands": texts}, "\n".join([head, "", *lines, ""]))
 
-    async def _whoami(self, visit: Visit) -> _Answer:
+    def _help_on(self, visit: Visit, name: str) -> Answer:
+        """Return the synopsis of one command. Raises: UsageError."""
+        command = self._commands.get(name)
+        if command is None:
+            raise UsageError(f"there is no command {name[:40]!r} in the lobby")
+        words = " ".join(part for part in (name, command.usage, f"[{_JSON}]") if part)
+        document = {"command": name, "help": command.help, "usage": command.usage}
+        return Answer(document, f"ssh {visit.actor.name}+{LOBBY}@HOST {words}\n\n  {command.help}\n")
+
+    async def _whoami(self, visit: Visit, _: Sequence[str]) -> Answer:
         principal = visit.principal
         facts: dict[str, object] = {
             "user": visit.actor.name,
@@ -118,9 +179,9 @@ class Lobby:
         }
         width = max(map(len, shown))
         lines = [f"{name.replace('_', ' '):{width}}  {value}" for name, value in shown.items() if value]
-        return facts, "\n".join([*lines, ""])
+        return Answer(facts, "\n".join([*lines, ""]))
 
-    async def _web(self, visit: Visit) -> _Answer:
+    async def _web(self, visit: Visit, _: Sequence[str]) -> Answer:
         if self._make_link is None:
             raise Refused("browsers cannot sign in here: the web half is not served")
         link = await self._make_link(visit.principal)
@@ -128,4 +189,4 @@ class Lobby:
             f"Open this link within {link.life_s} s. It signs one browser in as {visit.actor.name}, once:\n\n"
             f"  {link.url}\n\nThe page has to show this code: {link.code}\n"
         )
-        return {"url": link.url, "code": link.code, "expires_in_s": link.life_s}, text
+        return Answer({"url": link.url, "code": link.code, "expires_in_s": link.life_s}, text)

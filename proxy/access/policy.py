@@ -84,6 +84,11 @@ def may_open(visit: Visit, share: str) -> Decision:
     return ALLOWED if share == "public" else _is_owner(visit)
 
 
+def may_use_app_controls(visit: Visit) -> Decision:
+    """Decide whether an app may be started, stopped and listed, and its log be read: by its owner."""
+    return _is_owner(visit)
+
+
 def may_listen(visit: Visit, bind: Bind) -> Decision:
     """Decide whether the client may receive connections to `bind` in the workspace: for its owner.
 

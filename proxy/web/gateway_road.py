@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Protocol, Self
+from weakref import WeakValueDictionary
 
 import structlog
 
 from proxy.access import policy
+from proxy.access.app_controls import AppControls
+from proxy.access.apps import not_ready
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
@@ -20,7 +23,18 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
-from proxy.model import VISITOR, Anonymous, ConnId, Peer, Principal, User, Visit
+from proxy.model import (
+    VISITOR,
+    Anonymous,
+    AppPhase,
+    AppState,
+    AppTarget,
+    ConnId,
+    Peer,
+    Principal,
+    User,
+    Visit,
+)
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, Receiver, Wire
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
@@ -61,6 +75,7 @@ class GatewayRoad:
     def __init__(
         self,
         gateway: Gateway,
+        controls: AppControls,
         workspaces: Workspaces,
         backend: Backend,
         directory: Directory,
@@ -69,11 +84,14 @@ class GatewayRoad:
         buffer_bytes: int,
     ) -> None:
         self._gateway = gateway
+        self._controls = controls
         self._workspaces = workspaces
         self._backend = backend
         self._directory = directory
         self._dial_s = dial_s
         self._buffer_bytes = buffer_bytes
+        self._links: WeakValueDictionary[tuple[str, UserString], Frames] = WeakValueDictionary()
+        """Of the workspaces that connections lead to."""
         self._tasks = TaskOwner("web-road")
 
     def __len__(self) -> int:
@@ -85,9 +103,10 @@ class GatewayRoad:
         await self._tasks.close()
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app of a workspace that runs.
+        """Connect to an app of a workspace that runs; activity there is what `touch` says.
 
-        Raises: FairleadError, WorkspaceNotFound where the workspace does not run.
+        Raises: FairleadError, WorkspaceNotFound where the workspace does not run, AppNotReady where an app
+            that shelld starts does not.
         """
         opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
         task = self._tasks.spawn(self._carry(address, receiver, opened), name=str(address.target))
@@ -109,9 +128,10 @@ class GatewayRoad:
             visit = await self._visit(address)
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
-                visit, address.target, address.share, record
+                visit, address.target, address.share, record, demand=False, quiet=True
             )
             async with dialling as (stream, link):
+                self._links[address.owner, address.workspace] = link
                 task = asyncio.current_task()
                 assert task is not None
                 wire = StreamWire(stream, receiver, link.max_frame_bytes, self._buffer_bytes, task.cancel)
@@ -151,12 +171,38 @@ class GatewayRoad:
         found = await self._backend.find(request.name)
         return None if found is None else own_record(found, request.name, visit.owner)
 
-    async def start(self, address: Address, report: Report) -> None:
-        """Start the workspace of an app as its user asks, and wait until it answers; join a start under way.
+    async def start(
+        self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
+    ) -> None:
+        """Start the workspace of an app, then the app where shelld does that, and wait until it answers.
 
-        A cancelled caller leaves the start to the others and to its own deadline. Raises: FairleadError.
+        Starts under way are joined. `is_asked`: by a button, so that an app is started that was stopped or
+        given up; `heard` gets its states. A cancelled caller leaves a start to itself.
+
+        Raises: FairleadError.
         """
-        await self._gateway.control(await self._visit(address), "workspace-start", report)
+        visit = await self._visit(address)
+        await self._gateway.control(visit, "workspace-start", report)
+        if not isinstance(address.target, AppTarget):
+            return
+        async for state in self._controls.ensure(visit, address.target.slug, report, automatic=not is_asked):
+            heard(state)
+            if state.phase is AppPhase.READY:
+                return
+        raise not_ready(state)
+
+    def touch(self, address: Address, why: str) -> None:
+        """Report an act of a user to a workspace that a connection leads to; `why` is a sentence."""
+        link = self._links.get((address.owner, address.workspace))
+        if link is not None:
+            self._tasks.spawn(_touch(link, why), name="touch")
+
+
+async def _touch(link: "Frames", why: str) -> None:
+    try:
+        await link.touch(why)
+    except UpstreamError as exc:
+        _log.debug("activity not reported", reason=str(exc))
 
 
 _NOT_THERE = "There is no such app at the moment"
@@ -171,6 +217,9 @@ class Frames(Protocol):
     """The link that a connection is on."""
 
     max_frame_bytes: int
+
+    async def touch(self, why: str) -> None:
+        """Report activity. Raises: UpstreamError."""
 
 
 class _Record:

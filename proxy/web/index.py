@@ -99,7 +99,7 @@ class PublicIndex:
             return
         self._set, self._found = current, {}
         self._apps = {
-            (slug, definition.name): app.listen.target
+            (slug, definition.name): app.target(slug)
             for definition in current.definitions.values()
             if not definition.sample.abstract
             for slug, app in definition.sample.apps.items()

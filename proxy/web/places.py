@@ -50,4 +50,4 @@ class Places:
 def _opened(actor: str, blueprint: str, slug: str, app: App) -> Opened:
     workspace = UserString(actor, blueprint)
     label = label_of(Place(slug, workspace))
-    return Opened(workspace, app.listen.target, app.share, app.title or slug, label, slug)
+    return Opened(workspace, app.target(slug), app.share, app.title or slug, label, slug)

@@ -1,5 +1,6 @@
 """The web half: its sockets, the gate that judges requests, and the road to apps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
+from proxy.web.activity import Activity
 from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
@@ -100,6 +102,7 @@ async def open_web(
             gate = LoginGate(index, places, login.sessions, origins, url, guard.refuses)
         road = GatewayRoad(
             workspaces.gateway,
+            workspaces.apps,
             workspaces.provisioner,
             workspaces.backend,
             identity.directory,
@@ -116,6 +119,7 @@ async def open_web(
             origins,
             gate,
             opener,
+            activity=Activity(road.touch, settings.activity_s, asyncio.get_running_loop().time),
             own=None if login is None else login.pages,
             sockets=None if login is None else login.sessions.records,
         )
