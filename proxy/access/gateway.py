@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -15,6 +16,7 @@ from proxy import metrics
 from proxy.access import apps, policy
 from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
+from proxy.blueprints.sharing import Share
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
@@ -206,14 +208,14 @@ class Gateway:
         self,
         visit: Visit,
         target: Target,
-        share: str,
+        share: Share,
         record: ForwardRecord,
         *,
         demand: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect to an app that the blueprint declares at `target` with the share `share`.
+        """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
         The workspace has to run. An app that shelld starts is started for its owner where it does not run,
         unless `demand` is false; `heard` gets its states. A quiet connection does not count as activity.
@@ -221,7 +223,7 @@ class Gateway:
         Raises: as `dial`; WorkspaceNotFound where the workspace does not run; AppNotReady for an app that
             does not run and must not be started.
         """
-        _require(policy.may_open(visit, share))
+        _require(policy.may_open(visit, share, datetime.now(UTC)))
         dialling = self._dial(visit, target, record, may_start=False, demand=demand, quiet=quiet, heard=heard)
         async with dialling as dialled:
             yield dialled

@@ -130,6 +130,11 @@ class ClientConnection(asyncio.Protocol):
         return self._exchange if self._state is _State.SPLICED else None
 
     @property
+    def under_way(self) -> Exchange | None:
+        """Return the exchange under way, upgraded or not."""
+        return self._exchange
+
+    @property
     def _is_open(self) -> bool:
         """Return whether the transport takes anything; an event loop may refuse bytes after its end."""
         return self._state is not _State.CLOSED and not self._transport.is_closing()

@@ -33,6 +33,10 @@ class Connected(Protocol):
     def splice(self) -> Exchange | None:
         """Return the exchange under way, where it was upgraded."""
 
+    @property
+    def under_way(self) -> Exchange | None:
+        """Return the exchange under way, upgraded or not."""
+
     def check(self, now: float) -> None:
         """End a request or a connection that takes too long; `now` is seconds of the event loop's clock."""
 
@@ -104,6 +108,11 @@ class Front:
     def upgraded(self) -> list[Exchange]:
         """Return the open upgraded exchanges, each with the gate's verdict and `stop`."""
         return [exchange for one in self._connections if (exchange := one.splice) is not None]
+
+    @property
+    def under_way(self) -> list[Exchange]:
+        """Return the exchanges that have begun and not ended, each with the gate's verdict and `end`."""
+        return [exchange for one in self._connections if (exchange := one.under_way) is not None]
 
     def has_room(self, address: str, *, is_counted: bool) -> bool:
         """Tell whether another connection of an address is taken."""

@@ -6,7 +6,7 @@ The only module of the web half that knows the gateway and its Visit.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol, Self
 from weakref import WeakValueDictionary
@@ -14,12 +14,12 @@ from weakref import WeakValueDictionary
 import structlog
 
 from proxy.access import policy
-from proxy.access.app_controls import AppControls
 from proxy.access.apps import not_ready
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.programs import OpenFailed, OpenFailedKind
+from proxy.errors.blueprints import BlueprintNotFound
+from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
@@ -32,9 +32,12 @@ from proxy.model import (
     ConnId,
     Peer,
     Principal,
+    Target,
     User,
     Visit,
 )
+from proxy.upstream.client import Link
+from proxy.upstream.streams import AppStates
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, Receiver, Wire
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
@@ -75,7 +78,6 @@ class GatewayRoad:
     def __init__(
         self,
         gateway: Gateway,
-        controls: AppControls,
         workspaces: Workspaces,
         backend: Backend,
         directory: Directory,
@@ -84,7 +86,6 @@ class GatewayRoad:
         buffer_bytes: int,
     ) -> None:
         self._gateway = gateway
-        self._controls = controls
         self._workspaces = workspaces
         self._backend = backend
         self._directory = directory
@@ -142,8 +143,7 @@ class GatewayRoad:
                 await asyncio.sleep(0)  # the opener has the wire before its first byte comes
                 await wire.carry()
         except FairleadError as exc:
-            is_absent = isinstance(exc, WorkspaceNotFound)
-            failure = WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_absent else exc
+            failure = _as_said_to(address, exc)
             if not opened.done():
                 opened.set_exception(failure)
         finally:
@@ -155,10 +155,12 @@ class GatewayRoad:
     async def _visit(self, address: Address) -> Visit:
         """Return the visit of a connection: its principal, and the owner of the workspace.
 
-        Raises: WorkspaceNotFound for an owner who is not there or may not log in; StoreError.
+        Raises: WorkspaceNotFound for an owner who is not there, may not log in, or is a later user of the
+            name; StoreError.
         """
         user = await self._directory.find(address.owner)
-        if user is None or not policy.may_login(user, datetime.now(UTC)):
+        is_other = user is not None and address.owner_id not in ("", user.id)
+        if user is None or is_other or not policy.may_login(user, datetime.now(UTC)):
             raise WorkspaceNotFound(f"no user {address.owner} who may log in", user_message=_NOT_THERE)
         peer = Peer(ConnId(f"web-{_number()}"), "", 0, "", 0)
         principal = address.principal or Principal(peer, VISITOR, Anonymous())
@@ -182,13 +184,45 @@ class GatewayRoad:
         Raises: FairleadError.
         """
         visit = await self._visit(address)
-        await self._gateway.control(visit, "workspace-start", report)
-        if not isinstance(address.target, AppTarget):
-            return
-        async for state in self._controls.ensure(visit, address.target.slug, report, automatic=not is_asked):
-            heard(state)
-            if state.phase is AppPhase.READY:
+        decision = policy.may_open(visit, address.share, datetime.now(UTC))
+        if not decision or not address.starts:
+            raise WorkspaceNotFound(decision.reason or "visitors do not start it", user_message=_NOT_THERE)
+        try:
+            if policy.may_use_app_controls(visit):
+                # Other users respect a stop of the owner, for as long as any connection does.
+                await self._gateway.control(visit, "workspace-start", report)
+            await self._start_app(visit, address.target, report, heard, is_automatic=not is_asked)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
+
+    async def _start_app(
+        self,
+        visit: Visit,
+        target: Target,
+        report: Report,
+        heard: Callable[[AppState], None],
+        *,
+        is_automatic: bool,
+    ) -> None:
+        """Start the app, where shelld does that, on a link to the workspace. Raises: FairleadError."""
+        request = await self._workspaces.request(visit.owner, visit.address)
+
+        async def ensure(link: Link) -> AppStates | None:
+            app = request.blueprint.apps.get(target.slug) if isinstance(target, AppTarget) else None
+            if app is None or not app.start or (app.when == "never" and is_automatic):
+                return None
+            assert isinstance(target, AppTarget)
+            return await link.ensure_app(app.spec(target.slug), automatic=is_automatic)
+
+        async with AsyncExitStack() as stack:
+            states, _ = await self._gateway.on_link(stack, request, report, ensure)
+            if states is None:
                 return
+            with closing(states):
+                async for state in states:
+                    heard(state)
+                    if state.phase is AppPhase.READY:
+                        return
         raise not_ready(state)
 
     def touch(self, address: Address, why: str) -> None:
@@ -203,6 +237,17 @@ async def _touch(link: "Frames", why: str) -> None:
         await link.touch(why)
     except UpstreamError as exc:
         _log.debug("activity not reported", reason=str(exc))
+
+
+def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
+    """Return the failure as the user who asks may know it.
+
+    Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
+    """
+    is_owner = address.principal is not None and address.principal.user.name == address.owner
+    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
+        return exc
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
 
 
 _NOT_THERE = "There is no such app at the moment"

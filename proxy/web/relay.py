@@ -209,6 +209,13 @@ class Exchange:
         else:
             client.abort()
 
+    def end(self, code: int, reason: str) -> None:
+        """End a splice as `stop` does; break any other exchange off, which the client sees as incomplete."""
+        if self._is_spliced:
+            self.stop(code, reason)
+        else:
+            self._client.abort()
+
     # --------------------------------------------------------------------------- from the app
 
     def answer_begun(self, answer: Answer, *, is_more: bool) -> None:

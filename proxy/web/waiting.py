@@ -166,7 +166,8 @@ class Waiting:
         is_theirs = about is not None and about["user"] == passed.actor
         since = datetime.fromtimestamp(float(about[ISSUED_AT]), UTC) if about and is_theirs else None
         record = await self._starter.look(passed.address)
-        held = _held_by(record, since) if since else None
+        is_owner = passed.actor == passed.address.owner
+        held = _held_by(record, since if is_owner else None)
         follows = waiting_page.EVENTS.encode() in asked.request.first(b"accept")
         if since is not None and held is None:
             wish = _Wish(passed.address, ticket, to, is_asked=bool(about and about["is_asked"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -23,7 +24,7 @@ from shelld.apps.state import SETTLED, Phase, State
 from shelld.bootstrap.bootstrap import ended as end_in_words
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
 from shelld.forwards.reserved import Reserved
-from shelld.launch.account import Account, Accounts
+from shelld.launch.account import FALLBACK_SHELL, Account, Accounts
 from shelld.launch.launch import Command, Launcher, LaunchError
 from shelld.launch.reaper import End
 from shelld.log import Log
@@ -314,7 +315,7 @@ class App:
             await aio.end([ready, ended])
 
     async def _until_ended(self, run: _Run) -> str:
-        """Wait for the end of the start command, and of processes that a successful one left; say how."""
+        """Return the end in words: that of the start command, and of processes that a successful one left."""
         end = await asyncio.shield(run.end)
         self._ended = how_it_ended(end)
         how = end_in_words(end)
@@ -340,7 +341,7 @@ class App:
             await clock.sleep(readiness.LOOK_EVERY_S)
 
     async def _look(self, run: _Run) -> str:
-        """Return what keeps the app from being ready; ""."""
+        """Return the obstacle to readiness; "" for none."""
         try:
             connection = await self._tools.reach.connect(self._address, self.account, Reserved())
         except OpenError as error:
@@ -384,8 +385,9 @@ class App:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
         asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
-        command = self._tools.starter.command(asked, account)
-        env = {**command.env, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
+        # The command is the blueprint's: its meaning must not depend on the account's shell, fish or nologin.
+        command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
+        env = {**command.env, "SHELL": account.shell, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:
             env["PORT"] = env["FAIRLEAD_APP_PORT"] = str(self._address.port)
         else:
@@ -414,10 +416,10 @@ class App:
         launcher, ids = self._tools.launcher, self.account.ids
         try:
             (await launcher.connect(path, ids, timeout_s=1.0)).close()
-        except ConnectionRefusedError:
-            await launcher.unlink(path, ids)
-        except OSError:
-            return  # nothing is there, or something that is not ours to remove: the app will say so
+        except LaunchError as error:
+            # Nothing is there, or something that is not ours to remove: the app will report that.
+            if error.errno == errno.ECONNREFUSED:
+                await launcher.unlink(path, ids)
 
 
 def _free_port() -> int:

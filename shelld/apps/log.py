@@ -127,7 +127,7 @@ class AppLog:
         return await asyncio.get_running_loop().run_in_executor(self._writer, function, *arguments)
 
     async def close(self) -> None:
-        """Report what is left out, and release the file."""
+        """Report the bytes left out, and release the file."""
         await self._report_left_out()
         self._writer.shutdown(wait=False)
         if self._fd >= 0:
@@ -155,6 +155,6 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _line(raw: bytes) -> str:
-    """Return a line of output as users may see it: what stands after its last carriage return."""
+    """Return a line of output as a terminal leaves it: the text after its last carriage return."""
     text = text_of(raw.rstrip(b"\r").rpartition(b"\r")[2])[:_LINE_BYTES]
     return "".join(one if one.isprintable() else " " for one in text)

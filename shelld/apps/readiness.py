@@ -18,7 +18,7 @@ _UNREADY = 500
 
 
 async def problem_of(connection: socket.socket, path: str) -> str:
-    """Return why an app that took a connection is not ready yet; "" when it is. Closes the connection.
+    """Return the reason for which an app that took a connection is not ready; "" when it is. Closes it.
 
     With a path, the app has to answer a GET of it with a status below 500.
     """

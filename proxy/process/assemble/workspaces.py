@@ -5,7 +5,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.access.app_controls import AppControls
 from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import Catalog
 from proxy.identity.directory import Directory
@@ -34,7 +33,6 @@ class WorkspaceParts:
     provisioner: Workspaces
     backend: Backend
     catalog: Catalog
-    apps: AppControls
 
 
 @asynccontextmanager
@@ -66,8 +64,7 @@ async def open_workspaces(
         await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        apps = AppControls(gateway, workspaces, backend, links)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog, apps)
+        yield WorkspaceParts(gateway, workspaces, backend, catalog)
 
 
 @asynccontextmanager

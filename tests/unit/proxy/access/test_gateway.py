@@ -10,6 +10,7 @@ import pytest
 from proxy.access.gateway import Gateway
 from proxy.access.policy import GROUPS_ENDED
 from proxy.blueprints.catalog import DirectoryCatalog
+from proxy.blueprints.sharing import OWNER_ONLY
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import Draining, Unreachable
 from proxy.model import (
@@ -101,7 +102,8 @@ class There:
     async def run(self, spec: ProgramSpec, visit: Visit, program_id: str) -> Stream:
         return self._open(spec, program_id)
 
-    async def dial(self, target: TcpTarget, account: str, reserved: Reserved) -> Stream:
+    async def dial(self, target: TcpTarget, account: str, reserved: Reserved, *, quiet: bool) -> Stream:
+        assert not quiet
         return self._open(target, account, reserved)
 
 
@@ -153,7 +155,7 @@ async def test_what_the_policy_refuses_starts_no_workspace(
     openings = (
         gateway.program(BOBS, lambda: MAKE, "c1-1", print),
         gateway.dial(BOBS, TARGET, Record()),
-        gateway.open_app(BOBS, TARGET, "owner", Record()),
+        gateway.open_app(BOBS, TARGET, OWNER_ONLY, Record()),
         gateway.listen(BOBS, TARGET, "l1"),
         gateway.accept(BOBS, cast(Any, there), "a1"),
     )
