@@ -132,7 +132,7 @@ class App(Part):
     wake: Literal["owner", "visitors"] = "owner"
     """Whose requests start the workspace: the owner's, or also those of other users who are signed in."""
     start: Text = ""
-    """A command line for the account's shell; empty: something else starts the app."""
+    """A command line for /bin/sh; empty: something else starts the app."""
     when: Literal["demand", "boot", "never"] = "demand"
     """When it is started: by the first request, with the workspace, or by `app start` only."""
     restart: Literal["on-failure", "always", "no"] = "on-failure"
@@ -142,6 +142,8 @@ class App(Part):
     account: Account | None = None
     """One of the blueprint's `accounts`; None: the workspace's own."""
     workdir: Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")] = "~"
+    activity: Literal["http", "jupyter", "vscode"] = "http"
+    """The kind of the app, for which of its traffic counts as activity of a user."""
 
     @model_validator(mode="before")
     @classmethod

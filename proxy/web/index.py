@@ -52,6 +52,14 @@ class Opened(NamedTuple):
     wakes: bool = False
     """Whether requests of signed-in users who are not the owner start the workspace."""
 
+    activity: str = "http"
+    """The preset of what counts as activity."""
+
+    @property
+    def slug(self) -> str:
+        """Return the name of the app in its blueprint."""
+        return self.label.partition("--")[0]
+
     @property
     def owner(self) -> str:
         """Return the name of the user to whom the workspace belongs."""
@@ -190,6 +198,7 @@ class SharedIndex:
             label_of(Place(slug, workspace)),
             "" if record is None else record.owner_id,
             app.wake == "visitors",
+            app.activity,
         )
 
     def _own_hashed(self) -> dict[tuple[str, str], UserString]:

@@ -102,6 +102,8 @@ class LoginGate:
             starts=is_owner or opened.wakes,
             owner_id="" if is_owner else opened.owner_id,
             label=opened.label,
+            app=opened.slug,
+            activity=opened.activity,
         )
         if not isinstance(opened.target, OwnApp):  # a terminal has a record of its own
             self._sessions.used(held, opened.workspace)
@@ -150,7 +152,7 @@ class LoginGate:
 
     # ------------------------------------------------------------------------------- coming back
 
-    async def _reserved(self, asked: Asked) -> Reply:
+    async def _reserved(self, asked: Asked) -> Verdict:
         path, _, query = asked.request.target.partition(b"?")
         if asked.request.first(b"service-worker"):
             return Reply(400, "Refused", "This is no script.")
@@ -161,6 +163,8 @@ class LoginGate:
                 return await self._sign_out(asked)
             case b"/whoami":
                 return await self._whoami(asked)
+            case b"/wait" | b"/start":  # of the page that waits for an app: as a request to it
+                return self._judge(asked, await self._held(asked))
             case _:
                 return Reply(404, "There is nothing here")
 

@@ -39,6 +39,10 @@ class Address:
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+    app: str = ""
+    """Name of the app in its blueprint."""
+    activity: str = "http"
+    """The preset of what counts as activity; see `activity`."""
     owner_id: str = ""
     """Id that the owner must have; empty for any user of that name."""
     label: str = ""
@@ -97,7 +101,7 @@ class Road(Protocol):
     """The way to apps."""
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app; `receiver` hears of the stream from then on.
+        """Connect to an app, and start nothing; `receiver` hears of the stream from then on.
 
         Raises: FairleadError when the app cannot be reached; `receiver` then hears nothing.
         """

@@ -1,5 +1,6 @@
 """The web half: its sockets, the gate that judges requests, and the road to apps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
+from proxy.web.activity import Activity
 from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
@@ -26,10 +28,12 @@ from proxy.web.in_process import WithOwnApps
 from proxy.web.index import OWN_APPS, TERMINAL
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
+from proxy.web.opening import DirectOpener, Opener
 from proxy.web.origins import Origins, Place
 from proxy.web.terminal.session import TerminalParts
 from proxy.web.terminal.site import TerminalSite
 from proxy.web.upstream import Pool
+from proxy.web.waiting import Waiting
 
 _log = structlog.get_logger("web")
 
@@ -112,11 +116,18 @@ async def open_web(
         )
         terminals = await enter(closing(_terminals(common, tracker, workspaces)))
         await terminals.start()
+        with_own = WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes)
+        pool = Pool(with_own, settings)
+        opener: Opener = DirectOpener(pool)
+        if login is not None:
+            seals = login.sessions.seals
+            opener = await enter(closing(Waiting(road, pool, seals, origins, settings.wait_s)))
         front = Front(
             settings,
             origins,
             gate,
-            Pool(WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes), settings),
+            opener,
+            activity=Activity(road.touch, settings.activity_s, asyncio.get_running_loop().time),
             own=None if login is None else login.pages,
             sockets=None if login is None else login.sessions.records,
         )
