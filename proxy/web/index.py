@@ -5,7 +5,7 @@ have the blueprint, and whether the workspace runs, is asked only after a label 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
@@ -78,6 +78,7 @@ class SharedIndex:
         """What was found already, by label."""
         self._public: dict[str, Address] = {}
         """Addresses of public apps that were found already: their hashes are kept."""
+        self._observers: list[Callable[[], None]] = []
         self._tasks = TaskOwner("web-index")
         shares.on_change(self._forget)
 
@@ -88,6 +89,10 @@ class SharedIndex:
     async def close(self) -> None:
         """Follow no more."""
         await self._tasks.close()
+
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Call `observer` after each change of blueprints from now on; it must not raise."""
+        self._observers.append(observer)
 
     def find(self, label: str) -> Address | None:
         """Return the address of the public app that a label stands for; None when there is none."""
@@ -243,7 +248,11 @@ class SharedIndex:
         while True:
             self._follow_blueprints()
             if self._set is not known or loop.time() >= due:
+                is_other = known is not None and self._set is not known
                 known, due = self._set, loop.time() + self._every_s
+                if is_other:
+                    for observer in self._observers:
+                        observer()
                 try:
                     await self.refresh()
                 except FairleadError as exc:
