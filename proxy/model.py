@@ -4,13 +4,14 @@ The stages of a login are types, so that a signature shows how far the user has 
 Peer → LoginAttempt → Principal → Visit → (workspace) Endpoint.
 """
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import Enum
 from hashlib import sha256
-from typing import NewType
+from typing import Literal, NewType
 
 from proxy.octets import shown
 from proxy.userstring import UserString
@@ -290,6 +291,18 @@ class UnixTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class AppTarget:
+    """An app that shelld starts, by its slug: the listener of its present process."""
+
+    slug: str
+    account: str = ""
+    """OS account of the app; empty for the workspace's own."""
+
+    def __str__(self) -> str:
+        return f"app {self.slug}"
+
+
+@dataclass(frozen=True, slots=True)
 class SshAgentBind:
     """A socket for ssh-agent clients, in the runtime directory of the workspace, by file name."""
 
@@ -308,7 +321,7 @@ class Reserved:
     """Absolute paths, with everything below them except the home of the workspace."""
 
 
-Target = TcpTarget | UnixTarget
+Target = TcpTarget | UnixTarget | AppTarget
 Bind = TcpTarget | UnixTarget | SshAgentBind
 
 
@@ -331,6 +344,71 @@ class ExitSignal:
 
 
 Exit = ExitStatus | ExitSignal
+
+
+# ------------------------------------------------------------------------------------------ apps
+
+
+@dataclass(frozen=True, slots=True)
+class AppSpec:
+    """The description of an app for shelld, which starts it."""
+
+    slug: str
+    start: str
+    """A command line for the account's shell."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
+    workdir: str = ""
+    """Absolute, or `~/...`; empty: the home."""
+    port: int | None = None
+    """Of a loopback address; 0: a free one; None: the app listens on a socket."""
+    socket: str = ""
+    """Without a port: an absolute path; empty: one of shelld's choice."""
+    restart: Literal["on-failure", "always", "no"] = "on-failure"
+    ready_path: str = ""
+    """GET of it has to be answered with a status below 500; empty: a connect suffices."""
+    within_s: float = 60
+    """Seconds from a start to readiness, above 0."""
+
+    @property
+    def digest(self) -> str:
+        """Return a short hash of all fields: equal for equal descriptions on every replica."""
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+class AppPhase(Enum):
+    """The phases of an app, in the words that users read."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "restarting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    """The state of an app, as its workspace reports it."""
+
+    slug: str
+    phase: AppPhase
+    reason: str = ""
+    """A sentence for the user; empty where the phase says everything."""
+    exit: "Exit | None" = None
+    """The end of the last process; None while none has ended."""
+    restarts: int = 0
+    since_s: float = 0
+    """Seconds in this phase."""
+    port: int = 0
+    """0: the app listens on `socket`, or not yet."""
+    socket: str = ""
+    pid: int = 0
+    log_lines: tuple[str, ...] = ()
+    """The last lines of the log, at most 20, printable."""
+    digest: str = ""
+    """Of the description with which it was started."""
+    stopped: bool = False
+    """Whether a user stopped it; then no request starts it."""
 
 
 # ------------------------------------------------------------------------------------ workspaces

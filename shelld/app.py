@@ -11,6 +11,9 @@ from typing import Any
 
 from shelld import aio, stop_notice
 from shelld.activity import Activity
+from shelld.apps.app import Tools
+from shelld.apps.reach import Reach
+from shelld.apps.supervisor import Supervisor
 from shelld.bootstrap.bootstrap import Bootstrap
 from shelld.bootstrap.outcome import RequiredScriptFailed, note_termination
 from shelld.forwards.dial import Dialer
@@ -76,7 +79,8 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         SftpServers(settings.sftp_server, private),
     )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
-    service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap)
+    apps = Supervisor(Tools(accounts, starter, launcher, private, Reach(dialer), settings.grace_s))
+    service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap, apps)
     server = Server(service.behaviours(), authenticate)
 
     release = partial(_release, private, launcher, reaper, unix_socket)
@@ -90,6 +94,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     aside = [
         aio.spawn(bootstrap.run_scripts(), name="init scripts"),
         aio.spawn(activity.keep_looking(), name="activity"),
+        aio.spawn(apps.boot(settings.apps), name="boot apps"),
     ]
     _log.info("serving", workspace=settings.workspace, listen=settings.listen, account=accounts.own.name)
     try:
@@ -101,7 +106,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         if unix_socket is not None:
             unix_socket.hide()
         await aio.end(aside)
-        await _end_programs(registry, terminator, launcher, server)
+        await asyncio.gather(apps.close(), _end_programs(registry, terminator, launcher, server))
         release()
 
 

@@ -6,6 +6,7 @@ ShelldError
 ├─ ProtocolError(reason)          a frame that the protocol does not allow here; ends one call
 ├─ Mismatch(reason)               the caller speaks another version, or to another workspace
 ├─ Unavailable(reason)            shelld is stopping and takes no new work
+├─ NotFound(reason)               no app of that name was asked for
 ├─ CallGone(reason)               the client left during a write; no answer is sent
 ├─ StartError(code, reason)       a program did not start; a frame, not a gRPC status
 └─ OpenError(code, reason)        a dial, listen or accept failed; a frame as well
@@ -46,6 +47,10 @@ class Mismatch(ShelldError):
 
 class Unavailable(ShelldError):
     """A shelld that is stopping and takes no new work; another one may."""
+
+
+class NotFound(ShelldError):
+    """An app that this shelld does not know."""
 
 
 class CallGone(ShelldError):

@@ -15,12 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from shelld import __version__
-from shelld.errors import SettingsError
+from shelld.apps.spec import READY_WITHIN_S, AppSpec, Restart, check
+from shelld.errors import SettingsError, StartError
 from shelld.forwards.rules import parse_tcp
-from shelld.values import Reader, absolute, count, environment, flag, list_of, number, text
-
-MAX_SOCKET_PATH_BYTES = 107
-"""Room in `sun_path` without its final NUL: unix(7)."""
+from shelld.values import (
+    MAX_SOCKET_PATH_BYTES,
+    Reader,
+    absolute,
+    count,
+    environment,
+    flag,
+    list_of,
+    number,
+    text,
+)
 
 INTERNAL_SFTP = "internal-sftp"
 """Value of `sftp_server` for the server that is part of shelld; the word is from sshd_config(5)."""
@@ -125,6 +133,8 @@ class Settings:
     dial_timeout_s: float = 15.0
     accept_timeout_s: float = 30.0
     sftp_server: str | None = None
+    apps: tuple[AppSpec, ...] = ()
+    """Apps that are started with the workspace."""
 
 
 def _sftp_server(value: Any) -> str:
@@ -192,6 +202,36 @@ def _forward(raw: object, problems: list[str]) -> ForwardSettings:
     return forward
 
 
+def _apps(raw: object, problems: list[str]) -> tuple[AppSpec, ...]:
+    if not isinstance(raw, list):
+        problems.append("apps must be a list")
+        return ()
+    return tuple(_app(item, f"apps[{position}].", problems) for position, item in enumerate(raw))
+
+
+def _app(raw: object, path: str, problems: list[str]) -> AppSpec:
+    reader = Reader(raw, path, problems)
+    app = AppSpec(
+        slug=reader.take("slug", "", text),
+        start=reader.take("start", "", text),
+        env=reader.take("env", {}, environment),
+        account=reader.take("account", "", text),
+        workdir=reader.take("workdir", "", text),
+        port=reader.take("port", None, count),
+        socket=reader.take("socket", "", text),
+        restart=reader.take("restart", Restart.ON_FAILURE, Restart),
+        ready_path=reader.take("ready_path", "", text),
+        within_s=reader.take("within_s", READY_WITHIN_S, number),
+        digest=reader.take("digest", "", text),
+    )
+    reader.close()
+    try:
+        check(app)
+    except StartError as error:
+        problems.append(f"{path.removesuffix('.')}: {error.reason}")
+    return app
+
+
 def _limits(raw: object, problems: list[str]) -> Limits:
     reader = Reader(raw, "limits.", problems)
     plain = Limits()
@@ -246,6 +286,7 @@ def parse(
         dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, number),
         accept_timeout_s=reader.take("accept_timeout_s", plain.accept_timeout_s, number),
         sftp_server=reader.take("sftp_server", None, _sftp_server),
+        apps=_apps(reader.take("apps", [], lambda value: value), problems),
     )
     reader.close()
     if problems:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+MAX_SOCKET_PATH_BYTES = 107
+"""Room in `sun_path` without its final NUL: unix(7)."""
 
 
 class Reader:

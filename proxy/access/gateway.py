@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from proxy import metrics
-from proxy.access import policy
+from proxy.access import apps, policy
 from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
 from proxy.blueprints.sharing import Share
@@ -23,6 +23,8 @@ from proxy.errors.upstream import Draining, Unreachable
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import (
     ALLOWED,
+    AppState,
+    AppTarget,
     Bind,
     Decision,
     Phase,
@@ -50,7 +52,7 @@ _T = TypeVar("_T")
 _log = structlog.get_logger("gateway")
 
 
-def _ignore_progress(_: object) -> None:
+def _ignore(_: object) -> None:
     """Ignore progress: a forward has no place to show it."""
 
 
@@ -180,7 +182,7 @@ class Gateway:
                 request = await self._workspaces.request_of(visit)
                 recording = await self._recordings.program(visit, asked, request.blueprint, program_id)
                 recorder = None if recording is None else await stack.enter_async_context(recording)
-                program, link = await self._on_link(
+                program, link = await self.on_link(
                     stack, request, report, lambda link: link.run(spec(), visit, program_id)
                 )
             async with program:
@@ -202,36 +204,54 @@ class Gateway:
 
     @asynccontextmanager
     async def open_app(
-        self, visit: Visit, target: Target, share: Share, record: ForwardRecord
+        self,
+        visit: Visit,
+        target: Target,
+        share: Share,
+        record: ForwardRecord,
+        *,
+        quiet: bool = False,
+        heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
-        Raises: as `dial`.
+        An app that shelld starts on demand is started for its owner, and waited for; `heard` gets its states
+        meanwhile. A quiet connection does not count as activity.
+
+        Raises: as `dial`; AppNotReady for an app that does not run and must not be started.
         """
         _require(policy.may_open(visit, share, datetime.now(UTC)))
-        async with self._dial(visit, target, record) as dialled:
+        async with self._dial(visit, target, record, quiet=quiet, heard=heard) as dialled:
             yield dialled
 
     @asynccontextmanager
     async def _dial(
-        self, visit: Visit, target: Target, record: ForwardRecord
+        self,
+        visit: Visit,
+        target: Target,
+        record: ForwardRecord,
+        *,
+        quiet: bool = False,
+        heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         async with AsyncExitStack() as stack:
             request = await self._workspaces.request_of(visit)
             recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
-            connection, link = await self._on_link(
-                stack,
-                request,
-                _ignore_progress,
-                lambda link: link.dial(target, visit.account, self._reserved),
-            )
+
+            async def open_(link: Link) -> Connection:
+                if isinstance(target, AppTarget):
+                    spec = apps.demanded(visit, request.blueprint, target)
+                    return await apps.dial(link, target, spec, self._reserved, quiet=quiet, heard=heard)
+                return await link.dial(target, visit.account, self._reserved, quiet=quiet)
+
+            connection, link = await self.on_link(stack, request, _ignore, open_)
             async with connection:
                 yield connection, link
 
     @asynccontextmanager
     async def listen(
-        self, visit: Visit, bind: Bind, listener_id: str, report: Report = _ignore_progress
+        self, visit: Visit, bind: Bind, listener_id: str, report: Report = _ignore
     ) -> AsyncIterator[tuple[Listener, Link]]:
         """Listen inside the workspace until the context is left.
 
@@ -240,7 +260,7 @@ class Gateway:
         _require(policy.may_listen(visit, bind))
         async with AsyncExitStack() as stack:
             request = await self._workspaces.request_of(visit)
-            listener, link = await self._on_link(
+            listener, link = await self.on_link(
                 stack,
                 request,
                 report,
@@ -286,7 +306,7 @@ class Gateway:
         async with nullcontext() if recorder is None else recorder:
             yield
 
-    async def _on_link(
+    async def on_link(
         self,
         stack: AsyncExitStack,
         request: WorkspaceRequest,

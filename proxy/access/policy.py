@@ -95,6 +95,18 @@ def may_open(visit: Visit, share: Share, now: datetime) -> Decision:
     return ALLOWED if share.admits(visit.actor) else _is_owner(visit)
 
 
+def may_demand_app(visit: Visit, wake: str) -> Decision:
+    """Decide whether a request may start an app: its owner's, and with the value `visitors` any user's."""
+    if wake == "visitors" and visit.actor is not VISITOR:
+        return ALLOWED
+    return _is_owner(visit)
+
+
+def may_use_app_controls(visit: Visit) -> Decision:
+    """Decide whether an app may be started, stopped and listed, and its log be read: by its owner."""
+    return _is_owner(visit)
+
+
 def may_listen(visit: Visit, bind: Bind) -> Decision:
     """Decide whether the client may receive connections to `bind` in the workspace: for its owner.
 

@@ -1,13 +1,15 @@
-"""Web apps that a blueprint declares: their names, where they listen, and who may open them."""
+"""Web apps that a blueprint declares: names, addresses, start commands, and users who may open them."""
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_serializer, model_validator
 from pydantic.functional_validators import AfterValidator
 
 from proxy.blueprints.sharing import Cap, Level, Share
-from proxy.blueprints.values import AbsolutePath, Part, Pattern, Text, misfit
-from proxy.model import Target, TcpTarget, UnixTarget
+from proxy.blueprints.values import AbsolutePath, Account, EnvName, Part, Pattern, Text, misfit
+from proxy.model import AppSpec, AppTarget, Target, TcpTarget, UnixTarget
 
 RESERVED = frozenset({"terminal", "files", "connect", "login"})
 """Slugs that Fairlead reserves for its own pages."""
@@ -33,14 +35,31 @@ def _slug(text: str) -> str:
 
 Slug = Annotated[str, AfterValidator(_slug)]
 
+_ICON = re.compile(
+    r"[a-z0-9][a-z0-9-]{0,31}|data:image/[a-z+.-]+;base64,[A-Za-z0-9+/=]+|https://[\x21-\x7e]+"
+)
+MOST_ICON_BYTES = 8_192
+
+
+def _icon(text: str) -> str:
+    if text and (len(text) > MOST_ICON_BYTES or not _ICON.fullmatch(text)):
+        raise ValueError(
+            f"{text[:40]!r} is neither the name of an icon nor data:image/…;base64,… nor https://…, "
+            f"at most {MOST_ICON_BYTES} bytes"
+        )
+    return text
+
+
+Icon = Annotated[str, AfterValidator(_icon)]
+
 
 class Listen(Part):
     """The address of an app in its workspace; exactly one field is set."""
 
-    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    """On localhost."""
-    socket: AbsolutePath | None = None
-    """Path of a Unix socket, at most 107 bytes."""
+    port: Annotated[int, Field(ge=1, le=65_535)] | Literal["auto"] | None = None
+    """On a loopback address; `auto`: one that shelld chooses at each start. The app reads it from $PORT."""
+    socket: AbsolutePath | Literal["auto"] | None = None
+    """Path of a Unix socket, at most 107 bytes; `auto`: one of shelld's, in $FAIRLEAD_APP_SOCKET."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Listen":
@@ -51,12 +70,18 @@ class Listen(Part):
         return self
 
     @property
-    def target(self) -> Target:
-        """Return the target to dial from inside the workspace."""
-        if self.socket is not None:
-            return UnixTarget(self.socket)
-        assert self.port is not None
-        return TcpTarget("localhost", self.port)
+    def is_chosen(self) -> bool:
+        """Return whether shelld chooses the address."""
+        return "auto" in (self.port, self.socket)
+
+
+class Ready(Part):
+    """The sign that an app can be used."""
+
+    path: Annotated[str, Field(pattern=r"^/[\x21-\x7e]*$", max_length=1_024)] | None = None
+    """GET of it has to be answered with a status below 500; None: a connect suffices."""
+    within_s: Annotated[float, Field(gt=0, le=3_600)] = 60
+    """Seconds from a start; then the start has failed."""
 
 
 class AppShare(Part):
@@ -96,9 +121,58 @@ class App(Part):
 
     title: Text = ""
     """Shown to users; empty: the slug."""
+    icon: Icon = ""
+    """Name of a built-in icon, or a `data:image/` or `https:` address; empty: none."""
     listen: Listen
     share: AppShare = AppShare()
     share_max: Cap = "owner"
     """The widest share that an owner may add; what `share` gives is permitted in any case."""
     wake: Literal["owner", "visitors"] = "owner"
     """Whose requests start the workspace: the owner's, or also those of other users who are signed in."""
+    start: Text = ""
+    """A command line for the account's shell; empty: something else starts the app."""
+    when: Literal["demand", "boot", "never"] = "demand"
+    """When it is started: by the first request, with the workspace, or by `app start` only."""
+    restart: Literal["on-failure", "always", "no"] = "on-failure"
+    """After 1 s, doubled with each failure to 60 s; at most 5 times in 10 minutes."""
+    ready: Ready = Ready()
+    env: Mapping[EnvName, Text] = {}
+    account: Account | None = None
+    """One of the blueprint's `accounts`; None: the workspace's own."""
+    workdir: Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")] = "~"
+
+    @model_validator(mode="after")
+    def _needs_start(self) -> "App":
+        if self.start.strip():
+            return self
+        if self.listen.is_chosen:
+            raise misfit(("listen",), "auto needs `start`: only an app that shelld starts learns the address")
+        needing = ("when", "restart", "ready", "env", "account", "workdir")
+        if given := next((field for field in needing if field in self.model_fields_set), None):
+            raise misfit((given,), "this has a meaning only with `start`")
+        return self
+
+    def target(self, slug: str) -> Target:
+        """Return the target to dial from inside the workspace."""
+        if self.start:
+            return AppTarget(slug, self.account or "")
+        if self.listen.socket is not None:
+            return UnixTarget(self.listen.socket)
+        assert isinstance(self.listen.port, int)
+        return TcpTarget("localhost", self.listen.port)
+
+    def spec(self, slug: str) -> AppSpec:
+        """Return the description for shelld of an app that has `start`."""
+        port = 0 if self.listen.port == "auto" else self.listen.port
+        return AppSpec(
+            slug=slug,
+            start=self.start,
+            env=dict(self.env),
+            account=self.account or "",
+            workdir=self.workdir,
+            port=port,
+            socket="" if self.listen.socket in ("auto", None) else self.listen.socket,
+            restart=self.restart,
+            ready_path=self.ready.path or "",
+            within_s=self.ready.within_s,
+        )

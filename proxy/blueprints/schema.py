@@ -194,6 +194,13 @@ class Blueprint(Part):
         return self
 
     @model_validator(mode="after")
+    def _app_accounts_exist(self) -> "Blueprint":
+        for slug, app in self.apps.items():
+            if app.account and app.account not in (self.account, *self.accounts):
+                raise misfit(("apps", slug, "account"), f"{app.account} is none of `accounts`")
+        return self
+
+    @model_validator(mode="after")
     def _paths_differ(self) -> "Blueprint":
         taken: dict[str, str] = {}
         for name, storage in self.storages.items():

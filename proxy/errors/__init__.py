@@ -34,6 +34,8 @@
     │  └─ NameReserved           a system account's name, where workspaces have accounts
     ├─ OpenFailed(kind)          a forward that could not be connected or bound
     ├─ ProgramNotStarted(kind)   the workspace runs, the program does not start
+    ├─ AppNotStarted             the workspace does not take the description of an app
+    ├─ AppNotReady               (retryable) an app starts, has failed or was stopped
     ├─ BlueprintError
     │  ├─ BlueprintNotFound      none of that name for this user: exit 254
     │  ├─ BlueprintInvalid(where)

@@ -54,6 +54,19 @@ class OpenFailed(FairleadError):
         super().__init__(reason or kind.value)
 
 
+class AppNotStarted(FairleadError):
+    """An app that the workspace cannot start: a bad description, no such account, too many apps."""
+
+    code = "app.not_started"
+
+
+class AppNotReady(FairleadError):
+    """An app that does not answer: it starts, has failed or was stopped. The message ends with the reason."""
+
+    code = "app.not_ready"
+    retryable = True
+
+
 class ProgramNotStartedKind(Enum):
     """Reasons for a program that shelld could not start."""
 

@@ -17,11 +17,11 @@ from proxy import model
 from proxy.aio import TaskOwner
 from proxy.errors.upstream import Draining, Incompatible, TrustError, UpstreamError
 from proxy.settings.upstream import UpstreamSettings
-from proxy.upstream import compat, frames
+from proxy.upstream import app_frames, compat, frames
 from proxy.upstream.credentials import Credentials
 from proxy.upstream.frame_codec import decoder, encode
 from proxy.upstream.frames import Output
-from proxy.upstream.streams import Connection, Listener, Program, upstream_error
+from proxy.upstream.streams import AppStates, Connection, Listener, Program, app_error, upstream_error
 
 _log = structlog.get_logger("upstream")
 
@@ -38,6 +38,7 @@ _READ_AHEAD_BYTES = 256 * 1024
 """Bytes of a stream that gRPC receives before they are asked for, besides the rest of a frame that is asked
 for. Left to itself, gRPC raises this with the load of the machine, to more than 16 MiB for each stream."""
 
+_Opened = Program | Connection | Listener | AppStates
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -102,13 +103,24 @@ class Link:
         return program
 
     async def dial(
-        self, target: model.Target, account: str, reserved: model.Reserved = NOTHING
+        self,
+        target: model.Target,
+        account: str,
+        reserved: model.Reserved = NOTHING,
+        *,
+        quiet: bool = False,
     ) -> Connection:
-        """Connect from inside the workspace. Raises: OpenFailed, Unreachable, UpstreamLost."""
-        compat.check_path(self.features, target)
+        """Connect from inside the workspace; a quiet connection does not count as activity.
+
+        Raises: OpenFailed, Unreachable, UpstreamLost; Incompatible for an app of an older shelld.
+        """
+        compat.check_target(self.features, target)
+        if isinstance(target, model.AppTarget):
+            account = target.account
         connection = Connection(self._dial(metadata=self._signed(account)))
+        first = frames.target(target, account, reserved, quiet=quiet)
         with self._opening(connection):
-            await connection.open(frames.target(target, account, reserved), self._settings.rpc_timeout_s)
+            await connection.open(first, self._settings.rpc_timeout_s)
         return connection
 
     async def listen(
@@ -155,12 +167,69 @@ class Link:
         reply = await self._ask(self._stub.Drain, request)
         return bool(reply.draining)
 
-    async def _ask(self, call: Callable[..., Awaitable[Any]], request: Message) -> Any:
-        """Make one unary call. Raises: UpstreamError."""
+    async def ensure_app(self, spec: model.AppSpec, *, automatic: bool) -> AppStates:
+        """Start an app unless it runs; an automatic start respects a stop and the limit of restarts.
+
+        Returns its states, of which the first one has come. Raises: UpstreamError, AppNotStarted.
+        """
+        compat.check_apps(self.features)
+        request = app_frames.ensure(spec, automatic=automatic)
+        states = AppStates(self._stub.EnsureApp(request, metadata=self._signed(spec.account)))
+        with self._opening(states):
+            await states.open(self._settings.program_timeout_s)
+        return states
+
+    async def stop_app(self, slug: str, by: str) -> model.AppState:
+        """End the processes of an app. Raises: UpstreamError; AppNotStarted for an unknown one."""
+        compat.check_apps(self.features)
+        request = pb.StopAppRequest(slug=slug, by=by)
+        return app_frames.state(
+            await self._ask(self._stub.StopApp, request, self._settings.program_timeout_s)
+        )
+
+    async def apps(self) -> list[model.AppState]:
+        """Return the state of every app that was asked for since shelld started; none of an older shelld.
+
+        Raises: UpstreamError.
+        """
+        if not compat.has_apps(self.features):
+            return []
+        reply = await self._ask(self._stub.ListApps, pb.ListAppsRequest())
+        return [app_frames.state(one) for one in reply.apps]
+
+    async def app_log(self, slug: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
+        """Yield the last lines of an app's log (0: all that were kept), and with `follow` those to come.
+
+        Raises: UpstreamError; AppNotStarted for an unknown app.
+        """
+        compat.check_apps(self.features)
+        request = pb.AppLogRequest(slug=slug, lines=lines, follow=follow)
+        call = self._stub.AppLog(request, metadata=self._signed(""))
         try:
-            return await call(request, timeout=self._settings.rpc_timeout_s, metadata=self._signed(""))
+            async for chunk in call:
+                yield chunk.data
         except aio.AioRpcError as exc:
-            raise upstream_error(exc) from exc
+            raise app_error(exc) from exc
+        finally:
+            call.cancel()
+
+    async def touch(self, why: str) -> None:
+        """Report activity in the workspace, with a sentence about it; nothing with an older shelld.
+
+        Raises: UpstreamError.
+        """
+        if compat.has_apps(self.features):
+            await self._ask(self._stub.Touch, pb.TouchRequest(why=why))
+
+    async def _ask(
+        self, call: Callable[..., Awaitable[Any]], request: Message, timeout_s: float | None = None
+    ) -> Any:
+        """Make one unary call; `timeout_s` None is `upstream.rpc_timeout_s`. Raises: UpstreamError."""
+        timeout_s = timeout_s or self._settings.rpc_timeout_s
+        try:
+            return await call(request, timeout=timeout_s, metadata=self._signed(""))
+        except aio.AioRpcError as exc:
+            raise app_error(exc) from exc
 
     def _signed(self, account: str) -> Metadata:
         """Return the metadata that says for which user a call is made. Signatures are cached."""
@@ -176,7 +245,7 @@ class Link:
             f"/{_SERVICE}/{name}", request_serializer=encode, response_deserializer=decoder(output, wrappers)
         )
 
-    def _opening(self, stream: Program | Connection | Listener) -> "_StreamOpening":
+    def _opening(self, stream: "_Opened") -> "_StreamOpening":
         return _StreamOpening(self, stream)
 
     @property
@@ -197,7 +266,7 @@ class Link:
 class _StreamOpening:
     """A context that cancels a stream that failed to open, and marks the link if the link was the reason."""
 
-    def __init__(self, link: Link, stream: Program | Connection | Listener) -> None:
+    def __init__(self, link: Link, stream: "_Opened") -> None:
         self._link = link
         self._stream = stream
 
@@ -208,7 +277,7 @@ class _StreamOpening:
             return
         if isinstance(exc, UpstreamError) and not isinstance(exc, Draining):
             self._link.broken = True
-        if isinstance(self._stream, Listener):
+        if isinstance(self._stream, Listener | AppStates):
             self._stream.close()
         else:
             self._stream.cancel()

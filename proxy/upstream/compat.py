@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from proxy import model
 from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted, ProgramNotStartedKind
+from proxy.errors.upstream import Incompatible
 from proxy.octets import is_utf8
 
 _BYTES = "bytes"
@@ -33,6 +34,26 @@ def program_for(features: Set[str], spec: model.ProgramSpec) -> model.ProgramSpe
 def variables_left_out(features: Set[str], env: Mapping[str, str]) -> list[str]:
     """Return the names of the variables that `program_for` leaves out."""
     return [] if _BYTES in features else sorted(name for name, value in env.items() if not is_utf8(value))
+
+
+def has_apps(features: Set[str]) -> bool:
+    """Return whether a shelld can start apps: version 1.5 of the protocol."""
+    return "apps" in features
+
+
+def check_apps(features: Set[str]) -> None:
+    """Refuse calls about apps that would not be understood. Raises: Incompatible."""
+    if not has_apps(features):
+        sentence = f"the older shelld of this workspace starts no apps; {_RESTART}"
+        raise Incompatible(sentence, user_message=sentence)
+
+
+def check_target(features: Set[str], target: model.Target) -> None:
+    """Refuse a target that cannot be sent. Raises: OpenFailed, Incompatible."""
+    if isinstance(target, model.AppTarget):
+        check_apps(features)
+    else:
+        check_path(features, target)
 
 
 def check_path(features: Set[str], address: model.Bind) -> None:

@@ -8,7 +8,7 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind, ProgramNotStarted,
 from proxy.errors.upstream import UpstreamLost
 from proxy.octets import bytes_of
 
-VERSION = pb.Version(major=1, minor=4)
+VERSION = pb.Version(major=1, minor=5)
 
 _MAX_NOTICE = 1_000
 _MOST_SCRIPTS = 32
@@ -75,6 +75,10 @@ class Status:
     draining: bool
     failed_scripts: tuple[str, ...] = ()
     """A sentence for each init script of this start that failed."""
+    why: str = ""
+    """The last activity that a proxy reported; empty: none since the start, or an older shelld."""
+    why_s: float = 0
+    """Seconds since then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +130,18 @@ def _reserved(value: model.Reserved) -> pb.Reserved:
     return pb.Reserved(ports=sorted(value.ports), directories=value.directories)
 
 
-def target(value: model.Target, account: str, reserved: model.Reserved) -> pb.ConnectionInput:
+def target(
+    value: model.Target, account: str, reserved: model.Reserved, *, quiet: bool = False
+) -> pb.ConnectionInput:
     """Return the first frame of a Dial, with the address to connect to."""
-    message = pb.Target(account=account, reserved=_reserved(reserved))
+    message = pb.Target(account=account, reserved=_reserved(reserved), quiet=quiet)
     match value:
         case model.TcpTarget(host, port):
             message.tcp.CopyFrom(pb.TcpAddress(host=host, port=port))
         case model.UnixTarget(path):
             message.unix_path = bytes_of(path)
+        case model.AppTarget(slug):
+            message.app = slug
     return pb.ConnectionInput(dial=message)
 
 
@@ -176,16 +184,18 @@ def status(message: pb.StatusReply) -> Status:
         message.uptime_ms / 1000,
         message.draining,
         tuple(_failed_script(one) for one in message.failed_scripts[:_MOST_SCRIPTS]),
+        one_line(message.why),
+        message.why_ms / 1000,
     )
 
 
 def _failed_script(message: pb.FailedScript) -> str:
     """Describe the result of an init script, in words of the workspace."""
     said = f" and said: {message.said}" if message.said else ""
-    return _one_line(f"init script {message.name} {message.how}{said}")
+    return one_line(f"init script {message.name} {message.how}{said}")
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return text of the workspace as one short line without control characters."""
     return "".join(one if one.isprintable() else " " for one in text[:_MAX_NOTICE])
 
@@ -205,7 +215,7 @@ def output(message: pb.RunOutput) -> Output | StdoutEof | StdinConsumed | Notice
         case "stdin_consumed":
             return StdinConsumed(message.stdin_consumed)
         case "notice":
-            return Notice(_one_line(message.notice))
+            return Notice(one_line(message.notice))
         case "started" | "start_failed" as frame:
             raise UpstreamLost(f"shelld sent {frame} twice")
         case _:

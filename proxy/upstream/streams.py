@@ -12,8 +12,10 @@ from grpc import aio
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from proxy import model
+from proxy.errors import FairleadError
+from proxy.errors.programs import AppNotStarted
 from proxy.errors.upstream import Draining, Unreachable, UpstreamError, UpstreamLost
-from proxy.upstream import frames
+from proxy.upstream import app_frames, frames
 from proxy.upstream.frame_codec import Buffer, encode_bytes_field
 from proxy.upstream.frames import Output
 
@@ -305,3 +307,46 @@ class Listener:
         except aio.AioRpcError as exc:
             raise upstream_error(exc) from exc
         return None if frame is aio.EOF else frame
+
+
+class AppStates:
+    """The states of an app that is being started, up to one that lasts."""
+
+    def __init__(self, call: "aio.UnaryStreamCall[pb.EnsureAppRequest, pb.AppState]") -> None:
+        self._call = call
+        self._messages = aiter(call)
+        self._first: model.AppState | None = None
+
+    async def open(self, timeout_s: float) -> None:
+        """Wait for the first state. Raises: AppNotStarted, Unreachable, UpstreamLost."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                self._first = await self._read()
+        except TimeoutError:
+            raise Unreachable("no first state in time", user_message=_SILENT) from None
+
+    async def __aiter__(self) -> AsyncIterator[model.AppState]:
+        """Yield each state. Raises: UpstreamLost, Unreachable when the link breaks."""
+        state = self._first
+        while state is not None:
+            yield state
+            state = await self._read()
+
+    def close(self) -> None:
+        """Hear no more of the app, which goes on."""
+        self._call.cancel()
+
+    async def _read(self) -> model.AppState | None:
+        try:
+            return app_frames.state(await anext(self._messages))
+        except StopAsyncIteration:
+            return None
+        except aio.AioRpcError as exc:
+            raise app_error(exc) from exc
+
+
+def app_error(exc: aio.AioRpcError) -> FairleadError:
+    """Convert a status of a call about an app."""
+    if exc.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND):
+        return AppNotStarted(exc.details() or "the workspace does not take this app")
+    return upstream_error(exc)

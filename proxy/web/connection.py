@@ -29,7 +29,7 @@ from proxy.web.heads import (
     request_for_own_site,
 )
 from proxy.web.origins import HostInvalid, Misdirected
-from proxy.web.parsing import RequestMessage
+from proxy.web.parsing import Recall, RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
 from proxy.web.statuses import status_of
@@ -78,6 +78,7 @@ class ClientConnection(asyncio.Protocol):
         "_message",
         "_peer",
         "_pending",
+        "_recall",
         "_request_id",
         "_scheme",
         "_source",
@@ -98,7 +99,8 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._state = _State.HEAD
-        self._message = RequestMessage(front.settings)
+        self._recall = Recall()
+        self._message = RequestMessage(front.settings, self._recall)
         self._asked: Asked | None = None
         self._request_id = b""
         self._exchange: Exchange | None = None
@@ -457,6 +459,7 @@ class ClientConnection(asyncio.Protocol):
     def upgraded(self, exchange: Exchange) -> None:
         """See ClientSide."""
         self._state = _State.SPLICED
+        self._recall.forget()
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
             self._upgraded = exchange
@@ -488,7 +491,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._state = _State.HEAD
-        self._message = RequestMessage(self._front.settings)
+        self._message = RequestMessage(self._front.settings, self._recall)
         self._asked = None
         self._deadline = self._loop.time() + self._front.settings.idle_s
         self._pace()

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 import structlog
 
 from proxy.access import policy
+from proxy.access.apps import not_ready
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
@@ -21,7 +22,7 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
-from proxy.model import VISITOR, Anonymous, ConnId, Peer, Principal, User, Visit, WorkspaceName
+from proxy.model import VISITOR, Anonymous, AppState, ConnId, Peer, Principal, User, Visit, WorkspaceName
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, Receiver, Wire
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
@@ -90,18 +91,28 @@ class GatewayRoad:
         Raises: FairleadError, WorkspaceNotFound where the workspace does not run and must not be started.
         """
         opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
-        task = self._tasks.spawn(self._carry(address, receiver, opened), name=str(address.target))
+        states: deque[AppState] = deque(maxlen=1)
+        carrying = self._carry(address, receiver, opened, states.append)
+        task = self._tasks.spawn(carrying, name=str(address.target))
         try:
             async with asyncio.timeout(self._dial_s):
                 return await opened
         except TimeoutError:
             task.cancel()
+            if states:
+                raise not_ready(states[0]) from None
             raise OpenFailed(OpenFailedKind.TIMED_OUT, "no connection in time") from None
         except BaseException:
             task.cancel()
             raise
 
-    async def _carry(self, address: Address, receiver: Receiver, opened: "asyncio.Future[Wire]") -> None:
+    async def _carry(
+        self,
+        address: Address,
+        receiver: Receiver,
+        opened: "asyncio.Future[Wire]",
+        heard: Callable[[AppState], None],
+    ) -> None:
         """Dial, then carry bytes until both directions have ended or the wire is aborted."""
         wire: StreamWire | None = None
         failure: Exception | None = None
@@ -111,7 +122,7 @@ class GatewayRoad:
                 await self._require_running(visit)
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
-                visit, address.target, address.share, record
+                visit, address.target, address.share, record, heard=heard
             )
             async with dialling as (stream, link):
                 task = asyncio.current_task()

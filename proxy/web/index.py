@@ -182,7 +182,7 @@ class SharedIndex:
         record = self._shares.of(AppOf(workspace.user, workspace.blueprint, slug))
         return Opened(
             workspace,
-            app.listen.target,
+            app.target(slug),
             effective(app, record, self._share_max),
             app.title or slug,
             label_of(Place(slug, workspace)),

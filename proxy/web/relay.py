@@ -96,8 +96,9 @@ class Exchange:
         self._is_spliced = False
         self._app_ended = False
         self._client_ended = False
-        self._from_client = FrameScanner()
-        self._from_app = FrameScanner()
+        self._from_client: FrameScanner
+        """From the answer 101 on, as the other."""
+        self._from_app: FrameScanner
 
     @property
     def is_half_closed(self) -> bool:
@@ -107,7 +108,7 @@ class Exchange:
     @property
     def data_frames(self) -> int:
         """WebSocket data frames that the client has sent."""
-        return self._from_client.data_frames
+        return self._from_client.data_frames if self._is_spliced else 0
 
     def begin(self, app: AppConnection, client: Client) -> None:
         """Send the request's head to its app."""
@@ -217,6 +218,7 @@ class Exchange:
         head = answer_for_client(answer, self.request, self._site, closes=self.closes)
         if answer.status == 101:
             self._client.write(head)
+            self._from_client, self._from_app = FrameScanner(), FrameScanner()
             self._is_spliced = True
             self._client.upgraded(self)
         elif is_more:

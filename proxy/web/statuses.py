@@ -2,11 +2,12 @@
 
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
-from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
+from proxy.errors.programs import AppNotReady, AppNotStarted, OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import ReadyTimeout, WorkspaceError, WorkspaceNotFound
 
 _NOT_STARTED = "The app is not started"
+_NOT_RUNNING = "The app does not run yet"
 _TIMED_OUT = "The app takes too long"
 
 
@@ -21,6 +22,8 @@ def status_of(exc: FairleadError) -> tuple[int, str]:
             return 503, "The workspace has no room for more connections"
         case OpenFailed():
             return 502, _NOT_STARTED
+        case AppNotReady() | AppNotStarted():
+            return 503, _NOT_RUNNING
         case WorkspaceNotFound() | BlueprintNotFound():
             return 404, "There is nothing here"
         case Refused():

@@ -1,8 +1,10 @@
 """The configuration of shelld for a workspace, the same for every backend; `shelld.settings` reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
+from proxy.model import AppSpec
 from proxy.workspaces.backend import WorkspaceRequest
 
 
@@ -23,8 +25,10 @@ def shelld_config(
     its image.
     """
     blueprint = request.blueprint
-    # Sent only when off: an older shelld refuses unknown fields, and runs no rc anyway.
-    return ({} if blueprint.user_rc else {"user_rc": False}) | {
+    boot = [app.spec(slug) for slug, app in blueprint.apps.items() if app.start and app.when == "boot"]
+    # Both are sent only where they are used: an older shelld refuses unknown fields.
+    rare = ({} if blueprint.user_rc else {"user_rc": False}) | ({"apps": _apps(boot)} if boot else {})
+    return rare | {
         "workspace": request.name,
         "user": request.user.name,
         "account": dict(account),
@@ -45,3 +49,7 @@ def shelld_config(
         "idle_stop_s": idle_stop_s,
         "limits": blueprint.limits.model_dump(),
     }
+
+
+def _apps(specs: Iterable[AppSpec]) -> list[dict[str, Any]]:
+    return [asdict(spec) | {"digest": spec.digest} for spec in specs]

@@ -18,7 +18,8 @@ from shelld.forwards.reserved import Reserved
 from shelld.launch.account import Account
 from shelld.launch.launch import Launcher, LaunchError
 from shelld.octets import bytes_of
-from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
+from shelld.settings import ForwardSettings
+from shelld.values import MAX_SOCKET_PATH_BYTES
 
 _STAGGER_S = 0.25
 """RFC 8305 section 5: the recommended delay before the next address is tried beside the last."""
@@ -96,6 +97,13 @@ class Dialer:
         check_path(path)
         if not rules.may_use_path(self.forward.unix, path) or reserved.holds_path(path, self.home):
             raise OpenError(OpenCode.PROHIBITED, f"forwarding to {path} is not permitted in this workspace")
+        return await self.app_socket(path, account)
+
+    async def app_socket(self, path: str, account: Account) -> socket.socket:
+        """Connect to a Unix path that the blueprint declares, without regard to the rules for forwards.
+
+        Raises: OpenError.
+        """
         try:
             async with asyncio.timeout(self.timeout_s):
                 if account.ids is None and (made := _connect_at_once(path)) is not None:
@@ -190,18 +198,20 @@ def _results(attempts: Sequence[asyncio.Task[socket.socket | OSError]]) -> list[
 
 
 async def _attempt(entry: Resolved) -> socket.socket | OSError:
-    family, kind, protocol, _, address = entry
-    made: socket.socket | None = None
+    family, _, _, _, address = entry
     try:
-        made = socket.socket(family, kind, protocol)
+        return await connect_tcp(family, address)
+    except OSError as error:
+        return error
+
+
+async def connect_tcp(family: int, address: tuple[str, int] | tuple[str, int, int, int]) -> socket.socket:
+    """Connect to one numeric address, however long it takes. Raises: OSError."""
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
         made.setblocking(False)
         await asyncio.get_running_loop().sock_connect(made, address)
-    except OSError as error:
-        if made is not None:
-            made.close()
-        return error
     except BaseException:
-        if made is not None:
-            made.close()
+        made.close()
         raise
     return made

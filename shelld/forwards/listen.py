@@ -23,8 +23,9 @@ from shelld.launch.fds import readable
 from shelld.launch.launch import Launcher
 from shelld.log import Log
 from shelld.octets import bytes_of
-from shelld.settings import MAX_SOCKET_PATH_BYTES, ForwardSettings
+from shelld.settings import ForwardSettings
 from shelld.temp_dirs import PrivateDirectories
+from shelld.values import MAX_SOCKET_PATH_BYTES
 
 _log = Log("shelld.forwards.listen")
 _BACKLOG = 128

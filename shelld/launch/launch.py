@@ -156,14 +156,24 @@ class Launcher:
             while message := await report.next():
                 _raise(message)
 
+    async def open(self, path: str, ids: Ids | None) -> int:
+        """Open a regular file of mode 0600 as an account, to read and to append; make its directories.
+
+        The caller closes the descriptor. Raises: LaunchError of stage "open".
+        """
+        return await self._descriptor({"op": "open", "path": path}, ids)
+
     async def _socket(self, job: dict[str, Any], ids: Ids | None) -> socket.socket:
+        made = socket.socket(fileno=await self._descriptor(job, ids))
+        made.setblocking(False)
+        return made
+
+    async def _descriptor(self, job: dict[str, Any], ids: Ids | None) -> int:
         async with self._sent(job, ids) as (report, _):
             while message := await report.next():
                 _raise(message)
                 if report.received:
-                    made = socket.socket(fileno=report.received.pop())
-                    made.setblocking(False)
-                    return made
+                    return report.received.pop()
         raise LaunchError(0, "the launcher's child ended without a word")
 
     @contextlib.asynccontextmanager

@@ -21,11 +21,13 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
 import signal
 import socket
+import stat
 import struct
 import sys
 import termios
@@ -272,6 +274,18 @@ def _unlink(job: dict[str, Any], report: socket.socket) -> None:
     _tell(report, done=True)
 
 
+def _open(job: dict[str, Any], report: socket.socket) -> None:
+    """Open a regular file to append to, and make its directories, as the account; refuse a link."""
+    path = bytes_of(job["path"])
+    os.umask(0o077)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    opened = os.open(path, flags, 0o600)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    socket.send_fds(report, [json.dumps({"done": True}).encode()], [opened])
+
+
 def _copy(job: dict[str, Any], report: socket.socket) -> None:
     """Copy the files of a directory into another one, as the account: links there are not followed."""
     import shutil
@@ -288,5 +302,6 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any], socket.socket], None]] = {
     "connect": _connect,
     "bind": _bind,
     "unlink": _unlink,
+    "open": _open,
     "copy": _copy,
 }

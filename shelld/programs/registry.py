@@ -59,6 +59,9 @@ class Registry:
         self._announced_ids: dict[str, None] = {}
         self._resuming: asyncio.TimerHandle | None = None
         self._started_at = self._active_at = time.monotonic()
+        self.why = ""
+        """The sentence of the last activity that a proxy reported; empty: none since the start."""
+        self._why_at = self._started_at
 
     def enter(self, program: Program, send_notice: SendNotice) -> None:
         """Add a running program, so that a stop finds it and an announcement reaches its user."""
@@ -121,6 +124,16 @@ class Registry:
         """Record activity: a payload byte of either direction."""
         self._active_at = time.monotonic()
 
+    def touch_for(self, why: str) -> None:
+        """Record activity that a proxy has seen, with a sentence about it."""
+        self.touch()
+        self.why, self._why_at = why, self._active_at
+
+    @property
+    def why_s(self) -> float:
+        """Return the seconds since the activity of `why`."""
+        return time.monotonic() - self._why_at
+
     @property
     def idle_s(self) -> float:
         """Return the seconds since the last activity."""
@@ -149,21 +162,22 @@ class Registry:
             self.touch()
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[KeepaliveFilter]:
-        """Count one connection while the context lasts.
+    def connection(self, *, quiet: bool = False) -> Iterator[KeepaliveFilter]:
+        """Count one connection while the context lasts; a quiet one and its payload are no activity.
 
         Raises: OpenError RESOURCES.
         """
         if self.connections >= self._limits.connections:
             reason = f"this workspace has {self.connections} connections, which is its limit"
             raise OpenError(OpenCode.RESOURCES, reason)
+        touch = _do_nothing if quiet else self.touch
         self.connections += 1
-        self.touch()
+        touch()
         try:
-            yield KeepaliveFilter(self.touch)
+            yield KeepaliveFilter(touch)
         finally:
             self.connections -= 1
-            self.touch()
+            touch()
 
     @contextlib.contextmanager
     def listener(self) -> Iterator[None]:
@@ -179,3 +193,7 @@ class Registry:
             yield
         finally:
             self.listeners -= 1
+
+
+def _do_nothing() -> None:
+    """Do nothing: a quiet connection is no activity."""

@@ -1,4 +1,4 @@
-"""The eight calls: decode a request, pass it to its module, encode the result."""
+"""The thirteen calls: decode a request, pass it to its module, encode the result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import grpc.aio
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld import __version__, octets
 from shelld.activity import Activity
+from shelld.apps.app import App
+from shelld.apps.supervisor import Supervisor
 from shelld.bootstrap.bootstrap import Bootstrap
 from shelld.errors import (
     CallGone,
     Mismatch,
+    NotFound,
     OpenCode,
     OpenError,
     ProtocolError,
@@ -47,13 +50,14 @@ _log = Log("shelld.rpc.service")
 _Item = TypeVar("_Item")
 Behaviour = Callable[[Any, wire.Context, Caller], Awaitable[Any]]
 
-VERSION = pb.Version(major=1, minor=4)
+VERSION = pb.Version(major=1, minor=5)
 FEATURES = (
     *("sftp", "tcp-forward", "streamlocal-forward", "ssh-agent"),
-    *("announce", "drain", "stdout-close", "bytes"),
+    *("announce", "drain", "stdout-close", "bytes", "apps"),
 )
+_MOST_NAME = 128
 MAX_ANNOUNCEMENT = 1000
-"""Characters of an announcement."""
+"""Characters of an announcement, and of the sentence of an activity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class Service:
     listeners: Listeners
     activity: Activity
     bootstrap: Bootstrap
+    apps: Supervisor
 
     def behaviours(self) -> dict[str, Behaviour]:
         """Return one coroutine function per method, by the method's name."""
@@ -80,6 +85,11 @@ class Service:
             "Status": self.status,
             "Announce": self.announce,
             "Drain": self.drain,
+            "EnsureApp": self.ensure_app,
+            "StopApp": self.stop_app,
+            "ListApps": self.list_apps,
+            "AppLog": self.app_log,
+            "Touch": self.touch,
         }
 
     async def handshake(
@@ -135,12 +145,15 @@ class Service:
 
         async def connect() -> socket.socket:
             target = wire.target(first)
+            if target.app:
+                self._check_account(caller, self.apps.find(target.app).spec.account)
+                return await self.apps.connect(target.app, target.reserved)
             account = self._account(caller, target.account)
             if target.path:
                 return await self.dialer.unix(target.path, account, target.reserved)
             return await self.dialer.tcp(target.host, target.port, target.reserved)
 
-        await self._carry(context, connect)
+        await self._carry(context, connect, quiet=isinstance(first, pb.ConnectionInput) and first.dial.quiet)
 
     async def accept(self, _request: None, context: wire.Context, caller: Caller) -> None:
         """Claim a connection that a Listen for the same account announced, and carry it."""
@@ -153,11 +166,13 @@ class Service:
 
         await self._carry(context, claim)
 
-    async def _carry(self, context: wire.Context, open_: Callable[[], Awaitable[socket.socket]]) -> None:
+    async def _carry(
+        self, context: wire.Context, open_: Callable[[], Awaitable[socket.socket]], *, quiet: bool = False
+    ) -> None:
         self._refuse_when_draining()
         frames = wire.Frames(context)
         try:
-            with self.registry.connection() as keepalives, await open_() as connection:
+            with self.registry.connection(quiet=quiet) as keepalives, await open_() as connection:
                 connected = pb.Connected(local_address=octets.shown(address_text(connection)))
                 await frames.send(pb.ConnectionOutput(connected=connected))
                 receive = self._receiver(context, wire.connection_input, keepalives.carried)
@@ -212,6 +227,8 @@ class Service:
             memory_bytes=usage.memory_bytes,
             disk_free_bytes=usage.disk_free_bytes,
             draining=registry.draining,
+            why=registry.why,
+            why_ms=int(registry.why_s * 1000) if registry.why else 0,
             failed_scripts=[
                 pb.FailedScript(name=one.name, how=one.how, said=one.said) for one in self.bootstrap.failures
             ],
@@ -236,6 +253,66 @@ class Service:
             self.registry.announce(request.reason[:MAX_ANNOUNCEMENT])
         _log.info("drain asked for", draining=draining, idle_s=round(self.registry.idle_s, 1))
         return pb.DrainReply(draining=draining, idle_ms=int(self.registry.idle_s * 1000))
+
+    # ---------------------------------------------------------------------------------- apps
+
+    async def ensure_app(
+        self, request: pb.EnsureAppRequest | wire.Malformed, context: wire.Context, caller: Caller
+    ) -> None:
+        """Start an app unless it runs, and send its states up to one that lasts."""
+        self._refuse_when_draining()
+        request = wire.well_formed(request)
+        spec = wire.app_spec(request.spec)
+        self._check_account(caller, spec.account)
+        try:
+            app = await self.apps.ensure(spec, automatic=request.automatic)
+        except StartError as error:
+            raise ProtocolError(error.reason) from error
+        frames = wire.Frames(context)
+        async for state in app.states():
+            await frames.send(wire.app_state(state))
+
+    async def stop_app(
+        self, request: pb.StopAppRequest | wire.Malformed, _context: wire.Context, caller: Caller
+    ) -> pb.AppState:
+        """End the processes of an app."""
+        request = wire.well_formed(request)
+        app = self._app(caller, request.slug)
+        await app.stop(request.by[:_MOST_NAME])
+        return wire.app_state(app.state())
+
+    async def list_apps(
+        self, _request: pb.ListAppsRequest, _context: wire.Context, _caller: Caller
+    ) -> pb.ListAppsReply:
+        """Return the state of every app."""
+        return pb.ListAppsReply(apps=[wire.app_state(state) for state in self.apps.states()])
+
+    async def app_log(
+        self, request: pb.AppLogRequest | wire.Malformed, context: wire.Context, caller: Caller
+    ) -> None:
+        """Send the log of an app."""
+        request = wire.well_formed(request)
+        self._app(caller, request.slug)
+        frames = wire.Frames(context)
+        async for data in self.apps.log(request.slug, request.lines, follow=request.follow):
+            for at in range(0, len(data), MAX_FRAME_BYTES):
+                await frames.send(pb.AppLogChunk(data=data[at : at + MAX_FRAME_BYTES]))
+
+    def _app(self, caller: Caller, slug: str) -> App:
+        """Return an app that the caller may act on. Raises: NotFound, Unauthenticated."""
+        try:
+            app = self.apps.find(slug)
+        except OpenError as error:
+            raise NotFound(error.reason) from error
+        self._check_account(caller, app.spec.account)
+        return app
+
+    async def touch(
+        self, request: pb.TouchRequest | wire.Malformed, _context: wire.Context, _caller: Caller
+    ) -> pb.TouchReply:
+        """Record activity that a proxy has seen."""
+        self.registry.touch_for(wire.well_formed(request).why[:MAX_ANNOUNCEMENT])
+        return pb.TouchReply()
 
     # ------------------------------------------------------------------------------- helpers
 
@@ -287,6 +364,7 @@ _STATUS: dict[type[BaseException], grpc.StatusCode] = {
     ProtocolError: grpc.StatusCode.INVALID_ARGUMENT,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Mismatch: grpc.StatusCode.FAILED_PRECONDITION,
+    NotFound: grpc.StatusCode.NOT_FOUND,
 }
 _CLIENT_STREAMING = {method.name for method in _SERVICE.methods if method.client_streaming}
 _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {

@@ -17,12 +17,14 @@ from google.protobuf.message import DecodeError, Message
 
 from protos.shelld.v1 import shelld_pb2 as pb
 from shelld.aio import LINGER_S
+from shelld.apps.spec import READY_WITHIN_S, AppSpec, Restart
+from shelld.apps.state import State
 from shelld.errors import CallGone, OpenCode, OpenError, ProtocolError, StartCode, StartError
 from shelld.forwards.listen import Arrival
 from shelld.forwards.relay import Received
 from shelld.forwards.reserved import Reserved
 from shelld.launch.fds import MAX_FRAME_BYTES
-from shelld.octets import shown, text_of
+from shelld.octets import bytes_of, shown, text_of
 from shelld.programs.command import ProgramSpec
 from shelld.programs.program import BreakRequest, Ended, Eof, Input, SignalRequest, StdoutClose
 from shelld.programs.pty import PtySpec, WindowSize
@@ -136,10 +138,13 @@ def window(message: pb.WindowSize) -> WindowSize:
 
 def exit_frame(ended: Ended) -> bytes:
     """Encode the end of a program; always the last frame of a Run."""
+    return pb.RunOutput(exit=_exit(ended)).SerializeToString()
+
+
+def _exit(ended: Ended) -> pb.Exit:
     if ended.signal:
-        gone = pb.ExitSignal(name=ended.signal, core_dumped=ended.core_dumped)
-        return pb.RunOutput(exit=pb.Exit(signal=gone)).SerializeToString()
-    return pb.RunOutput(exit=pb.Exit(status=ended.status)).SerializeToString()
+        return pb.Exit(signal=pb.ExitSignal(name=ended.signal, core_dumped=ended.core_dumped))
+    return pb.Exit(status=ended.status)
 
 
 def start_failed(error: StartError) -> bytes:
@@ -186,13 +191,15 @@ def program_spec(frame: object) -> ProgramSpec:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The target of a Dial: a Unix path, or if that is empty a host and port."""
+    """The target of a Dial: an app, a Unix path, or if both are empty a host and port."""
 
     path: str
     host: str
     port: int
     account: str
     reserved: Reserved
+    app: str = ""
+    quiet: bool = False
 
 
 def reserved(message: pb.Reserved) -> Reserved:
@@ -208,11 +215,14 @@ def target(frame: object) -> Target:
     if not isinstance(frame, pb.ConnectionInput) or frame.WhichOneof("frame") != "dial":
         raise OpenError(OpenCode.INVALID, "the first frame must be a dial frame")
     dial = frame.dial
+    own, quiet = reserved(dial.reserved), dial.quiet
     kind = dial.WhichOneof("target")
     if kind == "tcp":
-        return Target("", dial.tcp.host, dial.tcp.port, dial.account, reserved(dial.reserved))
+        return Target("", dial.tcp.host, dial.tcp.port, dial.account, own, quiet=quiet)
     if kind == "unix_path" and dial.unix_path:
-        return Target(text_of(dial.unix_path), "", 0, dial.account, reserved(dial.reserved))
+        return Target(text_of(dial.unix_path), "", 0, dial.account, own, quiet=quiet)
+    if kind == "app" and dial.app:
+        return Target("", "", 0, dial.account, own, dial.app, quiet)
     raise OpenError(OpenCode.INVALID, "the dial frame names no target")
 
 
@@ -281,6 +291,47 @@ def run_input(frame: object) -> Input:
         case "start":
             raise ProtocolError("second start frame")
     raise ProtocolError("frame without a known field")
+
+
+_RESTARTS = {pb.AppSpec.ALWAYS: Restart.ALWAYS, pb.AppSpec.NO: Restart.NO}
+
+
+def app_spec(message: pb.AppSpec) -> AppSpec:
+    """Decode the description of an app."""
+    has_port = message.listen.WhichOneof("listen") == "port"
+    return AppSpec(
+        slug=message.slug,
+        start=text_of(message.start),
+        env={name: text_of(value) for name, value in message.env.items()},
+        account=message.account,
+        workdir=text_of(message.workdir),
+        port=message.listen.port if has_port else None,
+        socket="" if has_port else text_of(message.listen.socket),
+        restart=_RESTARTS.get(message.restart, Restart.ON_FAILURE),
+        ready_path=text_of(message.ready.path),
+        within_s=message.ready.within_ms / 1000 or READY_WITHIN_S,
+        digest=message.digest,
+    )
+
+
+def app_state(state: State) -> pb.AppState:
+    """Encode the state of an app."""
+    message = pb.AppState(
+        slug=state.slug,
+        phase=pb.AppState.Phase.Value(state.phase.value),
+        reason=shown(state.reason),
+        restarts=state.restarts,
+        since_ms=max(0, int(state.since_s * 1000)),
+        port=state.port,
+        socket=bytes_of(state.socket),
+        pid=state.pid,
+        log_lines=[shown(line) for line in state.lines],
+        digest=state.digest,
+        stopped=state.stopped,
+    )
+    if state.ended is not None:
+        message.exit.CopyFrom(_exit(state.ended))
+    return message
 
 
 # ---------------------------------------------------------------------------------------- calls

@@ -26,8 +26,13 @@ class Echo(http.server.BaseHTTPRequestHandler):
             self.path = repr(seen)
         seen.append(self.path)
         body = ("APP " + json.dumps({"path": self.path, "headers": self.headers.items()})).encode()
+        if self.path.endswith(".js"):
+            body = b"self.onfetch = () => {}"
         self.send_response(200)
-        self.send_header("Content-Type", "text/html")
+        is_script = self.path.endswith(".js")
+        self.send_header("Content-Type", "text/javascript" if is_script else "text/html")
+        if self.path.startswith("/toss-"):
+            self.send_header("Set-Cookie", self.path[1:] + "=1; Path=/; Domain=apps.localhost")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -77,9 +82,10 @@ class Place:
     def login(self) -> str:
         return f"{self.scheme}://login.{self.domain}:{self.port}"
 
-    def link(self, user: str = "alice") -> dict[str, str]:
-        """Ask the lobby for a link."""
-        done = self.fairlead.ssh("web --json", "-l", f"{user}+lobby")
+    def link(self, user: str = "alice", key: Path | None = None) -> dict[str, str]:
+        """Ask the lobby for a link, by the key of alice or another."""
+        identity = () if key is None else ("-i", str(key))
+        done = self.fairlead.ssh("web --json", "-l", f"{user}+lobby", *identity)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 

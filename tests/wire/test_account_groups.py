@@ -40,7 +40,13 @@ class World:
             return connection.execute("SELECT provider_failed_at FROM users").fetchone()[0] is not None
 
     def lose_grant(self) -> None:
-        self.change("DELETE FROM grants")
+        """Take the grant away while no refresh uses it: one under way would still read the groups."""
+        until(lambda: not self._grants_left(), "no refresh holds the grant")
+
+    def _grants_left(self) -> int:
+        self.change("DELETE FROM grants WHERE lease IS NULL")
+        with closing(sqlite3.connect(self.house.fairlead.home / "fairlead.db", timeout=60)) as connection:
+            return int(connection.execute("SELECT count(*) FROM grants").fetchone()[0])
 
     def stays(self, *options: str) -> Attempt:
         """Begin a session that stays until it is ended."""

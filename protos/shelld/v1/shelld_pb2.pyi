@@ -634,11 +634,19 @@ class Target(_message.Message):
 
     TCP_FIELD_NUMBER: _builtins.int
     UNIX_PATH_FIELD_NUMBER: _builtins.int
+    APP_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
+    QUIET_FIELD_NUMBER: _builtins.int
     unix_path: _builtins.bytes
+    app: _builtins.str
+    """An app that EnsureApp or the configuration named: its own listener, which has to belong to the account of
+    the app. NOT_FOUND while it does not run, REFUSED while it starts. Version 1.5, feature "apps".
+    """
     account: _builtins.str
     """whose permissions apply to a Unix path; empty: the workspace's own"""
+    quiet: _builtins.bool
+    """neither the connection nor its payload counts as activity; version 1.5"""
     @_builtins.property
     def tcp(self) -> Global___TcpAddress: ...
     @_builtins.property
@@ -648,14 +656,16 @@ class Target(_message.Message):
         *,
         tcp: Global___TcpAddress | None = ...,
         unix_path: _builtins.bytes = ...,
+        app: _builtins.str = ...,
         account: _builtins.str = ...,
         reserved: Global___Reserved | None = ...,
+        quiet: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["app", b"app", "reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "app", b"app", "quiet", b"quiet", "reserved", b"reserved", "target", b"target", "tcp", b"tcp", "unix_path", b"unix_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["tcp", "unix_path", "app"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -1017,6 +1027,8 @@ class StatusReply(_message.Message):
     DISK_FREE_BYTES_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     FAILED_SCRIPTS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    WHY_MS_FIELD_NUMBER: _builtins.int
     programs: _builtins.int
     connections: _builtins.int
     listeners: _builtins.int
@@ -1030,6 +1042,10 @@ class StatusReply(_message.Message):
     """of the home's file system"""
     draining: _builtins.bool
     """no new work is taken"""
+    why: _builtins.str
+    """the sentence of the last Touch; empty: none since the start"""
+    why_ms: _builtins.int
+    """milliseconds since that Touch"""
     @_builtins.property
     def failed_scripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedScript]:
         """init scripts of this start that failed; an older shelld says none"""
@@ -1047,10 +1063,12 @@ class StatusReply(_message.Message):
         disk_free_bytes: _builtins.int = ...,
         draining: _builtins.bool = ...,
         failed_scripts: _abc.Iterable[Global___FailedScript] | None = ...,
+        why: _builtins.str = ...,
+        why_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "failed_scripts", b"failed_scripts", "idle_ms", b"idle_ms", "listeners", b"listeners", "load_1m", b"load_1m", "memory_bytes", b"memory_bytes", "programs", b"programs", "uptime_ms", b"uptime_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connections", b"connections", "disk_free_bytes", b"disk_free_bytes", "draining", b"draining", "failed_scripts", b"failed_scripts", "idle_ms", b"idle_ms", "listeners", b"listeners", "load_1m", b"load_1m", "memory_bytes", b"memory_bytes", "programs", b"programs", "uptime_ms", b"uptime_ms", "why", b"why", "why_ms", b"why_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1183,3 +1201,411 @@ class DrainReply(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainReply: _TypeAlias = DrainReply  # noqa: Y015
+
+@_typing.final
+class AppSpec(_message.Message):
+    """------------------------------------------------------------------------------------- Apps: 1.5"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Restart:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _RestartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AppSpec._Restart.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESTART_UNSPECIFIED: AppSpec._Restart.ValueType  # 0
+        """as ON_FAILURE"""
+        ON_FAILURE: AppSpec._Restart.ValueType  # 1
+        """a status other than 0, a signal, or not ready in time"""
+        ALWAYS: AppSpec._Restart.ValueType  # 2
+        NO: AppSpec._Restart.ValueType  # 3
+
+    class Restart(_Restart, metaclass=_RestartEnumTypeWrapper): ...
+    RESTART_UNSPECIFIED: AppSpec.Restart.ValueType  # 0
+    """as ON_FAILURE"""
+    ON_FAILURE: AppSpec.Restart.ValueType  # 1
+    """a status other than 0, a signal, or not ready in time"""
+    ALWAYS: AppSpec.Restart.ValueType  # 2
+    NO: AppSpec.Restart.ValueType  # 3
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.bytes
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SLUG_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    WORKDIR_FIELD_NUMBER: _builtins.int
+    LISTEN_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    slug: _builtins.str
+    """1 to 32 of a-z, 0-9 and "-", a letter first"""
+    start: _builtins.bytes
+    """a command line for the account's shell"""
+    account: _builtins.str
+    """OS account; empty: the workspace's own"""
+    workdir: _builtins.bytes
+    """absolute, "~" or "~/..." in the account's home; empty: the home"""
+    restart: Global___AppSpec.Restart.ValueType
+    digest: _builtins.str
+    """Of everything above, chosen by the proxy: a running app with another digest goes on, and the new
+    description counts from its next start.
+    """
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.bytes]:
+        """besides the environment of the workspace"""
+
+    @_builtins.property
+    def listen(self) -> Global___AppListen: ...
+    @_builtins.property
+    def ready(self) -> Global___AppReady: ...
+    def __init__(
+        self,
+        *,
+        slug: _builtins.str = ...,
+        start: _builtins.bytes = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.bytes] | None = ...,
+        account: _builtins.str = ...,
+        workdir: _builtins.bytes = ...,
+        listen: Global___AppListen | None = ...,
+        restart: Global___AppSpec.Restart.ValueType = ...,
+        ready: Global___AppReady | None = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "ready", b"ready"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "digest", b"digest", "env", b"env", "listen", b"listen", "ready", b"ready", "restart", b"restart", "slug", b"slug", "start", b"start", "workdir", b"workdir"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppSpec: _TypeAlias = AppSpec  # noqa: Y015
+
+@_typing.final
+class AppListen(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """of a loopback address; 0: a free one. The app finds it in $PORT"""
+    socket: _builtins.bytes
+    """absolute path; empty: one of shelld's choice. In $FAIRLEAD_APP_SOCKET"""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        socket: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "port", b"port", "socket", b"socket"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["listen", b"listen", "port", b"port", "socket", b"socket"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_listen: _TypeAlias = _typing.Literal["port", "socket"]  # noqa: Y015
+    _WhichOneofArgType_listen: _TypeAlias = _typing.Literal["listen", b"listen"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_listen) -> _WhichOneofReturnType_listen | None: ...
+
+Global___AppListen: _TypeAlias = AppListen  # noqa: Y015
+
+@_typing.final
+class AppReady(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    WITHIN_MS_FIELD_NUMBER: _builtins.int
+    path: _builtins.bytes
+    """GET of it has to be answered with a status below 500; empty: a connect suffices"""
+    within_ms: _builtins.int
+    """0: 60 s"""
+    def __init__(
+        self,
+        *,
+        path: _builtins.bytes = ...,
+        within_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "within_ms", b"within_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppReady: _TypeAlias = AppReady  # noqa: Y015
+
+@_typing.final
+class EnsureAppRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPEC_FIELD_NUMBER: _builtins.int
+    AUTOMATIC_FIELD_NUMBER: _builtins.int
+    automatic: _builtins.bool
+    """By a request of a browser, not by a command: an app that was stopped by StopApp, or whose restarts were
+    given up, is not started, and its state is the only one.
+    """
+    @_builtins.property
+    def spec(self) -> Global___AppSpec: ...
+    def __init__(
+        self,
+        *,
+        spec: Global___AppSpec | None = ...,
+        automatic: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["automatic", b"automatic", "spec", b"spec"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsureAppRequest: _TypeAlias = EnsureAppRequest  # noqa: Y015
+
+@_typing.final
+class AppState(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Phase:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[AppState._Phase.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: AppState._Phase.ValueType  # 0
+        STOPPED: AppState._Phase.ValueType  # 1
+        """never started, stopped by StopApp, or ended by itself"""
+        STARTING: AppState._Phase.ValueType  # 2
+        READY: AppState._Phase.ValueType  # 3
+        BACKOFF: AppState._Phase.ValueType  # 4
+        """failed; started again in a moment"""
+        FAILED: AppState._Phase.ValueType  # 5
+        """failed; not started again by itself"""
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
+    PHASE_UNSPECIFIED: AppState.Phase.ValueType  # 0
+    STOPPED: AppState.Phase.ValueType  # 1
+    """never started, stopped by StopApp, or ended by itself"""
+    STARTING: AppState.Phase.ValueType  # 2
+    READY: AppState.Phase.ValueType  # 3
+    BACKOFF: AppState.Phase.ValueType  # 4
+    """failed; started again in a moment"""
+    FAILED: AppState.Phase.ValueType  # 5
+    """failed; not started again by itself"""
+
+    SLUG_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXIT_FIELD_NUMBER: _builtins.int
+    RESTARTS_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    SOCKET_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    LOG_LINES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    slug: _builtins.str
+    phase: Global___AppState.Phase.ValueType
+    reason: _builtins.str
+    """a sentence for the user; empty where the phase says everything"""
+    restarts: _builtins.int
+    """since the app was last started by a command or a request"""
+    since_ms: _builtins.int
+    """milliseconds in this phase"""
+    port: _builtins.int
+    """of the present process; 0 for a socket"""
+    socket: _builtins.bytes
+    pid: _builtins.int
+    """of the start command; 0 for none"""
+    digest: _builtins.str
+    """of the description with which it was started"""
+    stopped: _builtins.bool
+    """by StopApp"""
+    @_builtins.property
+    def exit(self) -> Global___Exit:
+        """of the last process; absent while none has ended"""
+
+    @_builtins.property
+    def log_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """the last ones, at most 20"""
+
+    def __init__(
+        self,
+        *,
+        slug: _builtins.str = ...,
+        phase: Global___AppState.Phase.ValueType = ...,
+        reason: _builtins.str = ...,
+        exit: Global___Exit | None = ...,
+        restarts: _builtins.int = ...,
+        since_ms: _builtins.int = ...,
+        port: _builtins.int = ...,
+        socket: _builtins.bytes = ...,
+        pid: _builtins.int = ...,
+        log_lines: _abc.Iterable[_builtins.str] | None = ...,
+        digest: _builtins.str = ...,
+        stopped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exit", b"exit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "exit", b"exit", "log_lines", b"log_lines", "phase", b"phase", "pid", b"pid", "port", b"port", "reason", b"reason", "restarts", b"restarts", "since_ms", b"since_ms", "slug", b"slug", "socket", b"socket", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppState: _TypeAlias = AppState  # noqa: Y015
+
+@_typing.final
+class StopAppRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLUG_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    slug: _builtins.str
+    by: _builtins.str
+    """the user's name, for the sentence"""
+    def __init__(
+        self,
+        *,
+        slug: _builtins.str = ...,
+        by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by", b"by", "slug", b"slug"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopAppRequest: _TypeAlias = StopAppRequest  # noqa: Y015
+
+@_typing.final
+class ListAppsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAppsRequest: _TypeAlias = ListAppsRequest  # noqa: Y015
+
+@_typing.final
+class ListAppsReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def apps(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppState]:
+        """by slug"""
+
+    def __init__(
+        self,
+        *,
+        apps: _abc.Iterable[Global___AppState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["apps", b"apps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAppsReply: _TypeAlias = ListAppsReply  # noqa: Y015
+
+@_typing.final
+class AppLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLUG_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    slug: _builtins.str
+    lines: _builtins.int
+    """at most; 0: every line that was kept"""
+    follow: _builtins.bool
+    """go on with what the app writes, until the call is cancelled"""
+    def __init__(
+        self,
+        *,
+        slug: _builtins.str = ...,
+        lines: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["follow", b"follow", "lines", b"lines", "slug", b"slug"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppLogRequest: _TypeAlias = AppLogRequest  # noqa: Y015
+
+@_typing.final
+class AppLogChunk(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """1 to max_frame_bytes"""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppLogChunk: _TypeAlias = AppLogChunk  # noqa: Y015
+
+@_typing.final
+class TouchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: _builtins.int
+    why: _builtins.str
+    """a sentence: who did what through which app"""
+    def __init__(
+        self,
+        *,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchRequest: _TypeAlias = TouchRequest  # noqa: Y015
+
+@_typing.final
+class TouchReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TouchReply: _TypeAlias = TouchReply  # noqa: Y015

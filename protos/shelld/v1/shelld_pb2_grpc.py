@@ -74,6 +74,31 @@ class ShelldStub:
                 request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.SerializeToString,
                 response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.FromString,
                 _registered_method=True)
+        self.EnsureApp = channel.unary_stream(
+                '/shelld.v1.Shelld/EnsureApp',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.EnsureAppRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.FromString,
+                _registered_method=True)
+        self.StopApp = channel.unary_unary(
+                '/shelld.v1.Shelld/StopApp',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StopAppRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.FromString,
+                _registered_method=True)
+        self.ListApps = channel.unary_unary(
+                '/shelld.v1.Shelld/ListApps',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsReply.FromString,
+                _registered_method=True)
+        self.AppLog = channel.unary_stream(
+                '/shelld.v1.Shelld/AppLog',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogChunk.FromString,
+                _registered_method=True)
+        self.Touch = channel.unary_unary(
+                '/shelld.v1.Shelld/Touch',
+                request_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchRequest.SerializeToString,
+                response_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchReply.FromString,
+                _registered_method=True)
 
 
 class ShelldServicer:
@@ -135,6 +160,42 @@ class ShelldServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EnsureApp(self, request, context):
+        """Starts an app unless it runs. States until it is ready, has failed or is stopped, which is the last one.
+        Version 1.5, feature "apps", as the four calls below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopApp(self, request, context):
+        """Ends the processes of an app. It stays stopped until a command starts it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApps(self, request, context):
+        """Every app that was asked for, or started at boot, since this shelld started.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AppLog(self, request, context):
+        """The last lines of an app's log, and those that follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Touch(self, request, context):
+        """Activity that a proxy has seen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ShelldServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -177,6 +238,31 @@ def add_ShelldServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.FromString,
                     response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.SerializeToString,
+            ),
+            'EnsureApp': grpc.unary_stream_rpc_method_handler(
+                    servicer.EnsureApp,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.EnsureAppRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.SerializeToString,
+            ),
+            'StopApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopApp,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.StopAppRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.SerializeToString,
+            ),
+            'ListApps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApps,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsReply.SerializeToString,
+            ),
+            'AppLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.AppLog,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogChunk.SerializeToString,
+            ),
+            'Touch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Touch,
+                    request_deserializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchRequest.FromString,
+                    response_serializer=protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -395,6 +481,141 @@ class Shelld:
             '/shelld.v1.Shelld/Drain',
             protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainRequest.SerializeToString,
             protos_dot_shelld_dot_v1_dot_shelld__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsureApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shelld.v1.Shelld/EnsureApp',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.EnsureAppRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelld.v1.Shelld/StopApp',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.StopAppRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AppState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelld.v1.Shelld/ListApps',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.ListAppsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/shelld.v1.Shelld/AppLog',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.AppLogChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Touch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shelld.v1.Shelld/Touch',
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchRequest.SerializeToString,
+            protos_dot_shelld_dot_v1_dot_shelld__pb2.TouchReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,18 @@ class ShelldStub:
     """Tells everybody who has a program here something. Version 1.2, feature "announce"."""
     Drain: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.DrainRequest, _shelld_pb2.DrainReply]
     """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
+    EnsureApp: _grpc.UnaryStreamMultiCallable[_shelld_pb2.EnsureAppRequest, _shelld_pb2.AppState]
+    """Starts an app unless it runs. States until it is ready, has failed or is stopped, which is the last one.
+    Version 1.5, feature "apps", as the four calls below.
+    """
+    StopApp: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.StopAppRequest, _shelld_pb2.AppState]
+    """Ends the processes of an app. It stays stopped until a command starts it."""
+    ListApps: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.ListAppsRequest, _shelld_pb2.ListAppsReply]
+    """Every app that was asked for, or started at boot, since this shelld started."""
+    AppLog: _grpc.UnaryStreamMultiCallable[_shelld_pb2.AppLogRequest, _shelld_pb2.AppLogChunk]
+    """The last lines of an app's log, and those that follow."""
+    Touch: _grpc.UnaryUnaryMultiCallable[_shelld_pb2.TouchRequest, _shelld_pb2.TouchReply]
+    """Activity that a proxy has seen."""
 
 @_typing.type_check_only
 class ShelldAsyncStub(ShelldStub):
@@ -82,6 +94,18 @@ class ShelldAsyncStub(ShelldStub):
     """Tells everybody who has a program here something. Version 1.2, feature "announce"."""
     Drain: _aio.UnaryUnaryMultiCallable[_shelld_pb2.DrainRequest, _shelld_pb2.DrainReply]  # type: ignore[assignment]
     """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
+    EnsureApp: _aio.UnaryStreamMultiCallable[_shelld_pb2.EnsureAppRequest, _shelld_pb2.AppState]  # type: ignore[assignment]
+    """Starts an app unless it runs. States until it is ready, has failed or is stopped, which is the last one.
+    Version 1.5, feature "apps", as the four calls below.
+    """
+    StopApp: _aio.UnaryUnaryMultiCallable[_shelld_pb2.StopAppRequest, _shelld_pb2.AppState]  # type: ignore[assignment]
+    """Ends the processes of an app. It stays stopped until a command starts it."""
+    ListApps: _aio.UnaryUnaryMultiCallable[_shelld_pb2.ListAppsRequest, _shelld_pb2.ListAppsReply]  # type: ignore[assignment]
+    """Every app that was asked for, or started at boot, since this shelld started."""
+    AppLog: _aio.UnaryStreamMultiCallable[_shelld_pb2.AppLogRequest, _shelld_pb2.AppLogChunk]  # type: ignore[assignment]
+    """The last lines of an app's log, and those that follow."""
+    Touch: _aio.UnaryUnaryMultiCallable[_shelld_pb2.TouchRequest, _shelld_pb2.TouchReply]  # type: ignore[assignment]
+    """Activity that a proxy has seen."""
 
 class ShelldServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -147,5 +171,47 @@ class ShelldServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shelld_pb2.DrainReply, _abc.Awaitable[_shelld_pb2.DrainReply]]:
         """Takes no new work from now on, unless something is active. Version 1.2, feature "drain"."""
+
+    @_abc_1.abstractmethod
+    def EnsureApp(
+        self,
+        request: _shelld_pb2.EnsureAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_shelld_pb2.AppState], _abc.AsyncIterator[_shelld_pb2.AppState]]:
+        """Starts an app unless it runs. States until it is ready, has failed or is stopped, which is the last one.
+        Version 1.5, feature "apps", as the four calls below.
+        """
+
+    @_abc_1.abstractmethod
+    def StopApp(
+        self,
+        request: _shelld_pb2.StopAppRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shelld_pb2.AppState, _abc.Awaitable[_shelld_pb2.AppState]]:
+        """Ends the processes of an app. It stays stopped until a command starts it."""
+
+    @_abc_1.abstractmethod
+    def ListApps(
+        self,
+        request: _shelld_pb2.ListAppsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shelld_pb2.ListAppsReply, _abc.Awaitable[_shelld_pb2.ListAppsReply]]:
+        """Every app that was asked for, or started at boot, since this shelld started."""
+
+    @_abc_1.abstractmethod
+    def AppLog(
+        self,
+        request: _shelld_pb2.AppLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_shelld_pb2.AppLogChunk], _abc.AsyncIterator[_shelld_pb2.AppLogChunk]]:
+        """The last lines of an app's log, and those that follow."""
+
+    @_abc_1.abstractmethod
+    def Touch(
+        self,
+        request: _shelld_pb2.TouchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_shelld_pb2.TouchReply, _abc.Awaitable[_shelld_pb2.TouchReply]]:
+        """Activity that a proxy has seen."""
 
 def add_ShelldServicer_to_server(servicer: ShelldServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -102,7 +102,8 @@ class There:
     async def run(self, spec: ProgramSpec, visit: Visit, program_id: str) -> Stream:
         return self._open(spec, program_id)
 
-    async def dial(self, target: TcpTarget, account: str, reserved: Reserved) -> Stream:
+    async def dial(self, target: TcpTarget, account: str, reserved: Reserved, *, quiet: bool) -> Stream:
+        assert not quiet
         return self._open(target, account, reserved)
 
 

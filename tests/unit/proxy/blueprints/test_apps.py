@@ -6,7 +6,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.blueprints.sources import read_directory
 from proxy.errors.blueprints import BlueprintInvalid
-from proxy.model import TcpTarget, UnixTarget
+from proxy.model import AppSpec, AppTarget, TcpTarget, UnixTarget
 
 
 def read(tmp_path: Path, text: str) -> Catalog:
@@ -21,14 +21,14 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
         "  code: {listen: {socket: /run/c}}\n"
     )
     apps = read(tmp_path, text).current().definitions["dev"].sample.apps
-    assert (apps["lab"].title, apps["lab"].share.level, apps["lab"].listen.target) == (
+    assert (apps["lab"].title, apps["lab"].share.level, apps["lab"].target("lab")) == (
         "Lab",
         "public",
         TcpTarget("localhost", 8888),
     )
     assert (apps["code"].title, apps["code"].share.share) == ("", OWNER_ONLY)
     assert (apps["code"].share_max, apps["code"].wake) == ("owner", "owner")
-    assert apps["code"].listen.target == UnixTarget("/run/c")
+    assert apps["code"].target("code") == UnixTarget("/run/c")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,29 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "dev.yaml:1: apps.lab.listen.socket",
             "at most 107 bytes",
         ),
+        ("{lab: {listen: {port: 1}, run: x}}", "dev.yaml:1: apps.lab.run", "there is no such field"),
+        ("{lab: {listen: {port: auto}}}", "dev.yaml:1: apps.lab.listen", "auto needs `start`"),
+        (
+            "{lab: {listen: {port: 1}, restart: always}}",
+            "dev.yaml:1: apps.lab.restart",
+            "this has a meaning only with `start`",
+        ),
+        (
+            "{lab: {listen: {port: 1}, start: x, account: eve}}",
+            "dev.yaml:1: apps.lab.account",
+            "eve is none of `accounts`",
+        ),
+        (
+            "{lab: {listen: {port: 1}, start: x, ready: {path: api}}}",
+            "dev.yaml:1: apps.lab.ready.path",
+            "not of the form",
+        ),
+        (
+            "{lab: {listen: {port: 1}, start: x, workdir: src}}",
+            "dev.yaml:1: apps.lab.workdir",
+            "not of the form",
+        ),
+        ("{lab: {listen: {port: 1}, icon: 'http://x/y'}}", "dev.yaml:1: apps.lab.icon", "neither the name"),
         (
             "{lab: {listen: {port: 1}, share: everyone}}",
             "dev.yaml:1: apps.lab.share",
@@ -61,7 +84,6 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
         ("{lab: {listen: {port: 1}, share: {level: all}}}", "dev.yaml:1: apps.lab.share.level", "'public'"),
         ("{lab: {listen: {port: 1}, share_max: all}}", "dev.yaml:1: apps.lab.share_max", "'groups'"),
         ("{lab: {listen: {port: 1}, wake: all}}", "dev.yaml:1: apps.lab.wake", "'visitors'"),
-        ("{lab: {listen: {port: 1}, start: x}}", "dev.yaml:1: apps.lab.start", "there is no such field"),
         ("{lab: {listen: {port: 1}, share: !cel \"'public'\"}}", "dev.yaml:1: apps.lab.share", ""),
     ],
 )
@@ -70,6 +92,43 @@ def test_a_mistake_is_named_with_its_place(tmp_path: Path, apps: str, where: str
         read(tmp_path, f"apps: {apps}")
     assert caught.value.where.startswith(where)
     assert reason in caught.value.reason
+
+
+def test_an_app_with_start_is_described_to_shelld_and_dialled_by_its_name(tmp_path: Path) -> None:
+    text = (
+        "accounts: [svc]\n"
+        "apps:\n"
+        "  lab:\n"
+        "    listen: {socket: auto}\n"
+        "    start: jupyter lab\n"
+        "    when: boot\n"
+        "    restart: always\n"
+        "    ready: {path: /api, within_s: 5}\n"
+        "    env: {A: b}\n"
+        "    account: svc\n"
+        "    workdir: ~/work\n"
+    )
+    app = read(tmp_path, text).current().definitions["dev"].sample.apps["lab"]
+    assert app.target("lab") == AppTarget("lab", "svc")
+    assert app.spec("lab") == AppSpec(
+        slug="lab",
+        start="jupyter lab",
+        env={"A": "b"},
+        account="svc",
+        workdir="~/work",
+        port=None,
+        socket="",
+        restart="always",
+        ready_path="/api",
+        within_s=5,
+    )
+
+
+def test_a_port_of_its_own_choice_is_zero_for_shelld(tmp_path: Path) -> None:
+    text = "apps: {lab: {listen: {port: auto}, start: x}, code: {listen: {port: 9}, start: x}}"
+    apps = read(tmp_path, text).current().definitions["dev"].sample.apps
+    assert (apps["lab"].spec("lab").port, apps["code"].spec("code").port) == (0, 9)
+    assert apps["lab"].spec("lab").digest != apps["code"].spec("code").digest
 
 
 def test_a_share_names_users_and_groups_and_is_written_out_as_it_was_given(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Web apps of the workspace: their start, readiness, restarts, logs and end."""
