@@ -6,6 +6,7 @@ Independent of SSH and gRPC. Logins are in `authentication`.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -136,6 +137,17 @@ class Gateway:
         _require(policy.may_control(visit, what))
         return await self._control.run(visit, what, report)
 
+    async def wake(self, visit: Visit, share: Share, wake: str, report: Report) -> None:
+        """Start the workspace of an app that is shared as `share` says, in spite of any stop before.
+
+        `wake` is the app's own: the users whose requests start it.
+
+        Raises: Refused, BlueprintError, WorkspaceError.
+        """
+        _require(policy.may_open(visit, share, datetime.now(UTC)))
+        _require(policy.may_demand_app(visit, wake))
+        await self._control.run(visit, "workspace-start", report)
+
     async def place(self, visit: Visit) -> Place:
         """Return the place that a connection leads to, whether or not the workspace runs.
 
@@ -215,13 +227,14 @@ class Gateway:
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
-        An app that shelld starts on demand is started for its owner, and waited for; `heard` gets its states
-        meanwhile. A quiet connection does not count as activity.
+        The workspace is not started. An app that shelld starts on demand is started for a user who may wake
+        it, and waited for; `heard` gets its states meanwhile. A quiet connection does not count as activity.
 
-        Raises: as `dial`; AppNotReady for an app that does not run and must not be started.
+        Raises: as `dial`; WorkspaceNotFound where the workspace does not run; AppNotReady for an app that
+            does not run and must not be started.
         """
         _require(policy.may_open(visit, share, datetime.now(UTC)))
-        async with self._dial(visit, target, record, quiet=quiet, heard=heard) as dialled:
+        async with self._dial(visit, target, record, may_start=False, quiet=quiet, heard=heard) as dialled:
             yield dialled
 
     @asynccontextmanager
@@ -231,11 +244,12 @@ class Gateway:
         target: Target,
         record: ForwardRecord,
         *,
+        may_start: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         async with AsyncExitStack() as stack:
-            request = await self._workspaces.request_of(visit)
+            request = replace(await self._workspaces.request_of(visit), may_start=may_start)
             recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
 

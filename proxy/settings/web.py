@@ -110,6 +110,12 @@ class WebSettings(Section):
     """For how long."""
     own_s: _Seconds = 60
     """From the head of a request to the login pages to the end of its answer, a provider's time included."""
+    wait_s: Annotated[float, Field(ge=1, le=3_600)] = 600
+    """From a page that begins the start of a workspace to the end of the waiting page, and the longest
+    `Prefer: wait`. More than starts take; a page that was left open does not start anything after it."""
+    activity_s: Annotated[float, Field(ge=1, le=60)] = 5
+    """The shortest time between two reports of activity to one workspace; the clock of idleness is that
+    inexact."""
     session: WebSessionSettings = WebSessionSettings()
     dev_user: str = ""
     """User as whom the development provider signs in its account of the same name, which asks for no

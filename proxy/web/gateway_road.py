@@ -22,10 +22,11 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
-from proxy.model import VISITOR, Anonymous, AppState, ConnId, Peer, Principal, User, Visit, WorkspaceName
+from proxy.model import VISITOR, Anonymous, AppState, ConnId, Peer, Principal, User, Visit
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, Receiver, Wire
-from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
+from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.ownership import own_record
 
 _log = structlog.get_logger("web")
 
@@ -86,9 +87,9 @@ class GatewayRoad:
         await self._tasks.close()
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app of a workspace.
+        """Connect to an app of a workspace that runs.
 
-        Raises: FairleadError, WorkspaceNotFound where the workspace does not run and must not be started.
+        Raises: FairleadError, WorkspaceNotFound where the workspace does not run.
         """
         opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
         states: deque[AppState] = deque(maxlen=1)
@@ -118,8 +119,6 @@ class GatewayRoad:
         failure: Exception | None = None
         try:
             visit = await self._visit(address)
-            if not address.starts:
-                await self._require_running(visit)
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
                 visit, address.target, address.share, record, heard=heard
@@ -158,11 +157,27 @@ class GatewayRoad:
         principal = address.principal or Principal(peer, VISITOR, Anonymous())
         return Visit(principal, user, address.workspace)
 
-    async def _require_running(self, visit: Visit) -> None:
-        request = await self._workspaces.request(visit.owner, visit.address)
-        record = await self._backend.find(WorkspaceName(request.name))
-        if record is None or record.phase is not WorkspacePhase.RUNNING:
-            raise WorkspaceNotFound(f"{request.name} does not run", user_message=_NOT_THERE)
+    async def look(self, address: Address) -> WorkspaceRecord | None:
+        """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
+        try:
+            visit = await self._visit(address)
+            request = await self._workspaces.request(visit.owner, visit.address)
+            found = await self._backend.find(request.name)
+            return None if found is None else own_record(found, request.name, visit.owner)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
+
+    async def start(self, address: Address, report: Report) -> None:
+        """Start the workspace of an app as its user asks, and wait until it answers; join a start under way.
+
+        A cancelled caller leaves the start to the others and to its own deadline. Raises: FairleadError.
+        """
+        try:
+            visit = await self._visit(address)
+            wake = "visitors" if address.starts else "owner"
+            await self._gateway.wake(visit, address.share, wake, report)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
 
 
 def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
@@ -171,9 +186,10 @@ def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
     Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
     """
     is_owner = address.principal is not None and address.principal.user.name == address.owner
-    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
-        return exc
-    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
+    is_denial = isinstance(exc, WorkspaceNotFound) or (
+        not is_owner and isinstance(exc, Refused | BlueprintNotFound)
+    )
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_denial else exc
 
 
 _NOT_THERE = "There is no such app at the moment"

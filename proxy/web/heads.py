@@ -592,8 +592,9 @@ def own_answer(
         (
             b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()),
             b"Content-Type: %b; charset=utf-8\r\nContent-Length: %d\r\n" % (kind.encode(), len(body)),
-            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
-            b"" if _has_policy(fields) else _OWN_POLICY,
+            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+            b"" if _has(fields, b"referrer-policy") else b"Referrer-Policy: no-referrer\r\n",
+            b"" if _has(fields, b"content-security-policy") else _OWN_POLICY,
             *(b"%b: %b\r\n" % field for field in fields),
             b"Connection: close\r\n" if closes else b"",
             b"\r\n",
@@ -602,8 +603,16 @@ def own_answer(
     )
 
 
+def own_stream_head(kind: str) -> bytes:
+    """Write the head of an answer that ends with its connection; edge proxies are asked not to buffer it."""
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: %b; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"X-Content-Type-Options: nosniff\r\nX-Accel-Buffering: no\r\n%bConnection: close\r\n\r\n"
+    ) % (kind.encode(), _OWN_POLICY)
+
+
 _OWN_POLICY = b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
 
 
-def _has_policy(fields: Fields) -> bool:
-    return any(name.lower() == b"content-security-policy" for name, _ in fields)
+def _has(fields: Fields, wanted: bytes) -> bool:
+    return any(name.lower() == wanted for name, _ in fields)

@@ -42,6 +42,7 @@ class Opened(NamedTuple):
     """The users who may open it besides its owner."""
     title: str
     label: str
+    slug: str
     owner_id: str = ""
     """Id of the owner whose share this is; empty where only the blueprint shares. The name alone may have
     become another user's."""
@@ -107,6 +108,7 @@ class SharedIndex:
                 opened.share,
                 owner_id=opened.owner_id,
                 label=label,
+                app=opened.slug,
             )
         return known
 
@@ -186,6 +188,7 @@ class SharedIndex:
             effective(app, record, self._share_max),
             app.title or slug,
             label_of(Place(slug, workspace)),
+            slug,
             "" if record is None else record.owner_id,
             app.wake == "visitors",
         )

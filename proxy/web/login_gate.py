@@ -102,6 +102,7 @@ class LoginGate:
             starts=is_owner or opened.wakes,
             owner_id="" if is_owner else opened.owner_id,
             label=opened.label,
+            app=opened.slug,
         )
         self._sessions.used(held, opened.workspace)
         return Pass(address, actor=held.user.name, tag=held)
@@ -149,7 +150,7 @@ class LoginGate:
 
     # ------------------------------------------------------------------------------- coming back
 
-    async def _reserved(self, asked: Asked) -> Reply:
+    async def _reserved(self, asked: Asked) -> Verdict:
         path, _, query = asked.request.target.partition(b"?")
         if asked.request.first(b"service-worker"):
             return Reply(400, "Refused", "This is no script.")
@@ -160,6 +161,8 @@ class LoginGate:
                 return await self._sign_out(asked)
             case b"/whoami":
                 return await self._whoami(asked)
+            case b"/wait" | b"/start":  # of the page that waits for an app: as a request to it
+                return self._judge(asked, await self._held(asked))
             case _:
                 return Reply(404, "There is nothing here")
 

@@ -7,6 +7,7 @@ client ── head ─▶ AppConnection          app ── head ─▶ client
 
 from typing import Protocol
 
+from proxy.web.activity import Acting
 from proxy.web.frames import GOING_AWAY, FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
@@ -61,6 +62,7 @@ class Exchange:
         "_is_sent",
         "_is_spliced",
         "_site",
+        "acting",
         "bytes_from_client",
         "bytes_to_client",
         "client_address",
@@ -82,6 +84,8 @@ class Exchange:
         self.client_address = ""
         self.closes = request.closes
         """The client's connection ends with this exchange."""
+        self.acting: Acting | None = None
+        """For reports of activity; None where nothing of it counts."""
         self.moved_at = 0
         """Bytes of both directions when it was last looked; the connection bounds half-closed splices."""
         self._client = client
@@ -110,9 +114,20 @@ class Exchange:
         """WebSocket data frames that the client has sent."""
         return self._from_client.data_frames if self._is_spliced else 0
 
+    @property
+    def moved(self) -> int:
+        """Return the bytes that count: of WebSocket data from the client, or of all content."""
+        return (
+            self._from_client.data_bytes
+            if self._is_spliced
+            else self.bytes_from_client + self.bytes_to_client
+        )
+
     def begin(self, app: AppConnection, client: Client) -> None:
         """Send the request's head to its app."""
         self._app = app
+        if self.acting is not None:
+            self._from_client.over_bytes = self.acting.over_bytes
         self.client_address = client.address
         app.begin(self.request, request_for_app(self.request, client), self)
 

@@ -33,6 +33,10 @@ class Address:
     """Id that the owner must have; empty for any user of that name."""
     label: str = ""
     """Of the app's origin."""
+    app: str = ""
+    """Name of the app in its blueprint."""
+    activity: str = "http"
+    """The preset of what counts as activity; see `activity`."""
 
     @cached_property
     def _hash(self) -> int:
@@ -87,7 +91,7 @@ class Road(Protocol):
     """The way to apps."""
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app; `receiver` hears of the stream from then on.
+        """Connect to an app, and start nothing; `receiver` hears of the stream from then on.
 
         Raises: FairleadError when the app cannot be reached; `receiver` then hears nothing.
         """

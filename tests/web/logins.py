@@ -1,7 +1,7 @@
 """A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,22 @@ def blueprint(app_port: int, share: str = "owner") -> str:
     )
 
 
+def app_by_init(app_port: int) -> str:
+    """Write a blueprint whose workspace starts the app by itself."""
+    script = f"#!/bin/sh\nsetsid python3 - {app_port} >app.log 2>&1 <<'EOF' &\n{_APP}\nEOF\n"
+    init = {"name": "app", "when": "every", "script": script}
+    return blueprint(app_port) + f"init: {json.dumps([init])}\n"
+
+
 @contextmanager
-def place(directory: Path, module: str = "proxy", *, program: str = _APP, **env: str) -> Iterator[Place]:
+def place(
+    directory: Path,
+    module: str = "proxy",
+    *,
+    program: str = _APP,
+    blueprint: Callable[[int], str] = blueprint,
+    **env: str,
+) -> Iterator[Place]:
     """Start Fairlead, and the app in the workspace of alice by SSH unless it is empty; end both."""
     directory.mkdir(exist_ok=True)
     port, app_port = free_port(), free_port()

@@ -14,7 +14,7 @@ from proxy.process.assemble.sharing import open_sharing
 from proxy.process.assemble.web_login import WebLogin, open_web_login
 from proxy.process.assemble.workspaces import WorkspaceParts
 from proxy.process.health import Health
-from proxy.process.parts import running
+from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
@@ -24,8 +24,10 @@ from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
+from proxy.web.opening import DirectOpener, Opener
 from proxy.web.origins import Origins, Place
 from proxy.web.upstream import Pool
+from proxy.web.waiting import Waiting
 
 _log = structlog.get_logger("web")
 
@@ -103,11 +105,16 @@ async def open_web(
             dial_s=settings.dial_s,
             buffer_bytes=settings.buffer_bytes,
         )
+        pool = Pool(road, settings)
+        opener: Opener = DirectOpener(pool)
+        if login is not None:
+            seals = login.sessions.seals
+            opener = await enter(closing(Waiting(road, pool, seals, origins, settings.wait_s)))
         front = Front(
             settings,
             origins,
             gate,
-            Pool(road, settings),
+            opener,
             own=None if login is None else login.pages,
             sockets=None if login is None else login.sessions.records,
         )
