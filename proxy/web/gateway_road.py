@@ -169,10 +169,13 @@ class GatewayRoad:
 
     async def look(self, address: Address) -> WorkspaceRecord | None:
         """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
-        visit = await self._visit(address)
-        request = await self._workspaces.request(visit.owner, visit.address)
-        found = await self._backend.find(request.name)
-        return None if found is None else own_record(found, request.name, visit.owner)
+        try:
+            visit = await self._visit(address)
+            request = await self._workspaces.request(visit.owner, visit.address)
+            found = await self._backend.find(request.name)
+            return None if found is None else own_record(found, request.name, visit.owner)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
 
     async def start(
         self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
@@ -246,9 +249,10 @@ def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
     Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
     """
     is_owner = address.principal is not None and address.principal.user.name == address.owner
-    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
-        return exc
-    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
+    is_denial = isinstance(exc, WorkspaceNotFound) or (
+        not is_owner and isinstance(exc, Refused | BlueprintNotFound)
+    )
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_denial else exc
 
 
 _NOT_THERE = "There is no such app at the moment"

@@ -5,7 +5,7 @@ have the blueprint, and whether the workspace runs, is asked only after a label 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
@@ -46,19 +46,15 @@ class Opened(NamedTuple):
     """The users who may open it besides its owner."""
     title: str
     label: str
+    slug: str
+    """Name of the app in its blueprint."""
     owner_id: str = ""
     """Id of the owner whose share this is; empty where only the blueprint shares. The name alone may have
     become another user's."""
     wakes: bool = False
     """Whether requests of signed-in users who are not the owner start the workspace."""
-
     activity: str = "http"
     """The preset of what counts as activity."""
-
-    @property
-    def slug(self) -> str:
-        """Return the name of the app in its blueprint."""
-        return self.label.partition("--")[0]
 
     @property
     def owner(self) -> str:
@@ -90,6 +86,7 @@ class SharedIndex:
         """What was found already, by label."""
         self._public: dict[str, Address] = {}
         """Addresses of public apps that were found already: their hashes are kept."""
+        self._observers: list[Callable[[], None]] = []
         self._tasks = TaskOwner("web-index")
         shares.on_change(self._forget)
 
@@ -100,6 +97,10 @@ class SharedIndex:
     async def close(self) -> None:
         """Follow no more."""
         await self._tasks.close()
+
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Call `observer` after each change of blueprints from now on; it must not raise."""
+        self._observers.append(observer)
 
     def find(self, label: str) -> Address | None:
         """Return the address of the public app that a label stands for; None when there is none."""
@@ -114,6 +115,7 @@ class SharedIndex:
                 opened.share,
                 owner_id=opened.owner_id,
                 label=label,
+                app=opened.slug,
             )
         return known
 
@@ -196,6 +198,7 @@ class SharedIndex:
             effective(app, record, self._share_max),
             app.title or slug,
             label_of(Place(slug, workspace)),
+            slug,
             "" if record is None else record.owner_id,
             app.wake == "visitors",
             app.activity,
@@ -259,7 +262,11 @@ class SharedIndex:
         while True:
             self._follow_blueprints()
             if self._set is not known or loop.time() >= due:
+                is_other = known is not None and self._set is not known
                 known, due = self._set, loop.time() + self._every_s
+                if is_other:
+                    for observer in self._observers:
+                        observer()
                 try:
                     await self.refresh()
                 except FairleadError as exc:
@@ -268,7 +275,8 @@ class SharedIndex:
 
 
 def _own(workspace: UserString, slug: str) -> Opened:
-    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label_of(Place(slug, workspace)))
+    label = label_of(Place(slug, workspace))
+    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label, slug)
 
 
 def effective(app: App, record: ShareRecord | None, share_max: Cap) -> Share:

@@ -20,6 +20,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             return self.socket()
+        if self.path == "/endless":
+            return self.endless()
         if self.path == "/seen":
             self.path = repr(seen)
         seen.append(self.path)
@@ -35,6 +37,15 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     do_POST = do_GET
+    def endless(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while True:
+            self.wfile.write(b"tick\n")
+            self.wfile.flush()
+            time.sleep(0.1)
     def socket(self):
         seen.append(self.path)
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
