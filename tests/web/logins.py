@@ -1,7 +1,7 @@
 """A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,14 @@ def blueprint(app_port: int, share: str = "owner") -> str:
 
 
 @contextmanager
-def place(directory: Path, module: str = "proxy", *, program: str = _APP, **env: str) -> Iterator[Place]:
+def place(
+    directory: Path,
+    module: str = "proxy",
+    *,
+    program: str = _APP,
+    blueprints: Mapping[str, str] | None = None,
+    **env: str,
+) -> Iterator[Place]:
     """Start Fairlead, and the app in the workspace of alice by SSH unless it is empty; end both."""
     directory.mkdir(exist_ok=True)
     port, app_port = free_port(), free_port()
@@ -95,7 +102,7 @@ def place(directory: Path, module: str = "proxy", *, program: str = _APP, **env:
         },
         module=module,
     )
-    fairlead.prepare({"dev": blueprint(app_port)})
+    fairlead.prepare(blueprints or {"dev": blueprint(app_port)})
     try:
         fairlead.start()
         if program:
