@@ -24,7 +24,7 @@ def demanded(visit: Visit, blueprint: Blueprint, target: AppTarget) -> AppSpec |
     app = blueprint.apps.get(target.slug)
     if app is None or not app.start:
         raise AppNotReady(f"blueprint {blueprint.name} has no app {target.slug} to start any more")
-    if app.when == "never" or not policy.may_use_app_controls(visit):
+    if app.when == "never" or not policy.may_demand_app(visit, app.wake):
         return None
     return app.spec(target.slug)
 

@@ -6,6 +6,7 @@ Independent of SSH and gRPC. Logins are in `authentication`.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ from proxy import metrics
 from proxy.access import apps, policy
 from proxy.access.lobby import Lobby
 from proxy.blueprints.schema import Blueprint
+from proxy.blueprints.sharing import Share
 from proxy.errors import FairleadError
 from proxy.errors.blueprints import BlueprintNotFound
 from proxy.errors.programs import Refused
@@ -205,20 +207,20 @@ class Gateway:
         self,
         visit: Visit,
         target: Target,
-        share: str,
+        share: Share,
         record: ForwardRecord,
         *,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
-        """Connect to an app that the blueprint declares at `target` with the share `share`.
+        """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
         An app that shelld starts on demand is started for its owner, and waited for; `heard` gets its states
         meanwhile. A quiet connection does not count as activity.
 
         Raises: as `dial`; AppNotReady for an app that does not run and must not be started.
         """
-        _require(policy.may_open(visit, share))
+        _require(policy.may_open(visit, share, datetime.now(UTC)))
         async with self._dial(visit, target, record, quiet=quiet, heard=heard) as dialled:
             yield dialled
 

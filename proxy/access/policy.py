@@ -7,6 +7,7 @@ where a forward may lead inside the workspace.
 
 from datetime import datetime
 
+from proxy.blueprints.sharing import Share
 from proxy.model import (
     ALLOWED,
     VISITOR,
@@ -31,6 +32,8 @@ GROUPS_ENDED = Decision(
     "your groups do not open this workspace any more; log in again to have them read anew"
 )
 NOT_THE_OWNER = Decision("this workspace belongs to another user")
+NOT_SHARED = Decision("this app is not shared with you any more")
+"""Also where its owner may not log in any more: that is no matter of the user who asks."""
 
 
 def may_login(user: User, now: datetime) -> Decision:
@@ -79,9 +82,24 @@ def may_dial(visit: Visit, target: Target) -> Decision:
     return _is_owner(visit)
 
 
-def may_open(visit: Visit, share: str) -> Decision:
-    """Decide whether an app may be reached: by its owner, and a `public` one by every visitor."""
-    return ALLOWED if share == "public" else _is_owner(visit)
+def may_open(visit: Visit, share: Share, now: datetime) -> Decision:
+    """Decide whether an app may be reached at `now`: by its owner, and by the users whom its share admits.
+
+    Neither the owner nor the user who asks may be locked or expired. Whether the blueprint is still for the
+    owner is decided with the request for the workspace.
+    """
+    if visit.actor is not VISITOR and not (decision := may_login(visit.actor, now)):
+        return decision
+    if not may_login(visit.owner, now):
+        return NOT_SHARED
+    return ALLOWED if share.admits(visit.actor) else _is_owner(visit)
+
+
+def may_demand_app(visit: Visit, wake: str) -> Decision:
+    """Decide whether a request may start an app: its owner's, and with the value `visitors` any user's."""
+    if wake == "visitors" and visit.actor is not VISITOR:
+        return ALLOWED
+    return _is_owner(visit)
 
 
 def may_use_app_controls(visit: Visit) -> Decision:

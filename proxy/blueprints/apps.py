@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, model_serializer, model_validator
 from pydantic.functional_validators import AfterValidator
 
-from proxy.blueprints.values import AbsolutePath, Account, EnvName, Part, Text, misfit
+from proxy.blueprints.sharing import Cap, Level, Share
+from proxy.blueprints.values import AbsolutePath, Account, EnvName, Part, Pattern, Text, misfit
 from proxy.model import AppSpec, AppTarget, Target, TcpTarget, UnixTarget
 
 RESERVED = frozenset({"terminal", "connect", "login"})
@@ -83,6 +84,38 @@ class Ready(Part):
     """Seconds from a start; then the start has failed."""
 
 
+class AppShare(Part):
+    """The users who may open an app besides its owner: a level, or a mapping that names users and groups."""
+
+    level: Level = "owner"
+    """`authenticated`: every user who is signed in; `public`: everybody, without a login."""
+    users: tuple[Pattern, ...] = ()
+    groups: tuple[Pattern, ...] = ()
+    """Names of groups at the provider; without regard to case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _level_alone(cls, value: Any) -> Any:
+        if isinstance(value, dict):  # a validator turns JSON into Python, where a list is no tuple
+            return {key: tuple(one) if isinstance(one, list) else one for key, one in value.items()}
+        if not isinstance(value, str):
+            return value
+        if value not in get_args(Level):
+            raise ValueError(f"{value[:40]!r} is not 'owner', 'authenticated' or 'public'")
+        return {"level": value}
+
+    @model_serializer
+    def _as_written(self) -> str | dict[str, object]:
+        if not (self.users or self.groups):
+            return self.level
+        return {"level": self.level, "users": self.users, "groups": self.groups}
+
+    @property
+    def share(self) -> Share:
+        """Return the value that decides."""
+        return Share(self.level, self.users, self.groups)
+
+
 class App(Part):
     """One web app."""
 
@@ -93,10 +126,13 @@ class App(Part):
     built_in: Literal["files"] | None = None
     """A program of shelld, in the place of `start` and `listen`; `files`: `workdir` in the browser."""
     listen: Listen
-    share: Literal["owner", "public"] = "owner"
-    """`public`: every visitor of the web half may open it while the workspace runs, without a login."""
+    share: AppShare = AppShare()
+    share_max: Cap = "owner"
+    """The widest share that an owner may add; what `share` gives is permitted in any case."""
+    wake: Literal["owner", "visitors"] = "owner"
+    """Whose requests start the workspace: the owner's, or also those of other users who are signed in."""
     start: Text = ""
-    """A command line for the account's shell; empty: something else starts the app."""
+    """A command line for /bin/sh; empty: something else starts the app."""
     when: Literal["demand", "boot", "never"] = "demand"
     """When it is started: by the first request, with the workspace, or by `app start` only."""
     restart: Literal["on-failure", "always", "no"] = "on-failure"

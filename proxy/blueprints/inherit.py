@@ -34,6 +34,8 @@ LISTS: Mapping[str, Join] = {
     "access.users": Join.REPLACE,
     "access.groups": Join.REPLACE,
     "accounts": Join.REPLACE,
+    "apps.*.share.users": Join.REPLACE,
+    "apps.*.share.groups": Join.REPLACE,
     "forward.tcp": Join.REPLACE,
     "forward.unix": Join.REPLACE,
     "forward.listen_tcp": Join.REPLACE,

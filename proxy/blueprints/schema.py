@@ -197,9 +197,7 @@ class Blueprint(Part):
     def _app_accounts_exist(self) -> "Blueprint":
         for slug, app in self.apps.items():
             if app.account and app.account not in (self.account, *self.accounts):
-                raise misfit(
-                    ("apps", slug, "account"), f"{app.account} is none of the blueprint's `accounts`"
-                )
+                raise misfit(("apps", slug, "account"), f"{app.account} is none of `accounts`")
         return self
 
     @model_validator(mode="after")

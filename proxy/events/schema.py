@@ -347,6 +347,23 @@ class WebLinkMade(Event):
     fingerprint: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebShareChanged(_AdministrationEvent):
+    """An owner changed the users to whom an app is shown; `user` is the owner.
+
+    Replicas that hear it read the change from the database.
+    """
+
+    blueprint: str = ""
+    app: str = ""
+    level: str = ""
+    """`owner`, `authenticated` or `public`: the users who need not be named."""
+    users: tuple[str, ...] = ()
+    """Users whom the owner named, after the change."""
+    groups: tuple[str, ...] = ()
+    """Groups that the owner named, after the change."""
+
+
 # -------------------------------------------------------------------------------------- workspaces
 
 

@@ -37,6 +37,7 @@ WEB_SIGNED_IN = "fairlead.web.signed_in"
 WEB_SIGN_IN_REFUSED = "fairlead.web.sign_in_refused"
 WEB_SIGNED_OUT = "fairlead.web.signed_out"
 WEB_LINK_MADE = "fairlead.web.link_made"
+WEB_SHARE_CHANGED = "fairlead.web.share_changed"
 WORKSPACE_STARTED = "fairlead.workspace.started"
 WORKSPACE_STOPPED = "fairlead.workspace.stopped"
 WORKSPACE_FAILED = "fairlead.workspace.failed"
@@ -68,6 +69,7 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         WEB_SIGN_IN_REFUSED: schema.WebSignInRefused,
         WEB_SIGNED_OUT: schema.WebSignedOut,
         WEB_LINK_MADE: schema.WebLinkMade,
+        WEB_SHARE_CHANGED: schema.WebShareChanged,
         WORKSPACE_STARTED: schema.WorkspaceStarted,
         WORKSPACE_STOPPED: schema.WorkspaceStopped,
         WORKSPACE_FAILED: schema.WorkspaceFailed,

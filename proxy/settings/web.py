@@ -121,7 +121,9 @@ class WebSettings(Section):
     """`ssh-paired`: browsers sign in by the link of `ssh <user>+lobby@<host> web` only, and no provider is
     asked; empty: by a provider as well."""
     index_s: _Seconds = 10
-    """How often the index of public apps learns of new users; blueprints are followed at once."""
+    """How often the index of shared apps learns of new users; blueprints are followed at once."""
+    share_max: Literal["owner", "users", "groups", "authenticated", "public"] = "public"
+    """The widest share that any app has, whatever its blueprint or its owner says; `public` is no limit."""
 
     @field_validator("trusted_proxies", "proxy_protocol")
     @classmethod

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.web.heads import Client, Field, Request
-from proxy.web.index import PublicIndex
+from proxy.web.index import SharedIndex
 from proxy.web.origins import Host
 from proxy.web.road import Address
 
@@ -94,7 +94,7 @@ NOT_PUBLIC = Reply(
 class PublicGate:
     """The gate without a login: public apps pass, everything else is refused in the same words."""
 
-    def __init__(self, index: PublicIndex) -> None:
+    def __init__(self, index: SharedIndex) -> None:
         self._index = index
 
     async def decide(self, asked: Asked) -> Verdict:

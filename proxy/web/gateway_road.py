@@ -17,7 +17,8 @@ from proxy.access.apps import not_ready
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.programs import OpenFailed, OpenFailedKind
+from proxy.errors.blueprints import BlueprintNotFound
+from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
@@ -135,9 +136,9 @@ class GatewayRoad:
                 await asyncio.sleep(0)  # the opener has the wire before its first byte comes
                 await wire.carry()
         except FairleadError as exc:
-            failure = exc
+            failure = _as_said_to(address, exc)
             if not opened.done():
-                opened.set_exception(exc)
+                opened.set_exception(failure)
         finally:
             opened.cancel()
             if wire is not None:
@@ -147,10 +148,12 @@ class GatewayRoad:
     async def _visit(self, address: Address) -> Visit:
         """Return the visit of a connection: its principal, and the owner of the workspace.
 
-        Raises: WorkspaceNotFound for an owner who is not there or may not log in; StoreError.
+        Raises: WorkspaceNotFound for an owner who is not there, may not log in, or is a later user of the
+            name; StoreError.
         """
         user = await self._directory.find(address.owner)
-        if user is None or not policy.may_login(user, datetime.now(UTC)):
+        is_other = user is not None and address.owner_id not in ("", user.id)
+        if user is None or is_other or not policy.may_login(user, datetime.now(UTC)):
             raise WorkspaceNotFound(f"no user {address.owner} who may log in", user_message=_NOT_THERE)
         peer = Peer(ConnId(f"web-{_number()}"), "", 0, "", 0)
         principal = address.principal or Principal(peer, VISITOR, Anonymous())
@@ -161,6 +164,17 @@ class GatewayRoad:
         record = await self._backend.find(WorkspaceName(request.name))
         if record is None or record.phase is not WorkspacePhase.RUNNING:
             raise WorkspaceNotFound(f"{request.name} does not run", user_message=_NOT_THERE)
+
+
+def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
+    """Return the failure as the user who asks may know it.
+
+    Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
+    """
+    is_owner = address.principal is not None and address.principal.user.name == address.owner
+    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
+        return exc
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
 
 
 _NOT_THERE = "There is no such app at the moment"

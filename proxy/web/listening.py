@@ -15,6 +15,7 @@ from proxy.errors import SettingsError
 from proxy.http.listening import open_sockets
 from proxy.proxyprotocol import HeaderInvalid
 from proxy.settings.web import WebSettings, WebTlsSettings
+from proxy.web.connection import ClientConnection
 from proxy.web.front import Front
 
 _log = structlog.get_logger("web")
@@ -146,7 +147,7 @@ class Listener:
                     return
             tls = None if self._certificates is None else self._certificates.context
             is_counted = not is_in(address, self._front.trusted)
-            connection = self._front.connection(address, settings.scheme_spoken, is_counted=is_counted)
+            connection = ClientConnection(self._front, address, settings.scheme_spoken, is_counted=is_counted)
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection,
                 accepted,

@@ -5,6 +5,7 @@
     GET  /start/{n}   to the provider of that number, by authorization code and PKCE
     GET  /callback    back from the provider: who is it?
     POST /sign-out    of this browser, or of all
+    POST /continue    from the page before an app of another user
     POST /backchannel-logout/{p}   a provider says that a session ended (OpenID Connect Back-Channel Logout)
     /link/…           see `links`
 
@@ -46,8 +47,9 @@ from proxy.onboarding.providers.dev import ISSUER as DEV_ISSUER
 from proxy.onboarding.providers.oidc import Oidc
 from proxy.protection.startups import Rate
 from proxy.web.heads import CLIENT_FIELD
+from proxy.web.interstitial import CONTINUE, Interstitial
 from proxy.web.origins import Origins
-from proxy.web.places import Places
+from proxy.web.places import Opened, Places
 from proxy.web.returns import COMPLETED, Return, is_slot, new_slot
 from proxy.web.seals import ISSUED_AT
 from proxy.web.sessions import Held, SignIn, WebSessions
@@ -117,6 +119,7 @@ class LoginPages:
         self.url = origins.origin(LABEL)
         key = sessions.seals.derive("forms", LABEL).encode()
         self.site = Site(LABEL, "", 0, self.url, key=key)
+        self._interstitial = Interstitial(self.site, sessions.seals, origins)
         self._rate = Rate(rules.attempts_per_minute, rules.attempts_per_minute, _MAX_SOURCES)
         many = _LOGOUTS_FACTOR * rules.attempts_per_minute
         self._logouts = Rate(many, many, _MAX_SOURCES)
@@ -128,6 +131,7 @@ class LoginPages:
                 web.get("/start/{number}", self._start),
                 web.get("/callback", self._return),
                 web.post("/sign-out", self._sign_out),
+                web.post(CONTINUE, self._continue),
                 web.post(f"{_BACK_CHANNEL}{{provider}}", self._logged_out),
             ]
         )
@@ -361,10 +365,15 @@ class LoginPages:
 
     async def _send_back(self, request: web.Request, held: Held, back: Return) -> web.Response:
         """Give a browser that is signed in a code for the origin of an app that its user may open."""
-        opened = self._places.find(held.user.name, back.label)
+        opened = self._places.find(held.user, back.label)
         if opened is None:
-            text = f"You are signed in as {held.user.name}."
-            return self.sorry("There is nothing here, or it is not for you", text, 404)
+            return self._not_there(held)
+        if opened.owner != held.user.name:
+            owner = await self._owner(opened)
+            if owner is None:
+                return self._not_there(held)
+            if not self._interstitial.was_passed(request, held, owner, opened):
+                return self._interstitial.page(request, held, owner, opened, back)
         origin = self._origins.origin(back.label)
         host = f"{back.label}.{self._origins.domain}"
         if await self._keeps_no_cookies(held, host, back):
@@ -375,6 +384,34 @@ class LoginPages:
             return self.sorry("Your browser keeps no cookies", text)
         code = await self.sessions.offer(held, host, back.pre, client_of(request))
         return redirect(f"{origin}/.fairlead/redeem?{urlencode({**back.query(), 'code': code})}")
+
+    def _not_there(self, held: Held) -> web.Response:
+        """Answer alike for an app that is absent, and for one that this user may not open."""
+        text = f"You are signed in as {held.user.name}."
+        return self.sorry("There is nothing here, or it is not for you", text, 404)
+
+    async def _owner(self, opened: Opened) -> User | None:
+        """Return the owner of an app of another user; None for an owner who does not offer it any more."""
+        owner = await self.directory.find(opened.owner)
+        return owner if self._places.is_offered(opened, owner, datetime.now(UTC)) else None
+
+    async def _continue(self, request: web.Request) -> web.StreamResponse:
+        """Take the answer to the interstitial page."""
+        self.site.check_origin(request)
+        form = await read_form(request)
+        back, held = Return.read(form), await self.held(request)
+        if back is None or held is None:
+            return redirect(f"{self.url}/")
+        self._interstitial.check(request, back, form)
+        opened = self._places.find(held.user, back.label)
+        owner = None if opened is None else await self._owner(opened)
+        if opened is None or owner is None:
+            return self._not_there(held)
+        if form.get("decision") != "open":
+            return self.sorry("Not opened", "You can close this page.", 200)
+        response = self._onward(back)
+        self._interstitial.remember(request, response, held, owner, opened)
+        return response
 
     async def _keeps_no_cookies(self, held: Held, host: str, back: Return) -> bool:
         """Tell whether sessions came to nothing that were there when the browser left the app's origin."""

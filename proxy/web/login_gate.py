@@ -1,7 +1,7 @@
 """The gate with a login: who asks, by the session of this very origin, and whether the request is their own.
 
     public app ─▶ passes                     no session ─▶ a page that is opened: to the login origin and back
-    session ─▶ sent by this origin? ─▶ theirs? ─▶ passes     anything else: 401, never a redirect
+    session ─▶ sent by this origin? ─▶ theirs or shared? ─▶ passes     anything else: 401, never a redirect
 
 Before a session is known, one index in memory is asked, for every request alike. What is absent and what is
 forbidden get the same answer.
@@ -16,7 +16,7 @@ from proxy.http.cookies import CookieNames
 from proxy.http.sessions import digest
 from proxy.web.gate import NOT_PUBLIC, RESERVED_PATH, Asked, Pass, Reply, Verdict
 from proxy.web.heads import Field, Request
-from proxy.web.index import PublicIndex
+from proxy.web.index import SharedIndex
 from proxy.web.origins import Origins
 from proxy.web.places import Places
 from proxy.web.returns import COMPLETED, MAX_PATH, Return, is_slot, new_slot
@@ -41,7 +41,7 @@ class LoginGate:
 
     def __init__(
         self,
-        index: PublicIndex,
+        index: SharedIndex,
         places: Places,
         sessions: WebSessions,
         origins: Origins,
@@ -89,11 +89,19 @@ class LoginGate:
             return self._leave(asked) if asked.is_navigation and asked.request.method == "GET" else NOT_PUBLIC
         if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
             return NOT_OF_THIS_PAGE
-        opened = self._places.find(held.user.name, asked.host.label)
+        opened = self._places.find(held.user, asked.host.label)
         if opened is None:
             return NOT_THERE
+        is_owner = opened.owner == held.user.name
         address = Address(
-            held.user.name, opened.workspace, opened.target, opened.share, held.actor, starts=True
+            opened.owner,
+            opened.workspace,
+            opened.target,
+            opened.share,
+            held.actor,
+            starts=is_owner or opened.wakes,
+            owner_id="" if is_owner else opened.owner_id,
+            label=opened.label,
         )
         if not isinstance(opened.target, OwnApp):  # a terminal has a record of its own
             self._sessions.used(held, opened.workspace)

@@ -1,66 +1,66 @@
 """The apps that a signed-in user may open: decided in memory, alike for absent and forbidden ones."""
 
-from typing import NamedTuple
+from datetime import datetime
 
-from proxy.blueprints.apps import App
-from proxy.blueprints.catalog import Catalog
-from proxy.model import Target
-from proxy.userstring import UserString
-from proxy.web.origins import Place, label_of, parse_label
-from proxy.web.road import OwnApp
+from proxy.access import policy
+from proxy.model import User
+from proxy.web.index import Opened, SharedIndex
+from proxy.web.origins import parse_label
 
-TERMINAL = "terminal"
-OWN_APPS = {TERMINAL: "Terminal"}
-"""Titles of the apps that the proxy itself serves for every workspace, by slug."""
+__all__ = ["Opened", "Places"]
 
-
-class Opened(NamedTuple):
-    """An app that the user who asks may open."""
-
-    workspace: UserString
-    target: Target | OwnApp
-    share: str
-    title: str
-    label: str
-    slug: str = ""
+_MOST_SHARED = 500
+"""Apps of others that are listed for one user."""
 
 
 class Places:
     """One per process; never waits."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, index: SharedIndex) -> None:
+        self._index = index
 
-    def find(self, actor: str, label: str) -> Opened | None:
-        """Return the app of a label that `actor` owns.
+    def find(self, actor: User, label: str) -> Opened | None:
+        """Return the app of a label that `actor` owns, or that is shared with `actor`.
 
-        None for a label that stands for nothing, and for an app of another user alike.
+        None for a label that stands for nothing, and for an app that is not shared with `actor`, after the
+        same look-ups.
         """
         parsed = parse_label(label)
         if parsed is None:
             return None
-        return next((one for one in self.of(actor, parsed.app) if one.label == label), None)
+        own = next((one for one in self._index.of(actor.name, parsed.app) if one.label == label), None)
+        if own is not None:
+            return own
+        shared = self._index.opened(label)
+        return shared if shared is not None and shared.share.admits(actor) else None
 
-    def of(self, actor: str, wanted: str = "") -> list[Opened]:
-        """Return the apps of the workspaces of a user, ours included; `wanted` names one slug."""
-        return [
-            opened
-            for definition in self._catalog.current().definitions.values()
-            if not definition.sample.abstract
-            for opened in (
-                *(_opened(actor, definition.name, slug, app) for slug, app in definition.sample.apps.items()),
-                *(_own(actor, definition.name, slug, title) for slug, title in OWN_APPS.items()),
-            )
-            if wanted in ("", opened.slug)
-        ]
+    def is_offered(self, opened: Opened, owner: User | None, now: datetime) -> bool:
+        """Return whether the owner of an app, as the directory has that user at `now`, still offers it.
 
+        The owner may log in, is the user who shared it, and may use the blueprint.
+        """
+        if owner is None or opened.owner_id not in ("", owner.id) or not policy.may_login(owner, now):
+            return False
+        return self.may_have(owner, opened.workspace.blueprint)
 
-def _opened(actor: str, blueprint: str, slug: str, app: App) -> Opened:
-    workspace = UserString(actor, blueprint)
-    label = label_of(Place(slug, workspace))
-    return Opened(workspace, app.target(slug), app.share, app.title or slug, label, slug)
+    def may_have(self, user: User, blueprint: str) -> bool:
+        """Return whether a blueprint is there, and for this user."""
+        return self._index.may_have(user, blueprint)
 
+    def public(self, label: str) -> Opened | None:
+        """Return the app of a label if everybody may open it."""
+        opened = self._index.opened(label)
+        return opened if opened is not None and opened.share.is_public else None
 
-def _own(actor: str, blueprint: str, slug: str, title: str) -> Opened:
-    workspace = UserString(actor, blueprint)
-    return Opened(workspace, OwnApp(slug), "owner", title, label_of(Place(slug, workspace)), slug)
+    def of(self, actor: str) -> list[Opened]:
+        """Return the apps that blueprints declare for the workspaces of a user, with their shares."""
+        return self._index.of(actor)
+
+    def shared_with(self, user: User) -> list[Opened]:
+        """Return apps of other users that `user` may open, by owner: at most 500.
+
+        Those that an owner shares, and those that a blueprint shares with users or groups by name. An app
+        that a blueprint shows to everybody is not listed: there is one for each user.
+        """
+        found = (one for one in self._index.listed() if one.owner != user.name and one.share.admits(user))
+        return sorted(found, key=lambda one: (one.owner, one.title, one.label))[:_MOST_SHARED]

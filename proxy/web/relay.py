@@ -83,7 +83,7 @@ class Exchange:
         self.closes = request.closes
         """The client's connection ends with this exchange."""
         self.moved_at = 0
-        """Bytes of both directions when it was last looked; for `front`, which bounds half-closed splices."""
+        """Bytes of both directions when it was last looked; the connection bounds half-closed splices."""
         self._client = client
         self._site = site
         self._app: AppConnection | None = None
@@ -193,6 +193,13 @@ class Exchange:
             client.linger()
         else:
             client.abort()
+
+    def end(self, code: int, reason: str) -> None:
+        """End a splice as `stop` does; break any other exchange off, which the client sees as incomplete."""
+        if self._is_spliced:
+            self.stop(code, reason)
+        else:
+            self._client.abort()
 
     # --------------------------------------------------------------------------- from the app
 

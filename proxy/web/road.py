@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.model import Principal, Target
 from proxy.userstring import UserString
 
@@ -32,12 +33,16 @@ class Address:
     """User whom the workspace belongs to."""
     workspace: UserString
     target: Target | OwnApp
-    share: str = "owner"
-    """Who may reach the app, as its blueprint says."""
+    share: Share = OWNER_ONLY
+    """The users who may reach the app besides its owner."""
     principal: Principal | None = None
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+    owner_id: str = ""
+    """Id that the owner must have; empty for any user of that name."""
+    label: str = ""
+    """Of the app's origin."""
 
     @cached_property
     def _hash(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy import userstring
-from proxy.model import Principal, Visit
+from proxy.model import Principal, User, Visit
 from proxy.sessions.live import Controls, LiveConnection, LiveProgram
 from proxy.sessions.records import End, EndReason, Kind
 from proxy.sessions.tracker import Tracker
@@ -62,8 +62,9 @@ class WebRecords:
         self._programs: dict[Exchange, LiveProgram] = {}
 
     def open(self, principal: Principal, workspace: UserString, controls: Controls) -> LiveConnection:
-        """Begin the record of a browser that uses an app of its user's workspace."""
-        visit = Visit(principal, principal.user, workspace)
+        """Begin the record of a browser that uses an app, with its user and the owner of the workspace."""
+        actor = principal.user
+        visit = Visit(principal, actor if workspace.user == actor.name else User(workspace.user), workspace)
         live = self._tracker.open(visit, "", controls, client_type=CLIENT_TYPE)
         name = userstring.workspace_name(workspace, workspace.blueprint)
         live.placed(name, workspace.blueprint)

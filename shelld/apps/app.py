@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -23,7 +24,7 @@ from shelld.apps.state import SETTLED, Phase, State
 from shelld.bootstrap.bootstrap import ended as end_in_words
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
 from shelld.forwards.reserved import Reserved
-from shelld.launch.account import Account, Accounts
+from shelld.launch.account import FALLBACK_SHELL, Account, Accounts
 from shelld.launch.launch import Command, Launcher, LaunchError
 from shelld.launch.reaper import End
 from shelld.log import Log
@@ -383,12 +384,15 @@ class App:
     def _command(self, mark: str) -> Command:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
-        module = BUILT_IN.get(spec.start)
-        asked = ProgramSpec("own" if module else "exec", module or spec.start, account=spec.account)
-        command = self._tools.starter.command(asked, account)
-        if module:
+        if module := BUILT_IN.get(spec.start):
+            asked = ProgramSpec(kind="own", text=module, account=spec.account)
+            command = self._tools.starter.command(asked, account)
             command = replace(command, argv=[*command.argv, self._address.socket])
-        env = {**command.env, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
+        else:
+            asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
+            # Its meaning must not depend on the shell of the account, fish or nologin.
+            command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
+        env = {**command.env, "SHELL": account.shell, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:
             env["PORT"] = env["FAIRLEAD_APP_PORT"] = str(self._address.port)
         else:
@@ -417,10 +421,10 @@ class App:
         launcher, ids = self._tools.launcher, self.account.ids
         try:
             (await launcher.connect(path, ids, timeout_s=1.0)).close()
-        except ConnectionRefusedError:
-            await launcher.unlink(path, ids)
-        except OSError:
-            return  # nothing is there, or something that is not ours to remove: the app will say so
+        except LaunchError as error:
+            # Nothing is there, or something that is not ours to remove: the app will report that.
+            if error.errno == errno.ECONNREFUSED:
+                await launcher.unlink(path, ids)
 
 
 def _free_port() -> int:

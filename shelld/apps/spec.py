@@ -33,7 +33,7 @@ class AppSpec:
 
     slug: str
     start: str
-    """A command line for the account's shell, or one of BUILT_IN."""
+    """A command line for /bin/sh, or one of BUILT_IN."""
     env: Mapping[str, str] = field(default_factory=dict)
     account: str = ""
     workdir: str = ""

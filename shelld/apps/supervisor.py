@@ -67,7 +67,7 @@ class Supervisor:
         return await self.find(slug).connect(reserved)
 
     async def log(self, slug: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
-        """Yield the last lines of an app's log, and with `follow` the next ones. Raises: OpenError NOT_FOUND."""
+        """Yield the last lines of an app's log, `follow`ed by the next ones. Raises: OpenError."""
         log: AppLog = await self.find(slug).log()
         at = log.total
         if kept := await log.read(lines):

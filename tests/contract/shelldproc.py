@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,8 +29,8 @@ CHANNEL_OPTIONS = [
 PATIENCE_S = 30.0
 
 
-def shelld_argv(listen: str, config: Path, *more: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "shelld", "--listen", listen, "--config", str(config), *more]
+def shelld_argv(listen: str, config: Path, *more: str, module: Sequence[str] = ("shelld",)) -> list[str]:
+    return [sys.executable, "-P", "-m", *module, "--listen", listen, "--config", str(config), *more]
 
 
 def write_config(directory: Path, **settings: Any) -> Path:
@@ -91,13 +91,17 @@ async def wait_for(true: Callable[[], Any], *, what: str = "it") -> Any:
 
 
 @contextmanager
-def started(**settings: Any) -> Iterator[Shelld]:
-    """Start shelld on a Unix socket and wait until that is there; end it with the context."""
+def started(*, module: Sequence[str] = ("shelld",), **settings: Any) -> Iterator[Shelld]:
+    """Start shelld on a Unix socket and wait until that is there; end it with the context.
+
+    `module` is the one to run and its first arguments; `{}` there is the directory of the test.
+    """
     with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
         directory = Path(name)
         directory.chmod(0o755)
         socket = directory / "s"
-        argv = shelld_argv(f"unix://{socket}", write_config(directory, **settings))
+        words = [word.format(directory) for word in module]
+        argv = shelld_argv(f"unix://{socket}", write_config(directory, **settings), module=words)
         process = spawn_shelld(argv, directory)
         try:
             deadline = time.monotonic() + PATIENCE_S

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import proxy.sessions.schema
-import proxy.web.session_schema  # noqa: F401 (the same)
+import proxy.web.session_schema
+import proxy.web.share_schema  # noqa: F401 (the same)
 from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage.migrate import MIGRATIONS

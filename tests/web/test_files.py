@@ -135,7 +135,7 @@ async def test_curl_gets_parts_and_an_interrupted_download_goes_on(
 
 async def test_a_name_of_any_bytes_is_listed_and_comes_down(here: Place, person: ChromiumWindow) -> None:
     await in_workspace(
-        here, r"mkdir any && cd any && printf x >"$(printf '\377\033<img src=x onerror=alert(1)>')""
+        here, r"""mkdir any && cd any && printf x >"$(printf '\377\033<img src=x onerror=alert(1)>')" """
     )
     await person.open(here.url(LABEL, "/any/"))
     await person.shows(r"\xff\x1b<img src=x onerror=alert(1)>")

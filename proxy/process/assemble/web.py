@@ -10,6 +10,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.process.assemble.common import Common
 from proxy.process.assemble.identity import Identity
 from proxy.process.assemble.logins import Logins
+from proxy.process.assemble.sharing import open_sharing
 from proxy.process.assemble.web_login import WebLogin, open_web_login
 from proxy.process.assemble.workspaces import WorkspaceParts
 from proxy.process.health import Health
@@ -22,11 +23,10 @@ from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad
 from proxy.web.in_process import WithOwnApps
-from proxy.web.index import PublicIndex
+from proxy.web.index import OWN_APPS, TERMINAL
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
 from proxy.web.origins import Origins, Place
-from proxy.web.places import OWN_APPS, TERMINAL, Places
 from proxy.web.terminal.session import TerminalParts
 from proxy.web.terminal.site import TerminalSite
 from proxy.web.upstream import Pool
@@ -94,12 +94,12 @@ async def open_web(
             stack.callback(one.close)
         port = int(sockets[0].getsockname()[1])
         origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
-        login = await enter(open_web_login(common, identity, tracker, guard, logins, workspaces, origins))
-        index = await enter(running(PublicIndex(workspaces.catalog, identity.directory, settings.index_s)))
+        sharing = await enter(open_sharing(common, identity, workspaces))
+        index, places = sharing.index, sharing.places
+        login = await enter(open_web_login(common, identity, tracker, guard, logins, origins, sharing))
         gate: Gate = PublicGate(index)
         if login is not None:
-            places, url = Places(workspaces.catalog), login.pages.url
-            gate = LoginGate(index, places, login.sessions, origins, url, guard.refuses)
+            gate = LoginGate(index, places, login.sessions, origins, login.pages.url, guard.refuses)
         road = GatewayRoad(
             workspaces.gateway,
             workspaces.provisioner,
@@ -122,6 +122,7 @@ async def open_web(
             login.sessions.start(lambda: [(one.passed.tag, one.stop) for one in front.upgraded])
         listener = Listener(settings, front, guard.refuses)
         await enter(running(BanEnforcer(guard, front)))
+        await enter(running(sharing.watch(lambda: front.under_way)))
         front.start()
         listener.start(sockets)
         web = Web(port, front, road, listener, workspaces.catalog, login)

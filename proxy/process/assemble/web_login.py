@@ -11,7 +11,7 @@ from proxy.addresses import split_address
 from proxy.process.assemble.common import Common
 from proxy.process.assemble.identity import Identity
 from proxy.process.assemble.logins import Logins
-from proxy.process.assemble.workspaces import WorkspaceParts
+from proxy.process.assemble.sharing import Sharing
 from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
@@ -20,7 +20,6 @@ from proxy.userstring import LOBBY
 from proxy.web.links import LinkPages
 from proxy.web.login import LoginPages, LoginRules
 from proxy.web.origins import Origins
-from proxy.web.places import Places
 from proxy.web.seals import Seals
 from proxy.web.session_records import WebRecords
 from proxy.web.session_store import SessionStore
@@ -44,15 +43,15 @@ async def open_web_login(
     tracker: Tracker,
     guard: Guard,
     logins: Logins,
-    workspaces: WorkspaceParts,
     origins: Origins,
+    sharing: Sharing,
 ) -> AsyncIterator[WebLogin | None]:
     """Hold the login origin and its session store; None where browsers cannot sign in.
 
     Without https, names beyond this machine would carry sessions in the clear: then only public apps are
     served. Raises: StoreError.
     """
-    settings = common.settings.web
+    settings, workspaces = common.settings.web, sharing.workspaces
     if not settings.has_login:
         _log.warning(
             "browsers cannot sign in: web apps need https beyond this machine; public apps are served"
@@ -66,7 +65,7 @@ async def open_web_login(
     sessions = WebSessions(store, seals, directory, revocations, bus, rules, WebRecords(tracker))
     pages = LoginPages(
         sessions,
-        Places(workspaces.catalog),
+        sharing.places,
         origins,
         directory,
         list(logins.onboarding.providers.values()),
@@ -87,6 +86,7 @@ async def open_web_login(
         await pages.start()
         logins.onboarding.allow_redirect(pages.redirect_uri)
         workspaces.gateway.lobby.serve_web(links.make)
+        workspaces.gateway.lobby.register(*sharing.commands(origins).commands)
         async with running(monitor):
             yield WebLogin(pages, sessions)
 

@@ -10,6 +10,7 @@ import pytest
 from proxy.access.gateway import Gateway
 from proxy.access.policy import GROUPS_ENDED
 from proxy.blueprints.catalog import DirectoryCatalog
+from proxy.blueprints.sharing import OWNER_ONLY
 from proxy.errors.programs import Refused
 from proxy.errors.upstream import Draining, Unreachable
 from proxy.model import (
@@ -154,7 +155,7 @@ async def test_what_the_policy_refuses_starts_no_workspace(
     openings = (
         gateway.program(BOBS, lambda: MAKE, "c1-1", print),
         gateway.dial(BOBS, TARGET, Record()),
-        gateway.open_app(BOBS, TARGET, "owner", Record()),
+        gateway.open_app(BOBS, TARGET, OWNER_ONLY, Record()),
         gateway.listen(BOBS, TARGET, "l1"),
         gateway.accept(BOBS, cast(Any, there), "a1"),
     )

@@ -1,10 +1,12 @@
 """Decisions, each with its reason."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from proxy.access import policy
+from proxy.blueprints.sharing import OWNER_ONLY, Guest, Share
 from proxy.model import (
     VISITOR,
     Anonymous,
@@ -87,7 +89,7 @@ ASKED = {
     "listen at a port": lambda visit: policy.may_listen(visit, TARGET),
     "listen for an ssh-agent": lambda visit: policy.may_listen(visit, SshAgentBind("a.sock")),
     "accept": policy.may_accept,
-    "open an app": lambda visit: policy.may_open(visit, "owner"),
+    "open an app": lambda visit: policy.may_open(visit, OWNER_ONLY, NOW),
 }
 
 
@@ -118,4 +120,49 @@ def test_what_is_not_there_is_refused_with_what_is() -> None:
 
 def test_a_public_app_is_everybody_s() -> None:
     for visit in (OWN, OTHERS, RECYCLED, STRANGER):
-        assert policy.may_open(visit, "public")
+        assert policy.may_open(visit, Share("public"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("share", "admitted"),
+    [
+        (OWNER_ONLY, {"alice"}),
+        (Share("authenticated"), {"alice", "bob", "carol", "later bob"}),
+        (Share("public"), {"alice", "bob", "carol", "later bob", "visitor"}),
+        (Share(users=("b*",)), {"alice", "bob", "later bob"}),
+        (Share(groups=("Team*",)), {"alice", "carol"}),
+        (Share(guests=(Guest("bob", "2"),)), {"alice", "bob"}),
+        (Share(guest_groups=("team",)), {"alice", "carol"}),
+        (Share(guest_groups=("tea*",)), {"alice"}),
+        (Share(users=("*",), groups=("*",)), {"alice", "bob", "carol", "later bob"}),
+    ],
+)
+def test_a_share_admits_those_it_names_and_a_visitor_only_where_it_is_public(
+    share: Share, admitted: set[str]
+) -> None:
+    users = {
+        "alice": ALICE,
+        "bob": User("bob", id="2"),
+        "later bob": User("bob", id="9"),
+        "carol": User("carol", id="4", groups=("/Team",)),
+        "visitor": VISITOR,
+    }
+    visits = {
+        name: Visit(Principal(PEER, user, Anonymous()), ALICE, OWN.address) for name, user in users.items()
+    }
+    assert {name for name, visit in visits.items() if policy.may_open(visit, share, NOW)} == admitted
+
+
+@pytest.mark.parametrize(
+    "share", [Share("public"), Share("authenticated"), Share(guests=(Guest("bob", "2"),))]
+)
+def test_a_shared_app_is_closed_while_its_owner_or_the_user_may_not_log_in(share: Share) -> None:
+    bob, locked = User("bob", id="2"), replace(ALICE, locked=True)
+    for actor, owner, reason in (
+        (bob, locked, "this app is not shared with you any more"),
+        (bob, replace(ALICE, expires_at=NOW), "this app is not shared with you any more"),
+        (replace(bob, locked=True), ALICE, "this user is locked"),
+        (locked, locked, "this user is locked"),
+    ):
+        visit = Visit(Principal(PEER, actor, WebSession("session")), owner, OWN.address)
+        assert policy.may_open(visit, share, NOW).reason == reason

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from proxy.blueprints.catalog import Catalog
+from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.blueprints.sources import read_directory
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.model import AppSpec, AppTarget, TcpTarget, UnixTarget
@@ -20,12 +21,13 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
         "  code: {listen: {socket: /run/c}}\n"
     )
     apps = read(tmp_path, text).current().definitions["dev"].sample.apps
-    assert (apps["lab"].title, apps["lab"].share, apps["lab"].target("lab")) == (
+    assert (apps["lab"].title, apps["lab"].share.level, apps["lab"].target("lab")) == (
         "Lab",
         "public",
         TcpTarget("localhost", 8888),
     )
-    assert (apps["code"].title, apps["code"].share) == ("", "owner")
+    assert (apps["code"].title, apps["code"].share.share) == ("", OWNER_ONLY)
+    assert (apps["code"].share_max, apps["code"].wake) == ("owner", "owner")
     assert apps["code"].target("code") == UnixTarget("/run/c")
 
 
@@ -50,7 +52,6 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "dev.yaml:1: apps.lab.listen.socket",
             "at most 107 bytes",
         ),
-        ("{lab: {listen: {port: 1}, share: everyone}}", "dev.yaml:1: apps.lab.share", "'owner' or 'public'"),
         ("{lab: {listen: {port: 1}, run: x}}", "dev.yaml:1: apps.lab.run", "there is no such field"),
         ("{home: {built_in: shell}}", "dev.yaml:1: apps.home.built_in", "'files'"),
         ("{home: {built_in: files, start: x}}", "dev.yaml:1: apps.home.start", "a built-in app has its own"),
@@ -87,6 +88,15 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "not of the form",
         ),
         ("{lab: {listen: {port: 1}, icon: 'http://x/y'}}", "dev.yaml:1: apps.lab.icon", "neither the name"),
+        (
+            "{lab: {listen: {port: 1}, share: everyone}}",
+            "dev.yaml:1: apps.lab.share",
+            "'owner', 'authenticated' or 'public'",
+        ),
+        ("{lab: {listen: {port: 1}, share: {users: bob}}}", "dev.yaml:1: apps.lab.share.users", ""),
+        ("{lab: {listen: {port: 1}, share: {level: all}}}", "dev.yaml:1: apps.lab.share.level", "'public'"),
+        ("{lab: {listen: {port: 1}, share_max: all}}", "dev.yaml:1: apps.lab.share_max", "'groups'"),
+        ("{lab: {listen: {port: 1}, wake: all}}", "dev.yaml:1: apps.lab.wake", "'visitors'"),
         ("{lab: {listen: {port: 1}, share: !cel \"'public'\"}}", "dev.yaml:1: apps.lab.share", ""),
     ],
 )
@@ -141,3 +151,30 @@ def test_a_built_in_app_needs_neither_command_nor_address_and_may_have_any_name(
     spec = apps["work"].spec("work")
     assert (spec.start, spec.socket, spec.port, spec.workdir) == ("@files", "", None, "~/work")
     assert type(apps["work"]).model_validate(apps["work"].model_dump()) == apps["work"]
+
+
+def test_a_share_names_users_and_groups_and_is_written_out_as_it_was_given(tmp_path: Path) -> None:
+    text = (
+        "apps:\n"
+        "  lab: {listen: {port: 1}, share: {users: [bob], groups: [/Team]}, share_max: groups}\n"
+        "  all: {listen: {port: 2}, share: authenticated, wake: visitors}\n"
+    )
+    apps = read(tmp_path, text).current().definitions["dev"].sample.apps
+    assert apps["lab"].share.share == Share("owner", users=("bob",), groups=("/Team",))
+    assert apps["all"].share.share == Share("authenticated")
+    assert (apps["lab"].share_max, apps["all"].wake) == ("groups", "visitors")
+    assert apps["all"].model_dump(mode="json")["share"] == "authenticated"
+    assert apps["lab"].model_dump(mode="json")["share"] == {
+        "level": "owner",
+        "users": ["bob"],
+        "groups": ["/Team"],
+    }
+
+
+def test_a_child_replaces_the_users_of_a_share_and_never_adds_to_them(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "abstract: true\napps: {lab: {listen: {port: 1}, share: {users: [bob, carol], groups: [all]}}}"
+    )
+    text = "template: base\napps: {lab: {share: {users: [bob], groups: []}}}"
+    apps = read(tmp_path, text).current().definitions["dev"].sample.apps
+    assert apps["lab"].share.share == Share(users=("bob",))
