@@ -232,7 +232,7 @@ def open_to_everybody(output: Path) -> None:
 
 _IMPORT_ALL = """\
 import sys; sys.path.insert(0, "/opt/app")
-import uvloop, shelld.app, shelld.launch.launcher, shelld.__main__
+import uvloop, shelld.app, shelld.launch.launcher, shelld.__main__, shelld.files.server
 "Grüße.example".encode("idna")
 """
 

@@ -37,6 +37,11 @@ _AT_ONCE = 500
 """Users whose labels are worked out in one turn of the event loop."""
 
 
+TERMINAL = "terminal"
+OWN_APPS = {TERMINAL: "Terminal"}
+"""Titles of the apps that the proxy itself serves for every workspace, by slug; for its owner only."""
+
+
 class Opened(NamedTuple):
     """An app of a workspace, and the users who may open it."""
 
@@ -158,10 +163,9 @@ class SharedIndex:
             if definition.sample.abstract:
                 continue
             workspace = UserString(user, definition.name)
-            apps = definition.sample.apps
-            asked = (pair for pair in apps.items() if wanted in ("", pair[0]))
-            found += [self._opened(workspace, slug, app) for slug, app in asked]
-            found += [_own(workspace, slug) for slug in OWN_APPS if wanted in ("", slug)]
+            apps = definition.sample.apps.items()
+            found += (self._opened(workspace, slug, app) for slug, app in apps if wanted in ("", slug))
+            found += (_own(workspace, slug) for slug in OWN_APPS if wanted in ("", slug))
         return found
 
     def may_have(self, user: User, blueprint: str) -> bool:

@@ -92,10 +92,10 @@ class Form:
 
     def _head(self) -> bytes:
         """Take the head of a part, whose first line end was taken."""
-        while (at := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > MAX_HEAD_BYTES:
-                raise FormInvalid("the head of a part is too long")
+        while (at := self._buffer.find(b"\r\n\r\n")) < 0 and len(self._buffer) <= MAX_HEAD_BYTES:
             self._more()
+        if not 0 <= at <= MAX_HEAD_BYTES:
+            raise FormInvalid("the head of a part is too long")
         head, self._buffer = self._buffer[:at], self._buffer[at + 4 :]
         return head
 

@@ -34,9 +34,9 @@ def span_of(field: str | None, size: int) -> Span | None:
             raise NotSatisfiable
         return Span(size - last, last)
     start = int(found[1])
-    end = int(found[2]) if found[2] else size - 1
-    if end < start:
+    if found[2] and int(found[2]) < start:
         return None  # §14.1.1: such a range is invalid, and an invalid one is ignored
     if start >= size:
         raise NotSatisfiable
-    return Span(start, min(end, size - 1) - start + 1)
+    end = min(int(found[2]), size - 1) if found[2] else size - 1
+    return Span(start, end - start + 1)

@@ -28,6 +28,7 @@ _IDLE_S = 300
 """A connection is closed when nothing moves for so long."""
 _MOST_CONNECTIONS = 128
 _READ_BYTES = 256 * 1024
+_SKIPPED_BYTES = 1024 * 1024
 _FORM_BYTES = 16 * 1024
 """Of a form without files."""
 _STATUSES = {
@@ -93,6 +94,8 @@ class Handler(BaseHTTPRequestHandler):
     timeout = _IDLE_S
     server: Server
     rbufsize = _READ_BYTES
+    _body: _Body | None = None
+    """Of the request that is served, until its answer begins."""
 
     # ------------------------------------------------------------------------------ the requests
 
@@ -141,16 +144,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _post(self, path: bytes, is_slashed: bool, query: str) -> None:
         del is_slashed
+        body = self._body = _Body(self.rfile, self._length())
         self._check_origin()
-        left = self._length()
         match query:
             case "upload":
-                self._upload(path, left)
+                self._upload(path, body)
             case "folder":
-                self.server.folder.make_folder(path, self._field("name", left))
+                self.server.folder.make_folder(path, _field(body, "name"))
                 self._go_to(path)
             case "delete":
-                self._field("", left)
                 self.server.folder.remove(path)
                 self.log_message("deleted %s", pages.shown(path))
                 self._go_to(path.rpartition(b"/")[0])
@@ -159,7 +161,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _check_origin(self) -> None:
         """Refuse a form of another page: browsers put Origin on every one. Raises: FolderError."""
-        self.close_connection = True  # until the body was read
         given = self.headers.get_all("Origin", [])
         own = f"{self.headers.get('X-Forwarded-Proto', 'http')}://{self.headers.get('Host', '')}"
         if given not in ([], [own]):
@@ -172,21 +173,11 @@ class Handler(BaseHTTPRequestHandler):
             raise FolderError(411, "the size of what is sent has to be given (Content-Length)")
         return int(given)
 
-    def _field(self, name: str, size: int) -> bytes:
-        """Read a small form, and return one of its fields. Raises: FolderError."""
-        if size > _FORM_BYTES:
-            raise FolderError(413, "the form is too large")
-        body = self.rfile.read(size)
-        self.close_connection = len(body) < size
-        fields = parse_qs(body.decode("ascii", "replace"), errors="surrogateescape", max_num_fields=10)
-        return os.fsencode(fields.get(name, [""])[0])
-
     # -------------------------------------------------------------------------------- uploads
 
-    def _upload(self, path: bytes, size: int) -> None:
+    def _upload(self, path: bytes, body: _Body) -> None:
         """Store the files of a form as they come; say which were not stored, and why."""
         self.server.folder.find(path)
-        body = _Body(self.rfile, size)
         form = Form(boundary_of(self.headers.get("Content-Type", "")), body.read)
         replaces, problems, status = False, [], 409
         for part in form.parts():
@@ -200,9 +191,6 @@ class Handler(BaseHTTPRequestHandler):
                 except OSError as error:
                     status, reason = _words(error)
                     problems.append(f"{pages.shown(part.filename)}: {reason}")
-        while body.read():  # what is behind the last boundary has no meaning
-            pass
-        self.close_connection = not body.is_whole
         if problems:
             nonce = secrets.token_urlsafe(12)
             self._page(status, pages.problem_page("Not everything was stored", problems, path, nonce), nonce)
@@ -273,6 +261,9 @@ class Handler(BaseHTTPRequestHandler):
         self._head(303, {"Location": address, "Content-Length": "0"})
 
     def _head(self, status: int, fields: dict[str, str]) -> None:
+        if self._body is not None and not self._body.skip():
+            self.close_connection = True
+        self._body = None
         self.send_response(status)
         for name, value in fields.items():
             self.send_header(name, value)
@@ -309,9 +300,14 @@ class _Body:
         self._source = source
         self._left = size
 
-    @property
-    def is_whole(self) -> bool:
-        """Return whether all of it was read."""
+    def skip(self) -> bool:
+        """Read what is left, if it is little: a client that still sends may not see the answer.
+
+        Return whether all of it was read.
+        """
+        if self._left <= _SKIPPED_BYTES:
+            while self.read():
+                pass
         return not self._left
 
     def read(self) -> bytes:
@@ -319,6 +315,17 @@ class _Body:
         piece: bytes = self._source.read1(min(self._left, _READ_BYTES)) if self._left else b""
         self._left -= len(piece)
         return piece
+
+
+def _field(body: _Body, name: str) -> bytes:
+    """Read a form without files, and return one of its fields. Raises: FolderError."""
+    text = b""
+    while piece := body.read():
+        text += piece
+        if len(text) > _FORM_BYTES:
+            raise FolderError(413, "the form is too large")
+    fields = parse_qs(text.decode("ascii", "replace"), errors="surrogateescape", max_num_fields=10)
+    return os.fsencode(fields.get(name, [""])[0])
 
 
 def _words(error: OSError) -> tuple[int, str]:
