@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.access.app_commands import AppCommands
+from proxy.access.app_controls import AppControls
 from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import Catalog
 from proxy.identity.directory import Directory
@@ -36,6 +38,8 @@ class WorkspaceParts:
     links: Links
     lifetimes: BlueprintLifetimes
     control: Control
+    apps: AppControls
+    app_commands: AppCommands
 
 
 @asynccontextmanager
@@ -67,7 +71,12 @@ async def open_workspaces(
         await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog, links, lifetimes, control)
+        apps = AppControls(workspaces, backend, links)
+        app_commands = AppCommands(apps)
+        gateway.lobby.register(app_commands.command)
+        yield WorkspaceParts(
+            gateway, workspaces, backend, catalog, links, lifetimes, control, apps, app_commands
+        )
 
 
 @asynccontextmanager
