@@ -12,7 +12,7 @@ from proxy.blueprints.sharing import Cap, Level, Share
 from proxy.blueprints.values import AbsolutePath, Account, EnvName, Part, Pattern, Text, misfit
 from proxy.model import AppSpec, AppTarget, Target, TcpTarget, UnixTarget
 
-RESERVED = frozenset({"terminal", "files", "connect", "login"})
+RESERVED = frozenset({"terminal", "connect", "login"})
 """Slugs that Fairlead reserves for its own pages."""
 
 MIN_SLUG, MAX_SLUG = 3, 20
@@ -156,6 +156,8 @@ class App(Part):
     """Shown to users; empty: the slug."""
     icon: Icon = ""
     """Name of a built-in icon, or a `data:image/` or `https:` address; empty: none."""
+    built_in: Literal["files"] | None = None
+    """A program of shelld, in the place of `start` and `listen`; `files`: `workdir` in the browser."""
     listen: Listen
     share: AppShare = AppShare()
     share_max: Cap = "owner"
@@ -173,6 +175,8 @@ class App(Part):
     account: Account | None = None
     """One of the blueprint's `accounts`; None: the workspace's own."""
     workdir: Workdir = "~"
+    activity: Literal["http", "jupyter", "vscode"] = "http"
+    """The kind of the app, for which of its traffic counts as activity of a user."""
     cors: Annotated[tuple[Slug, ...], Field(max_length=20)] = ()
     """Apps of this blueprint whose pages may ask this one with the user's session, and read the answers."""
     embed: Annotated[tuple[Framer, ...], Field(max_length=20)] = ()
@@ -181,6 +185,29 @@ class App(Part):
     """`local`: the app gets `Host: localhost`, with a port that is fixed, and Origin and Referer to fit."""
     identity_headers: bool = False
     """Whether the app gets X-Fairlead-User, X-Fairlead-Groups and X-Fairlead-Owner."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_starts(cls, value: Any) -> Any:
+        """Fill in what a built-in app starts and where it listens."""
+        if not isinstance(value, dict) or not isinstance(value.get("built_in"), str):
+            return value
+        return {"start": f"@{value['built_in']}", "listen": {"socket": "auto"}, **value}
+
+    @model_validator(mode="after")
+    def _is_as_built_in(self) -> "App":
+        if self.built_in is None:
+            if self.start.startswith("@"):
+                raise misfit(("start",), "a command does not begin with @")
+            return self
+        own = {"start": f"@{self.built_in}", "listen": Listen(socket="auto"), "ready": Ready()}
+        if taken := next((field for field, value in own.items() if getattr(self, field) != value), None):
+            raise misfit((taken,), "a built-in app has its own")
+        for field in ("share", "share_max"):
+            known = type(self).model_fields.get(field)
+            if known is not None and getattr(self, field) != known.default:
+                raise misfit((field,), "a built-in app is its owner's: a visitor could change every file")
+        return self
 
     @property
     def crossing(self) -> Crossing:

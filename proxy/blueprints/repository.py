@@ -46,7 +46,7 @@ _PROTECTED_ENV = ("LD_*", "FAIRLEAD_*", "SSH_*", "SUDO_*", "BASH_ENV", "ENV", "I
 
 def _printable(text: str) -> str:
     if strange := next((one for one in text if not one.isprintable() and one not in "\n\t"), None):
-        raise ValueError(f"{strange!r} would reach the terminal of whoever logs in")
+        raise ValueError(f"{strange!r} would reach the terminal of each user who logs in")
     return text
 
 

@@ -21,7 +21,7 @@ from proxy.web.index import SharedIndex
 from proxy.web.origins import Origins
 from proxy.web.places import Opened, Places
 from proxy.web.returns import COMPLETED, MAX_PATH, Return, is_slot, new_slot
-from proxy.web.road import Address
+from proxy.web.road import Address, OwnApp
 from proxy.web.sessions import Held, WebSessions
 
 PRE_LIFE_S = 600
@@ -108,9 +108,12 @@ class LoginGate:
             starts=is_owner or opened.wakes,
             owner_id="" if is_owner else opened.owner_id,
             label=opened.label,
+            app=opened.slug,
+            activity=opened.activity,
             crossing=opened.crossing,
         )
-        self._sessions.used(held, opened.workspace)
+        if not isinstance(opened.target, OwnApp):  # a terminal has a record of its own
+            self._sessions.used(held, opened.workspace)
         fields = reader_fields(reader) if reader else ()
         return Pass(address, fields=fields, actor=held.user.name, tag=held)
 
@@ -168,7 +171,7 @@ class LoginGate:
 
     # ------------------------------------------------------------------------------- coming back
 
-    async def _reserved(self, asked: Asked) -> Reply:
+    async def _reserved(self, asked: Asked) -> Verdict:
         path, _, query = asked.request.target.partition(b"?")
         if asked.request.first(b"service-worker"):
             return Reply(400, "Refused", "This is no script.")
@@ -179,6 +182,8 @@ class LoginGate:
                 return await self._sign_out(asked)
             case b"/whoami":
                 return await self._whoami(asked)
+            case b"/wait" | b"/start":  # of the page that waits for an app: as a request to it
+                return self._judge(asked, await self._held(asked))
             case _:
                 return Reply(404, "There is nothing here")
 

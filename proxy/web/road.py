@@ -16,6 +16,16 @@ from proxy.userstring import UserString
 Buffer = bytes | bytearray | memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class OwnApp:
+    """An app that the proxy serves itself, for the owner of the workspace only."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True)
 class Address:
     """The address of an app: its workspace and target. Every request looks it up: its hash is kept."""
@@ -23,13 +33,17 @@ class Address:
     owner: str
     """User whom the workspace belongs to."""
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: Share = OWNER_ONLY
     """The users who may reach the app besides its owner."""
     principal: Principal | None = None
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+    app: str = ""
+    """Name of the app in its blueprint."""
+    activity: str = "http"
+    """The preset of what counts as activity; see `activity`."""
     owner_id: str = ""
     """Id that the owner must have; empty for any user of that name."""
     label: str = ""
@@ -90,7 +104,7 @@ class Road(Protocol):
     """The way to apps."""
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app; `receiver` hears of the stream from then on.
+        """Connect to an app, and start nothing; `receiver` hears of the stream from then on.
 
         Raises: FairleadError when the app cannot be reached; `receiver` then hears nothing.
         """

@@ -40,6 +40,8 @@ class WorkspaceRequest:
     """False for `pod=`, which only finds existing workspaces."""
     hold_s: float = 0
     """Seconds for which a stop on request is not undone; see `stop_holds`."""
+    may_start: bool = True
+    """False: a workspace that does not run is not found."""
 
 
 class WorkspacePhase(Enum):

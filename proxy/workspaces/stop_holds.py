@@ -4,8 +4,18 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from proxy.errors.programs import WorkspaceHeld
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.userstring import UserString, format_user_string
 from proxy.workspaces.backend import Stop, WorkspaceRequest
+
+
+def check_may_start(request: WorkspaceRequest) -> None:
+    """Allow a start unless the request is for a workspace that runs already.
+
+    Every backend calls this before it begins or joins a start. Raises: WorkspaceNotFound.
+    """
+    if not request.may_start:
+        raise WorkspaceNotFound(f"workspace {request.name} does not run")
 
 
 def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:

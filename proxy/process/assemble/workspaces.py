@@ -35,6 +35,9 @@ class WorkspaceParts:
     provisioner: Workspaces
     backend: Backend
     catalog: Catalog
+    links: Links
+    lifetimes: BlueprintLifetimes
+    control: Control
     apps: AppControls
     app_commands: AppCommands
 
@@ -71,7 +74,9 @@ async def open_workspaces(
         apps = AppControls(workspaces, backend, links)
         app_commands = AppCommands(apps)
         gateway.lobby.register(app_commands.command)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog, apps, app_commands)
+        yield WorkspaceParts(
+            gateway, workspaces, backend, catalog, links, lifetimes, control, apps, app_commands
+        )
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ from proxy.workspaces.local.state import (
 from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.shelldconfig import shelld_config
-from proxy.workspaces.stop_holds import check_hold
+from proxy.workspaces.stop_holds import check_hold, check_may_start
 
 INIT = "init"
 """Who ended a workspace whose required init script failed, as shelld notes it."""
@@ -129,6 +129,7 @@ class LocalBackend:
             if title is Title.UNRECORDED:
                 await self._record_owner(request, places)
             return endpoint
+        check_may_start(request)
         check_hold(self._state.stop_of(places), request)
         return await self._starts.join(request, report, lambda start: self._start(start, request, places))
 
