@@ -355,7 +355,7 @@ class AppSpec:
 
     slug: str
     start: str
-    """A command line for the account's shell."""
+    """A command line for /bin/sh."""
     env: Mapping[str, str] = field(default_factory=dict)
     account: str = ""
     workdir: str = ""

@@ -40,7 +40,7 @@ UNUSED_MODULES = frozenset(
         *("test", "unittest", "doctest.py", "__phello__", "__phello__.foo.py"),
         # formats, databases and protocols that no server of programs speaks
         *("curses", "dbm", "sqlite3", "xmlrpc", "wsgiref", "mailbox.py", "imaplib.py", "nntplib.py"),
-        *("email", "html", "http", "multiprocessing", "tomllib", "xml", "zoneinfo"),
+        *("multiprocessing", "tomllib", "xml", "zoneinfo"),
         *("smtplib.py", "smtpd.py", "poplib.py", "telnetlib.py", "ftplib.py", "cgi.py", "cgitb.py"),
         *("webbrowser.py", "antigravity.py", "this.py", "__pycache__"),
     }
@@ -232,7 +232,7 @@ def open_to_everybody(output: Path) -> None:
 
 _IMPORT_ALL = """\
 import sys; sys.path.insert(0, "/opt/app")
-import uvloop, shelld.app, shelld.launch.launcher, shelld.__main__
+import uvloop, shelld.app, shelld.launch.launcher, shelld.__main__, shelld.files.server
 "Grüße.example".encode("idna")
 """
 

@@ -137,17 +137,6 @@ class Gateway:
         _require(policy.may_control(visit, what))
         return await self._control.run(visit, what, report)
 
-    async def wake(self, visit: Visit, share: Share, wake: str, report: Report) -> None:
-        """Start the workspace of an app that is shared as `share` says, in spite of any stop before.
-
-        `wake` is the app's own: the users whose requests start it.
-
-        Raises: Refused, BlueprintError, WorkspaceError.
-        """
-        _require(policy.may_open(visit, share, datetime.now(UTC)))
-        _require(policy.may_demand_app(visit, wake))
-        await self._control.run(visit, "workspace-start", report)
-
     async def place(self, visit: Visit) -> Place:
         """Return the place that a connection leads to, whether or not the workspace runs.
 
@@ -222,19 +211,21 @@ class Gateway:
         share: Share,
         record: ForwardRecord,
         *,
+        demand: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
-        The workspace is not started. An app that shelld starts on demand is started for a user who may wake
-        it, and waited for; `heard` gets its states meanwhile. A quiet connection does not count as activity.
+        The workspace has to run. An app that shelld starts is started for a user who may wake it, unless
+        `demand` is false; `heard` gets its states. A quiet connection does not count as activity.
 
         Raises: as `dial`; WorkspaceNotFound where the workspace does not run; AppNotReady for an app that
             does not run and must not be started.
         """
         _require(policy.may_open(visit, share, datetime.now(UTC)))
-        async with self._dial(visit, target, record, may_start=False, quiet=quiet, heard=heard) as dialled:
+        dialling = self._dial(visit, target, record, may_start=False, demand=demand, quiet=quiet, heard=heard)
+        async with dialling as dialled:
             yield dialled
 
     @asynccontextmanager
@@ -245,6 +236,7 @@ class Gateway:
         record: ForwardRecord,
         *,
         may_start: bool = True,
+        demand: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
@@ -255,7 +247,7 @@ class Gateway:
 
             async def open_(link: Link) -> Connection:
                 if isinstance(target, AppTarget):
-                    spec = apps.demanded(visit, request.blueprint, target)
+                    spec = apps.demanded(visit, request.blueprint, target) if demand else None
                     return await apps.dial(link, target, spec, self._reserved, quiet=quiet, heard=heard)
                 return await link.dial(target, visit.account, self._reserved, quiet=quiet)
 

@@ -11,7 +11,7 @@ from proxy.blueprints.sharing import Cap, Level, Share
 from proxy.blueprints.values import AbsolutePath, Account, EnvName, Part, Pattern, Text, misfit
 from proxy.model import AppSpec, AppTarget, Target, TcpTarget, UnixTarget
 
-RESERVED = frozenset({"terminal", "files", "connect", "login"})
+RESERVED = frozenset({"terminal", "connect", "login"})
 """Slugs that Fairlead reserves for its own pages."""
 
 MIN_SLUG, MAX_SLUG = 3, 20
@@ -123,6 +123,8 @@ class App(Part):
     """Shown to users; empty: the slug."""
     icon: Icon = ""
     """Name of a built-in icon, or a `data:image/` or `https:` address; empty: none."""
+    built_in: Literal["files"] | None = None
+    """A program of shelld, in the place of `start` and `listen`; `files`: `workdir` in the browser."""
     listen: Listen
     share: AppShare = AppShare()
     share_max: Cap = "owner"
@@ -130,7 +132,7 @@ class App(Part):
     wake: Literal["owner", "visitors"] = "owner"
     """Whose requests start the workspace: the owner's, or also those of other users who are signed in."""
     start: Text = ""
-    """A command line for the account's shell; empty: something else starts the app."""
+    """A command line for /bin/sh; empty: something else starts the app."""
     when: Literal["demand", "boot", "never"] = "demand"
     """When it is started: by the first request, with the workspace, or by `app start` only."""
     restart: Literal["on-failure", "always", "no"] = "on-failure"
@@ -140,6 +142,31 @@ class App(Part):
     account: Account | None = None
     """One of the blueprint's `accounts`; None: the workspace's own."""
     workdir: Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")] = "~"
+    activity: Literal["http", "jupyter", "vscode"] = "http"
+    """The kind of the app, for which of its traffic counts as activity of a user."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _built_in_starts(cls, value: Any) -> Any:
+        """Fill in what a built-in app starts and where it listens."""
+        if not isinstance(value, dict) or not isinstance(value.get("built_in"), str):
+            return value
+        return {"start": f"@{value['built_in']}", "listen": {"socket": "auto"}, **value}
+
+    @model_validator(mode="after")
+    def _is_as_built_in(self) -> "App":
+        if self.built_in is None:
+            if self.start.startswith("@"):
+                raise misfit(("start",), "a command does not begin with @")
+            return self
+        own = {"start": f"@{self.built_in}", "listen": Listen(socket="auto"), "ready": Ready()}
+        if taken := next((field for field, value in own.items() if getattr(self, field) != value), None):
+            raise misfit((taken,), "a built-in app has its own")
+        for field in ("share", "share_max"):
+            known = type(self).model_fields.get(field)
+            if known is not None and getattr(self, field) != known.default:
+                raise misfit((field,), "a built-in app is its owner's: a visitor could change every file")
+        return self
 
     @model_validator(mode="after")
     def _needs_start(self) -> "App":

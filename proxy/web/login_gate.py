@@ -20,7 +20,7 @@ from proxy.web.index import SharedIndex
 from proxy.web.origins import Origins
 from proxy.web.places import Places
 from proxy.web.returns import COMPLETED, MAX_PATH, Return, is_slot, new_slot
-from proxy.web.road import Address
+from proxy.web.road import Address, OwnApp
 from proxy.web.sessions import Held, WebSessions
 
 PRE_LIFE_S = 600
@@ -103,8 +103,10 @@ class LoginGate:
             owner_id="" if is_owner else opened.owner_id,
             label=opened.label,
             app=opened.slug,
+            activity=opened.activity,
         )
-        self._sessions.used(held, opened.workspace)
+        if not isinstance(opened.target, OwnApp):  # a terminal has a record of its own
+            self._sessions.used(held, opened.workspace)
         return Pass(address, actor=held.user.name, tag=held)
 
     async def _held(self, asked: Asked) -> Held | None:

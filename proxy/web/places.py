@@ -56,7 +56,7 @@ class Places:
         """Return the apps that blueprints declare for the workspaces of a user, with their shares."""
         return self._index.of(actor)
 
-    async def shared_with(self, user: User) -> list[Opened]:
+    def shared_with(self, user: User) -> list[Opened]:
         """Return apps of other users that `user` may open, by owner: at most 500.
 
         Those that an owner shares, and those that a blueprint shares with users or groups by name. An app

@@ -15,6 +15,16 @@ from proxy.userstring import UserString
 Buffer = bytes | bytearray | memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class OwnApp:
+    """An app that the proxy serves itself, for the owner of the workspace only."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True)
 class Address:
     """The address of an app: its workspace and target. Every request looks it up: its hash is kept."""
@@ -22,21 +32,21 @@ class Address:
     owner: str
     """User whom the workspace belongs to."""
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: Share = OWNER_ONLY
     """The users who may reach the app besides its owner."""
     principal: Principal | None = None
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
-    owner_id: str = ""
-    """Id that the owner must have; empty for any user of that name."""
-    label: str = ""
-    """Of the app's origin."""
     app: str = ""
     """Name of the app in its blueprint."""
     activity: str = "http"
     """The preset of what counts as activity; see `activity`."""
+    owner_id: str = ""
+    """Id that the owner must have; empty for any user of that name."""
+    label: str = ""
+    """Of the app's origin."""
 
     @cached_property
     def _hash(self) -> int:

@@ -145,7 +145,7 @@ class ShareCommands:
             for one in self._places.of(visit.actor.name)
             if one.share != OWNER_ONLY and self._places.may_have(visit.actor, one.workspace.blueprint)
         ]
-        others = await self._places.shared_with(visit.actor)
+        others = self._places.shared_with(visit.actor)
         document = {
             "shared": [self._document(one) for one in own],
             "shared_with_me": [

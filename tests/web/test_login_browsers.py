@@ -229,6 +229,15 @@ async def sign_out_by_a_form(here: Place, person: Person) -> bool:
     return "Signed out" in text
 
 
+async def stop_a_workspace_by_a_form(here: Place, person: Person) -> bool:
+    """Post a form of the portal from the hostile page, in the same window."""
+    await person.run(
+        f"document.body.innerHTML = '<form method=post action={here.login}/workspaces/stop>"
+        "<input name=address value=alice+dev><button value=go>go</button></form>'"
+    )
+    return "is stopped" in await person.press("go")
+
+
 async def read_a_session(here: Place, person: Person) -> bool:
     """Look for our cookies in what the visitor's browser sends to an app."""
     text = await person.open(here.url())
@@ -274,6 +283,7 @@ ATTACKS = {
     image_of_a_sibling: "own-request",
     frame_the_login: "framing",
     sign_out_by_a_form: "forms",
+    stop_a_workspace_by_a_form: "forms",
     toss_a_cookie: "cookies-of-apps",
     stand_between_the_browser_and_our_paths: "reserved",
     sign_the_visitor_in_as_the_owner: "binding",

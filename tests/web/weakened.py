@@ -9,6 +9,7 @@ from proxy.__main__ import main
 from proxy.http.cookies import CookieNames
 from proxy.http.site import Site
 from proxy.web import gate, heads, login_gate
+from proxy.web.portal import forms
 from proxy.web.seals import Seals
 
 _FILE = Path(os.environ["WEAKENED"])
@@ -26,13 +27,12 @@ def weaken(place: Any, name: str, rule: str, without: Callable[..., Any]) -> Non
     setattr(place, name, chosen)
 
 
-def framed(page: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Make a page that may be framed."""
-    response = page(*args, **kwargs)
-    del response.headers["X-Frame-Options"]
-    policy = response.headers["Content-Security-Policy"]
-    response.headers["Content-Security-Policy"] = policy.replace("frame-ancestors 'none'; ", "")
-    return response
+def framed(page_headers: Callable[..., dict[str, str]], *args: Any) -> dict[str, str]:
+    """Make headers of a page that may be framed."""
+    headers = page_headers(*args)
+    del headers["X-Frame-Options"]
+    policy = headers["Content-Security-Policy"]
+    return {**headers, "Content-Security-Policy": policy.replace("frame-ancestors 'none'; ", "")}
 
 
 class AnyLeaving:
@@ -71,7 +71,8 @@ if __name__ == "__main__":
     asked.is_reserved = property(asked.asks_for_ours)
     weaken(login_gate, "is_own_request", "own-request", lambda *_: True)
     weaken(heads, "without_ours", "stripping", lambda _, value: value)
-    weaken(Site, "page", "framing", framed)
+    weaken(Site, "page_headers", "framing", framed)
     weaken(Site, "check_origin", "forms", lambda *_: None)
     weaken(Site, "check_csrf", "forms", lambda *_: None)
+    weaken(forms, "check_same_origin", "forms", lambda *_: None)
     main()

@@ -1261,7 +1261,7 @@ class AppSpec(_message.Message):
     slug: _builtins.str
     """1 to 32 of a-z, 0-9 and "-", a letter first"""
     start: _builtins.bytes
-    """a command line for the account's shell"""
+    """a command line for /bin/sh"""
     account: _builtins.str
     """OS account; empty: the workspace's own"""
     workdir: _builtins.bytes

@@ -1,5 +1,6 @@
 """The web half: its sockets, the gate that judges requests, and the road to apps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,14 +19,19 @@ from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
+from proxy.web.activity import Activity
 from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad
+from proxy.web.in_process import WithOwnApps
+from proxy.web.index import OWN_APPS, TERMINAL
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
 from proxy.web.opening import DirectOpener, Opener
 from proxy.web.origins import Origins, Place
+from proxy.web.terminal.session import TerminalParts
+from proxy.web.terminal.site import TerminalSite
 from proxy.web.upstream import Pool
 from proxy.web.waiting import Waiting
 
@@ -46,14 +52,15 @@ class Web:
     """None where browsers cannot sign in."""
 
     def apps_of(self, user: str, blueprint: str) -> list[tuple[str, str]]:
-        """Return title and address of each app that a blueprint declares, for the workspace of a user."""
+        """Return title and address of each app of the workspace that a blueprint makes for a user."""
         definition = self.catalog.current().definitions.get(blueprint)
         if definition is None:
             return []
-        return [
-            (app.title or slug, self.front.origins.url(Place(slug, UserString(user, blueprint))))
-            for slug, app in definition.sample.apps.items()
-        ]
+        titles = {slug: app.title or slug for slug, app in definition.sample.apps.items()}
+        if self.login is not None:
+            titles |= OWN_APPS
+        workspace = UserString(user, blueprint)
+        return [(title, self.front.origins.url(Place(slug, workspace))) for slug, title in titles.items()]
 
     @property
     def login_url(self) -> str:
@@ -63,6 +70,8 @@ class Web:
     async def close(self, grace_s: float) -> None:
         """Stop accepting, end WebSockets with a reason, and give requests `grace_s` seconds to end."""
         await self.listener.close()
+        if self.login is not None:
+            self.login.portal.live.close()
         await self.front.close(grace_s)
         await self.road.close()
 
@@ -105,7 +114,10 @@ async def open_web(
             dial_s=settings.dial_s,
             buffer_bytes=settings.buffer_bytes,
         )
-        pool = Pool(road, settings)
+        terminals = await enter(closing(_terminals(common, tracker, workspaces)))
+        await terminals.start()
+        with_own = WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes)
+        pool = Pool(with_own, settings)
         opener: Opener = DirectOpener(pool)
         if login is not None:
             seals = login.sessions.seals
@@ -115,6 +127,7 @@ async def open_web(
             origins,
             gate,
             opener,
+            activity=Activity(road.touch, settings.activity_s, asyncio.get_running_loop().time),
             own=None if login is None else login.pages,
             sockets=None if login is None else login.sessions.records,
         )
@@ -130,6 +143,19 @@ async def open_web(
         _add_values(common.health, front, road)
         _log.info("web apps are served", origin=origins.origin("<app>--<blueprint>--<user>"))
         yield web
+
+
+def _terminals(common: Common, tracker: Tracker, workspaces: WorkspaceParts) -> TerminalSite:
+    settings = common.settings
+    return TerminalSite(
+        TerminalParts(
+            workspaces.gateway,
+            tracker,
+            settings.connection,
+            settings.sessions,
+            settings.protection.max_sessions_per_user,
+        )
+    )
 
 
 def _add_values(health: Health, front: Front, road: GatewayRoad) -> None:

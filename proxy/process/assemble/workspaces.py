@@ -33,6 +33,9 @@ class WorkspaceParts:
     provisioner: Workspaces
     backend: Backend
     catalog: Catalog
+    links: Links
+    lifetimes: BlueprintLifetimes
+    control: Control
 
 
 @asynccontextmanager
@@ -64,7 +67,7 @@ async def open_workspaces(
         await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog)
+        yield WorkspaceParts(gateway, workspaces, backend, catalog, links, lifetimes, control)
 
 
 @asynccontextmanager

@@ -273,9 +273,9 @@ async def test_what_is_shared_with_a_user_is_listed_and_what_is_for_everybody_is
     async with scene(tmp_path, SHARED, ["alice", "bob", "carol"]) as here:
         bob = User("bob", id=(await here.user("bob")).id, groups=("team",))
         await here.share("lab carol+dev", guest(bob))
-        listed = [one.label for one in await Places(here.index).shared_with(bob)]
+        listed = [one.label for one in Places(here.index).shared_with(bob)]
         assert listed == ["team--dev--alice", "lab--dev--carol", "team--dev--carol"]
-        assert await Places(here.index).shared_with(await here.user("carol")) == []
+        assert Places(here.index).shared_with(await here.user("carol")) == []
 
 
 async def test_an_owner_offers_an_app_while_the_owner_may_log_in_and_have_the_blueprint(
