@@ -1,4 +1,4 @@
-"""Parts of open pages that follow what happens, by server-sent events (HTML Standard §9.2).
+"""Parts of open pages that are kept up to date by server-sent events (HTML Standard §9.2).
 
 A stream sends a part of a page when it differs from what it sent last. It ends by itself after `stream_s`,
 the browser opens the next, and so the session is looked at anew. A user has at most `streams_per_user`.
