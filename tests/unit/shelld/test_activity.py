@@ -52,7 +52,7 @@ def begun(counted: Registry, machine: Machine, clock: Time) -> Activity:
     made = Activity(counted, "/", machine)
     clock.now += 10
     made.look()
-    counted.touch()
+    counted.touch("a test")
     return made
 
 
