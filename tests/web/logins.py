@@ -1,7 +1,7 @@
 """A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +94,7 @@ def place(
     *,
     program: str = _APP,
     blueprint: Callable[[int], str] = blueprint,
+    more: Mapping[str, str] | None = None,
     **env: str,
 ) -> Iterator[Place]:
     """Start Fairlead, and the app in the workspace of alice by SSH unless it is empty; end both."""
@@ -109,7 +110,7 @@ def place(
         },
         module=module,
     )
-    fairlead.prepare({"dev": blueprint(app_port)})
+    fairlead.prepare({"dev": blueprint(app_port), **(more or {})})
     try:
         fairlead.start()
         if program:
