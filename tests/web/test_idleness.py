@@ -1,4 +1,4 @@
-"""Workspaces with an idle limit of 30 s, used in Chromium: which ones stop, and the reasons that are shown."""
+"""Workspaces with an idle limit of 30 s, used in Chromium: which ones stop, and the reasons shown."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ CASES = ("hidden", "polled", "typed", "loading", "computing")
 
 _APP = r"""
 import base64, hashlib, http.server, os, subprocess, sys, threading, time
-PAGE = '''<!doctype html><title>app</title><body>APP<script>
+PAGE = '''<!doctype html><title>app</title><body>APP <a id="load" href="/loading">load</a><script>
 const socket = new WebSocket("ws://" + location.host + "/socket");
 let refused = 0;
 setInterval(() => fetch("/state").then((answer) => { if (answer.status === 503) refused += 1; }), 2000);
@@ -118,7 +118,7 @@ async def open_app(window: ChromiumWindow, here: Place, name: str) -> ChromiumWi
     await tab.open(here.url(f"lab--{name}--alice", "/" if name == "loading" else f"/{name}"))
     await tab.until("document.body.innerText.startsWith('APP')", "the app is shown")
     if name == "loading":
-        await tab.run("void (location.href = '/loading')")
+        await tab.click("#load")
     return tab
 
 
