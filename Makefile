@@ -29,7 +29,15 @@ $(VENV)/dev.stamp: requirements-dev.lock $(VENV)/runtime.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
-run: $(VENV)/runtime.stamp ## start Fairlead on this machine with embedded defaults and say how to connect
+# The terminal in the browser needs an emulator from npm. Without npm, or its registry, all else works.
+EMULATOR := proxy/web/terminal/emulator
+$(VENV)/emulator.stamp: $(EMULATOR)/package-lock.json $(VENV)/runtime.stamp
+	@if ! command -v npm >/dev/null; then \
+	  echo "npm is not here: the terminal in the browser says how to add its emulator"; \
+	elif npm ci --prefix $(EMULATOR) --loglevel=error; then touch $@; \
+	else echo "npm failed: the terminal in the browser says how to add its emulator"; fi
+
+run: $(VENV)/runtime.stamp $(VENV)/emulator.stamp ## start Fairlead on this machine with embedded defaults and say how to connect
 	@$(BIN)/fairlead run
 
 test: $(VENV)/dev.stamp ## every test but the long ones
@@ -82,4 +90,4 @@ images-evaluation: ## build what the evaluation needs besides: fairlead-postgres
 	docker build -f deploy/nats.Dockerfile --build-arg BASE=$(BASE) -t fairlead-nats:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(EMULATOR)/node_modules .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,16 @@
 # The proxy: any Debian-like BASE with Python 3.11 or newer. Runs as an account without rights, needs no
 # capability, and writes to /var/lib/fairlead and /tmp only.
 ARG BASE=debian:bookworm-slim
+# The emulator of the terminal in the browser: files of npm packages, of which no script runs.
+FROM ${BASE} AS emulator
+RUN apt-get update -qq \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends ca-certificates npm \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY proxy/web/terminal/emulator ./
+RUN npm ci --loglevel=error \
+ && find node_modules -type f \( -name '*.map' -o -name '*.mjs' -o -name '*.ts' \) -delete
+
 FROM ${BASE} AS build
 RUN apt-get update -qq \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
@@ -19,6 +29,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY protos protos
 COPY shelld shelld
 COPY proxy proxy
+COPY --from=emulator /src/node_modules proxy/web/terminal/emulator/node_modules
 RUN /opt/fairlead/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps . \
  && /opt/fairlead/bin/pip uninstall --quiet --yes pip
 

@@ -54,6 +54,19 @@ def find(module: Path = Path(__file__)) -> Bundle | None:
     return bundle if root.joinpath("app") in module.resolve().parents and bundle.loader.is_file() else None
 
 
+def own_program(module: str) -> list[str]:
+    """Return the start of an argv that runs `main` of a module of shelld in an interpreter of its own.
+
+    The interpreter and the modules are those of this process: no file of the workspace is needed.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; main()"
+    options = ["-I", "-S", "-c", code]
+    bundle = find()
+    if bundle is None:
+        return [sys.executable, *options]
+    return [*bundle.run(bundle.root / "bin" / "python3"), *options]
+
+
 def keep_to_files() -> None:
     """Limit look-ups of this process and its forks: accounts in files, hosts in files and DNS, nothing else.
 

@@ -217,8 +217,8 @@ class Gateway:
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
-        The workspace has to run. An app that shelld starts is started for its owner where it does not run,
-        unless `demand` is false; `heard` gets its states. A quiet connection does not count as activity.
+        The workspace has to run. An app that shelld starts is started for a user who may wake it, unless
+        `demand` is false; `heard` gets its states. A quiet connection does not count as activity.
 
         Raises: as `dial`; WorkspaceNotFound where the workspace does not run; AppNotReady for an app that
             does not run and must not be started.

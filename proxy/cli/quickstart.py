@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import which
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -47,13 +48,31 @@ _DEV_BLUEPRINT = """\
 # env, accept_env, shell, init, forward, splash, accounts, idle_stop_s, limits.
 name: dev
 description: a shell of this machine
-# Ports of common development servers: what listens there, started over SSH, has an address in the browser.
-# `share: public` beside `listen` opens an app to all who reach the web half.
+# Each app has an address in the browser; one with `start` is started by the first request. Ports are those of
+# common development servers, started over SSH. `share: public` opens an app to all who reach the web half.
 apps:
+  files: {title: Files, built_in: files}
   node: {title: port 3000, listen: {port: 3000}}
   vite: {title: port 5173, listen: {port: 5173}}
   http: {title: port 8000, listen: {port: 8000}}
-  lab: {title: port 8888, listen: {port: 8888}}
+"""
+_JUPYTER = """  lab:
+    title: JupyterLab
+    listen: {socket: auto}
+    # No token: the socket is in a directory of this account, and Fairlead asks who comes.
+    start: >-
+      exec %s --no-browser --ServerApp.sock="$FAIRLEAD_APP_SOCKET" --ServerApp.allow_remote_access=True
+      --IdentityProvider.token= $(test "$(id -u)" != 0 || echo --allow-root)
+    ready: {path: /api, within_s: 120}
+"""
+_CODE_SERVER = """  code:
+    title: VS Code
+    listen: {socket: auto}
+    start: >-
+      exec %s --socket "$FAIRLEAD_APP_SOCKET" --auth none --disable-telemetry --disable-update-check "$HOME"
+    ready: {path: /healthz, within_s: 120}
+"""
+_WITHOUT_JUPYTER = """  lab: {title: port 8888, listen: {port: 8888}}
 """
 
 
@@ -273,7 +292,14 @@ def _require_free(listen: str) -> None:
 def _write_first_blueprint(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not blueprint_files(directory):
-        (directory / "dev.yaml").write_text(_DEV_BLUEPRINT, encoding="utf-8")
+        (directory / "dev.yaml").write_text(_first_blueprint(), encoding="utf-8")
+
+
+def _first_blueprint() -> str:
+    """Return a blueprint with the apps whose programs are found on this machine, where workspaces run."""
+    lab, code = which("jupyter-lab"), which("code-server")
+    text = _DEV_BLUEPRINT + (_JUPYTER % shlex.quote(lab) if lab else _WITHOUT_JUPYTER)
+    return text + (_CODE_SERVER % shlex.quote(code) if code else "")
 
 
 def _account_name() -> str:

@@ -18,6 +18,7 @@ import structlog
 from proxy import metrics
 from proxy.addresses import is_in, source_of
 from proxy.errors import FairleadError, user_sentence
+from proxy.web.crossing import for_app, framers
 from proxy.web.front import Front, OwnSite
 from proxy.web.gate import Asked, Pass, Reply, Stream
 from proxy.web.heads import (
@@ -31,7 +32,7 @@ from proxy.web.heads import (
     request_for_own_site,
 )
 from proxy.web.origins import HostInvalid, Misdirected
-from proxy.web.parsing import RequestMessage
+from proxy.web.parsing import Recall, RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
 from proxy.web.statuses import status_of
@@ -80,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         "_message",
         "_peer",
         "_pending",
+        "_recall",
         "_request_id",
         "_scheme",
         "_source",
@@ -100,7 +102,8 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._state = _State.HEAD
-        self._message = RequestMessage(front.settings)
+        self._recall = Recall()
+        self._message = RequestMessage(front.settings, self._recall)
         self._asked: Asked | None = None
         self._request_id = b""
         self._exchange: Exchange | None = None
@@ -363,14 +366,22 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, asked: Asked, verdict: Pass, app: AppConnection) -> None:
         request = asked.request
-        site = Site(request.host, asked.client.scheme, verdict.is_public, verdict.fields, self._request_id)
+        address, origins = verdict.address, self._front.origins
+        site = Site(
+            request.host,
+            asked.client.scheme,
+            verdict.is_public,
+            verdict.fields,
+            self._request_id,
+            framers(address, origins) if address.crossing.embed else b"",
+        )
         self._exchange = exchange = Exchange(self, request, verdict, site)
         exchange.closes = exchange.closes or self._front.is_closing
         if self._front.activity is not None:
             exchange.acting = self._front.activity.begin(request, verdict)
         self._left = request.length
         self._state = _BODY_STATES[request.body]
-        exchange.begin(app, asked.client)
+        exchange.begin(app, asked.client, for_app(address, request, origins))
         if self._is_full:
             exchange.client_paused()
 
@@ -467,6 +478,7 @@ class ClientConnection(asyncio.Protocol):
     def upgraded(self, exchange: Exchange) -> None:
         """See ClientSide."""
         self._state = _State.SPLICED
+        self._recall.forget()
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
             self._upgraded = exchange
@@ -499,7 +511,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._state = _State.HEAD
-        self._message = RequestMessage(self._front.settings)
+        self._message = RequestMessage(self._front.settings, self._recall)
         self._asked = None
         self._deadline = self._loop.time() + self._front.settings.idle_s
         self._pace()

@@ -39,7 +39,7 @@ from proxy.model import (
 from proxy.upstream.client import Link
 from proxy.upstream.streams import AppStates
 from proxy.userstring import UserString
-from proxy.web.road import Address, Buffer, Receiver, Wire
+from proxy.web.road import Address, Buffer, OwnApp, Receiver, Wire
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.ownership import own_record
 
@@ -127,6 +127,7 @@ class GatewayRoad:
         failure: Exception | None = None
         try:
             visit = await self._visit(address)
+            assert not isinstance(address.target, OwnApp)  # those are found on their own road
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
                 visit, address.target, address.share, record, demand=False, quiet=True
@@ -168,10 +169,13 @@ class GatewayRoad:
 
     async def look(self, address: Address) -> WorkspaceRecord | None:
         """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
-        visit = await self._visit(address)
-        request = await self._workspaces.request(visit.owner, visit.address)
-        found = await self._backend.find(request.name)
-        return None if found is None else own_record(found, request.name, visit.owner)
+        try:
+            visit = await self._visit(address)
+            request = await self._workspaces.request(visit.owner, visit.address)
+            found = await self._backend.find(request.name)
+            return None if found is None else own_record(found, request.name, visit.owner)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
 
     async def start(
         self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
@@ -198,7 +202,7 @@ class GatewayRoad:
     async def _start_app(
         self,
         visit: Visit,
-        target: Target,
+        target: Target | OwnApp,
         report: Report,
         heard: Callable[[AppState], None],
         *,
@@ -245,9 +249,10 @@ def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
     Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
     """
     is_owner = address.principal is not None and address.principal.user.name == address.owner
-    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
-        return exc
-    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
+    is_denial = isinstance(exc, WorkspaceNotFound) or (
+        not is_owner and isinstance(exc, Refused | BlueprintNotFound)
+    )
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_denial else exc
 
 
 _NOT_THERE = "There is no such app at the moment"

@@ -5,13 +5,13 @@ have the blueprint, and whether the workspace runs, is asked only after a label 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.blueprints.apps import App
+from proxy.blueprints.apps import PLAIN, App, Crossing
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.reading import BlueprintSet
 from proxy.blueprints.resolve import usable
@@ -21,11 +21,15 @@ from proxy.identity.directory import Directory
 from proxy.model import Target, User
 from proxy.userstring import UserString
 from proxy.web.origins import Named, Place, label_of, parse_label, place_id
-from proxy.web.road import Address
+from proxy.web.road import Address, OwnApp
 from proxy.web.share_store import AppOf, ShareRecord
 from proxy.web.shares import Shares
 
 _log = structlog.get_logger("web")
+
+TERMINAL = "terminal"
+OWN_APPS = {TERMINAL: "Terminal"}
+"""Titles of the apps that the proxy itself serves for every workspace, by slug."""
 
 _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
@@ -33,28 +37,31 @@ _AT_ONCE = 500
 """Users whose labels are worked out in one turn of the event loop."""
 
 
+TERMINAL = "terminal"
+OWN_APPS = {TERMINAL: "Terminal"}
+"""Titles of the apps that the proxy itself serves for every workspace, by slug; for its owner only."""
+
+
 class Opened(NamedTuple):
     """An app of a workspace, and the users who may open it."""
 
     workspace: UserString
-    target: Target
+    target: Target | OwnApp
     share: Share
     """The users who may open it besides its owner."""
     title: str
     label: str
+    slug: str
+    """Name of the app in its blueprint."""
     owner_id: str = ""
     """Id of the owner whose share this is; empty where only the blueprint shares. The name alone may have
     become another user's."""
     wakes: bool = False
     """Whether requests of signed-in users who are not the owner start the workspace."""
-
     activity: str = "http"
     """The preset of what counts as activity."""
-
-    @property
-    def slug(self) -> str:
-        """Return the name of the app in its blueprint."""
-        return self.label.partition("--")[0]
+    crossing: Crossing = PLAIN
+    """The app's dealings with pages of other origins."""
 
     @property
     def owner(self) -> str:
@@ -86,6 +93,7 @@ class SharedIndex:
         """What was found already, by label."""
         self._public: dict[str, Address] = {}
         """Addresses of public apps that were found already: their hashes are kept."""
+        self._observers: list[Callable[[], None]] = []
         self._tasks = TaskOwner("web-index")
         shares.on_change(self._forget)
 
@@ -96,6 +104,10 @@ class SharedIndex:
     async def close(self) -> None:
         """Follow no more."""
         await self._tasks.close()
+
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Call `observer` after each change of blueprints from now on; it must not raise."""
+        self._observers.append(observer)
 
     def find(self, label: str) -> Address | None:
         """Return the address of the public app that a label stands for; None when there is none."""
@@ -110,6 +122,8 @@ class SharedIndex:
                 opened.share,
                 owner_id=opened.owner_id,
                 label=label,
+                app=opened.slug,
+                crossing=opened.crossing,
             )
         return known
 
@@ -143,17 +157,19 @@ class SharedIndex:
         return opened if is_known and opened.share != OWNER_ONLY else None
 
     def of(self, user: str, wanted: str = "") -> list[Opened]:
-        """Return the apps that blueprints declare for the workspaces of a user, with their shares.
+        """Return the apps of the workspaces of a user, with their shares, those of the proxy included.
 
         `wanted` names one slug.
         """
-        return [
-            self._opened(UserString(user, definition.name), slug, app)
-            for definition in self._catalog.current().definitions.values()
-            if not definition.sample.abstract
-            for slug, app in definition.sample.apps.items()
-            if wanted in ("", slug)
-        ]
+        found: list[Opened] = []
+        for definition in self._catalog.current().definitions.values():
+            if definition.sample.abstract:
+                continue
+            workspace = UserString(user, definition.name)
+            apps = definition.sample.apps.items()
+            found += (self._opened(workspace, slug, app) for slug, app in apps if wanted in ("", slug))
+            found += (_own(workspace, slug) for slug in OWN_APPS if wanted in ("", slug))
+        return found
 
     def may_have(self, user: User, blueprint: str) -> bool:
         """Return whether a blueprint is there, and for this user."""
@@ -189,9 +205,11 @@ class SharedIndex:
             effective(app, record, self._share_max),
             app.title or slug,
             label_of(Place(slug, workspace)),
+            slug,
             "" if record is None else record.owner_id,
             app.wake == "visitors",
             app.activity,
+            app.crossing,
         )
 
     def _own_hashed(self) -> dict[tuple[str, str], UserString]:
@@ -252,12 +270,21 @@ class SharedIndex:
         while True:
             self._follow_blueprints()
             if self._set is not known or loop.time() >= due:
+                is_other = known is not None and self._set is not known
                 known, due = self._set, loop.time() + self._every_s
+                if is_other:
+                    for observer in self._observers:
+                        observer()
                 try:
                     await self.refresh()
                 except FairleadError as exc:
                     _log.warning("shared apps of new users are not known", code=exc.code, reason=str(exc))
             await asyncio.sleep(min(_LOOK_S, self._every_s))
+
+
+def _own(workspace: UserString, slug: str) -> Opened:
+    label = label_of(Place(slug, workspace))
+    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label, slug)
 
 
 def effective(app: App, record: ShareRecord | None, share_max: Cap) -> Share:

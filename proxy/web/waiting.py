@@ -145,6 +145,8 @@ class Waiting:
         if wait_s is None and not asked.is_navigation:
             return _unavailable("The workspace does not run; a page that is opened starts it.")
         if (held := _held_by(record, None)) is not None:
+            if not _is_owner(passed):
+                return _STOPPED_BY_OWNER
             return self._stopped(asked, passed, held)
         if wait_s is None and not is_opened_by_user(asked.request):
             return self._over(asked, 503, _idle(record), "Start", to_of(asked))
@@ -164,6 +166,8 @@ class Waiting:
         if not passed.address.starts or len(to) > MAX_PATH or not _PATH.fullmatch(to):
             return Reply(404, "There is nothing here")
         if path == waiting_page.START:
+            if not _is_owner(passed) and _held_by(await self._starter.look(passed.address), None) is not None:
+                return _STOPPED_BY_OWNER
             return self._begun(asked, passed, to)
         if path != waiting_page.WAIT or asked.request.method != "GET":
             return Reply(404, "There is nothing here")
@@ -331,9 +335,17 @@ def _held_by(record: WorkspaceRecord | None, since: datetime | None) -> Stop | N
     return stop
 
 
+def _is_owner(passed: Pass) -> bool:
+    """Return whether the user who asks is the owner of the workspace, whose stop others do not undo."""
+    return passed.actor == passed.address.owner
+
+
 _FAILED = "That did not start"
 _STOPPED = "This workspace is stopped"
 _RETRY_AFTER: Field = (b"Retry-After", b"%d" % _RETRY_S)
+_STOPPED_BY_OWNER = Reply(
+    503, _STOPPED, "It was stopped on request, and its owner starts it again.", (_RETRY_AFTER,)
+)
 
 
 def _wanted(stop: Stop, user: str) -> News:

@@ -56,10 +56,15 @@ class Control:
         if record.phase is WorkspacePhase.STOPPED:
             return f"workspace {request.name} is stopped already\n{self._next_start(request, record.stop)}"
         stop = Stop(request.user.name, datetime.now(UTC))
-        await self._announce(record, f"workspace {record.name} is being stopped by {request.user.name}")
+        await self.stop(record, stop)
+        return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
+
+    async def stop(self, record: WorkspaceRecord, stop: Stop) -> None:
+        """Stop any workspace, and show to those who are in it by whom and why. Raises: WorkspaceError."""
+        why = f": {stop.reason}" if stop.reason else ""
+        await self._announce(record, f"workspace {record.name} is being stopped by {stop.by}{why}")
         await self._backend.stop(record.name, stop)
         self._stopped(record, stop)
-        return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
 
     def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
         """Describe the next start of a stopped workspace."""

@@ -19,7 +19,7 @@ from shelld.apps import readiness
 from shelld.apps.log import AppLog
 from shelld.apps.members import MARK, Members
 from shelld.apps.reach import Address, Reach
-from shelld.apps.spec import AppSpec, Restart
+from shelld.apps.spec import BUILT_IN, AppSpec, Restart
 from shelld.apps.state import SETTLED, Phase, State
 from shelld.bootstrap.bootstrap import ended as end_in_words
 from shelld.errors import OpenCode, OpenError, StartCode, StartError
@@ -384,9 +384,14 @@ class App:
     def _command(self, mark: str) -> Command:
         """Return the command with its environment and directory. Raises: StartError."""
         spec, account = self.spec, self.account
-        asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
-        # The command is the blueprint's: its meaning must not depend on the account's shell, fish or nologin.
-        command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
+        if module := BUILT_IN.get(spec.start):
+            asked = ProgramSpec(kind="own", text=module, account=spec.account)
+            command = self._tools.starter.command(asked, account)
+            command = replace(command, argv=[*command.argv, self._address.socket])
+        else:
+            asked = ProgramSpec(kind="exec", text=spec.start, account=spec.account)
+            # Its meaning must not depend on the shell of the account, fish or nologin.
+            command = self._tools.starter.command(asked, replace(account, shell=FALLBACK_SHELL))
         env = {**command.env, "SHELL": account.shell, **spec.env, "FAIRLEAD_APP": spec.slug, MARK: mark}
         if self._address.port:
             env["PORT"] = env["FAIRLEAD_APP_PORT"] = str(self._address.port)

@@ -14,6 +14,8 @@ from shelld.values import MAX_SOCKET_PATH_BYTES
 READY_WITHIN_S = 60.0
 """Seconds from the start of an app to its first answer, unless its description has another limit."""
 _URL_PATH = re.compile(r"/[\x21-\x7e]*")
+BUILT_IN = {"@files": "shelld.files.server"}
+"""Start commands that stand for programs of shelld, which listen on the socket of their only argument."""
 _SLUG = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -31,7 +33,7 @@ class AppSpec:
 
     slug: str
     start: str
-    """A command line for /bin/sh."""
+    """A command line for /bin/sh, or one of BUILT_IN."""
     env: Mapping[str, str] = field(default_factory=dict)
     account: str = ""
     workdir: str = ""
@@ -58,6 +60,10 @@ def _problem(spec: AppSpec) -> str:
         return "its name is not 1 to 32 of a-z, 0-9 and -, a letter first"
     if not spec.start.strip():
         return "it has no start command"
+    if spec.start.startswith("@") and spec.start not in BUILT_IN:
+        return f"there is no built-in app {spec.start[:32]}"
+    if spec.start in BUILT_IN and spec.port is not None:
+        return "a built-in app listens on a socket"
     texts = (spec.start, spec.account, spec.workdir, spec.socket, *spec.env, *spec.env.values())
     if any("\0" in text for text in texts) or any("=" in name or not name for name in spec.env):
         return "its command, account, environment or a path cannot be passed to a program"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shelld import bundle
 from shelld.errors import StartCode, StartError
 from shelld.launch.account import Account, Accounts, choose_shell, has_shell
 from shelld.launch.launch import Command, Launcher
@@ -26,9 +27,9 @@ class ProgramSpec:
     """A client's request for a program, unchecked."""
 
     kind: str
-    """"shell", "exec" or "subsystem"."""
+    """"shell", "exec", "subsystem", or "own" for a program of shelld, which no client can ask for."""
     text: str = ""
-    """The command line of an exec, the name of a subsystem."""
+    """The command line of an exec, the name of a subsystem, the module of a program of shelld."""
     env: Mapping[str, str] = field(default_factory=dict)
     pty: PtySpec | None = None
     account: str = ""
@@ -96,6 +97,9 @@ class ProgramStarter:
             accept=self.settings.accept_env,
             blueprint=self.settings.env,
         )
+        if spec.kind == "own":
+            argv = bundle.own_program(spec.text)
+            return Command(argv[0], argv, env, account.home)
         if spec.kind == "subsystem":
             return self._subsystem(spec.text, account, env)
         if not needs_shell:

@@ -54,7 +54,8 @@ def base() -> str:
         lines = [f"FROM {_base()}", f"LABEL {LABEL}=base"]
         if CERTIFICATES.exists():
             shutil.copy(CERTIFICATES, context)
-            lines += [f"COPY {CERTIFICATES.name} {CERTIFICATES}", f"ENV PIP_CERT={CERTIFICATES}"]
+            trusting = " ".join(f"{name}={CERTIFICATES}" for name in ("PIP_CERT", "NODE_EXTRA_CA_CERTS"))
+            lines += [f"COPY {CERTIFICATES.name} {CERTIFICATES}", f"ENV {trusting}"]
         if (pip := Path("/etc/pip.conf")).exists():
             shutil.copy(pip, context)
             lines.append("COPY pip.conf /etc/pip.conf")

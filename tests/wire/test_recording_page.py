@@ -6,9 +6,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from proxy.recording.page import page
 from tests.fakes.recordings import a_shell
 from tests.wire.harness import Fairlead, needs
 from tests.wire.peers import until
+from tests.wire.tmux import session
 
 SETTINGS = {
     "FAIRLEAD_RECORDING__RULES": '[{"users": ["alice"]}]',
@@ -132,37 +131,6 @@ WIDE = (
     "printf '\\033[2J\\033[H漢字 かな 한글 wide\\r\\n\\033[42m全角\\033[0m|e\\314\\201|ﬁn\\r\\nREADY wide'; "
     "sleep 600"
 )
-
-
-@dataclass
-class Session:
-    """A terminal of tmux with `ssh` in it."""
-
-    name: str
-    settings: Path
-
-    def tmux(self, *words: str) -> str:
-        command = ["tmux", "-L", self.name, "-f", str(self.settings), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-
-    def rows(self) -> list[str]:
-        return [row.rstrip() for row in self.tmux("capture-pane", "-p").split("\n")[:-1]]
-
-    def wait_for(self, text: str) -> list[str]:
-        until(lambda: any(text in row for row in self.rows()), f"{text!r} is on the screen")
-        return self.rows()
-
-
-@contextmanager
-def session(directory: Path, command: list[str], columns: int, rows: int) -> Iterator[Session]:
-    settings = directory / "tmux.conf"
-    settings.write_text("set -g status off\n")
-    one = Session(f"fl-{secrets.token_hex(4)}", settings)
-    one.tmux("new-session", "-d", "-x", str(columns), "-y", str(rows), *command)
-    try:
-        yield one
-    finally:
-        one.tmux("kill-server")
 
 
 def cast_with(fairlead: Fairlead, text: str) -> Path:

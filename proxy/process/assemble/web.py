@@ -24,10 +24,14 @@ from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
 from proxy.web.gateway_road import GatewayRoad
+from proxy.web.in_process import WithOwnApps
+from proxy.web.index import OWN_APPS, TERMINAL
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
 from proxy.web.opening import DirectOpener, Opener
 from proxy.web.origins import Origins, Place
+from proxy.web.terminal.session import TerminalParts
+from proxy.web.terminal.site import TerminalSite
 from proxy.web.upstream import Pool
 from proxy.web.waiting import Waiting
 
@@ -48,14 +52,15 @@ class Web:
     """None where browsers cannot sign in."""
 
     def apps_of(self, user: str, blueprint: str) -> list[tuple[str, str]]:
-        """Return title and address of each app that a blueprint declares, for the workspace of a user."""
+        """Return title and address of each app of the workspace that a blueprint makes for a user."""
         definition = self.catalog.current().definitions.get(blueprint)
         if definition is None:
             return []
-        return [
-            (app.title or slug, self.front.origins.url(Place(slug, UserString(user, blueprint))))
-            for slug, app in definition.sample.apps.items()
-        ]
+        titles = {slug: app.title or slug for slug, app in definition.sample.apps.items()}
+        if self.login is not None:
+            titles |= OWN_APPS
+        workspace = UserString(user, blueprint)
+        return [(title, self.front.origins.url(Place(slug, workspace))) for slug, title in titles.items()]
 
     @property
     def login_url(self) -> str:
@@ -65,6 +70,8 @@ class Web:
     async def close(self, grace_s: float) -> None:
         """Stop accepting, end WebSockets with a reason, and give requests `grace_s` seconds to end."""
         await self.listener.close()
+        if self.login is not None:
+            self.login.portal.live.close()
         await self.front.close(grace_s)
         await self.road.close()
 
@@ -93,6 +100,7 @@ async def open_web(
             stack.callback(one.close)
         port = int(sockets[0].getsockname()[1])
         origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
+        workspaces.app_commands.serve_web(lambda slug, place: origins.url(Place(slug, place)))
         sharing = await enter(open_sharing(common, identity, workspaces))
         index, places = sharing.index, sharing.places
         login = await enter(open_web_login(common, identity, tracker, guard, logins, origins, sharing))
@@ -107,7 +115,10 @@ async def open_web(
             dial_s=settings.dial_s,
             buffer_bytes=settings.buffer_bytes,
         )
-        pool = Pool(road, settings)
+        terminals = await enter(closing(_terminals(common, tracker, workspaces)))
+        await terminals.start()
+        with_own = WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes)
+        pool = Pool(with_own, settings)
         opener: Opener = DirectOpener(pool)
         if login is not None:
             seals = login.sessions.seals
@@ -133,6 +144,19 @@ async def open_web(
         _add_values(common.health, front, road)
         _log.info("web apps are served", origin=origins.origin("<app>--<blueprint>--<user>"))
         yield web
+
+
+def _terminals(common: Common, tracker: Tracker, workspaces: WorkspaceParts) -> TerminalSite:
+    settings = common.settings
+    return TerminalSite(
+        TerminalParts(
+            workspaces.gateway,
+            tracker,
+            settings.connection,
+            settings.sessions,
+            settings.protection.max_sessions_per_user,
+        )
+    )
 
 
 def _add_values(health: Health, front: Front, road: GatewayRoad) -> None:

@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.access.app_commands import AppCommands
+from proxy.access.app_controls import AppControls
 from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import Catalog
 from proxy.identity.directory import Directory
@@ -33,6 +35,11 @@ class WorkspaceParts:
     provisioner: Workspaces
     backend: Backend
     catalog: Catalog
+    links: Links
+    lifetimes: BlueprintLifetimes
+    control: Control
+    apps: AppControls
+    app_commands: AppCommands
 
 
 @asynccontextmanager
@@ -65,7 +72,12 @@ async def open_workspaces(
         await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped, warned)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog)
+        apps = AppControls(workspaces, backend, links)
+        app_commands = AppCommands(apps)
+        gateway.lobby.register(app_commands.command)
+        yield WorkspaceParts(
+            gateway, workspaces, backend, catalog, links, lifetimes, control, apps, app_commands
+        )
 
 
 @asynccontextmanager

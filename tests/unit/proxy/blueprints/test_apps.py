@@ -53,6 +53,19 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "at most 107 bytes",
         ),
         ("{lab: {listen: {port: 1}, run: x}}", "dev.yaml:1: apps.lab.run", "there is no such field"),
+        ("{home: {built_in: shell}}", "dev.yaml:1: apps.home.built_in", "'files'"),
+        ("{home: {built_in: files, start: x}}", "dev.yaml:1: apps.home.start", "a built-in app has its own"),
+        (
+            "{home: {built_in: files, listen: {port: 80}}}",
+            "dev.yaml:1: apps.home.listen",
+            "a built-in app has its own",
+        ),
+        ("{home: {built_in: files, share: public}}", "dev.yaml:1: apps.home.share", "is its owner's"),
+        (
+            "{home: {start: '@files', listen: {socket: auto}}}",
+            "dev.yaml:1: apps.home.start",
+            "a command does not begin with @",
+        ),
         ("{lab: {listen: {port: auto}}}", "dev.yaml:1: apps.lab.listen", "auto needs `start`"),
         (
             "{lab: {listen: {port: 1}, restart: always}}",
@@ -74,6 +87,15 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "dev.yaml:1: apps.lab.workdir",
             "not of the form",
         ),
+        ("{lab: {listen: {port: 1}, cors: [no-app]}}", "dev.yaml:1: apps.lab.cors", "has no app no-app"),
+        ("{lab: {listen: {port: 1}, cors: ['*']}}", "dev.yaml:1: apps.lab.cors", "is not 3 to 20"),
+        ("{lab: {listen: {port: 1}, embed: ['*']}}", "dev.yaml:1: apps.lab.embed", "neither an app"),
+        (
+            "{lab: {listen: {port: 1}, embed: ['https://a b']}}",
+            "dev.yaml:1: apps.lab.embed",
+            "neither an app",
+        ),
+        ("{lab: {listen: {port: 1}, host_header: x}}", "dev.yaml:1: apps.lab.host_header", "'local'"),
         ("{lab: {listen: {port: 1}, icon: 'http://x/y'}}", "dev.yaml:1: apps.lab.icon", "neither the name"),
         (
             "{lab: {listen: {port: 1}, share: everyone}}",
@@ -129,6 +151,15 @@ def test_a_port_of_its_own_choice_is_zero_for_shelld(tmp_path: Path) -> None:
     apps = read(tmp_path, text).current().definitions["dev"].sample.apps
     assert (apps["lab"].spec("lab").port, apps["code"].spec("code").port) == (0, 9)
     assert apps["lab"].spec("lab").digest != apps["code"].spec("code").digest
+
+
+def test_a_built_in_app_needs_neither_command_nor_address_and_may_have_any_name(tmp_path: Path) -> None:
+    text = "apps:\n  files: {built_in: files}\n  work: {built_in: files, workdir: ~/work, title: Work}\n"
+    apps = read(tmp_path, text).current().definitions["dev"].sample.apps
+    assert apps["files"].target("files") == AppTarget("files")
+    spec = apps["work"].spec("work")
+    assert (spec.start, spec.socket, spec.port, spec.workdir) == ("@files", "", None, "~/work")
+    assert type(apps["work"]).model_validate(apps["work"].model_dump()) == apps["work"]
 
 
 def test_a_share_names_users_and_groups_and_is_written_out_as_it_was_given(tmp_path: Path) -> None:

@@ -225,11 +225,24 @@ def test_a_taken_port_of_web_apps_is_replaced_by_a_free_one(
         assert quickstart.with_web(settings).web.listen == "127.0.0.1:0"
 
 
-def test_the_first_blueprint_declares_the_ports_of_common_development_servers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", [(), ("jupyter-lab", "code-server")], ids=["nothing", "both"])
+def test_the_first_blueprint_declares_files_common_ports_and_the_apps_that_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(quickstart, "which", lambda name: f"/opt/my apps/{name}" if name in found else None)
     quickstart._write_first_blueprint(tmp_path)
     apps = DirectoryCatalog(tmp_path).current().definitions["dev"].sample.apps
-    assert {app.listen.port for app in apps.values()} == {3000, 5173, 8000, 8888}
-    assert {app.share for app in apps.values()} == {"owner"}
+    ports = {slug: app.listen.port for slug, app in apps.items() if app.listen.port}
+    common = {"node": 3000, "vite": 5173, "http": 8000}
+    assert apps["files"].built_in == "files"
+    if not found:
+        assert ports == common | {"lab": 8888}
+        assert set(apps) == {"files", *ports}
+    else:
+        assert ports == common
+        assert apps["lab"].start.startswith("exec '/opt/my apps/jupyter-lab' --no-browser --ServerApp.sock=")
+        assert apps["code"].start.startswith("exec '/opt/my apps/code-server' --socket ")
+        assert "\n" not in apps["lab"].start + apps["code"].start
 
 
 def test_the_addresses_of_web_apps_are_printed_beside_the_line_to_type(

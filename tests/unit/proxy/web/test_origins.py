@@ -215,7 +215,6 @@ def test_slugs(text: str) -> None:
         "läb",
         "abcdefghijklmnopqrstu",
         "terminal",
-        "files",
         "connect",
         "login",
         "la b",
