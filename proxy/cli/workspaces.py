@@ -353,9 +353,9 @@ def _each(
 
 async def _examined(backend: "Backend", links: "Links", name: str) -> "WorkspaceRecord":
     """Find a workspace, and ask it for the results of its init scripts where it runs."""
-    from proxy.workspaces.failed_scripts import with_failed_scripts
+    from proxy.workspaces.reported import as_reported
 
-    return await with_failed_scripts(await _found(backend, name), backend, links)
+    return await as_reported(await _found(backend, name), backend, links)
 
 
 def _with_links(context: typer.Context, act: "Callable[[Backend, Links], Awaitable[_T]]") -> _T:

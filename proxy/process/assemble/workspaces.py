@@ -24,7 +24,7 @@ from proxy.workspaces.control import Control
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.start_events import publish_stopped
+from proxy.workspaces.start_events import publish_stopped, publish_warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,9 @@ async def open_workspaces(
         links = await enter(closing(Links(settings.upstream, settings.proxy_id, trust)))
         common.health.add_gauge("fairlead_links", "gRPC channels to workspaces.", lambda: len(links))
         stopped = partial(publish_stopped, bus.publish)
+        warned = partial(publish_warning, bus.publish)
         lifetimes = BlueprintLifetimes(workspaces, directory, settings.workspace)
-        await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
+        await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped, warned)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
         apps = AppControls(workspaces, backend, links)
