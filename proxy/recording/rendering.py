@@ -73,7 +73,7 @@ async def _feed(
 
 
 async def _main() -> None:
-    """Make the page of what comes on stdin."""
+    """Make the page of the recording on stdin."""
     reader = sys.stdin.buffer
     head = json.loads(reader.readline())
     manifest, result = Manifest.model_validate(head["manifest"]), VerificationResult(**head["result"])

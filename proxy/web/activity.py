@@ -194,7 +194,12 @@ class Activity:
 
 def _sentence(request: Request, passed: Pass) -> str:
     path = path_of(request).decode("ascii", errors="replace")
-    shown = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
     what = "WebSocket" if request.upgrade else request.method
-    app = f" through {passed.address.app}" if passed.address.app else ""
-    return f"{what} {shown} by {passed.actor}{app}"
+    return report_of(what, path, passed.actor, passed.address.app)
+
+
+def report_of(what: str, target: str, actor: str, app: str) -> str:
+    """Write the sentence about an act: what was asked for, by which user, through which app."""
+    path = target.partition("?")[0]
+    shown = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
+    return f"{what} {shown} by {actor}" + (f" through {app}" if app else "")

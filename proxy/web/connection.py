@@ -18,6 +18,7 @@ import structlog
 from proxy import metrics
 from proxy.addresses import is_in, source_of
 from proxy.errors import FairleadError, user_sentence
+from proxy.web.crossing import for_app, framers
 from proxy.web.front import Front, OwnSite
 from proxy.web.gate import Asked, Pass, Reply, Stream
 from proxy.web.heads import (
@@ -365,14 +366,22 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, asked: Asked, verdict: Pass, app: AppConnection) -> None:
         request = asked.request
-        site = Site(request.host, asked.client.scheme, verdict.is_public, verdict.fields, self._request_id)
+        address, origins = verdict.address, self._front.origins
+        site = Site(
+            request.host,
+            asked.client.scheme,
+            verdict.is_public,
+            verdict.fields,
+            self._request_id,
+            framers(address, origins) if address.crossing.embed else b"",
+        )
         self._exchange = exchange = Exchange(self, request, verdict, site)
         exchange.closes = exchange.closes or self._front.is_closing
         if self._front.activity is not None:
             exchange.acting = self._front.activity.begin(request, verdict)
         self._left = request.length
         self._state = _BODY_STATES[request.body]
-        exchange.begin(app, asked.client)
+        exchange.begin(app, asked.client, for_app(address, request, origins))
         if self._is_full:
             exchange.client_paused()
 

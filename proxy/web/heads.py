@@ -404,13 +404,45 @@ class Client:
     scheme: str
 
 
-def request_for_app(request: Request, client: Client) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ForApp:
+    """The differences between a request as asked and as its app gets it."""
+
+    host: bytes = b""
+    """Value of Host; empty: as asked."""
+    public: bytes = b""
+    """The app's public origin: with `host`, Origin and Referer of it name `host` instead."""
+    fields: tuple[Field, ...] = ()
+    """Added; the client's own of these names never pass."""
+
+
+AS_ASKED = ForApp()
+_OF_ORIGIN = frozenset({b"origin", b"referer"})
+
+
+def _as_local(fields: Fields, given: ForApp) -> Fields:
+    """Return fields for an app that is to know itself by the name `given.host` only."""
+    local = b"http://" + given.host
+
+    def changed(name: bytes, value: bytes) -> bytes:
+        key = name.lower()
+        if key == b"host":
+            return given.host
+        rest = value.removeprefix(given.public)
+        is_ours = key in _OF_ORIGIN and value.startswith(given.public) and rest[:1] in (b"", b"/")
+        return local + rest if is_ours and given.public else value
+
+    return [(name, changed(name, value)) for name, value in fields]
+
+
+def request_for_app(request: Request, client: Client, given: ForApp = AS_ASKED) -> bytes:
     """Write the head that the app gets: HTTP/1.1, framed by us, with the fields that only we may set."""
-    framed = b""
+    written = _written(_as_local(request.passing, given)) if given.host else request.written
+    framed = _written(given.fields)
     if request.upgrade:
-        framed = b"Connection: Upgrade\r\n"
+        framed += b"Connection: Upgrade\r\n"
     elif request.body is Body.CHUNKED:
-        framed = b"Transfer-Encoding: chunked\r\n"
+        framed += b"Transfer-Encoding: chunked\r\n"
     port = request.host.rpartition(b":")[2]
     if not port.isdigit():
         port = b"443" if client.scheme == "https" else b"80"
@@ -420,7 +452,7 @@ def request_for_app(request: Request, client: Client) -> bytes:
     ) % (
         request.method.encode(),
         request.target,
-        request.written,
+        written,
         framed,
         client.address.encode(),
         request.host,
@@ -521,10 +553,12 @@ class Site:
     fields: Fields = ()
     """Added to the answer."""
     request_id: bytes = b""
+    framers: bytes = b""
+    """Origins that may frame the app besides its own, as `frame-ancestors` lists them."""
 
 
-_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
-"""Beside the app's own policy: a browser obeys both, so that the app is framed by itself only."""
+_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'%b\r\n"
+"""Beside the app's own policy: a browser obeys both, so that the app is framed by those only."""
 
 
 def answer_for_client(answer: Answer, request: Request, site: Site, *, closes: bool) -> bytes:
@@ -537,7 +571,7 @@ def answer_for_client(answer: Answer, request: Request, site: Site, *, closes: b
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if closes:
             lines.append(b"Connection: close\r\n")
-        lines.append(_FRAMES)
+        lines.append(_FRAMES % (b" " + site.framers if site.framers else b""))
         lines.append(_written(site.fields))
     if answer.status >= 200 or answer.status == 101:
         lines.append(b"X-Fairlead-Request: %b\r\n" % site.request_id)

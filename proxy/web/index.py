@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.blueprints.apps import App
+from proxy.blueprints.apps import PLAIN, App, Crossing
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.reading import BlueprintSet
 from proxy.blueprints.resolve import usable
@@ -56,6 +56,8 @@ class Opened(NamedTuple):
     """Whether requests of signed-in users who are not the owner start the workspace."""
     activity: str = "http"
     """The preset of what counts as activity."""
+    crossing: Crossing = PLAIN
+    """The app's dealings with pages of other origins."""
 
     @property
     def owner(self) -> str:
@@ -117,6 +119,7 @@ class SharedIndex:
                 owner_id=opened.owner_id,
                 label=label,
                 app=opened.slug,
+                crossing=opened.crossing,
             )
         return known
 
@@ -202,6 +205,7 @@ class SharedIndex:
             "" if record is None else record.owner_id,
             app.wake == "visitors",
             app.activity,
+            app.crossing,
         )
 
     def _own_hashed(self) -> dict[tuple[str, str], UserString]:

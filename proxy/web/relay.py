@@ -11,10 +11,12 @@ from proxy.web.activity import Acting
 from proxy.web.frames import GOING_AWAY, FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
+    AS_ASKED,
     Answer,
     Body,
     Client,
     Field,
+    ForApp,
     Request,
     Site,
     answer_for_client,
@@ -123,13 +125,13 @@ class Exchange:
             else self.bytes_from_client + self.bytes_to_client
         )
 
-    def begin(self, app: AppConnection, client: Client) -> None:
+    def begin(self, app: AppConnection, client: Client, given: ForApp = AS_ASKED) -> None:
         """Send the request's head to its app."""
         self._app = app
         if self.acting is not None:
             self._from_client.over_bytes = self.acting.over_bytes
         self.client_address = client.address
-        app.begin(self.request, request_for_app(self.request, client), self)
+        app.begin(self.request, request_for_app(self.request, client, given), self)
 
     # ------------------------------------------------------------------------ from the client
 

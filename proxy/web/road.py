@@ -4,10 +4,11 @@ Both halves are those of an asyncio transport and its protocol, so that a TCP co
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from proxy.blueprints.apps import PLAIN, Crossing
 from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.model import Principal, Target
 from proxy.userstring import UserString
@@ -47,6 +48,8 @@ class Address:
     """Id that the owner must have; empty for any user of that name."""
     label: str = ""
     """Of the app's origin."""
+    crossing: Crossing = field(default=PLAIN, compare=False)
+    """The app's dealings with pages of other origins; connections do not depend on it."""
 
     @cached_property
     def _hash(self) -> int:

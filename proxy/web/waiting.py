@@ -26,7 +26,7 @@ from proxy.errors.programs import AppNotReady, OpenFailed, OpenFailedKind
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.model import AppState, Phase, Progress
 from proxy.web import waiting_page
-from proxy.web.activity import is_opened_by_user
+from proxy.web.activity import is_opened_by_user, report_of
 from proxy.web.gate import Asked, Pass, Reply, Stream
 from proxy.web.heads import Field
 from proxy.web.origins import Origins
@@ -66,12 +66,17 @@ class Starter(Protocol):
         `is_asked`: also an app that was stopped or given up. `heard` gets the states of the app.
         """
 
+    def touch(self, address: Address, why: str) -> None:
+        """Report an act of a user to a workspace that runs; returns at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """The wish of a user that an app runs."""
 
     address: Address
+    actor: str
+    """The user's name."""
     ticket: str = ""
     """Its proof, for the requests of the waiting page."""
     to: str = "/"
@@ -146,8 +151,9 @@ class Waiting:
         if wait_s is None and not is_opened_by_user(asked.request):
             return self._over(asked, 503, _idle(record), "Start", to_of(asked))
         if wait_s is not None:
-            return await self._wait(passed.address, min(wait_s, self._wait_s))
-        wish = _Wish(passed.address, self._ticket(asked, passed), to_of(asked))
+            wish = _Wish(passed.address, passed.actor, to=to_of(asked))
+            return await self._wait(wish, min(wait_s, self._wait_s))
+        wish = _Wish(passed.address, passed.actor, self._ticket(asked, passed), to_of(asked))
         return await self._page(asked, wish)
 
     # --------------------------------------------------------------------------- paths of our own
@@ -174,7 +180,7 @@ class Waiting:
         held = _held_by(record, since if is_owner else None)
         follows = waiting_page.EVENTS.encode() in asked.request.first(b"accept")
         if since is not None and held is None:
-            wish = _Wish(passed.address, ticket, to, is_asked=bool(about and about["is_asked"]))
+            wish = _Wish(passed.address, passed.actor, ticket, to, is_asked=bool(about and about["is_asked"]))
             if follows:
                 left_s = self._wait_s - (datetime.now(UTC) - since).total_seconds()
                 return Stream(waiting_page.EVENTS, self._events(wish, left_s))
@@ -227,19 +233,22 @@ class Waiting:
         give_up_at = asyncio.get_running_loop().time() + _SETTLE_S
         while True:
             try:
-                return await self.pool.connect(wish.address)
+                app = await self.pool.connect(wish.address)
             except OpenFailed as exc:
                 is_absent = exc.kind in (OpenFailedKind.REFUSED, OpenFailedKind.NOT_FOUND)
                 if not is_absent or asyncio.get_running_loop().time() >= give_up_at:
                     raise
+            else:
+                self._starter.touch(wish.address, report_of("GET", wish.to, wish.actor, wish.address.app))
+                return app
             seen.report(Progress(Phase.STARTING, "waiting for the app to listen"))
             await asyncio.sleep(_LOOK_S)
 
-    async def _wait(self, address: Address, wait_s: float) -> AppConnection | Reply:
+    async def _wait(self, wish: "_Wish", wait_s: float) -> AppConnection | Reply:
         """Start and wait, as a client without a page asked. Raises: FairleadError."""
         try:
             async with asyncio.timeout(wait_s) as patience:
-                return await self._bring(_Wish(address), _Seen())
+                return await self._bring(wish, _Seen())
         except TimeoutError:
             if not patience.expired():
                 raise

@@ -81,6 +81,10 @@ class WorkspaceRecord:
     """The reason of the phase in words, if there is one."""
     started_at: datetime | None = None
     stop: Stop | None = None
+    active_at: datetime | None = None
+    """Last activity, as the workspace tells where it was asked."""
+    why: str = ""
+    """A sentence about that activity."""
     location: str = ""
     """Place for operators: namespace and object, or a directory."""
     owner: str = ""

@@ -59,6 +59,11 @@ def start_command(value: UserString) -> str:
     return f"ssh -s {format_user_string(value)}@HOST workspace-start"
 
 
+def warn_before_s(idle_warn_s: float, idle_stop_s: float) -> float:
+    """Return how long before the stop of an idle workspace its users are warned, in seconds; 0: never."""
+    return min(idle_warn_s, idle_stop_s / 2)
+
+
 def ago(passed: timedelta) -> str:
     """Describe a past time for users."""
     return f"{duration(passed)} ago" if passed >= timedelta(seconds=1) else "just now"

@@ -111,6 +111,7 @@ def place(
     *,
     program: str = _APP,
     blueprint: Callable[[int], str] = blueprint,
+    more: Mapping[str, str] | None = None,
     blueprints: Mapping[str, str] | None = None,
     **env: str,
 ) -> Iterator[Place]:
@@ -127,7 +128,7 @@ def place(
         },
         module=module,
     )
-    fairlead.prepare(blueprints or {"dev": blueprint(app_port)})
+    fairlead.prepare(blueprints or {"dev": blueprint(app_port), **(more or {})})
     try:
         fairlead.start()
         if program:

@@ -30,9 +30,31 @@ BY_ITSELF = {
 WAIT = "/.fairlead/wait"
 
 
+SLOW = (
+    "echo warming up; while ! test -e go; do sleep 0.1; done; "
+    "exec python3 -m http.server $PORT --bind 127.0.0.1"
+)
+
+
+MORE = {
+    "started": "name: started\napps: "
+    + json.dumps(
+        {
+            "slow": {"listen": {"port": "auto"}, "start": SLOW},
+            "crash": {
+                "listen": {"port": "auto"},
+                "start": "echo the disk is on fire; exit 3",
+                "restart": "no",
+            },
+        }
+    )
+}
+"""A blueprint with an app that waits for a file `go`, and one that fails."""
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("cold"), program="", blueprint=app_by_init) as one:
+    with place(tmp_path_factory.mktemp("cold"), program="", blueprint=app_by_init, more=MORE) as one:
         yield one
 
 
@@ -205,6 +227,51 @@ async def test_without_a_session_the_waiting_page_is_not_there(here: Place) -> N
         public = await stranger.get(here.url("open--dev--alice"))
         assert public.status == 404
     assert phase(here) == "absent"
+
+
+# --------------------------------------------------------------------------- apps that shelld starts
+
+
+def home(here: Place) -> Path:
+    return here.fairlead.workspace("alice+started") / "home"
+
+
+async def signed_in_at(browser: Browser, here: Place, label: str) -> None:
+    assert "is stopped" in (await browser.get(here.url(label, f"{WAIT}?to=/"))).text
+
+
+async def test_the_page_shows_the_log_of_an_app_that_takes_long_and_lands(here: Place, user: Browser) -> None:
+    label = "slow--started--alice"
+    await signed_in_at(user, here, label)
+
+    def shows_log(page: Page) -> bool:
+        assert page.status == 503
+        return "warming up" in page.text
+
+    page = await until_shown(user, here.url(label), shows_log, "the log")
+    assert "App slow is starting" in page.text
+    onward = here.url(
+        label, urlsplit(refresh_of(here, page)).path + "?" + urlsplit(refresh_of(here, page)).query
+    )
+    following = asyncio.create_task(events(user, onward))
+    await asyncio.to_thread((home(here) / "go").touch)
+    said = await following
+    assert said[-1] == ("ready", {})
+    landed = await user.get(onward)
+    assert (landed.status, landed.url) == (200, here.url(label))
+
+
+async def test_an_app_that_fails_is_told_with_its_log_and_started_by_the_button_only(
+    here: Place, user: Browser
+) -> None:
+    label = "crash--started--alice"
+    await signed_in_at(user, here, label)
+    page = await until_shown(user, here.url(label), lambda one: "The app does not run yet" in one.text, "it")
+    assert page.status == 503
+    assert "the disk is on fire" in page.text
+    assert "status 3" in page.text
+    again = await user.submit(page, "start", follow=False)
+    assert [name for name, _ in await events(user, again.headers["Location"])][-1] == "over"
 
 
 # ---------------------------------------------------------------------------------- a real browser

@@ -148,7 +148,7 @@ def test_without_a_grant_the_next_login_asks_for_an_approval(world: World) -> No
     with world.alice.log_in(options=STAFF) as attempt:
         shown = attempt.shown()
         said = attempt.entered()
-    assert "nobody called" not in said
+    assert "is not known here yet" not in said
     assert shown.code in said
     assert world.command(*STAFF) == (0, "")
 

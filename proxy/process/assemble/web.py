@@ -100,6 +100,7 @@ async def open_web(
             stack.callback(one.close)
         port = int(sockets[0].getsockname()[1])
         origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
+        workspaces.app_commands.serve_web(lambda slug, place: origins.url(Place(slug, place)))
         sharing = await enter(open_sharing(common, identity, workspaces))
         index, places = sharing.index, sharing.places
         login = await enter(open_web_login(common, identity, tracker, guard, logins, origins, sharing))

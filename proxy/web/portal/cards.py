@@ -1,4 +1,4 @@
-"""Workspaces as pages show them: phase, the reason for it, the time to the next stop, and what can be done.
+"""Workspaces as pages show them: phase, the reason for it, the time to the next stop, possible acts.
 
 A user's cards are the workspaces that exist, and one for each blueprint that the user may start and has not.
 """
@@ -17,11 +17,11 @@ from proxy.userstring import Form, UserString, format_user_string, parse
 from proxy.web.portal.apps import Tile
 from proxy.web.portal.looks import Looks
 from proxy.web.portal.starts import Starts
-from proxy.web.portal.words import counted, span
+from proxy.web.portal.words import counted, remaining, span
 from proxy.workspaces.backend import Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.lifetimes import Bounds
 from proxy.workspaces.ownership import title_to
-from proxy.workspaces.stop_holds import ago, who_stopped
+from proxy.workspaces.stop_holds import who_stopped
 
 ABSENT = "absent"
 """Phase of a workspace that its first start will make."""
@@ -185,7 +185,7 @@ def why(record: WorkspaceRecord, status: Status | None, reader: str) -> list[str
         said.append(record.detail)
     if record.stop is not None and record.phase is WorkspacePhase.STOPPED:
         who = who_stopped(record.stop, reader) if reader else _by(record.stop)
-        said.append(f"stopped by {who}, {ago(datetime.now(UTC) - record.stop.at)}")
+        said.append(f"stopped by {who}, {span(datetime.now(UTC) - record.stop.at)} ago")
     return said
 
 
@@ -195,7 +195,7 @@ def _by(stop: Stop) -> str:
 
 
 def _running(status: Status) -> str:
-    """Return what runs in a workspace, as counts."""
+    """Return the counts of programs and connections in a workspace."""
     counts = ((status.programs, "program"), (status.connections, "connection"))
     return " and ".join(counted(number, what) for number, what in counts if number) or "nothing runs in it"
 
@@ -226,7 +226,7 @@ def _limits(bounds: Bounds) -> list[float]:
 
 
 def _left(seconds: float) -> str:
-    return span(timedelta(seconds=max(0.0, seconds)))
+    return remaining(timedelta(seconds=max(0.0, seconds)))
 
 
 def address_of(record: WorkspaceRecord, user: str) -> UserString:

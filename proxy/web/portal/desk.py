@@ -80,7 +80,7 @@ class Desk:
             raise Refused(decision.reason)
 
     def note(self, held: Held, act: str, **about: str) -> None:
-        """Write an act to the log: the account of who did what to which thing."""
+        """Write an act, its user and its object to the log."""
         _log.info("portal act", act=act, user=held.user.name, session=held.record.id, **about)
 
     # ---------------------------------------------------------------------------------- pages
@@ -88,7 +88,7 @@ class Desk:
     def page(
         self, request: web.Request, held: Held, template: str, /, *, status: int = 200, **values: Any
     ) -> web.Response:
-        """Return a page of a template, with what every page shows."""
+        """Return a page of a template, with the values that every page shows."""
         html = self._renderer.page(template, self.common(request, held) | values)
         headers = self.login.site.page_headers(POLICY)
         return web.Response(status=status, text=html, content_type="text/html", headers=headers)

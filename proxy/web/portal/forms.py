@@ -1,4 +1,4 @@
-"""Forms of the portal: their defence, and the sentence that the next page says about what was done.
+"""Forms of the portal: their defence, and the sentence about their outcome on the next page.
 
 A form counts when this origin's page sent it: `Origin` is this one, `Sec-Fetch-Site` where the browser sends
 it is `same-origin` (Fetch Metadata Request Headers §2.3), and the token is that of this session and action.

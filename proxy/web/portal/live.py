@@ -1,4 +1,4 @@
-"""Parts of open pages that follow what happens, by server-sent events (HTML Standard §9.2).
+"""Parts of open pages that are kept up to date by server-sent events (HTML Standard §9.2).
 
 A stream sends a part of a page when it differs from what it sent last. It ends by itself after `stream_s`,
 the browser opens the next, and so the session is looked at anew. A user has at most `streams_per_user`.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from proxy.errors import FairleadError
+from proxy.errors.programs import Refused
 from proxy.settings.web import PortalSettings
 from proxy.web.portal.desk import LIVE, Desk
 from proxy.web.portal.forms import check_same_origin
@@ -95,28 +96,41 @@ class Live:
         loop = asyncio.get_running_loop()
         ends_at, quiet_since = loop.time() + self._settings.stream_s, loop.time()
         sent = _Sent({})
-        with suppress(ConnectionError, TimeoutError):
+        found = await parts(request, held)  # what is not for this user is refused with a page
+        with suppress(ConnectionError, TimeoutError, Refused):
             await response.prepare(request)
             await _write(response, f"retry: {_RETRY_MS}\n\n")
             while loop.time() < ends_at and not self._closing.is_set():
-                with suppress(FairleadError):  # what cannot be looked at now is looked at again
-                    for name, html in sent.changed(await parts(request, held)):
-                        await _write(
-                            response, f"event: part\ndata: {json.dumps({'name': name, 'html': html})}\n\n"
-                        )
-                        quiet_since = loop.time()
+                for name, html in sent.changed(found):
+                    await _write(response, _part(name, html))
+                    quiet_since = loop.time()
                 if loop.time() - quiet_since >= _ALIVE_S:
                     await _write(response, ":\n\n")
                     quiet_since = loop.time()
                 await self._pause()
                 if await self._desk.login.held(request, is_use=False) is not held:
                     break  # signed out, locked, or another session by now
+                found = await _again(parts, request, held)
         return response
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.look_s):
                 await self._closing.wait()
+
+
+async def _again(parts: Parts, request: web.Request, held: Held) -> Mapping[str, str]:
+    """Return the parts as they are now; none where that cannot be found out. Raises: Refused."""
+    try:
+        return await parts(request, held)
+    except Refused:
+        raise
+    except FairleadError:
+        return {}
+
+
+def _part(name: str, html: str) -> str:
+    return f"event: part\ndata: {json.dumps({'name': name, 'html': html})}\n\n"
 
 
 async def _write(response: web.StreamResponse, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Looks at workspaces that open pages share: the list of the backend, and the state of each that runs.
+"""The observation of workspaces that open pages share: the list of the backend, and each state.
 
 However many pages are open, the backend is asked once every `look_s` seconds, and each workspace as often.
 """
@@ -31,7 +31,7 @@ class _Look(Generic[_T]):
         self._due_at = float("-inf")
 
     async def value(self, tasks: TaskOwner, name: str) -> _T:
-        """Return the value, at most `every_s` old. Raises: what reading it raised."""
+        """Return the value, at most `every_s` old. Raises: the error of reading it."""
         now = asyncio.get_running_loop().time()
         if self._task is None or (self._task.done() and now >= self._due_at):
             self._due_at = now + self._every_s

@@ -126,7 +126,7 @@ class Operating:
             return [line async for line in lines]
 
     async def _in_time(self, reading: Awaitable[Sequence[Any]]) -> Sequence[Any]:
-        """Return what can be read within `read_s`; nothing where the backend does not give it."""
+        """Return the outcome of a reading within `read_s`; nothing where the backend does not answer."""
         with suppress(FairleadError, TimeoutError):
             async with asyncio.timeout(self.read_s):
                 return await reading

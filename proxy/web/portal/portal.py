@@ -36,7 +36,7 @@ from proxy.workspaces.backend import Backend
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the pages are about, from the other parts of the process."""
+    """The subjects of the pages, from the other parts of the process."""
 
     backend: Backend
     stopping: Stopping

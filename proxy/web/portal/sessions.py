@@ -87,7 +87,7 @@ class Sessions:
         }
 
     async def rows(self, query: SessionQuery) -> list[Row]:
-        """Return live sessions with what runs on them, the newest first. Raises: StoreError."""
+        """Return live sessions with their programs, the newest first. Raises: StoreError."""
         records = await self.store.select(query)
         programs: dict[str, list[ProgramRecord]] = {}
         for program in await self.store.programs_of([record.id for record in records]):

@@ -1,4 +1,4 @@
-"""Starts of workspaces that were asked for on a page, carried on after the page was answered.
+"""The starts of workspaces that users asked for on a page, carried on after the page was answered.
 
 A start has the backend's own deadline. Its progress and its failure are remembered by the process that
 carries it; pages of other replicas show the phase that the backend gives.
@@ -32,7 +32,7 @@ class Starts:
     """The starts of one process, at most `at_once`."""
 
     def __init__(self, controlled: Controlled, at_once: int, changed: Callable[[], None]) -> None:
-        """`changed` is called when a start ends."""
+        """Call `changed` whenever a start ends."""
         self._controlled = controlled
         self._at_once = at_once
         self._changed = changed

@@ -14,6 +14,21 @@ def span(length: timedelta) -> str:
     return "less than a minute"
 
 
+def remaining(length: timedelta) -> str:
+    """Return a duration in its two largest whole units, down to minutes: time that is left is counted."""
+    minutes = int(length.total_seconds() // 60)
+    parts = [
+        counted(number, name)
+        for number, name in (
+            (minutes // 1_440, "day"),
+            (minutes // 60 % 24, "hour"),
+            (minutes % 60, "minute"),
+        )
+        if number
+    ]
+    return " and ".join(parts[:2]) or "less than a minute"
+
+
 def counted(number: int, what: str) -> str:
     """Return `1 session` or `3 sessions`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
