@@ -177,7 +177,8 @@ def why(record: WorkspaceRecord, status: Status | None, reader: str) -> list[str
     """Return sentences on the phase of a workspace; `reader` is its user, empty for an operator. Pure."""
     said = []
     if status is not None:
-        said.append(f"{_running(status)}; last activity {span(timedelta(seconds=status.idle_s))} ago")
+        act = f" ({status.why})" if status.why else ""
+        said.append(f"{_running(status)}; last activity {span(timedelta(seconds=status.idle_s))} ago{act}")
         said += status.failed_scripts
     elif record.phase is WorkspacePhase.RUNNING:
         said.append("it does not answer at the moment")

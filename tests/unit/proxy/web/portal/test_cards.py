@@ -1,5 +1,6 @@
 """Workspaces as pages show them: phases, reasons, the next stop."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -66,6 +67,10 @@ def test_a_running_workspace_that_does_not_answer_says_so() -> None:
     assert why(record(phase="running"), status(7_300), "alice") == [
         "nothing runs in it; last activity 2 hours ago"
     ]
+    acted = replace(status(7_300), why="POST /x by alice through lab")
+    assert why(record(phase="running"), acted, "alice")[0].endswith(
+        "2 hours ago (POST /x by alice through lab)"
+    )
 
 
 @pytest.mark.parametrize(
