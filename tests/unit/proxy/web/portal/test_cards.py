@@ -68,6 +68,10 @@ def test_a_running_workspace_that_does_not_answer_says_so() -> None:
         "nothing runs in it",
         "last activity 2 hours ago",
     ]
+    acted = replace(status(7_300), why="POST /x by alice through lab")
+    assert why(record(phase="running"), acted, "alice")[0].endswith(
+        "2 hours ago (POST /x by alice through lab)"
+    )
 
 
 def test_the_last_activity_names_the_act_behind_it_and_no_older_one() -> None:
