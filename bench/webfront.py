@@ -14,6 +14,7 @@ from proxy.userstring import UserString
 from proxy.web.front import Front
 from proxy.web.gate import Asked, Pass, Verdict
 from proxy.web.listening import Listener, bind
+from proxy.web.opening import DirectOpener
 from proxy.web.origins import Origins
 from proxy.web.road import Address, Buffer, Receiver, Wire
 from proxy.web.upstream import Pool
@@ -107,7 +108,7 @@ async def serve(listen: str, app_port: int) -> None:
     port = int(sockets[0].getsockname()[1])
     origins = Origins("http", "localhost", port)
     road = TcpRoad(settings.buffer_bytes)
-    front = Front(settings, origins, OneApp(app_port), Pool(road, settings))
+    front = Front(settings, origins, OneApp(app_port), DirectOpener(Pool(road, settings)))
     front.start()
     listener = Listener(settings, front, lambda address: False)
     listener.start(sockets)

@@ -5,11 +5,13 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from proxy import tuning
 from proxy.cli import main as commands
 
 
 def main() -> NoReturn:
     """Run one command and end the process with its exit status."""
+    tuning.collect_rarely()
     try:
         commands.main()
     except SystemExit as exc:

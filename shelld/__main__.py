@@ -38,10 +38,12 @@ def main() -> None:
     from shelld.launch.launch import fork_launcher
 
     forked = fork_launcher()
+    memory.collect_rarely()
     from shelld.app import serve
     from shelld.bootstrap.outcome import EX_REQUIRED, RequiredScriptFailed
     from shelld.unix_socket import SocketInUse
 
+    memory.settle_heap()
     try:
         _run(serve(chosen, forked))
     except SettingsError as error:

@@ -1,7 +1,9 @@
 """Activity of the workspace, and its use of resources.
 
 Idle means: no payload in either direction, and no process of the workspace using the processor. An open
-shell, forward or window that does nothing is idle.
+shell, forward or window that does nothing is idle. The servers of apps answer pages that look for news: each
+may use a little of the processor by itself. What an app starts in a session of its own, such as the kernels
+and terminals of a notebook server, is a process as any other.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from shelld.launch import proc
@@ -39,16 +41,25 @@ class Activity:
     """
 
     def __init__(
-        self, registry: Registry, home: str, look: Callable[[], Iterable[proc.Process]] = proc.processes
+        self,
+        registry: Registry,
+        home: str,
+        look: Callable[[], Iterable[proc.Process]] = proc.processes,
+        servers: Callable[[], Iterable[int]] = tuple,
     ) -> None:
-        """Take the registry, the home and the source of processes.
+        """Take the registry, the home, the source of processes, and the sessions of apps that run.
 
         CPU time is measured from the first look on.
         """
         self._registry = registry
         self._home = home
         self._look = look
+        self._servers = servers
         self._cpu_s = 0.0
+        self._cpu_of: dict[int, float] = {}
+        """Seconds by process, of the last look."""
+        self._cpu_of_servers: dict[int, float] = {}
+        """The same by session of an app."""
         self._looked_at = time.monotonic()
 
     def look(self) -> Usage:
@@ -60,9 +71,7 @@ class Activity:
         else:
             below = proc.descendants(me, everything)
         own = [process.resident_bytes for process in everything if process.pid == me]
-        # Children that shelld has reaped took their processor time along: it is in its own account.
-        buried = os.times()
-        self._compare(sum(process.cpu_s for process in below) + buried.children_user + buried.children_system)
+        self._compare(below)
         return Usage(
             load_1m=_load(),
             memory_bytes=sum(process.resident_bytes for process in below) + sum(own),
@@ -75,14 +84,34 @@ class Activity:
             self.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    def _compare(self, cpu_s: float) -> None:
+    def _compare(self, below: Sequence[proc.Process]) -> None:
         now = time.monotonic()
         passed_s = now - self._looked_at
         if passed_s < _SHORTEST_LOOK_S:
             return
-        if cpu_s - self._cpu_s > BUSY_SHARE * passed_s:
-            self._registry.touch()
-        self._cpu_s, self._looked_at = cpu_s, now
+        # Children that shelld has reaped took their processor time along: it is in its own account.
+        buried = os.times()
+        cpu_s = sum(process.cpu_s for process in below) + buried.children_user + buried.children_system
+        of_servers = dict.fromkeys(self._servers(), 0.0)
+        for process in below:
+            if process.session in of_servers:
+                of_servers[process.session] += process.cpu_s
+        allowed_s = BUSY_SHARE * passed_s
+        used_s = cpu_s - self._cpu_s
+        for session, total_s in of_servers.items():
+            used_s -= min(max(0.0, total_s - self._cpu_of_servers.get(session, 0.0)), allowed_s)
+        if used_s > allowed_s:
+            self._registry.touch(self._busiest(below))
+        self._cpu_s, self._cpu_of_servers, self._looked_at = cpu_s, of_servers, now
+        self._cpu_of = {process.pid: process.cpu_s for process in below}
+
+    def _busiest(self, below: Sequence[proc.Process]) -> str:
+        """Describe the process that used the processor most since the last look."""
+        used = {process.pid: process.cpu_s - self._cpu_of.get(process.pid, 0.0) for process in below}
+        pid = max(used, key=used.__getitem__, default=0)
+        if not pid or used[pid] <= 0:
+            return "a program that has ended was computing"
+        return f"{proc.name_of(pid)} (pid {pid}) was computing"
 
 
 def _load() -> float:

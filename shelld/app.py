@@ -68,7 +68,6 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
         private,
         accounts.own.home,
     )
-    activity = Activity(registry, accounts.own.home)
     starter = ProgramStarter(
         settings,
         accounts,
@@ -80,6 +79,7 @@ async def serve(settings: Settings, forked: tuple[int, socket.socket]) -> None:
     )
     dialer = Dialer(settings.forward, settings.dial_timeout_s, launcher, accounts.own.home)
     apps = Supervisor(Tools(accounts, starter, launcher, private, Reach(dialer), settings.grace_s))
+    activity = Activity(registry, accounts.own.home, servers=apps.sessions)
     service = Service(settings, accounts, registry, starter, dialer, listeners, activity, bootstrap, apps)
     server = Server(service.behaviours(), authenticate)
 
@@ -203,6 +203,7 @@ async def _idle(
         registry,
         activity,
         settings.idle_stop_s,
+        settings.idle_warn_s,
         hide=do_nothing if unix_socket is None else unix_socket.hide,
         show=do_nothing if unix_socket is None else unix_socket.show,
     )

@@ -127,6 +127,8 @@ class Settings:
     """Seconds from the hang-up of a lost session to its KILL; TERM is sent after half of them."""
     idle_stop_s: float = 0.0
     """Seconds without activity after which shelld stops; 0 never."""
+    idle_warn_s: float = 0.0
+    """Seconds before that stop at which users are warned on their terminals; 0 never."""
     stop_note: str | None = None
     """Path for the reason of shelld's stop, as JSON: `by`, `at` (ISO 8601) and `reason`."""
     limits: Limits = field(default_factory=Limits)
@@ -281,6 +283,7 @@ def parse(
         hostname=reader.take("hostname", None, text),
         grace_s=reader.take("grace_s", plain.grace_s, number),
         idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, number),
+        idle_warn_s=reader.take("idle_warn_s", plain.idle_warn_s, number),
         stop_note=reader.take("stop_note", None, absolute),
         limits=_limits(reader.take("limits", {}, lambda value: value), problems),
         dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, number),

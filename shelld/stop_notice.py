@@ -18,6 +18,19 @@ def idle(limit_s: float) -> str:
     return f"this workspace did nothing for {duration(limit_s)} and stops now; the next connection starts it"
 
 
+def soon(idle_s: float, left_s: float) -> str:
+    """Return the warning of a workspace that was idle for so long and stops in so long."""
+    return (
+        f"this workspace did nothing for {duration(_minutes(idle_s))} and stops in "
+        f"{duration(_minutes(left_s))} unless it is used"
+    )
+
+
+def _minutes(seconds: float) -> float:
+    """Round to whole minutes where there are some."""
+    return seconds if seconds < 90 else round(seconds / 60) * 60
+
+
 def duration(seconds: float) -> str:
     """Return a time in its largest whole unit: 8 hours, 90 minutes, 1 second."""
     for unit, length_s in (("hour", 3600), ("minute", 60)):

@@ -54,6 +54,9 @@ _CLAUSE = re.compile(
 )
 """A clause that begins with a question word; `Return whether` and `Return when` are plain enough."""
 _BANNED = re.compile(r"(?<![a-z])(somebody|nobody|whoever|whatever|told)(?![a-z])", re.IGNORECASE)
+_BANNED_IN_TEXT = re.compile(r"\b(somebody|nobody|anybody|everybody|whoever|whatever|told)\b", re.IGNORECASE)
+_LISTS_ACCOUNTS = "proxy.identity.reserved_names"
+"""Names the account `nobody`."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 
 
@@ -195,6 +198,17 @@ def test_docstrings_comments_and_names_say_who_acts(name: str) -> None:
     """None of *somebody, nobody, whoever, whatever, told*."""
     docstrings, names = _strings_of_their_own(modules()[name]), _identifiers(modules()[name])
     faults = [text for text in (*docstrings, *names, *_comments(name)) if _BANNED.search(text)]
+    assert not faults, faults
+
+
+@pytest.mark.parametrize("name", [name for name in READ if name != _LISTS_ACCOUNTS])
+def test_texts_for_users_and_logs_say_who_acts(name: str) -> None:
+    texts = [
+        node.value
+        for node in ast.walk(modules()[name])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    faults = [text for text in texts if _BANNED_IN_TEXT.search(text)]
     assert not faults, faults
 
 

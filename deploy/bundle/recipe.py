@@ -212,7 +212,7 @@ def needed_by(listing: str, binary: str) -> list[Path]:
 
 
 def compile_modules(output: Path) -> None:
-    """Compile every module, valid whatever the clocks of the copies say."""
+    """Compile every module, valid independently of the clocks of the copies."""
     compiled = compileall.compile_dir(
         output,
         quiet=2,
@@ -225,7 +225,7 @@ def compile_modules(output: Path) -> None:
 
 
 def open_to_everybody(output: Path) -> None:
-    """Let every account read and enter everything, and nobody but the owner write."""
+    """Let every account read and enter everything, and only the owner write."""
     for path in (output, *output.rglob("*")):
         path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
 
@@ -238,7 +238,7 @@ import uvloop, shelld.app, shelld.launch.launcher, shelld.__main__, shelld.files
 
 
 def try_out(output: Path) -> None:
-    """Start shelld in a root that holds nothing but the bundle: whatever it needs must be in it."""
+    """Start shelld in a root that holds nothing but the bundle: all that it needs must be in it."""
     with tempfile.TemporaryDirectory(dir=output.parent) as root:
         # Not at the root itself: an interpreter does not look for its library there.
         shutil.copytree(output, Path(root, "opt"), copy_function=os.link)

@@ -1,10 +1,9 @@
 """Commands about apps: start, state, stop and log, for every client protocol; the policy permits each."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 
 from proxy.access import policy
-from proxy.access.gateway import Gateway
 from proxy.blueprints.apps import App
 from proxy.errors.programs import AppNotStarted, Refused
 from proxy.errors.workspaces import WorkspaceNotFound
@@ -13,13 +12,13 @@ from proxy.upstream.client import Link, Links
 from proxy.workspaces.backend import Backend, Report, WorkspaceRequest
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.reaching import reach
 
 
 class AppControls:
     """One per process."""
 
-    def __init__(self, gateway: Gateway, workspaces: Workspaces, backend: Backend, links: Links) -> None:
-        self._gateway = gateway
+    def __init__(self, workspaces: Workspaces, backend: Backend, links: Links) -> None:
         self._workspaces = workspaces
         self._backend = backend
         self._links = links
@@ -33,13 +32,11 @@ class AppControls:
 
         Raises: Refused, BlueprintError, WorkspaceError, UpstreamError, AppNotStarted.
         """
-        request = await self._request(visit)
+        request = await self.request(visit)
         spec = _startable(request, slug).spec(slug)
-        async with AsyncExitStack() as stack:
-            states, _ = await self._gateway.on_link(
-                stack, request, report, lambda link: link.ensure_app(spec, automatic=automatic)
-            )
-            with closing(states):
+        link = await reach(self._workspaces, self._links, request, report)
+        async with self._links.hold(link):
+            with closing(await link.ensure_app(spec, automatic=automatic)) as states:
                 async for state in states:
                     yield state
 
@@ -48,42 +45,37 @@ class AppControls:
 
         Raises: Refused, BlueprintError, WorkspaceError, UpstreamError.
         """
-        request = await self._request(visit)
-        declared = [slug for slug, app in request.blueprint.apps.items() if app.start]
-        known: dict[str, AppState] = {}
-        if await self._endpoint(request) is not None:
+        request = await self.request(visit)
+        declared = {slug for slug, app in request.blueprint.apps.items() if app.start}
+        try:
             async with self._running(request) as link:
                 known = {state.slug: state for state in await link.apps()}
+        except WorkspaceNotFound:
+            known = {}
         return [known.get(slug) or AppState(slug, AppPhase.STOPPED) for slug in sorted({*declared, *known})]
 
-    async def stop(self, visit: Visit, slug: str) -> AppState:
-        """End the processes of an app; only a command starts it again.
+    async def stop(self, visit: Visit, slug: str, *, by: str = "") -> AppState:
+        """End the processes of an app; only a command starts it again. `by` is the name of an operator.
 
         Raises: Refused, BlueprintError, WorkspaceError, UpstreamError; AppNotStarted for one that never ran.
         """
-        async with self._running(await self._request(visit)) as link:
-            return await link.stop_app(slug, visit.actor.name)
+        async with self._running(await self.request(visit)) as link:
+            return await link.stop_app(slug, by or visit.actor.name)
 
     async def log(self, visit: Visit, slug: str, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield the last lines of an app's log (0: all that were kept), and with `follow` those to come.
 
         Raises: as `stop`.
         """
-        async with self._running(await self._request(visit)) as link:
+        async with self._running(await self.request(visit)) as link:
             async for data in link.app_log(slug, lines, follow=follow):
                 yield data
 
-    async def _request(self, visit: Visit) -> WorkspaceRequest:
+    async def request(self, visit: Visit) -> WorkspaceRequest:
+        """Return the workspace of a visit. Raises: Refused, BlueprintError, WorkspaceError."""
         if not (decision := policy.may_use_app_controls(visit)):
             raise Refused(decision.reason)
         return await self._workspaces.request_of(visit)
-
-    async def _endpoint(self, request: WorkspaceRequest) -> object:
-        record = await self._backend.find(request.name)
-        if record is None:
-            return None
-        own_record(record, request.name, request.user)
-        return await self._backend.locate(request.name)
 
     @asynccontextmanager
     async def _running(self, request: WorkspaceRequest) -> AsyncIterator[Link]:

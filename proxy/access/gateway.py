@@ -6,6 +6,7 @@ Independent of SSH and gRPC. Logins are in `authentication`.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -210,18 +211,21 @@ class Gateway:
         share: Share,
         record: ForwardRecord,
         *,
+        demand: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         """Connect to an app that the blueprint declares at `target`, and that is shared as `share` says.
 
-        An app that shelld starts on demand is started for its owner, and waited for; `heard` gets its states
-        meanwhile. A quiet connection does not count as activity.
+        The workspace has to run. An app that shelld starts is started for a user who may wake it, unless
+        `demand` is false; `heard` gets its states. A quiet connection does not count as activity.
 
-        Raises: as `dial`; AppNotReady for an app that does not run and must not be started.
+        Raises: as `dial`; WorkspaceNotFound where the workspace does not run; AppNotReady for an app that
+            does not run and must not be started.
         """
         _require(policy.may_open(visit, share, datetime.now(UTC)))
-        async with self._dial(visit, target, record, quiet=quiet, heard=heard) as dialled:
+        dialling = self._dial(visit, target, record, may_start=False, demand=demand, quiet=quiet, heard=heard)
+        async with dialling as dialled:
             yield dialled
 
     @asynccontextmanager
@@ -231,17 +235,19 @@ class Gateway:
         target: Target,
         record: ForwardRecord,
         *,
+        may_start: bool = True,
+        demand: bool = True,
         quiet: bool = False,
         heard: Callable[[AppState], None] = _ignore,
     ) -> AsyncIterator[tuple[Connection, Link]]:
         async with AsyncExitStack() as stack:
-            request = await self._workspaces.request_of(visit)
+            request = replace(await self._workspaces.request_of(visit), may_start=may_start)
             recording = self._recorded(visit, request.blueprint, str(target), record)
             await stack.enter_async_context(recording)
 
             async def open_(link: Link) -> Connection:
                 if isinstance(target, AppTarget):
-                    spec = apps.demanded(visit, request.blueprint, target)
+                    spec = apps.demanded(visit, request.blueprint, target) if demand else None
                     return await apps.dial(link, target, spec, self._reserved, quiet=quiet, heard=heard)
                 return await link.dial(target, visit.account, self._reserved, quiet=quiet)
 

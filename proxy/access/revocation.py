@@ -91,7 +91,7 @@ class RevocationMonitor:
             self._log_outage(str(exc))
             return
         lost = sum(not found.is_certain for found in standing.values())
-        self._log_outage(f"{lost} users or keys are gone, and nobody removed them" if lost else "")
+        self._log_outage(f"{lost} users or keys are gone, and no command removed them" if lost else "")
         metrics.RECHECKS.labels("in_doubt" if lost else "done").inc()
         now = datetime.now(UTC)
         still_open = self._connections()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_serializer, model_validator
@@ -116,6 +117,38 @@ class AppShare(Part):
         return Share(self.level, self.users, self.groups)
 
 
+def _framer(text: str) -> str:
+    if not _HTTPS_ORIGIN.fullmatch(text):
+        try:
+            return _slug(text)
+        except ValueError:
+            raise ValueError(
+                f"{text[:40]!r} is neither an app of this blueprint nor an origin such as https://example.com"
+            ) from None
+    return text
+
+
+_HTTPS_ORIGIN = re.compile(r"https://(?:[a-z0-9-]+\.)*[a-z0-9-]+(?::[0-9]{1,5})?")
+Framer = Annotated[str, AfterValidator(_framer)]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The dealings of an app with pages of other origins, and the fields that it is given."""
+
+    cors: tuple[str, ...] = ()
+    """Slugs of apps of the workspace whose pages may ask with the user's session, and read the answer."""
+    embed: tuple[str, ...] = ()
+    """Slugs, and origins of https, whose pages may frame the app."""
+    host_header: Literal["public", "local"] = "public"
+    identity_headers: bool = False
+
+
+PLAIN = Crossing()
+
+Workdir = Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")]
+
+
 class App(Part):
     """One web app."""
 
@@ -141,7 +174,17 @@ class App(Part):
     env: Mapping[EnvName, Text] = {}
     account: Account | None = None
     """One of the blueprint's `accounts`; None: the workspace's own."""
-    workdir: Annotated[str, Field(pattern=r"^(~|~/[^\x00]+|/[^\x00]*)$")] = "~"
+    workdir: Workdir = "~"
+    activity: Literal["http", "jupyter", "vscode"] = "http"
+    """The kind of the app, for which of its traffic counts as activity of a user."""
+    cors: Annotated[tuple[Slug, ...], Field(max_length=20)] = ()
+    """Apps of this blueprint whose pages may ask this one with the user's session, and read the answers."""
+    embed: Annotated[tuple[Framer, ...], Field(max_length=20)] = ()
+    """Apps of this blueprint, and https origins, whose pages may frame this one; its own always may."""
+    host_header: Literal["public", "local"] = "public"
+    """`local`: the app gets `Host: localhost`, with a port that is fixed, and Origin and Referer to fit."""
+    identity_headers: bool = False
+    """Whether the app gets X-Fairlead-User, X-Fairlead-Groups and X-Fairlead-Owner."""
 
     @model_validator(mode="before")
     @classmethod
@@ -165,6 +208,11 @@ class App(Part):
             if known is not None and getattr(self, field) != known.default:
                 raise misfit((field,), "a built-in app is its owner's: a visitor could change every file")
         return self
+
+    @property
+    def crossing(self) -> Crossing:
+        """Return the fields that concern pages of other origins."""
+        return Crossing(self.cors, self.embed, self.host_header, self.identity_headers)
 
     @model_validator(mode="after")
     def _needs_start(self) -> "App":

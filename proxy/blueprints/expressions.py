@@ -104,7 +104,7 @@ def compile_expressions(document: Document) -> Programs:
     programs = {}
     for loc, expression in document.root.expressions():
         if loc[0] in FIXED:
-            raise BlueprintInvalid(document.where(loc), "this is the same for everybody: no expression here")
+            raise BlueprintInvalid(document.where(loc), "this is the same for all users: no expression here")
         try:
             programs[loc] = _compile(expression)
         except ExpressionError as exc:

@@ -36,6 +36,8 @@ LISTS: Mapping[str, Join] = {
     "accounts": Join.REPLACE,
     "apps.*.share.users": Join.REPLACE,
     "apps.*.share.groups": Join.REPLACE,
+    "apps.*.cors": Join.REPLACE,
+    "apps.*.embed": Join.REPLACE,
     "forward.tcp": Join.REPLACE,
     "forward.unix": Join.REPLACE,
     "forward.listen_tcp": Join.REPLACE,

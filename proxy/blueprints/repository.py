@@ -8,11 +8,12 @@ the user who asked for the repository, as the rest of its code does.
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import to_json
 
+from proxy.blueprints.apps import Icon, Listen, Ready, Slug, Workdir
 from proxy.blueprints.document import Document, Location, Node, read_document
 from proxy.blueprints.expressions import Facts, evaluate
 from proxy.blueprints.inherit import merge
@@ -30,6 +31,7 @@ from proxy.blueprints.values import (
     TcpRule,
     Text,
     amount,
+    misfit,
 )
 from proxy.errors.blueprints import BlueprintInvalid
 from proxy.settings.blueprints import RepositorySettings
@@ -44,7 +46,7 @@ _PROTECTED_ENV = ("LD_*", "FAIRLEAD_*", "SSH_*", "SUDO_*", "BASH_ENV", "ENV", "I
 
 def _printable(text: str) -> str:
     if strange := next((one for one in text if not one.isprintable() and one not in "\n\t"), None):
-        raise ValueError(f"{strange!r} would reach the terminal of whoever logs in")
+        raise ValueError(f"{strange!r} would reach the terminal of each user who logs in")
     return text
 
 
@@ -80,6 +82,36 @@ class RepositoryStorage(Part):
     size: Quantity
 
 
+class RepositoryApp(Part):
+    """The fields of an app that a repository may set, of a new one or of one that the blueprint has."""
+
+    title: DisplayText = ""
+    icon: Icon = ""
+    listen: Listen = Listen(port="auto")
+    start: Text = ""
+    ready: Ready = Ready()
+    env: Mapping[Annotated[EnvName, AfterValidator(_env_name)], Text] = {}
+    workdir: Workdir = "~"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_null(cls, value: Any) -> Any:
+        if (at := _null_in(value)) is not None:
+            raise misfit(at, "a repository removes nothing, so this cannot be null")
+        return value
+
+
+def _null_in(value: Any) -> tuple[str, ...] | None:
+    """Return the place of a null in nested mappings; None for none."""
+    if value is None:
+        return ()
+    if isinstance(value, dict):
+        for key, below in value.items():
+            if (found := _null_in(below)) is not None:
+                return (str(key), *found)
+    return None
+
+
 class RepositoryFile(Part):
     """All fields of a `.fairlead.yaml`; no field takes null."""
 
@@ -94,6 +126,7 @@ class RepositoryFile(Part):
     """Run after the scripts of the blueprint, which cannot be replaced."""
     forward: RepositoryForward = RepositoryForward()
     storages: Annotated[Mapping[StorageName, RepositoryStorage], Field(max_length=10)] = {}
+    apps: Annotated[Mapping[Slug, RepositoryApp], Field(max_length=20)] = {}
 
 
 def read_repository_file(data: bytes, file_name: str) -> Document:
@@ -169,6 +202,17 @@ def _violations(
             found.append((("storages", name), "a storage of the blueprint has that name"))
         if amount(storage.size) > amount(settings.storage_size):
             found.append((("storages", name, "size"), f"at most {settings.storage_size} for a repository"))
+    reason = "the blueprint's app of that name runs as an account of its own"
+    found.extend((("apps", slug), reason) for slug in file.apps if _has_account(own, slug))
+    return [*found, *_wider_forwards(file, own)]
+
+
+def _has_account(own: Blueprint, slug: str) -> bool:
+    return slug in own.apps and own.apps[slug].account is not None
+
+
+def _wider_forwards(file: RepositoryFile, own: Blueprint) -> Sequence[tuple[Location, str]]:
+    found: list[tuple[Location, str]] = []
     for field in file.forward.model_fields_set:
         within = tcp_within if field.endswith("tcp") else path_within
         for at, rule in enumerate(getattr(file.forward, field)):

@@ -201,6 +201,15 @@ class Blueprint(Part):
         return self
 
     @model_validator(mode="after")
+    def _app_names_exist(self) -> "Blueprint":
+        for slug, app in self.apps.items():
+            for field in ("cors", "embed"):
+                for at, one in enumerate(getattr(app, field)):
+                    if one not in self.apps and not one.startswith("https://"):
+                        raise misfit(("apps", slug, field, at), f"this blueprint has no app {one}")
+        return self
+
+    @model_validator(mode="after")
     def _paths_differ(self) -> "Blueprint":
         taken: dict[str, str] = {}
         for name, storage in self.storages.items():

@@ -41,7 +41,7 @@ def add(
     for_s: Annotated[
         float | None, typer.Option("--for", help="Seconds; default: until removed.", min=1)
     ] = None,
-    reason: Annotated[str, typer.Option(help="For whoever asks why.")] = "",
+    reason: Annotated[str, typer.Option(help="Kept with the ban, and shown by `ban list`.")] = "",
     as_json: Json = False,
 ) -> None:
     """Ban an address on every replica, known users behind it too."""

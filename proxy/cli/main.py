@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from proxy import __version__
+from proxy.cli.apps import app_app
 from proxy.cli.bans import ban_app
 from proxy.cli.blueprints import blueprint_app
 from proxy.cli.check import check
@@ -45,6 +46,7 @@ app.add_typer(onboarding_app, name="onboarding")
 app.add_typer(provider_app, name="provider")
 app.add_typer(blueprint_app, name="blueprint")
 app.add_typer(workspace_app, name="workspace")
+app.add_typer(app_app, name="app")
 app.add_typer(trust_app, name="trust")
 app.add_typer(database_app, name="database")
 app.command("check")(check)

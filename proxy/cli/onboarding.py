@@ -33,13 +33,13 @@ Ids = Annotated[
 @onboarding_app.command("list")
 def list_onboardings(
     context: typer.Context,
-    everybody: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also those that are decided.")] = False,
     as_json: Json = False,
 ) -> None:
     """List who waits; the keys were proved, and are the accounts' own."""
     records = with_directory(context, lambda directory: directory.list_onboardings())
     rows = [onboarding_row(record) for record in records]
-    print_rows([row for row in rows if everybody or row["status"] == "waitlisted"], as_json, _COLUMNS)
+    print_rows([row for row in rows if every or row["status"] == "waitlisted"], as_json, _COLUMNS)
 
 
 @onboarding_app.command("approve")

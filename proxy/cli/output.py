@@ -104,6 +104,8 @@ def workspace_row(record: "WorkspaceRecord") -> dict[str, Any]:
         "location": record.location,
         "created_at": _when(record.created_at),
         "started_at": _when(record.started_at),
+        "active_at": _when(record.active_at),
+        "why": record.why or None,
         "stopped_at": _when(stop.at) if stop else None,
         "stopped_by": stop.by if stop else None,
         "stop_reason": stop.reason if stop else None,

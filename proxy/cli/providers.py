@@ -57,7 +57,7 @@ def _chosen(settings: "Settings", names: list[str]) -> "list[ProviderSettings]":
         )
     if not configured:
         raise IdentityError(
-            "no provider is configured: front_door.providers is empty, and nobody new comes in"
+            "no provider is configured: front_door.providers is empty, and no new user can be registered"
         )
     return [configured[name] for name in names] or list(configured.values())
 

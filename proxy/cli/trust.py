@@ -39,7 +39,7 @@ def rotate(
         typer.Option(
             min=0,
             help="Seconds until the new generation signs; default trust.announce_s. 0 after a leak: "
-            "nobody new gets in until workspaces have read their new Secret.",
+            "new connections fail until workspaces have read their new Secret.",
         ),
     ] = None,
     as_json: Json = False,

@@ -29,7 +29,7 @@ KeyFiles = Annotated[
 Expires = Annotated[
     str,
     typer.Option(
-        "--expires", help="From then on nobody logs in: 2031-12-31, or with a time, UTC unless it says."
+        "--expires", help="From then on logins are refused: 2031-12-31, or with a time, UTC unless it says."
     ),
 ]
 

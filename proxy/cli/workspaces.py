@@ -69,8 +69,8 @@ def start_workspace(context: typer.Context, names: Names) -> None:
     async def act(backend: "Backend") -> None:
         for name in names:
             record = await _found(backend, name)
-            user = await _user_of(context.obj.settings(), record)
-            async with _telling(record.name) as report:
+            user = await owner_of(context.obj.settings(), record)
+            async with telling(record.name) as report:
                 await _start(context.obj.settings(), backend, user, record, report)
 
     _with_backend(context, act)
@@ -271,7 +271,8 @@ async def _found(backend: "Backend", name: str) -> "WorkspaceRecord":
     return record
 
 
-async def _user_of(settings: "Settings", record: "WorkspaceRecord") -> "User":
+async def owner_of(settings: "Settings", record: "WorkspaceRecord") -> "User":
+    """Return the owner of a workspace. Raises: IdentityError for a user who was removed."""
     from proxy.workspaces.ownership import Title, title_to
 
     user = await _find_user(settings, record.user)
@@ -311,7 +312,7 @@ async def _start(
 
 
 @asynccontextmanager
-async def _telling(name: str) -> "AsyncIterator[Report]":
+async def telling(name: str) -> "AsyncIterator[Report]":
     """Show progress on stderr: one redrawn line on a terminal, plain lines elsewhere."""
     begun = time.monotonic()
 
@@ -352,9 +353,9 @@ def _each(
 
 async def _examined(backend: "Backend", links: "Links", name: str) -> "WorkspaceRecord":
     """Find a workspace, and ask it for the results of its init scripts where it runs."""
-    from proxy.workspaces.failed_scripts import with_failed_scripts
+    from proxy.workspaces.reported import as_reported
 
-    return await with_failed_scripts(await _found(backend, name), backend, links)
+    return await as_reported(await _found(backend, name), backend, links)
 
 
 def _with_links(context: typer.Context, act: "Callable[[Backend, Links], Awaitable[_T]]") -> _T:

@@ -395,6 +395,18 @@ class WorkspaceStopped(_WorkspaceEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceStoppingSoon(_WorkspaceEvent):
+    """A workspace that is stopped soon unless it is used; consumers ignore a repeated `id`."""
+
+    reason: str = ""
+    """`idle` or `lifetime`; use does not help against the latter."""
+    stops_at: str = ""
+    """RFC 3339, UTC; to the second."""
+    why: str = ""
+    """A sentence about the last activity, bounded and printable; empty for none since the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkspaceFailed(_WorkspaceEvent):
     """A workspace that did not start."""
 

@@ -40,6 +40,7 @@ WEB_LINK_MADE = "fairlead.web.link_made"
 WEB_SHARE_CHANGED = "fairlead.web.share_changed"
 WORKSPACE_STARTED = "fairlead.workspace.started"
 WORKSPACE_STOPPED = "fairlead.workspace.stopped"
+WORKSPACE_STOPPING_SOON = "fairlead.workspace.stopping_soon"
 WORKSPACE_FAILED = "fairlead.workspace.failed"
 
 TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
@@ -72,6 +73,7 @@ TABLE: Mapping[str, type[schema.Event]] = MappingProxyType(
         WEB_SHARE_CHANGED: schema.WebShareChanged,
         WORKSPACE_STARTED: schema.WorkspaceStarted,
         WORKSPACE_STOPPED: schema.WorkspaceStopped,
+        WORKSPACE_STOPPING_SOON: schema.WorkspaceStoppingSoon,
         WORKSPACE_FAILED: schema.WorkspaceFailed,
     }
 )

@@ -106,7 +106,7 @@ class HandOver:
                 return await _copied(reply)
         except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
             _log.warning("another replica's page does not answer", page=page, reason=str(exc))
-            raise web.HTTPBadGateway(text="Nobody answers behind this link. Connect again.") from None
+            raise web.HTTPBadGateway(text="No login waits behind this link. Connect again.") from None
 
     async def close(self) -> None:
         """Close connections."""

@@ -254,6 +254,13 @@ class Site:
             f"default-src 'none'; style-src 'nonce-{nonce}'; form-action {targets}; "
             "frame-ancestors 'none'; base-uri 'none'"
         )
+        html = pages.document(title, body, nonce)
+        return web.Response(
+            status=status, text=html, content_type="text/html", headers=self.page_headers(policy)
+        )
+
+    def page_headers(self, policy: str) -> dict[str, str]:
+        """Return the header fields of every page; `policy` is its Content-Security-Policy."""
         headers = {
             "Content-Security-Policy": policy,
             "X-Frame-Options": "DENY",
@@ -265,8 +272,7 @@ class Site:
         }
         if self._is_secure:
             headers["Strict-Transport-Security"] = "max-age=31536000"
-        html = pages.document(title, body, nonce)
-        return web.Response(status=status, text=html, content_type="text/html", headers=headers)
+        return headers
 
 
 def _cookie_fields(request: web.Request) -> list[bytes]:

@@ -92,7 +92,8 @@ class Auditor:
         """Log a problem once when it begins and once when it ends."""
         if problem and not self.problem:
             _log.warning(
-                "the directory is in doubt: nobody is ended or onboarded for who is missing", reason=problem
+                "the directory is in doubt: missing users are neither disconnected nor registered",
+                reason=problem,
             )
         elif self.problem and not problem:
             _log.info("the directory is whole again")

@@ -176,7 +176,7 @@ class Census:
         ]
         if not parts:
             return f"the directory is whole: {self.users} users, {self.keys} keys"
-        return f"the directory holds {' and '.join(parts)}, and nobody removed the others"
+        return f"the directory holds {' and '.join(parts)}, and no command removed the others"
 
 
 def _lost(actual: int, expected: int, share: float) -> bool:

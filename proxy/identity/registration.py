@@ -165,7 +165,7 @@ async def _next_uid(connection: AsyncConnection, uids: range) -> int:
         first = window.stop
     raise StoreError(
         f"every uid from {uids.start} to {uids.stop - 1} is used up; raise identity.last_uid",
-        user_message="nobody new can be let in at the moment; an operator has to make room",
+        user_message="no new user can be registered at the moment; an operator has to make room",
     )
 
 
@@ -243,7 +243,7 @@ async def _is_bound(connection: AsyncConnection, profile: Profile, name: str) ->
     """
     if len(profile.issuer) > MAX_ISSUER or len(profile.subject) > MAX_SUBJECT or not profile.subject:
         raise ProviderMisconfigured(
-            f"{profile.provider}: issuer or subject is empty or longer than anybody's",
+            f"{profile.provider}: issuer or subject is empty, or longer than an account's can be",
             user_message=f"login by {profile.provider} does not work; its settings need an operator",
         )
     is_subject = sa.and_(users.c.issuer == profile.issuer, users.c.subject == profile.subject)
@@ -256,7 +256,7 @@ async def _is_bound(connection: AsyncConnection, profile: Profile, name: str) ->
     if bound is None and await has_user(connection, name):
         raise NameTaken(
             f"user {name!r} is not bound to {profile.provider} account {profile.login!r}",
-            user_message=f"the user name {name} belongs to somebody else here",
+            user_message=f"the user name {name} belongs to another user here",
         )
     return bound is not None
 

@@ -423,7 +423,7 @@ async def _require_whole(connection: AsyncConnection) -> None:
     """Check that no row was lost. Raises: StoreError."""
     found = await census.take(connection)
     if not found.is_whole:
-        raise StoreError(str(found), user_message="nobody new can be let in at the moment")
+        raise StoreError(str(found), user_message="no new user can be registered at the moment")
 
 
 def _records() -> sa.Select[Any]:

@@ -68,7 +68,7 @@ def _judge_key(
         )
     if listed is None and shown not in confirmed:
         return KeyNotConfirmed(
-            f"approved by {profile.login!r}, but nobody confirmed {shown}",
+            f"approved by {profile.login!r}, but {shown} was not confirmed",
             user_message=f"your key {shown} was not confirmed in the browser",
         )
     return None

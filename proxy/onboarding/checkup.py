@@ -74,7 +74,10 @@ class Checkup:
             ClaimMapping(name, settings.kind, settings.mapping)
             if isinstance(settings, DevSettings):
                 yield Finding(
-                    name, step, True, "the proxy itself serves this provider; anybody can be anybody"
+                    name,
+                    step,
+                    True,
+                    "the proxy itself serves this provider; visitors choose an account",
                 )
                 return
             secret = read_secret(settings.client_secret_file, "client_secret_file")
@@ -127,7 +130,7 @@ class Checkup:
         document = await get_json(self._tools, settings.title, Request(url, basic=basic))
         if not isinstance(document, dict):
             raise misconfigured(settings.title, f"{url} is not GitHub's")
-        as_whom = "and takes client and secret" if basic else "as anybody, 60 requests an hour"
+        as_whom = "and takes client and secret" if basic else "without an account, 60 requests an hour"
         return Finding(settings.title, "API", True, f"{api_of(settings.url)} answers {as_whom}")
 
     async def _look_at_gitlab(self, settings: GitLabSettings) -> Finding:
@@ -143,7 +146,7 @@ class Checkup:
     async def _approval(self, settings: ProviderSettings, provider: Provider) -> Finding:
         name = provider.name
         if not settings.onboard:
-            return Finding(name, "approval", None, "onboard is off: nobody new comes in this way")
+            return Finding(name, "approval", None, "onboard is off: no new user is registered this way")
         if provider.approval == "confirm":
             client = await provider.code_client()
             ours = self._settings.confirm.page_url

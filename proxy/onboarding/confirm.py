@@ -221,14 +221,14 @@ class ConfirmPages:
         csrf = [("csrf", self._site.csrf(session, ticket.id))]
         if known.profile.name != ticket.about.name:
             warning = (
-                f"You are signed in as {known.profile.login}, and somebody in a terminal asks to be "
+                f"You are signed in as {known.profile.login}, and a login in a terminal asks to be "
                 f"{ticket.about.name}. If that was not you, deny it."
             )
             deny = pages.form(request.path, csrf, "", [Button("deny", "Deny")])
             return self._site.page("That is not you", pages.paragraph(warning, "warning") + shown + deny)
         warning = (
             "Confirm only if you started this login yourself, from this address, and your terminal shows "
-            "this code. Whoever holds this key can log in as you from then on."
+            "this code. The holder of this key can log in as you from then on."
         )
         buttons = [Button("confirm", "Confirm", go=True), Button("deny", "Deny")]
         body = shown + pages.paragraph(warning, "warning") + pages.form(request.path, csrf, "", buttons)
@@ -242,7 +242,7 @@ class ConfirmPages:
         self._site.check_csrf(session, ticket.id, form.get("csrf", ""))
         signed_in = self._signed_in(ticket, session)
         if signed_in is None or ticket.done.done():
-            raise web.HTTPForbidden(text="Nobody is signed in here, or this was answered already.")
+            raise web.HTTPForbidden(text="You are not signed in here, or this was answered already.")
         if form.get("decision") != "confirm":
             said = "the request was denied in the browser"
             name = ticket.provider.name
@@ -250,7 +250,7 @@ class ConfirmPages:
             self._site.end_cookie(denied, _ticket_slot(ticket))
             return denied
         if signed_in.confirmation.profile.name != ticket.about.name:
-            raise web.HTTPForbidden(text="You are signed in as somebody else.")
+            raise web.HTTPForbidden(text="You are signed in with another account.")
         ticket.done.set_result(signed_in.confirmation)
         self._forget(ticket)
         response = await self._confirmed(ticket)
@@ -276,7 +276,7 @@ class ConfirmPages:
         if not ticket.done.done():
             ticket.done.set_exception(denial)
         self._forget(ticket)
-        return self._site.page("Denied", pages.paragraph("Nobody was let in. You can close this page."))
+        return self._site.page("Denied", pages.paragraph("Login refused. You can close this page."))
 
     def _forget(self, ticket: Ticket) -> None:
         self.close(ticket)  # cancelling an answered future does nothing

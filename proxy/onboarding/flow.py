@@ -212,7 +212,7 @@ class Onboarding:
             raise OnboardingRefused(decision.reason)
         if not self._providers:
             raise OnboardingRefused(
-                "no provider can onboard", user_message="nobody new can log in here by themselves"
+                "no provider can onboard", user_message="new users cannot register themselves here"
             )
         return await self._join(source, name, parse_key(key_blob), self._providers[0], renews=False)
 
@@ -256,7 +256,7 @@ class Onboarding:
         """Decide on a key with the approval of a flow, and record the user when it is good."""
         approval = flow.approval
         if approval is None:
-            raise KeyNotProved("nobody approved", user_message="this login was not approved")
+            raise KeyNotProved("no approval came", user_message="this login was not approved")
         profile, listed = approval.profile, approval.listed
         if flow.renews:
             await self._renewed(flow, profile)
@@ -319,7 +319,7 @@ class Onboarding:
                 flow.approval = _Approval(profile, tokens, listed)
                 approved = await self.judge(flow, flow.key)
         except asyncio.CancelledError:
-            self._end(flow, CodeExpired("nobody was waiting", user_message="nobody was waiting any more"))
+            self._end(flow, CodeExpired("no login was waiting", user_message="no login was waiting any more"))
             raise
         except TimeoutError:
             self._end(flow, _too_slow(flow, "profile and keys"))

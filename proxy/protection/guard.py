@@ -88,7 +88,7 @@ class Guard:
     def __init__(self, settings: ProtectionSettings, bans: Bans, publisher: Publisher) -> None:
         self._settings = settings
         self._allowed = settings.allowed
-        self._bans = bans
+        self.bans = bans
         self._publisher = publisher
         self._credit = Credit(settings.credit_s)
         self._failures = Failures(settings.bans.window_s, settings.bans.max_sources, settings.bans.failures)
@@ -117,25 +117,25 @@ class Guard:
     @property
     def banned(self) -> int:
         """Return the number of sources that are banned now."""
-        return len(self._bans.all())
+        return len(self.bans.all())
 
     def refuses(self, address: str) -> bool:
         """Return whether a ban keeps an address out; a ban by rule does not where it has credit."""
         if is_in(address, self._allowed):
             return False
-        ban = self._bans.find(source_of(address))
+        ban = self.bans.find(source_of(address))
         return ban is not None and not _is_known(ban, has_credit=self._credit.has(ban.source, _now()))
 
     def watch(self) -> Watch:
         """Return a watch of every change of a ban, on any replica."""
-        return self._bans.watch()
+        return self.bans.watch()
 
     def accept(self, address: str) -> PendingConnection | str:
         """Accept a connection, or return the reason against it as one word."""
         now, source = _now(), source_of(address)
         is_allowed = is_in(address, self._allowed)
         has_credit = self._credit.has(source, now)
-        ban = None if is_allowed else self._bans.find(source)
+        ban = None if is_allowed else self.bans.find(source)
         is_known = _is_known(ban, has_credit=has_credit)
         if ban is not None and not is_known and not self._probes.take(source, now):
             return self._refuse("banned")
@@ -184,14 +184,14 @@ class Guard:
             return
         source, rules = source_of(address), self._settings.bans
         count = self._failures.add(source, _now())
-        offences = self._bans.offences(source)
-        if count < threshold(rules.failures, offences) or self._bans.find(source) is not None:
+        offences = self.bans.offences(source)
+        if count < threshold(rules.failures, offences) or self.bans.find(source) is not None:
             return
         self._failures.forget(source)
         since = datetime.now(UTC)
         until = since + timedelta(seconds=length_s(rules.lengths_s, offences))
         ban = Ban(source, since, until, tuple(reasons), RULE, offences)
-        self._bans.begin(ban)
+        self.bans.begin(ban)
         self._publisher.publish(ban_event(ban))
         _log.warning("banned", source=source, until=until.isoformat(timespec="seconds"), failures=count)
 

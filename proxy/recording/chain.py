@@ -110,7 +110,7 @@ class Verifier:
             return f"it says to be number {number[:20]}"
         if self._key is not None and not self._key.has_signed(signed, signature):
             return "its signature is not of the key that the manifest names"
-        return "" if raw == event_line(*line) else "its link was written by somebody else"
+        return "" if raw == event_line(*line) else "its link was written by another program"
 
 
 def line_splitter(take: Callable[[bytes], None], max_bytes: int) -> Callable[[bytes], None]:

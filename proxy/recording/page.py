@@ -38,16 +38,21 @@ _CONTROLS = f"""
 """
 
 
+def policy() -> str:
+    """Return the Content-Security-Policy of the page: its own script and style, and nothing else."""
+    style, script = _packaged("player.css"), _packaged("player.js")
+    return f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
+
+
 async def page(
     manifest: Manifest, result: VerificationResult, lines: AsyncIterator[bytes]
 ) -> AsyncIterator[str]:
     """Yield the page, piece by piece; it is never whole in memory."""
     title = html.escape(f"{manifest.user_string}: {manifest.command or manifest.target or manifest.kind}")
     style, script = _packaged("player.css"), _packaged("player.js")
-    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}"
     yield (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>\n"
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy()}">\n'
         '<meta name=viewport content="width=device-width">\n'
         f"<title>{title}</title>\n<style>{style}</style>\n<h1>{title}</h1>\n{_facts(manifest, result)}\n"
     )

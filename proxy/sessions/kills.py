@@ -55,10 +55,9 @@ class KillExecutor:
         if session is None:
             return False
         _log.info("session killed", session=order.session, actor=order.actor, reason=order.reason)
+        who = "you, from another place" if order.actor == session.user else "an operator"
         why = f": {order.reason}" if order.reason else ""
-        session.controls.end(
-            f"ended by an operator{why}", End(EndReason.KILLED, order.reason, by=order.actor)
-        )
+        session.controls.end(f"ended by {who}{why}", End(EndReason.KILLED, order.reason, by=order.actor))
         return True
 
     async def _run(self) -> None:

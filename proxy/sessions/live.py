@@ -72,6 +72,11 @@ class LiveProgram:
         return self.begun.id
 
     @property
+    def user(self) -> str:
+        """Name of the user."""
+        return self._owner.user
+
+    @property
     def kind(self) -> Kind:
         """Kind of the program or connection."""
         return Kind(self.begun.kind)

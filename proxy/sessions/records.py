@@ -68,7 +68,7 @@ class End:
     detail: str = ""
     """A sentence, or the code of an error."""
     by: str = ""
-    """The operator who ended it: `cli:<OS user>`; else empty."""
+    """The user or operator who ended it: a user's name or `cli:<OS user>`; else empty."""
     exit_status: int | None = None
     exit_signal: str = ""
     """Without SIG; only for programs."""

@@ -13,3 +13,12 @@ class Section(BaseModel):
     """Settings that belong together; unchangeable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Audience(Section):
+    """Users that are chosen by name or by group; empty, it chooses no user."""
+
+    users: tuple[str, ...] = ()
+    """Patterns of user names; `*` and `?` stand for characters."""
+    groups: tuple[str, ...] = ()
+    """Patterns of groups, as the provider of a user names them."""

@@ -28,7 +28,7 @@ class IdentitySettings(Section):
     of the certificate's principals is the user's name."""
     revoked_keys: tuple[Path, ...] = ()
     """Files that `sshd` takes as RevokedKeys: KRLs of `ssh-keygen -k`, or public keys, one a line; at most
-    16 MiB each. Read again when they change; while one cannot be read no key lets anybody in."""
+    16 MiB each. Read again when they change; while one cannot be read, every key is refused."""
 
     installation: Annotated[str, Field(pattern=r"^([0-9a-f-]{36})?$")] = ""
     """The installation that the database must belong to, as `fairlead database show` prints it. With it a

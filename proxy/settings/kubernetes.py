@@ -23,7 +23,7 @@ class InjectRule(Section):
 
     namespace: DnsLabel
     groups: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Users in one of these may; `*` stands for everybody."""
+    """Users in one of these may; `*` stands for all users."""
     share_processes: bool = False
     """Whether the processes of the pod's containers see each other; then shelld is not process 1."""
 

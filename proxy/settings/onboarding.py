@@ -105,7 +105,7 @@ class OidcSettings(_Client):
     def _keys_come_from_somewhere(self) -> "OidcSettings":
         if self.approval == "device" and not self.mapping.keys:
             raise ValueError(
-                "approval: device needs mapping.keys, since a device code proves nobody's key; "
+                "approval: device needs mapping.keys, since a device code proves no key; "
                 "without a claim that lists keys use approval: confirm"
             )
         if "openid" not in self.scopes:
@@ -192,7 +192,7 @@ class OnboardingSettings(Section):
     max_pending_per_source: Count = 5
     max_pending_per_name: Count = 5
     starts_per_minute: Count = 60
-    """Codes asked of providers, by everybody together; GitHub allows an app 50 approvals an hour."""
+    """Codes asked of providers, for all users together; GitHub allows an app 50 approvals an hour."""
     starts_per_source_per_hour: Count = 30
     polls_per_s: Annotated[float, Field(gt=0, le=1_000)] = 50
     """Questions to providers whether a user approved, by all together; more take turns."""

@@ -22,7 +22,7 @@ class ProxyProtocolSettings(_Networks):
     """The PROXY protocol of load balancers, believed only from `trusted` addresses."""
 
     trusted: tuple[str, ...] = ()
-    """Addresses and CIDR ranges of the load balancers. Empty: no header is read from anybody."""
+    """Addresses and CIDR ranges of the load balancers. Empty: no header is read."""
     header: Literal["required", "optional"] = "required"
     """`optional` also takes connections without a header from trusted sources: health checks, mostly."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 3

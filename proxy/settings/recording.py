@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from proxy.settings.base import Section
+from proxy.settings.base import Audience, Section
 
 _Seconds = Annotated[float, Field(gt=0, le=3_600)]
 _Bytes = Annotated[int, Field(ge=4_096, le=4 * 1024**3)]
@@ -79,6 +79,12 @@ class RecordingSettings(Section):
     is none."""
     trusted_key_files: tuple[Path, ...] = ()
     """Public keys in PEM that signed earlier recordings."""
+
+    owner_may_view: bool = False
+    """Whether users see their own recordings in the portal. Off: a recording is evidence, and shows
+    a recorded user what it misses."""
+    viewers: Audience = Audience()
+    """Users who see all recordings in the portal."""
 
     exec_output_bytes: Annotated[int, Field(ge=0, le=2**50)] = 4 * 1024 * 1024
     """Output of one program without a terminal that is kept; the rest, and what is not text, is counted."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from proxy.addresses import Network, parse_networks
-from proxy.settings.base import Section
+from proxy.settings.base import Audience, Section
 
 _Seconds = Annotated[float, Field(gt=0, le=86_400)]
 _Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -48,6 +48,27 @@ class WebSessionSettings(Section):
     attempts_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 240
     """Requests to the login pages from one address (an IPv6 /64 is one) that make Fairlead ask a provider or
     its store; more are refused for a while."""
+
+
+class PortalSettings(Section):
+    """The portal, the pages of signed-in users on the login origin."""
+
+    look_s: Annotated[float, Field(ge=0.2, le=60)] = 2
+    """How often an open page looks whether something changed; all pages of one process share one look at the
+    list of workspaces."""
+    stream_s: Annotated[float, Field(ge=1, le=3_600)] = 45
+    """Life of one stream of changes, after which the browser opens the next; less than `web.own_s`."""
+    streams_per_user: Annotated[int, Field(ge=1, le=100)] = 8
+    """Pages of one user that are kept up to date by one process; further ones show what was true when they
+    were opened."""
+    streams: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """The same of all users."""
+    starts: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Workspaces that one process starts at the same time on request of a page."""
+    read_s: _Seconds = 10
+    """For what a page asks of the backend, of a workspace or of the store of recordings."""
+    players: Annotated[int, Field(ge=1, le=100)] = 2
+    """Recordings that one process prepares for playing at the same time: each takes one processor."""
 
 
 class WebSettings(Section):
@@ -110,6 +131,12 @@ class WebSettings(Section):
     """For how long."""
     own_s: _Seconds = 60
     """From the head of a request to the login pages to the end of its answer, a provider's time included."""
+    wait_s: Annotated[float, Field(ge=1, le=3_600)] = 600
+    """From a page that begins the start of a workspace to the end of the waiting page, and the longest
+    `Prefer: wait`. More than starts take; a page that was left open does not start anything after it."""
+    activity_s: Annotated[float, Field(ge=1, le=60)] = 5
+    """The shortest time between two reports of activity to one workspace; the clock of idleness is that
+    inexact."""
     session: WebSessionSettings = WebSessionSettings()
     dev_user: str = ""
     """User as whom the development provider signs in its account of the same name, which asks for no
@@ -120,6 +147,10 @@ class WebSettings(Section):
     require: Literal["", "ssh-paired"] = ""
     """`ssh-paired`: browsers sign in by the link of `ssh <user>+lobby@<host> web` only, and no provider is
     asked; empty: by a provider as well."""
+    operators: Audience = Audience()
+    """Users who see workspaces, sessions, users and bans of all in the portal, and may stop, end, lock and
+    ban."""
+    portal: PortalSettings = PortalSettings()
     index_s: _Seconds = 10
     """How often the index of shared apps learns of new users; blueprints are followed at once."""
     share_max: Literal["owner", "users", "groups", "authenticated", "public"] = "public"
@@ -135,6 +166,12 @@ class WebSettings(Section):
     def _target_fits(self) -> "WebSettings":
         if self.max_target_bytes >= self.max_head_bytes:
             raise ValueError("max_target_bytes must be less than max_head_bytes")
+        return self
+
+    @model_validator(mode="after")
+    def _stream_ends_by_itself(self) -> "WebSettings":
+        if self.portal.stream_s >= self.own_s:
+            raise ValueError("portal.stream_s must be less than own_s")
         return self
 
     @property

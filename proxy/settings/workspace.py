@@ -16,6 +16,9 @@ class WorkspaceSettings(Section):
     """From the first channel to readiness; image pulls are the reason that it is long."""
     idle_stop_s: Annotated[float, Field(ge=0)] = 8 * 3600
     """Stop after this long without payload or CPU use; 0 means never. A blueprint may say otherwise."""
+    idle_warn_s: Annotated[float, Field(ge=0, le=86_400)] = 300
+    """Users are warned this long before a workspace is stopped because it is idle, at most half of the idle
+    time; 0 means never."""
     stop_hold_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 900
     """A stop that a user asked for is not undone by a connection for this long, only by asking again: an
     editor that reconnects by itself must not bring back what its owner just stopped."""

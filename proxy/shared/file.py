@@ -89,7 +89,7 @@ class _File:
                 (spec.name, key, now),
             ).fetchone()
             if expected is not None and expected != (known[0] if known else 0):
-                raise StateConflict(f"{spec.name}: {key} was changed by somebody else")
+                raise StateConflict(f"{spec.name}: {key} was changed by another writer")
             if known is None and value is not None:
                 self._make_room(spec, now)
             revision: int

@@ -57,4 +57,4 @@ class MemoryBucket(CachedBucket):
     def _expect(self, key: str, revision: int) -> None:
         entry = self._cache.get(key)
         if (entry.revision if entry else 0) != revision:
-            raise StateConflict(f"{self.name}: {key} was changed by somebody else")
+            raise StateConflict(f"{self.name}: {key} was changed by another writer")

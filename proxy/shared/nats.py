@@ -149,7 +149,7 @@ class NatsBucket(CachedBucket):
         """See Bucket."""
         known = self._cache.get(key)
         if (known is None and revision) or (known is not None and known.revision > revision):
-            raise StateConflict(f"{self.name}: {key} was changed by somebody else")
+            raise StateConflict(f"{self.name}: {key} was changed by another writer")
         headers = self._ending(ttl_s)
         try:
             return await self._write(key, value, headers | {_EXPECTED: str(revision)})
@@ -159,7 +159,7 @@ class NatsBucket(CachedBucket):
         # The last message of a missing key may be its deletion, whose number the server compares.
         sequence, is_entry = await self._ready().last(self.stream, f"{self.subject}.{key}")
         if is_entry:
-            raise StateConflict(f"{self.name}: {key} was changed by somebody else")
+            raise StateConflict(f"{self.name}: {key} was changed by another writer")
         return await self._write(key, value, headers | {_EXPECTED: str(sequence)})
 
     async def delete(self, key: str, revision: int | None = None) -> None:
@@ -168,7 +168,7 @@ class NatsBucket(CachedBucket):
         self._ready()
         known = self._cache.get(key)
         if revision is not None and (known is None or known.revision > revision):
-            raise StateConflict(f"{self.name}: {key} was changed by somebody else")
+            raise StateConflict(f"{self.name}: {key} was changed by another writer")
         if known is not None:
             await self._purge(key, revision)
 

@@ -144,7 +144,7 @@ async def _answer(request: Awaitable[_T]) -> _T:
         raise _Missing(str(exc)) from None
     except nats.js.errors.APIError as exc:
         if exc.err_code in _WRONG_SEQUENCE:
-            raise StateConflict("changed by somebody else") from None
+            raise StateConflict("changed by another writer") from None
         is_final = exc.code == 400
         raise (StateRefused if is_final else StateUnavailable)(f"NATS: {exc.description}") from None
     except (nats.errors.Error, OSError, AssertionError, AttributeError, ValueError) as exc:

@@ -60,6 +60,6 @@ class PageRegistry:
                 is_published, pause_s = True, _PUBLISH_EVERY_S
             except StateError as exc:
                 if is_published:  # logged once per outage
-                    _log.warning("the other replicas cannot be told where the page is", reason=str(exc))
+                    _log.warning("the other replicas cannot learn where the page is", reason=str(exc))
                 is_published, pause_s = False, _RETRY_S
             await asyncio.sleep(pause_s)

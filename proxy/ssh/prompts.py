@@ -27,7 +27,7 @@ def user_string_invalid(exc: UserStringInvalid) -> str:
 def key_first(name: str) -> str:
     """Explain that a new user needs a key, to a client that asked for approval without one."""
     return notice(
-        f"nobody called {name} is known here yet, and an approval alone lets nobody in:\n"
+        f"the user {name} is not known here yet, and an approval alone is not enough:\n"
         "log in with an SSH key (ssh-keygen -t ed25519 makes one), then approve in a browser."
     )
 
@@ -35,7 +35,7 @@ def key_first(name: str) -> str:
 def new_here(name: str) -> str:
     """Explain the second step before it comes. A client that cannot do it ends with this text."""
     return notice(
-        f"nobody called {name} is known here yet. Your key is fine;\n"
+        f"the user {name} is not known here yet. Your key is fine;\n"
         "approve this login in a browser to come in (not possible with BatchMode)."
     )
 

@@ -245,7 +245,7 @@ class TrustManager:
                 self._take(changed)
                 return
         raise TrustError(
-            f"trust could not be written in {_ATTEMPTS} attempts: somebody else always was faster"
+            f"trust could not be written in {_ATTEMPTS} attempts: another writer was faster each time"
         )
 
     def _take(self, found: Generations) -> None:

@@ -8,6 +8,7 @@ with an error, and nothing behind it is read.
 import asyncio
 import ipaddress
 from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from enum import Enum
 from html import escape
 from typing import Any, cast
@@ -17,8 +18,9 @@ import structlog
 from proxy import metrics
 from proxy.addresses import is_in, source_of
 from proxy.errors import FairleadError, user_sentence
+from proxy.web.crossing import for_app, framers
 from proxy.web.front import Front, OwnSite
-from proxy.web.gate import Asked, Pass, Reply
+from proxy.web.gate import Asked, Pass, Reply, Stream
 from proxy.web.heads import (
     Body,
     Client,
@@ -26,10 +28,11 @@ from proxy.web.heads import (
     Request,
     Site,
     own_answer,
+    own_stream_head,
     request_for_own_site,
 )
 from proxy.web.origins import HostInvalid, Misdirected
-from proxy.web.parsing import RequestMessage
+from proxy.web.parsing import Recall, RequestMessage
 from proxy.web.relay import Exchange
 from proxy.web.road import Buffer
 from proxy.web.statuses import status_of
@@ -78,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
         "_message",
         "_peer",
         "_pending",
+        "_recall",
         "_request_id",
         "_scheme",
         "_source",
@@ -98,7 +102,8 @@ class ClientConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._state = _State.HEAD
-        self._message = RequestMessage(front.settings)
+        self._recall = Recall()
+        self._message = RequestMessage(front.settings, self._recall)
         self._asked: Asked | None = None
         self._request_id = b""
         self._exchange: Exchange | None = None
@@ -164,6 +169,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
+        self._report_activity()
         self._state = _State.CLOSED
         self._front.removed(self, self._source)
         exchange, self._exchange = self._exchange, None
@@ -332,11 +338,15 @@ class ClientConnection(asyncio.Protocol):
         """Ask the gate, connect to the app and begin the exchange; from then on no task is needed."""
         try:
             decided = verdict or await self._front.gate.decide(asked)
-            if isinstance(decided, Reply) or asked.is_reserved:
-                self._reply(decided if isinstance(decided, Reply) else _NOTHING)
+            if isinstance(decided, Reply):
+                self._reply(decided)
                 return
-            app = await self._front.pool.connect(decided.address)
-            if self._state is _State.DECIDING:
+            app = await self._front.opener.open(asked, decided)
+            if isinstance(app, Reply):
+                self._reply(app)
+            elif isinstance(app, Stream):
+                await self._stream(app)
+            elif self._state is _State.DECIDING:
                 self._begin(asked, decided, app)
                 self._go_on()
             else:
@@ -356,12 +366,22 @@ class ClientConnection(asyncio.Protocol):
 
     def _begin(self, asked: Asked, verdict: Pass, app: AppConnection) -> None:
         request = asked.request
-        site = Site(request.host, asked.client.scheme, verdict.is_public, verdict.fields, self._request_id)
+        address, origins = verdict.address, self._front.origins
+        site = Site(
+            request.host,
+            asked.client.scheme,
+            verdict.is_public,
+            verdict.fields,
+            self._request_id,
+            framers(address, origins) if address.crossing.embed else b"",
+        )
         self._exchange = exchange = Exchange(self, request, verdict, site)
         exchange.closes = exchange.closes or self._front.is_closing
+        if self._front.activity is not None:
+            exchange.acting = self._front.activity.begin(request, verdict)
         self._left = request.length
         self._state = _BODY_STATES[request.body]
-        exchange.begin(app, asked.client)
+        exchange.begin(app, asked.client, for_app(address, request, origins))
         if self._is_full:
             exchange.client_paused()
 
@@ -430,6 +450,7 @@ class ClientConnection(asyncio.Protocol):
         """Say no more; discard all input until the client closes, or for `linger_s` at most."""
         if self._state in (_State.CLOSED, _State.LINGERING):
             return
+        self._report_activity()
         self._state = _State.LINGERING
         self._pending = b""
         self._exchange = None
@@ -457,6 +478,7 @@ class ClientConnection(asyncio.Protocol):
     def upgraded(self, exchange: Exchange) -> None:
         """See ClientSide."""
         self._state = _State.SPLICED
+        self._recall.forget()
         self._deadline = self._loop.time() + self._front.settings.half_closed_s
         if self._front.sockets is not None:
             self._upgraded = exchange
@@ -467,6 +489,7 @@ class ClientConnection(asyncio.Protocol):
     def exchange_over(self, exchange: Exchange, *, closes: bool) -> None:
         """Go on with the next request, or close."""
         _COUNT[exchange.status // 100]()
+        self._report_activity(is_over=True)
         self._exchange = None
         self._is_app_full = False
         if closes or self._front.is_closing:
@@ -488,7 +511,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._state = _State.HEAD
-        self._message = RequestMessage(self._front.settings)
+        self._message = RequestMessage(self._front.settings, self._recall)
         self._asked = None
         self._deadline = self._loop.time() + self._front.settings.idle_s
         self._pace()
@@ -531,10 +554,23 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._next()
 
+    async def _stream(self, stream: Stream) -> None:
+        """Answer piece by piece as they come; a client that does not read them is broken off."""
+        _COUNT[2]()
+        async with aclosing(stream.pieces) as pieces:
+            self.write(own_stream_head(stream.kind))
+            async for piece in pieces:
+                if self._is_full:
+                    self.abort()
+                    return
+                self.write(piece)
+        self.linger()
+
     # ------------------------------------------------------------------------------- deadlines
 
     def check(self, now: float) -> None:
         """End a request or a connection that takes too long; called about once a second."""
+        self._report_activity()
         if self._state is _State.SPLICED and self._exchange is not None:
             self._check_half_closed(self._exchange, now)
         elif now >= self._deadline:
@@ -548,6 +584,16 @@ class ClientConnection(asyncio.Protocol):
                 self._deadline = now + self._front.settings.linger_s  # it still reads what was said
             else:
                 self.abort()
+
+    def _report_activity(self, *, is_over: bool = False) -> None:
+        """Report a WebSocket that is in use, and a request that counts while it moves and once it is over."""
+        exchange, activity = self._exchange, self._front.activity
+        if activity is None or exchange is None or exchange.acting is None or exchange.status >= 400:
+            return
+        if is_over and not exchange.request.upgrade:
+            activity.act(exchange.acting)
+        else:
+            activity.look(exchange.acting, exchange.moved)
 
     def _check_half_closed(self, exchange: Exchange, now: float) -> None:
         moved = exchange.bytes_from_client + exchange.bytes_to_client

@@ -15,13 +15,16 @@ GOING_AWAY, POLICY_VIOLATION = 1001, 1008
 class FrameScanner:
     """Follow the frames of one direction; a header that arrives in pieces is put together."""
 
-    __slots__ = ("_header", "_left", "data_frames", "is_closing")
+    __slots__ = ("_header", "_left", "data_bytes", "data_frames", "is_closing", "over_bytes")
 
     def __init__(self) -> None:
         self._header = b""
         self._left = 0
         self.data_frames = 0
         """Text, binary and continuation frames begun so far."""
+        self.over_bytes = 0
+        self.data_bytes = 0
+        """Payload of those, but for frames of at most `over_bytes`."""
         self.is_closing = False
         """A Close frame has begun."""
 
@@ -51,11 +54,13 @@ class FrameScanner:
             return len(data)
         before, self._header = len(self._header), b""
         opcode = head[0] & 0x0F
+        self._left = _payload_size(head)
         if opcode < CLOSE_OPCODE:
             self.data_frames += 1
+            if self._left > self.over_bytes:
+                self.data_bytes += self._left
         elif opcode == CLOSE_OPCODE:
             self.is_closing = True
-        self._left = _payload_size(head)
         return at + need - before
 
 

@@ -10,11 +10,12 @@ from typing import Protocol
 from proxy.addresses import source_of
 from proxy.aio import TaskOwner
 from proxy.settings.web import WebSettings
+from proxy.web.activity import Activity
 from proxy.web.frames import GOING_AWAY
 from proxy.web.gate import Gate
+from proxy.web.opening import Opener
 from proxy.web.origins import Host, Origins
 from proxy.web.relay import Exchange
-from proxy.web.upstream import Pool
 
 _TICK_S = 1.0
 _FAREWELL_S = 1.0
@@ -74,19 +75,22 @@ class Front:
         settings: WebSettings,
         origins: Origins,
         gate: Gate,
-        pool: Pool,
+        opener: Opener,
         *,
         own: OwnSite | None = None,
         sockets: Sockets | None = None,
+        activity: Activity | None = None,
     ) -> None:
         """Create it; `own` has an origin beside the apps, `sockets` observes WebSockets."""
         self.settings = settings
         self.origins = origins
         self.gate = gate
-        self.pool = pool
+        self.pool = opener.pool
         self.tasks = TaskOwner("web")
         self.own = own
         self.sockets = sockets
+        self.opener = opener
+        self.activity = activity
         self.is_closing = False
         self.trusted = settings.trusted_networks
         self._connections: set[Connected] = set()
@@ -176,6 +180,8 @@ class Front:
             await asyncio.sleep(_TICK_S)
             now = loop.time()
             self.pool.sweep(now)
+            if self.activity is not None:
+                self.activity.tick()
             for number, connection in enumerate(tuple(self._connections), start=1):
                 connection.check(now)
                 if number % _AT_ONCE == 0:

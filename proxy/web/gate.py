@@ -1,5 +1,6 @@
 """The gate: the question that the front asks for every request, and the answer without a login."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +65,16 @@ class Reply:
     fields: tuple[Field, ...] = ()
     html: bytes = b""
     """A whole page in place of title and text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The request is answered here, piece by piece; the connection ends behind the last one."""
+
+    kind: str
+    """Media type of the content, in UTF-8."""
+    pieces: AsyncGenerator[bytes, None]
+    """Closed by the connection; a client that does not read is broken off, so that nothing piles up."""
 
 
 Verdict = Pass | Reply

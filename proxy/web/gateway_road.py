@@ -6,9 +6,10 @@ The only module of the web half that knows the gateway and its Visit.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol, Self
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -22,10 +23,25 @@ from proxy.errors.programs import OpenFailed, OpenFailedKind, Refused
 from proxy.errors.upstream import UpstreamError
 from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.identity.directory import Directory
-from proxy.model import VISITOR, Anonymous, AppState, ConnId, Peer, Principal, User, Visit, WorkspaceName
+from proxy.model import (
+    VISITOR,
+    Anonymous,
+    AppPhase,
+    AppState,
+    AppTarget,
+    ConnId,
+    Peer,
+    Principal,
+    Target,
+    User,
+    Visit,
+)
+from proxy.upstream.client import Link
+from proxy.upstream.streams import AppStates
 from proxy.userstring import UserString
 from proxy.web.road import Address, Buffer, OwnApp, Receiver, Wire
-from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRequest
+from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
+from proxy.workspaces.ownership import own_record
 
 _log = structlog.get_logger("web")
 
@@ -75,6 +91,8 @@ class GatewayRoad:
         self._directory = directory
         self._dial_s = dial_s
         self._buffer_bytes = buffer_bytes
+        self._links: WeakValueDictionary[tuple[str, UserString], Frames] = WeakValueDictionary()
+        """Of the workspaces that connections lead to."""
         self._tasks = TaskOwner("web-road")
 
     def __len__(self) -> int:
@@ -86,46 +104,36 @@ class GatewayRoad:
         await self._tasks.close()
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app of a workspace.
+        """Connect to an app of a workspace that runs; activity there is what `touch` says.
 
-        Raises: FairleadError, WorkspaceNotFound where the workspace does not run and must not be started.
+        Raises: FairleadError, WorkspaceNotFound where the workspace does not run, AppNotReady where an app
+            that shelld starts does not.
         """
         opened: asyncio.Future[Wire] = asyncio.get_running_loop().create_future()
-        states: deque[AppState] = deque(maxlen=1)
-        carrying = self._carry(address, receiver, opened, states.append)
-        task = self._tasks.spawn(carrying, name=str(address.target))
+        task = self._tasks.spawn(self._carry(address, receiver, opened), name=str(address.target))
         try:
             async with asyncio.timeout(self._dial_s):
                 return await opened
         except TimeoutError:
             task.cancel()
-            if states:
-                raise not_ready(states[0]) from None
             raise OpenFailed(OpenFailedKind.TIMED_OUT, "no connection in time") from None
         except BaseException:
             task.cancel()
             raise
 
-    async def _carry(
-        self,
-        address: Address,
-        receiver: Receiver,
-        opened: "asyncio.Future[Wire]",
-        heard: Callable[[AppState], None],
-    ) -> None:
+    async def _carry(self, address: Address, receiver: Receiver, opened: "asyncio.Future[Wire]") -> None:
         """Dial, then carry bytes until both directions have ended or the wire is aborted."""
         wire: StreamWire | None = None
         failure: Exception | None = None
         try:
             visit = await self._visit(address)
-            if not address.starts:
-                await self._require_running(visit)
             assert not isinstance(address.target, OwnApp)  # those are found on their own road
             record = _Record(f"{visit.principal.client.conn_id}-w{_number()}")
             dialling: AbstractAsyncContextManager[tuple[Stream, Frames]] = self._gateway.open_app(
-                visit, address.target, address.share, record, heard=heard
+                visit, address.target, address.share, record, demand=False, quiet=True
             )
             async with dialling as (stream, link):
+                self._links[address.owner, address.workspace] = link
                 task = asyncio.current_task()
                 assert task is not None
                 wire = StreamWire(stream, receiver, link.max_frame_bytes, self._buffer_bytes, task.cancel)
@@ -159,11 +167,80 @@ class GatewayRoad:
         principal = address.principal or Principal(peer, VISITOR, Anonymous())
         return Visit(principal, user, address.workspace)
 
-    async def _require_running(self, visit: Visit) -> None:
+    async def look(self, address: Address) -> WorkspaceRecord | None:
+        """Return the record of an app's workspace; None before its first start. Raises: FairleadError."""
+        try:
+            visit = await self._visit(address)
+            request = await self._workspaces.request(visit.owner, visit.address)
+            found = await self._backend.find(request.name)
+            return None if found is None else own_record(found, request.name, visit.owner)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
+
+    async def start(
+        self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
+    ) -> None:
+        """Start the workspace of an app, then the app where shelld does that, and wait until it answers.
+
+        Starts under way are joined. `is_asked`: by a button, so that an app is started that was stopped or
+        given up; `heard` gets its states. A cancelled caller leaves a start to itself.
+
+        Raises: FairleadError.
+        """
+        visit = await self._visit(address)
+        decision = policy.may_open(visit, address.share, datetime.now(UTC))
+        if not decision or not address.starts:
+            raise WorkspaceNotFound(decision.reason or "visitors do not start it", user_message=_NOT_THERE)
+        try:
+            if policy.may_use_app_controls(visit):
+                # Other users respect a stop of the owner, for as long as any connection does.
+                await self._gateway.control(visit, "workspace-start", report)
+            await self._start_app(visit, address.target, report, heard, is_automatic=not is_asked)
+        except FairleadError as exc:
+            raise _as_said_to(address, exc) from exc
+
+    async def _start_app(
+        self,
+        visit: Visit,
+        target: Target | OwnApp,
+        report: Report,
+        heard: Callable[[AppState], None],
+        *,
+        is_automatic: bool,
+    ) -> None:
+        """Start the app, where shelld does that, on a link to the workspace. Raises: FairleadError."""
         request = await self._workspaces.request(visit.owner, visit.address)
-        record = await self._backend.find(WorkspaceName(request.name))
-        if record is None or record.phase is not WorkspacePhase.RUNNING:
-            raise WorkspaceNotFound(f"{request.name} does not run", user_message=_NOT_THERE)
+
+        async def ensure(link: Link) -> AppStates | None:
+            app = request.blueprint.apps.get(target.slug) if isinstance(target, AppTarget) else None
+            if app is None or not app.start or (app.when == "never" and is_automatic):
+                return None
+            assert isinstance(target, AppTarget)
+            return await link.ensure_app(app.spec(target.slug), automatic=is_automatic)
+
+        async with AsyncExitStack() as stack:
+            states, _ = await self._gateway.on_link(stack, request, report, ensure)
+            if states is None:
+                return
+            with closing(states):
+                async for state in states:
+                    heard(state)
+                    if state.phase is AppPhase.READY:
+                        return
+        raise not_ready(state)
+
+    def touch(self, address: Address, why: str) -> None:
+        """Report an act of a user to a workspace that a connection leads to; `why` is a sentence."""
+        link = self._links.get((address.owner, address.workspace))
+        if link is not None:
+            self._tasks.spawn(_touch(link, why), name="touch")
+
+
+async def _touch(link: "Frames", why: str) -> None:
+    try:
+        await link.touch(why)
+    except UpstreamError as exc:
+        _log.debug("activity not reported", reason=str(exc))
 
 
 def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
@@ -172,9 +249,10 @@ def _as_said_to(address: Address, exc: FairleadError) -> FairleadError:
     Texts of refusals name the owner's blueprints and workspaces, so other users get one sentence for all.
     """
     is_owner = address.principal is not None and address.principal.user.name == address.owner
-    if is_owner or not isinstance(exc, Refused | BlueprintNotFound | WorkspaceNotFound):
-        return exc
-    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE)
+    is_denial = isinstance(exc, WorkspaceNotFound) or (
+        not is_owner and isinstance(exc, Refused | BlueprintNotFound)
+    )
+    return WorkspaceNotFound(str(exc), user_message=_NOT_THERE) if is_denial else exc
 
 
 _NOT_THERE = "There is no such app at the moment"
@@ -189,6 +267,9 @@ class Frames(Protocol):
     """The link that a connection is on."""
 
     max_frame_bytes: int
+
+    async def touch(self, why: str) -> None:
+        """Report activity. Raises: UpstreamError."""
 
 
 class _Record:

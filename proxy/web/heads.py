@@ -196,6 +196,55 @@ _Framing = tuple[list[bytes], list[bytes], list[bytes], list[bytes], list[bytes]
 """Values of the fields that decide: by HOSTS, LENGTHS, CODINGS, UPGRADES, CONNECTION and DEPENDING."""
 
 
+@dataclass(slots=True)
+class Block:
+    """The fields of one head with its table applied: all that does not depend on the line above them.
+
+    A peer sends the same fields again and again; a block is shared by all heads that have them.
+    """
+
+    fields: Fields
+    """As they were sent."""
+    passing: Fields
+    """Those that pass, without the ones that `Connection` names."""
+    written: bytes
+    """`passing` as lines of a head."""
+    framing: _Framing
+    connection: frozenset[bytes]
+    """Tokens of `Connection`, in lower case."""
+
+    @property
+    def is_chunked(self) -> bool:
+        """Return whether the fields announce a transfer coding, for which the parser reads on."""
+        return bool(self.framing[CODINGS])
+
+
+def request_block(fields: Fields) -> Block:
+    """Apply the table of requests."""
+    return _block(fields, _REQUEST_RULES)
+
+
+def answer_block(fields: Fields) -> Block:
+    """Apply the table of answers."""
+    return _block(fields, _ANSWER_RULES)
+
+
+def _block(fields: Fields, rules: _Rules) -> Block:
+    passing, framing = _judged(fields, rules)
+    connection = _tokens(framing[CONNECTION])
+    if dropped := connection - _NEVER_OF_CONNECTION:
+        passing = _without(passing, dropped)
+    return Block(fields, passing, _written(passing), framing, connection)
+
+
+def _without(fields: Fields, names: frozenset[bytes]) -> list[Field]:
+    return [field for field in fields if field[0].lower() not in names]
+
+
+def _written(fields: Fields) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
 def _judged(fields: Fields, rules: _Rules) -> tuple[list[Field], _Framing]:
     """Apply a table: return the fields that pass, and the values that decide about framing."""
     passing: list[Field] = []
@@ -245,6 +294,8 @@ class Request:
     """As they were sent."""
     passing: Fields
     """Those that go on to the app."""
+    written: bytes
+    """`passing` as lines of a head."""
     body: Body
     length: int
     """Of the body in bytes; 0 unless `body` is LENGTH."""
@@ -263,7 +314,7 @@ class Request:
         return next((value for key, value in self.fields if key.lower() == name), b"")
 
 
-def read_request(method: str, target: bytes, version: str, fields: Fields) -> Request:
+def read_request(method: str, target: bytes, version: str, block: Block) -> Request:
     """Read the head of a request, and decide its framing.
 
     Raises: HeadInvalid for what two readers could understand differently.
@@ -272,7 +323,7 @@ def read_request(method: str, target: bytes, version: str, fields: Fields) -> Re
         raise HeadInvalid(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
     if method == "CONNECT":
         raise HeadInvalid(501, "CONNECT is not served here")
-    passing, framing = _judged(fields, _REQUEST_RULES)
+    framing = block.framing
     if len(framing[HOSTS]) != 1:
         raise HeadInvalid(400, "one Host field is needed")
     host = framing[HOSTS][0]
@@ -282,17 +333,21 @@ def read_request(method: str, target: bytes, version: str, fields: Fields) -> Re
         raise HeadInvalid(400, "* is a target of OPTIONS only")
     is_http_1_0 = version == "1.0"
     body, length = _request_body(framing, is_http_1_0=is_http_1_0)
-    connection = _tokens(framing[CONNECTION])
+    passing, written = block.passing, block.written
     upgrade = b""
     if framing[UPGRADES]:
-        if not is_http_1_0 and method == "GET" and b"upgrade" in connection:
+        if not is_http_1_0 and method == "GET" and b"upgrade" in block.connection:
             upgrade = _upgrade_of(framing, body)
         if not upgrade:
-            passing = [field for field in passing if field[0].lower() != b"upgrade"]
-    if dropped := connection - _NEVER_OF_CONNECTION:
-        passing = [field for field in passing if field[0].lower() not in dropped]
-    closes = is_http_1_0 or b"close" in connection
-    return Request(method, target, is_http_1_0, host, fields, passing, body, length, upgrade, closes)
+            passing = _without(passing, _UPGRADE)
+            written = _written(passing)
+    closes = is_http_1_0 or b"close" in block.connection
+    return Request(
+        method, target, is_http_1_0, host, block.fields, passing, written, body, length, upgrade, closes
+    )
+
+
+_UPGRADE = frozenset({b"upgrade"})
 
 
 def _request_body(framing: _Framing, *, is_http_1_0: bool) -> tuple[Body, int]:
@@ -349,23 +404,56 @@ class Client:
     scheme: str
 
 
-def request_for_app(request: Request, client: Client) -> bytes:
+@dataclass(frozen=True, slots=True)
+class ForApp:
+    """The differences between a request as asked and as its app gets it."""
+
+    host: bytes = b""
+    """Value of Host; empty: as asked."""
+    public: bytes = b""
+    """The app's public origin: with `host`, Origin and Referer of it name `host` instead."""
+    fields: tuple[Field, ...] = ()
+    """Added; the client's own of these names never pass."""
+
+
+AS_ASKED = ForApp()
+_OF_ORIGIN = frozenset({b"origin", b"referer"})
+
+
+def _as_local(fields: Fields, given: ForApp) -> Fields:
+    """Return fields for an app that is to know itself by the name `given.host` only."""
+    local = b"http://" + given.host
+
+    def changed(name: bytes, value: bytes) -> bytes:
+        key = name.lower()
+        if key == b"host":
+            return given.host
+        rest = value.removeprefix(given.public)
+        is_ours = key in _OF_ORIGIN and value.startswith(given.public) and rest[:1] in (b"", b"/")
+        return local + rest if is_ours and given.public else value
+
+    return [(name, changed(name, value)) for name, value in fields]
+
+
+def request_for_app(request: Request, client: Client, given: ForApp = AS_ASKED) -> bytes:
     """Write the head that the app gets: HTTP/1.1, framed by us, with the fields that only we may set."""
-    lines = [b"%b: %b\r\n" % field for field in request.passing]
+    written = _written(_as_local(request.passing, given)) if given.host else request.written
+    framed = _written(given.fields)
     if request.upgrade:
-        lines.append(b"Connection: Upgrade\r\n")
+        framed += b"Connection: Upgrade\r\n"
     elif request.body is Body.CHUNKED:
-        lines.append(b"Transfer-Encoding: chunked\r\n")
+        framed += b"Transfer-Encoding: chunked\r\n"
     port = request.host.rpartition(b":")[2]
     if not port.isdigit():
         port = b"443" if client.scheme == "https" else b"80"
     return (
-        b"%b %b HTTP/1.1\r\n%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
+        b"%b %b HTTP/1.1\r\n%b%bX-Forwarded-For: %b\r\nX-Forwarded-Host: %b\r\nX-Forwarded-Proto: %b\r\n"
         b"X-Forwarded-Port: %b\r\n\r\n"
     ) % (
         request.method.encode(),
         request.target,
-        b"".join(lines),
+        written,
+        framed,
         client.address.encode(),
         request.host,
         client.scheme.encode(),
@@ -386,8 +474,7 @@ def request_for_own_site(request: Request, client: Client) -> bytes:
     if request.body is Body.LENGTH:
         kept.append((b"Content-Length", b"%d" % request.length))
     kept += [(CLIENT_FIELD, client.address.encode()), (b"Connection", b"close")]
-    lines = b"".join(b"%b: %b\r\n" % field for field in kept)
-    return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode(), request.target, lines)
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (request.method.encode(), request.target, _written(kept))
 
 
 # ------------------------------------------------------------------------------------ answers
@@ -401,6 +488,8 @@ class Answer:
     reason: bytes
     passing: Fields
     """Fields that go on to the client, but for what depends on where it is shown."""
+    written: bytes
+    """`passing` as lines of a head."""
     body: Body
     length: int
     stays: bool
@@ -409,29 +498,30 @@ class Answer:
     """Some of `passing` depend on where the answer is shown."""
 
 
-def read_answer(status: int, reason: bytes, version: str, fields: Fields, to: Request) -> Answer:
+def read_answer(status: int, reason: bytes, version: str, block: Block, to: Request) -> Answer:
     """Read the head of an answer to a request, and decide its framing (RFC 9112 §6.3).
 
     Raises: HeadInvalid (502) for what two readers could understand differently.
     """
     if version not in ("1.0", "1.1") or not 100 <= status <= 599:
         raise HeadInvalid(502, "the app speaks no HTTP/1")
-    passing, framing = _judged(fields, _ANSWER_RULES)
+    framing = block.framing
     if status == 101 and not (to.upgrade and _is_websocket(framing)):
         raise HeadInvalid(502, "the app changed to a protocol that was not asked for")
     body, length = _answer_body(framing, status, version, to)
-    connection = _tokens(framing[CONNECTION])
-    dropped = connection - _NEVER_OF_CONNECTION
+    passing, written = block.passing, block.written
+    dropped: frozenset[bytes] = frozenset()
     if framing[LENGTHS] and (status < 200 or status in _BARE):
         dropped |= {b"content-length"}
     if framing[UPGRADES] and status != 101:
-        dropped |= {b"upgrade"}
+        dropped |= _UPGRADE
     if dropped:
-        passing = [field for field in passing if field[0].lower() not in dropped]
-    is_open = version == "1.1" and b"close" not in connection
+        passing = _without(passing, dropped)
+        written = _written(passing)
+    is_open = version == "1.1" and b"close" not in block.connection
     stays = is_open and body is not Body.CLOSE and status != 101
     shown = reason if _REASON.fullmatch(reason) else b""
-    return Answer(status, shown, passing, body, length, stays, bool(framing[DEPENDING]))
+    return Answer(status, shown, passing, written, body, length, stays, bool(framing[DEPENDING]))
 
 
 _BARE = frozenset({101, 204})
@@ -463,16 +553,17 @@ class Site:
     fields: Fields = ()
     """Added to the answer."""
     request_id: bytes = b""
+    framers: bytes = b""
+    """Origins that may frame the app besides its own, as `frame-ancestors` lists them."""
 
 
-_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'\r\n"
-"""Beside the app's own policy: a browser obeys both, so that the app is framed by itself only."""
+_FRAMES = b"Content-Security-Policy: frame-ancestors 'self'%b\r\n"
+"""Beside the app's own policy: a browser obeys both, so that the app is framed by those only."""
 
 
 def answer_for_client(answer: Answer, request: Request, site: Site, *, closes: bool) -> bytes:
     """Write the head that the client gets; `closes` says that the connection ends behind the answer."""
-    passing = _shown_at(site, answer.passing) if answer.depends else answer.passing
-    lines = [b"%b: %b\r\n" % field for field in passing]
+    lines = [_written(_shown_at(site, answer.passing)) if answer.depends else answer.written]
     if answer.status == 101:
         lines.append(b"Connection: Upgrade\r\n")
     elif answer.status >= 200:
@@ -480,8 +571,8 @@ def answer_for_client(answer: Answer, request: Request, site: Site, *, closes: b
             lines.append(b"Transfer-Encoding: chunked\r\n")
         if closes:
             lines.append(b"Connection: close\r\n")
-        lines.append(_FRAMES)
-        lines.extend([b"%b: %b\r\n" % field for field in site.fields])
+        lines.append(_FRAMES % (b" " + site.framers if site.framers else b""))
+        lines.append(_written(site.fields))
     if answer.status >= 200 or answer.status == 101:
         lines.append(b"X-Fairlead-Request: %b\r\n" % site.request_id)
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (answer.status, answer.reason, b"".join(lines))
@@ -535,8 +626,9 @@ def own_answer(
         (
             b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode()),
             b"Content-Type: %b; charset=utf-8\r\nContent-Length: %d\r\n" % (kind.encode(), len(body)),
-            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n",
-            b"" if _has_policy(fields) else _OWN_POLICY,
+            b"Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n",
+            b"" if _has(fields, b"referrer-policy") else b"Referrer-Policy: no-referrer\r\n",
+            b"" if _has(fields, b"content-security-policy") else _OWN_POLICY,
             *(b"%b: %b\r\n" % field for field in fields),
             b"Connection: close\r\n" if closes else b"",
             b"\r\n",
@@ -545,8 +637,16 @@ def own_answer(
     )
 
 
+def own_stream_head(kind: str) -> bytes:
+    """Write the head of an answer that ends with its connection; edge proxies are asked not to buffer it."""
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: %b; charset=utf-8\r\nCache-Control: no-store\r\n"
+        b"X-Content-Type-Options: nosniff\r\nX-Accel-Buffering: no\r\n%bConnection: close\r\n\r\n"
+    ) % (kind.encode(), _OWN_POLICY)
+
+
 _OWN_POLICY = b"Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
 
 
-def _has_policy(fields: Fields) -> bool:
-    return any(name.lower() == b"content-security-policy" for name, _ in fields)
+def _has(fields: Fields, wanted: bytes) -> bool:
+    return any(name.lower() == wanted for name, _ in fields)

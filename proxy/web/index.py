@@ -5,13 +5,13 @@ have the blueprint, and whether the workspace runs, is asked only after a label 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.blueprints.apps import App
+from proxy.blueprints.apps import PLAIN, App, Crossing
 from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.reading import BlueprintSet
 from proxy.blueprints.resolve import usable
@@ -26,6 +26,10 @@ from proxy.web.share_store import AppOf, ShareRecord
 from proxy.web.shares import Shares
 
 _log = structlog.get_logger("web")
+
+TERMINAL = "terminal"
+OWN_APPS = {TERMINAL: "Terminal"}
+"""Titles of the apps that the proxy itself serves for every workspace, by slug."""
 
 _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
@@ -47,11 +51,17 @@ class Opened(NamedTuple):
     """The users who may open it besides its owner."""
     title: str
     label: str
+    slug: str
+    """Name of the app in its blueprint."""
     owner_id: str = ""
     """Id of the owner whose share this is; empty where only the blueprint shares. The name alone may have
     become another user's."""
     wakes: bool = False
     """Whether requests of signed-in users who are not the owner start the workspace."""
+    activity: str = "http"
+    """The preset of what counts as activity."""
+    crossing: Crossing = PLAIN
+    """The app's dealings with pages of other origins."""
 
     @property
     def owner(self) -> str:
@@ -83,6 +93,7 @@ class SharedIndex:
         """What was found already, by label."""
         self._public: dict[str, Address] = {}
         """Addresses of public apps that were found already: their hashes are kept."""
+        self._observers: list[Callable[[], None]] = []
         self._tasks = TaskOwner("web-index")
         shares.on_change(self._forget)
 
@@ -93,6 +104,10 @@ class SharedIndex:
     async def close(self) -> None:
         """Follow no more."""
         await self._tasks.close()
+
+    def on_change(self, observer: Callable[[], None]) -> None:
+        """Call `observer` after each change of blueprints from now on; it must not raise."""
+        self._observers.append(observer)
 
     def find(self, label: str) -> Address | None:
         """Return the address of the public app that a label stands for; None when there is none."""
@@ -107,6 +122,8 @@ class SharedIndex:
                 opened.share,
                 owner_id=opened.owner_id,
                 label=label,
+                app=opened.slug,
+                crossing=opened.crossing,
             )
         return known
 
@@ -140,7 +157,10 @@ class SharedIndex:
         return opened if is_known and opened.share != OWNER_ONLY else None
 
     def of(self, user: str, wanted: str = "") -> list[Opened]:
-        """Return the apps of the workspaces of a user, with their shares; `wanted` names one slug."""
+        """Return the apps of the workspaces of a user, with their shares, those of the proxy included.
+
+        `wanted` names one slug.
+        """
         found: list[Opened] = []
         for definition in self._catalog.current().definitions.values():
             if definition.sample.abstract:
@@ -185,8 +205,11 @@ class SharedIndex:
             effective(app, record, self._share_max),
             app.title or slug,
             label_of(Place(slug, workspace)),
+            slug,
             "" if record is None else record.owner_id,
             app.wake == "visitors",
+            app.activity,
+            app.crossing,
         )
 
     def _own_hashed(self) -> dict[tuple[str, str], UserString]:
@@ -247,7 +270,11 @@ class SharedIndex:
         while True:
             self._follow_blueprints()
             if self._set is not known or loop.time() >= due:
+                is_other = known is not None and self._set is not known
                 known, due = self._set, loop.time() + self._every_s
+                if is_other:
+                    for observer in self._observers:
+                        observer()
                 try:
                     await self.refresh()
                 except FairleadError as exc:
@@ -257,7 +284,7 @@ class SharedIndex:
 
 def _own(workspace: UserString, slug: str) -> Opened:
     label = label_of(Place(slug, workspace))
-    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label)
+    return Opened(workspace, OwnApp(slug), OWNER_ONLY, OWN_APPS[slug], label, slug)
 
 
 def effective(app: App, record: ShareRecord | None, share_max: Cap) -> Share:

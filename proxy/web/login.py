@@ -1,6 +1,6 @@
 """The login origin: sign-in with a provider, one-use codes for the origins of apps, sign-out.
 
-    GET  /            who is signed in here, the apps of that user, sign-out
+    GET  /            the ways to sign in; for a signed-in browser the page of `portal`
     GET  /login       from an app: on to a provider, or back with a code when the browser is signed in
     GET  /start/{n}   to the provider of that number, by authorization code and PKCE
     GET  /callback    back from the provider: who is it?
@@ -33,7 +33,7 @@ from proxy.errors.login import ApprovalDenied, CodeExpired, OnboardingError
 from proxy.errors.stores import IdentityError, StoreError
 from proxy.http import pages
 from proxy.http.client import Http
-from proxy.http.pages import Button, Fact
+from proxy.http.pages import Fact
 from proxy.http.secret import Secret
 from proxy.http.sessions import digest, is_of
 from proxy.http.site import Handler, Site, read_form, read_query, redirect
@@ -123,6 +123,8 @@ class LoginPages:
         self._rate = Rate(rules.attempts_per_minute, rules.attempts_per_minute, _MAX_SOURCES)
         many = _LOGOUTS_FACTOR * rules.attempts_per_minute
         self._logouts = Rate(many, many, _MAX_SOURCES)
+        self.home: Handler | None = None
+        """The page of `/`; set before `start`."""
         self.site.app.middlewares.append(self._slowly)
         self.site.app.add_routes(
             [
@@ -160,9 +162,7 @@ class LoginPages:
         """Refuse banned addresses, too many requests from one, and requests without a store."""
         if self._rules.addresses.refuses(client_of(request)):
             raise web.HTTPForbidden(text="Your address is banned.")
-        now = asyncio.get_running_loop().time()
-        rate = self._logouts if request.path.startswith(_BACK_CHANNEL) else self._rate
-        if not rate.take(source_of(client_of(request)), now):
+        if not self._rate_of(request):
             return self._later("There are too many requests from your address. Wait a minute.", 429, 60)
         try:
             return await handler(request)
@@ -170,14 +170,29 @@ class LoginPages:
             _log.warning("login pages cannot ask the store", reason=str(exc))
             return self._later("Sign-in is not possible at the moment. Try again soon.", 503, 5)
 
+    def _rate_of(self, request: web.Request) -> bool:
+        """Count a request; false when there are too many.
+
+        Those of a signed-in browser count for its session: many users may come from one address.
+        """
+        now, source = asyncio.get_running_loop().time(), source_of(client_of(request))
+        if request.path.startswith(_BACK_CHANNEL):
+            return self._logouts.take(source, now)
+        value = self.site.cookie(request)
+        is_ours = self.sessions.is_issued(value, "")
+        return self._rate.take(f"session {digest(value)}" if is_ours else source, now)
+
     def _later(self, text: str, status: int, after_s: int) -> web.Response:
         response = self.sorry("Not now", text, status)
         response.headers["Retry-After"] = str(after_s)
         return response
 
-    async def held(self, request: web.Request) -> Held | None:
-        """Return the session of a request's browser at this origin. Raises: StoreError."""
-        return await self.sessions.find(self.site.cookie(request), "")
+    async def held(self, request: web.Request, *, is_use: bool = True) -> Held | None:
+        """Return the session of a request's browser at this origin. Raises: StoreError.
+
+        Without `is_use` the request does not keep the session from ending idle.
+        """
+        return await self.sessions.find(self.site.cookie(request), "", is_use=is_use)
 
     def sorry(self, title: str, text: str, status: int = 403) -> web.Response:
         """Answer with a page of one sentence."""
@@ -186,22 +201,7 @@ class LoginPages:
     # ------------------------------------------------------------------------------- the way in
 
     async def _home(self, request: web.Request) -> web.StreamResponse:
-        held = await self.held(request)
-        if held is None:
-            return self._choose(None)
-        user = held.user
-        apps = [
-            Fact(app.title, f"{self._origins.origin(app.label)}/", is_address=True)
-            for app in self._places.of(user.name)
-        ]
-        csrf = [("csrf", self.site.csrf(self.site.cookie(request), "sign-out"))]
-        body = pages.facts([Fact("You are", user.name), *apps]) + pages.form(
-            "/sign-out",
-            csrf,
-            "",
-            [Button("here", "Sign out"), Button("everywhere", "Sign out everywhere")],
-        )
-        return self.site.page("Signed in", body)
+        return self.choose(None) if self.home is None else await self.home(request)
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
         back = Return.read(read_query(request))
@@ -212,9 +212,9 @@ class LoginPages:
             return await self._send_back(request, held, back)
         if len(self._providers) == 1:
             return await self._leave(request, 0, back)
-        return self._choose(back)
+        return self.choose(back)
 
-    def _choose(self, back: Return | None) -> web.Response:
+    def choose(self, back: Return | None) -> web.Response:
         """Offer the ways to sign in; a provider is begun by a link, which changes nothing here."""
         query = f"?{urlencode(back.query())}" if back is not None else ""
         links = "".join(

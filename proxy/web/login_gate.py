@@ -14,11 +14,12 @@ from urllib.parse import parse_qsl, urlencode
 
 from proxy.http.cookies import CookieNames
 from proxy.http.sessions import digest
+from proxy.web.crossing import is_preflight, preflight_fields, reader_fields, reader_of
 from proxy.web.gate import NOT_PUBLIC, RESERVED_PATH, Asked, Pass, Reply, Verdict
 from proxy.web.heads import Field, Request
 from proxy.web.index import SharedIndex
 from proxy.web.origins import Origins
-from proxy.web.places import Places
+from proxy.web.places import Opened, Places
 from proxy.web.returns import COMPLETED, MAX_PATH, Return, is_slot, new_slot
 from proxy.web.road import Address, OwnApp
 from proxy.web.sessions import Held, WebSessions
@@ -68,6 +69,8 @@ class LoginGate:
         public = self._index.find(asked.host.label)
         if public is not None:
             return Pass(public, is_public=True)
+        if is_preflight(asked.request) and (permitted := self._preflight(asked)) is not None:
+            return permitted
         value = self._value(asked)
         if not self._sessions.is_issued(value, asked.host.name):
             return self._judge(asked, None)
@@ -87,9 +90,12 @@ class LoginGate:
         """Decide about a request to an app that is not public, by the session that came with it."""
         if held is None:
             return self._leave(asked) if asked.is_navigation and asked.request.method == "GET" else NOT_PUBLIC
-        if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
-            return NOT_OF_THIS_PAGE
         opened = self._places.find(held.user, asked.host.label)
+        reader = b""
+        if not is_own_request(asked.request, self._origins.origin(asked.host.label).encode()):
+            reader = b"" if opened is None else self._reader(asked, opened)
+            if not reader and not (opened is not None and opened.crossing.embed and is_framed(asked.request)):
+                return NOT_OF_THIS_PAGE
         if opened is None:
             return NOT_THERE
         is_owner = opened.owner == held.user.name
@@ -102,10 +108,25 @@ class LoginGate:
             starts=is_owner or opened.wakes,
             owner_id="" if is_owner else opened.owner_id,
             label=opened.label,
+            app=opened.slug,
+            activity=opened.activity,
+            crossing=opened.crossing,
         )
         if not isinstance(opened.target, OwnApp):  # a terminal has a record of its own
             self._sessions.used(held, opened.workspace)
-        return Pass(address, actor=held.user.name, tag=held)
+        fields = reader_fields(reader) if reader else ()
+        return Pass(address, fields=fields, actor=held.user.name, tag=held)
+
+    def _reader(self, asked: Asked, opened: Opened) -> bytes:
+        """Return the origin of another app of the workspace whose page may send this request, or nothing."""
+        return reader_of(asked.request, opened.crossing, opened.workspace, self._origins)
+
+    def _preflight(self, asked: Asked) -> Reply | None:
+        """Permit the request that a preflight asks about, which comes without a session; None to refuse."""
+        opened = self._places.declared(asked.host.label)
+        if opened is None or not (reader := self._reader(asked, opened)):
+            return None
+        return Reply(200, "Permitted", fields=preflight_fields(asked.request, reader))
 
     async def _held(self, asked: Asked) -> Held | None:
         return await self._sessions.find(self._value(asked), asked.host.name)
@@ -150,7 +171,7 @@ class LoginGate:
 
     # ------------------------------------------------------------------------------- coming back
 
-    async def _reserved(self, asked: Asked) -> Reply:
+    async def _reserved(self, asked: Asked) -> Verdict:
         path, _, query = asked.request.target.partition(b"?")
         if asked.request.first(b"service-worker"):
             return Reply(400, "Refused", "This is no script.")
@@ -161,6 +182,8 @@ class LoginGate:
                 return await self._sign_out(asked)
             case b"/whoami":
                 return await self._whoami(asked)
+            case b"/wait" | b"/start":  # of the page that waits for an app: as a request to it
+                return self._judge(asked, await self._held(asked))
             case _:
                 return Reply(404, "There is nothing here")
 
@@ -233,6 +256,12 @@ def is_own_request(request: Request, origin: bytes) -> bool:
         return True
     is_opened = request.first(b"sec-fetch-mode") == b"navigate"
     return is_opened and request.first(b"sec-fetch-dest") == b"document"
+
+
+def is_framed(request: Request) -> bool:
+    """Tell whether a frame of another page is opened; `frame-ancestors` of the answer decides about it."""
+    is_frame = request.first(b"sec-fetch-dest") in (b"iframe", b"frame")
+    return request.method == "GET" and request.first(b"sec-fetch-mode") == b"navigate" and is_frame
 
 
 def _cookie_fields(request: Request) -> list[bytes]:

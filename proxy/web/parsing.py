@@ -2,18 +2,57 @@
 
 A parser is made for every message and sees no byte behind its head but those of a chunked body: httptools
 cannot learn that an answer belongs to a HEAD request, and would take the next answer for its body.
+
+A peer sends the same fields from message to message. What httptools read from the last block of them on a
+connection is used again where the next has the same bytes, and a plain first line above them.
 """
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 from httptools import HttpRequestParser, HttpResponseParser
 
 from proxy.settings.web import WebSettings
-from proxy.web.heads import Answer, Field, HeadInvalid, Request, read_answer, read_request
+from proxy.web.heads import (
+    Answer,
+    Block,
+    Field,
+    HeadInvalid,
+    Request,
+    answer_block,
+    read_answer,
+    read_request,
+    request_block,
+)
 from proxy.web.road import Buffer
 
 _END = b"\r\n\r\n"
+_LINE_END = b"\r\n"
+_MAX_RECALLED_BYTES = 4_096
+"""Of a block that is kept for the next message; with what was read from it, about four times as much."""
+
+# First lines that every parser reads alike: httptools takes more, and reads those itself.
+_REQUEST_LINE = re.compile(
+    rb"(GET|HEAD|OPTIONS|POST|PUT|PATCH|DELETE) (/[\w.~:/?@!$&'()*+,;=%-]*) HTTP/1\.1",
+)
+_STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([ -~]*)")
+
+
+class Recall:
+    """The last block of fields of one direction of a connection."""
+
+    __slots__ = ("block", "raw")
+
+    def __init__(self) -> None:
+        self.raw = b""
+        """From the end of the first line to that of the head; empty: there is none."""
+        self.block: Block | None = None
+
+    def forget(self) -> None:
+        """Keep no block."""
+        self.raw, self.block = b"", None
 
 
 class _Message:
@@ -21,6 +60,7 @@ class _Message:
 
     _broken: int
     """Status of the answer to a message that cannot be read."""
+    _first_line: re.Pattern[bytes]
     has_begun = False
     is_complete = False
     """The head is complete."""
@@ -32,13 +72,18 @@ class _Message:
     _reason = b""
     _silent_bytes = 0
     _is_extra = False
+    _parser: Any = None
+    _known: tuple[bytes, bytes] | None = None
+    """Groups of the first line, where the fields are the recalled ones."""
+    _raw = b""
+    """The block of fields, where it came in one piece."""
 
-    def __init__(self, limits: WebSettings) -> None:
+    def __init__(self, limits: WebSettings, recall: Recall) -> None:
         self.limits = limits
+        self.recall = recall
         self.fields: list[Field] = []
         self.trailers: list[Field] = []
         self._pieces: list[bytes] = []
-        self._parser: Any = self._make_parser()
 
     def _make_parser(self) -> Any:
         raise NotImplementedError
@@ -75,10 +120,35 @@ class _Message:
 
         Raises: HeadInvalid.
         """
+        if not self.has_begun and (at := self._feed_known(data)):
+            return at
         at = 0
         while not self.is_complete and at < len(data):
             at = self._feed_head(data, at)
         return at
+
+    def _feed_known(self, data: bytes) -> int:
+        """Take a head with the recalled fields; return its size, 0 for any other head."""
+        raw = self.recall.raw
+        if not raw:
+            return 0
+        line = data.find(_LINE_END)
+        size = line + len(raw)
+        if not data.startswith(raw, line) or size > self.limits.max_head_bytes:
+            return 0
+        matched = self._first_line.fullmatch(data, 0, line)
+        if matched is None:
+            return 0
+        self._known = (matched[1], matched[2])
+        self.has_begun = self.is_complete = True
+        return size
+
+    def _block(self, judge: Callable[[list[Field]], Block]) -> Block:
+        """Return the block of a head that httptools read; recall it from now on where that can be done."""
+        block = judge(self.fields)
+        if self._raw and not block.is_chunked and len(self._raw) <= _MAX_RECALLED_BYTES:
+            self.recall.raw, self.recall.block = self._raw, block
+        return block
 
     def _feed_head(self, data: bytes, at: int) -> int:
         """Feed up to the end of the head, or to an empty line before it (RFC 9112 §2.2)."""
@@ -86,7 +156,9 @@ class _Message:
         self._size += stop - at
         if self._size > self.limits.max_head_bytes:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_head_bytes} bytes")
-        self.has_begun = True
+        is_first, self.has_begun = not self.has_begun, True
+        if is_first:
+            self._parser = self._make_parser()
         try:
             self._parser.feed_data(data if stop - at == len(data) else data[at:stop])
         except httptools.HttpParserUpgrade:
@@ -99,6 +171,8 @@ class _Message:
             raise HeadInvalid(self._too_large, f"a head has at most {self.limits.max_fields} fields")
         if not self.is_complete:
             self._tail = (self._tail + data[max(at, stop - 3) : stop])[-3:]
+        elif is_first:
+            self._raw = data[data.find(_LINE_END) : stop]
         return stop
 
     def _end_of_head(self, data: bytes, at: int) -> int:
@@ -145,27 +219,37 @@ class RequestMessage(_Message):
     """A request, read from a client."""
 
     _broken = 400
+    _first_line = _REQUEST_LINE
 
     def _make_parser(self) -> Any:
         return HttpRequestParser(self)
 
     def head(self) -> Request:
         """Return the head as read. Raises: HeadInvalid."""
+        if self._known is not None and self.recall.block is not None:
+            line, self._target = self._known
+            method, version, block = line.decode(), "1.1", self.recall.block
+        else:
+            method, version = self._parser.get_method().decode(), self._parser.get_http_version()
+            block = self._block(request_block)
         if len(self._target) > self.limits.max_target_bytes:
             raise HeadInvalid(414, f"a target has at most {self.limits.max_target_bytes} bytes")
-        method = self._parser.get_method().decode()
-        return read_request(method, self._target, self._parser.get_http_version(), self.fields)
+        return read_request(method, self._target, version, block)
 
 
 class AnswerMessage(_Message):
     """An answer, read from an app."""
 
     _broken = 502
+    _first_line = _STATUS_LINE
 
     def _make_parser(self) -> Any:
         return HttpResponseParser(self)
 
     def head(self, to: Request) -> Answer:
         """Return the head of an answer to a request as read. Raises: HeadInvalid."""
-        status = self._parser.get_status_code()
-        return read_answer(status, self._reason, self._parser.get_http_version(), self.fields, to)
+        if self._known is not None and self.recall.block is not None:
+            status, reason = self._known
+            return read_answer(int(status), reason, "1.1", self.recall.block, to)
+        status, version = self._parser.get_status_code(), self._parser.get_http_version()
+        return read_answer(status, self._reason, version, self._block(answer_block), to)

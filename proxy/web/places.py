@@ -5,7 +5,7 @@ from datetime import datetime
 from proxy.access import policy
 from proxy.model import User
 from proxy.web.index import Opened, SharedIndex
-from proxy.web.origins import parse_label
+from proxy.web.origins import Named, parse_label
 
 __all__ = ["Opened", "Places"]
 
@@ -46,6 +46,16 @@ class Places:
     def may_have(self, user: User, blueprint: str) -> bool:
         """Return whether a blueprint is there, and for this user."""
         return self._index.may_have(user, blueprint)
+
+    def declared(self, label: str) -> Opened | None:
+        """Return the app that a label names, whether or not its owner exists or may have it.
+
+        Only from the label and the blueprints, so that it tells nothing of users.
+        """
+        parsed = parse_label(label)
+        if not isinstance(parsed, Named):
+            return None
+        return next((one for one in self._index.of(parsed.user, parsed.app) if one.label == label), None)
 
     def public(self, label: str) -> Opened | None:
         """Return the app of a label if everybody may open it."""

@@ -7,13 +7,16 @@ client ── head ─▶ AppConnection          app ── head ─▶ client
 
 from typing import Protocol
 
+from proxy.web.activity import Acting
 from proxy.web.frames import GOING_AWAY, FrameScanner, close_frame
 from proxy.web.gate import Pass
 from proxy.web.heads import (
+    AS_ASKED,
     Answer,
     Body,
     Client,
     Field,
+    ForApp,
     Request,
     Site,
     answer_for_client,
@@ -61,6 +64,7 @@ class Exchange:
         "_is_sent",
         "_is_spliced",
         "_site",
+        "acting",
         "bytes_from_client",
         "bytes_to_client",
         "client_address",
@@ -82,6 +86,8 @@ class Exchange:
         self.client_address = ""
         self.closes = request.closes
         """The client's connection ends with this exchange."""
+        self.acting: Acting | None = None
+        """For reports of activity; None where nothing of it counts."""
         self.moved_at = 0
         """Bytes of both directions when it was last looked; the connection bounds half-closed splices."""
         self._client = client
@@ -96,8 +102,9 @@ class Exchange:
         self._is_spliced = False
         self._app_ended = False
         self._client_ended = False
-        self._from_client = FrameScanner()
-        self._from_app = FrameScanner()
+        self._from_client: FrameScanner
+        """From the answer 101 on, as the other."""
+        self._from_app: FrameScanner
 
     @property
     def is_half_closed(self) -> bool:
@@ -107,13 +114,24 @@ class Exchange:
     @property
     def data_frames(self) -> int:
         """WebSocket data frames that the client has sent."""
-        return self._from_client.data_frames
+        return self._from_client.data_frames if self._is_spliced else 0
 
-    def begin(self, app: AppConnection, client: Client) -> None:
+    @property
+    def moved(self) -> int:
+        """Return the bytes that count: of WebSocket data from the client, or of all content."""
+        return (
+            self._from_client.data_bytes
+            if self._is_spliced
+            else self.bytes_from_client + self.bytes_to_client
+        )
+
+    def begin(self, app: AppConnection, client: Client, given: ForApp = AS_ASKED) -> None:
         """Send the request's head to its app."""
         self._app = app
+        if self.acting is not None:
+            self._from_client.over_bytes = self.acting.over_bytes
         self.client_address = client.address
-        app.begin(self.request, request_for_app(self.request, client), self)
+        app.begin(self.request, request_for_app(self.request, client, given), self)
 
     # ------------------------------------------------------------------------ from the client
 
@@ -217,6 +235,7 @@ class Exchange:
         head = answer_for_client(answer, self.request, self._site, closes=self.closes)
         if answer.status == 101:
             self._client.write(head)
+            self._from_client, self._from_app = FrameScanner(), FrameScanner()
             self._is_spliced = True
             self._client.upgraded(self)
         elif is_more:

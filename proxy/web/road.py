@@ -4,10 +4,11 @@ Both halves are those of an asyncio transport and its protocol, so that a TCP co
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from proxy.blueprints.apps import PLAIN, Crossing
 from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.model import Principal, Target
 from proxy.userstring import UserString
@@ -39,10 +40,16 @@ class Address:
     """The user who asks; None for a visitor without a login."""
     starts: bool = False
     """Whether a request may start the workspace; false for visitors, who find it running or not at all."""
+    app: str = ""
+    """Name of the app in its blueprint."""
+    activity: str = "http"
+    """The preset of what counts as activity; see `activity`."""
     owner_id: str = ""
     """Id that the owner must have; empty for any user of that name."""
     label: str = ""
     """Of the app's origin."""
+    crossing: Crossing = field(default=PLAIN, compare=False)
+    """The app's dealings with pages of other origins; connections do not depend on it."""
 
     @cached_property
     def _hash(self) -> int:
@@ -97,7 +104,7 @@ class Road(Protocol):
     """The way to apps."""
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app; `receiver` hears of the stream from then on.
+        """Connect to an app, and start nothing; `receiver` hears of the stream from then on.
 
         Raises: FairleadError when the app cannot be reached; `receiver` then hears nothing.
         """

@@ -162,10 +162,11 @@ class WebSessions:
 
     # ------------------------------------------------------------------------------- look-up
 
-    async def find(self, value: str, host: str) -> Held | None:
+    async def find(self, value: str, host: str, *, is_use: bool = True) -> Held | None:
         """Return the session of a cookie's value at one origin, the login origin for an empty host.
 
-        A value that this installation never issued for that origin costs no look-up. Raises: StoreError.
+        A value that this installation never issued for that origin costs no look-up. Without `is_use` the
+        session still ends `idle_s` after its last use. Raises: StoreError.
         """
         if not self.is_issued(value, host):
             return None
@@ -176,7 +177,7 @@ class WebSessions:
         if held is None:
             return None
         held.checked_at = now
-        if now - held.touched_at >= _TOUCH_S:
+        if is_use and now - held.touched_at >= _TOUCH_S:
             held.touched_at = now
             await self.store.touch(held.record)
         return held

@@ -204,7 +204,7 @@ class ShareCommands:
     def _document(self, opened: Opened) -> dict[str, object]:
         share = opened.share
         return {
-            "app": opened.label.partition("--")[0],
+            "app": opened.slug,
             "blueprint": opened.workspace.blueprint,
             "address": self._url(opened),
             "level": share.level,

@@ -20,6 +20,7 @@ from proxy.events import subjects
 from proxy.events.publisher import Bus, Subscription
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.web.frames import POLICY_VIOLATION
+from proxy.web.index import SharedIndex
 from proxy.web.places import Places
 from proxy.web.relay import Exchange
 from proxy.web.road import Address
@@ -45,6 +46,7 @@ class ShareWatch:
     def __init__(
         self,
         exchanges: Exchanges,
+        index: SharedIndex,
         places: Places,
         directory: Directory,
         bus: Bus,
@@ -59,6 +61,7 @@ class ShareWatch:
         self._due = asyncio.Event()
         self._tasks = TaskOwner("web-share-watch")
         shares.on_change(self._due.set)
+        index.on_change(self._due.set)
 
     def start(self) -> None:
         """Look until closed."""

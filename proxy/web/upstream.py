@@ -11,7 +11,7 @@ from typing import Protocol
 
 from proxy.settings.web import WebSettings
 from proxy.web.heads import Answer, Body, Field, HeadInvalid, Request
-from proxy.web.parsing import AnswerMessage
+from proxy.web.parsing import AnswerMessage, Recall
 from proxy.web.road import Address, Buffer, Road, Wire
 
 _SURE_S = 1.0
@@ -67,6 +67,7 @@ class AppConnection:
         "_left",
         "_limits",
         "_message",
+        "_recall",
         "_request",
         "_sink",
         "_state",
@@ -92,6 +93,7 @@ class AppConnection:
         self._sink: Sink | None = None
         self._request: Request | None = None
         self._message: AnswerMessage | None = None
+        self._recall = Recall()
         self._left = 0
         self._stays = False
         self._is_held = False
@@ -106,7 +108,7 @@ class AppConnection:
         self._request, self._sink = request, sink
         self._state = _State.HEAD
         self.has_answered = False
-        self._message = AnswerMessage(self._limits)
+        self._message = AnswerMessage(self._limits, self._recall)
         self.wire.write(head)
 
     def hold(self) -> None:
@@ -227,11 +229,15 @@ class AppConnection:
             message.release()
             self._message = None
         if answer.status < 200 and answer.status != 101:
-            self._message = AnswerMessage(self._limits)  # the final answer follows (RFC 9110 §15.2)
+            self._message = AnswerMessage(
+                self._limits, self._recall
+            )  # the final answer follows (RFC 9110 §15.2)
             sink.answer_begun(answer, is_more=False)
             return data[at:]
         self._left = answer.length
         self._state = _State.SPLICED if answer.status == 101 else _BODY_STATES[answer.body]
+        if answer.status == 101:
+            self._recall.forget()
         sink.answer_begun(answer, is_more=len(data) > at)
         is_whole = self._state is _State.IDLE or (self._state is _State.LENGTH and not self._left)
         if is_whole:

@@ -40,6 +40,8 @@ class WorkspaceRequest:
     """False for `pod=`, which only finds existing workspaces."""
     hold_s: float = 0
     """Seconds for which a stop on request is not undone; see `stop_holds`."""
+    may_start: bool = True
+    """False: a workspace that does not run is not found."""
 
 
 class WorkspacePhase(Enum):
@@ -79,6 +81,10 @@ class WorkspaceRecord:
     """The reason of the phase in words, if there is one."""
     started_at: datetime | None = None
     stop: Stop | None = None
+    active_at: datetime | None = None
+    """Last activity, as the workspace tells where it was asked."""
+    why: str = ""
+    """A sentence about that activity."""
     location: str = ""
     """Place for operators: namespace and object, or a directory."""
     owner: str = ""

@@ -9,9 +9,10 @@ from proxy.model import Visit
 from proxy.settings.workspace import WorkspaceSettings
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, Report, Stop, WorkspacePhase, WorkspaceRecord, WorkspaceRequest
-from proxy.workspaces.failed_scripts import with_failed_scripts
+from proxy.workspaces.lifetimes import bounds_of, stops_when_idle_at
 from proxy.workspaces.ownership import own_record
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.reported import as_reported
 from proxy.workspaces.stop_holds import ago, duration, held_for, start_command, who_stopped
 
 Stopped = Callable[[WorkspaceRecord, Stop], None]
@@ -55,10 +56,15 @@ class Control:
         if record.phase is WorkspacePhase.STOPPED:
             return f"workspace {request.name} is stopped already\n{self._next_start(request, record.stop)}"
         stop = Stop(request.user.name, datetime.now(UTC))
-        await self._announce(record, f"workspace {record.name} is being stopped by {request.user.name}")
+        await self.stop(record, stop)
+        return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
+
+    async def stop(self, record: WorkspaceRecord, stop: Stop) -> None:
+        """Stop any workspace, and show to those who are in it by whom and why. Raises: WorkspaceError."""
+        why = f": {stop.reason}" if stop.reason else ""
+        await self._announce(record, f"workspace {record.name} is being stopped by {stop.by}{why}")
         await self._backend.stop(record.name, stop)
         self._stopped(record, stop)
-        return f"workspace {request.name} is stopped\n{self._next_start(request, stop)}"
 
     def _next_start(self, request: WorkspaceRequest, stop: Stop | None) -> str:
         """Describe the next start of a stopped workspace."""
@@ -81,7 +87,7 @@ class Control:
             return
 
     async def _status(self, request: WorkspaceRequest) -> str:
-        record = await with_failed_scripts(await self._own(request), self._backend, self._links)
+        record = await as_reported(await self._own(request), self._backend, self._links)
         lines = [
             f"workspace  {record.name}",
             f"blueprint  {record.blueprint}",
@@ -89,12 +95,24 @@ class Control:
         ]
         if record.detail:
             lines.append(f"detail     {record.detail}")
+        lines += self._activity(record, request)
         if record.stop is not None:
             who = who_stopped(record.stop, request.user.name)
             lines.append(f"stopped    by {who}, {ago(datetime.now(UTC) - record.stop.at)}")
         if record.phase is WorkspacePhase.STOPPED:
             lines.append(self._next_start(request, record.stop))
         return "\n".join(lines)
+
+    def _activity(self, record: WorkspaceRecord, request: WorkspaceRequest) -> list[str]:
+        """Describe the last activity of a running workspace, and the stop that follows from it."""
+        if record.active_at is None:
+            return []
+        now = datetime.now(UTC)
+        stops_at = stops_when_idle_at(record, bounds_of(request.blueprint, self._settings))
+        lines = [f"active     {ago(now - record.active_at)}" + (f": {record.why}" if record.why else "")]
+        if stops_at is not None:
+            lines.append(f"stops      in {duration(max(stops_at - now, timedelta()))} unless it is used")
+        return lines
 
     async def _own(self, request: WorkspaceRequest) -> WorkspaceRecord:
         found = await self._backend.find(request.name)

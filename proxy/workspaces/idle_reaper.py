@@ -21,6 +21,7 @@ from proxy.upstream.client import Link, Links
 from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Backend, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.lifetimes import Bounds, Due
+from proxy.workspaces.start_events import StopWarning, warn_no_consumer
 from proxy.workspaces.stop_holds import duration
 from proxy.workspaces.unstarted import Unstarted
 
@@ -35,6 +36,9 @@ BoundsOf = Callable[[WorkspaceRecord], Awaitable[Bounds]]
 Stopped = Callable[[WorkspaceRecord, Stop], None]
 """A callback for every workspace that was stopped here."""
 
+Warned = Callable[[WorkspaceRecord, StopWarning], None]
+"""A callback for every warning of a stop."""
+
 
 class IdleReaper:
     """The reaper of one backend's workspaces, unless the backend stops idle ones itself."""
@@ -46,15 +50,19 @@ class IdleReaper:
         bounds_of: BoundsOf,
         settings: WorkspaceSettings,
         stopped: Stopped,
+        warned: Warned = warn_no_consumer,
     ) -> None:
         self._backend = backend
         self._links = links
         self._bounds_of = bounds_of
         self._settings = settings
         self._stopped = stopped
+        self._warned = warned
         self._tasks = TaskOwner("keeper")
         self._next_check: dict[WorkspaceName, float] = {}
         """Time of the next check by the loop's clock; workspaces are not asked before it."""
+        self._warnings: dict[WorkspaceName, str] = {}
+        """Ids of the last warnings."""
         self._unstarted = Unstarted(settings)
 
     def start(self) -> None:
@@ -86,6 +94,7 @@ class IdleReaper:
             await self._give_up(records)
         running = {one.name: one for one in records if one.phase is WorkspacePhase.RUNNING}
         self._next_check = {name: at for name, at in self._next_check.items() if name in running}
+        self._warnings = {name: last for name, last in self._warnings.items() if name in running}
         gate = asyncio.Semaphore(self._settings.keeper_parallel)
 
         async def look(record: WorkspaceRecord) -> None:
@@ -124,7 +133,7 @@ class IdleReaper:
 
     async def _bounds(self, record: WorkspaceRecord) -> Bounds:
         bounds = await self._bounds_of(record)
-        return replace(bounds, idle_stop_s=0) if self._backend.features.stops_idle else bounds
+        return replace(bounds, stops_itself=self._backend.features.stops_idle)
 
     async def _ask(self, record: WorkspaceRecord, bounds: Bounds) -> float | None:
         """Return the seconds until an action may be due; None for not before the next round."""
@@ -150,8 +159,24 @@ class IdleReaper:
                 left_s = bounds.lifetime_s - status.uptime_s
                 may = _words(bounds.lifetime_s)
                 text = f"workspace {record.name} stops in {_words(left_s)}: it may run {may}"
-                await link.announce(text, once=f"lifetime {link.endpoint.generation}")
+                once = f"lifetime {link.endpoint.generation}"
+                await link.announce(text, once=once)
+                self._warn(record, StopWarning("lifetime", left_s, status.why, once))
+            case Due.WARN_IDLE:
+                left_s = bounds.idle_stop_s - status.idle_s
+                # The same for every proxy, and another one after the next activity.
+                once = f"idle {link.endpoint.generation} {round((status.uptime_s - status.idle_s) / 10)}"
+                if not bounds.stops_itself:  # else shelld says so
+                    idle = f"workspace {record.name} did nothing for {_words(status.idle_s)}"
+                    await link.announce(f"{idle} and stops in {_words(left_s)} unless it is used", once=once)
+                self._warn(record, StopWarning("idle", left_s, status.why, once))
         return bounds.next_due_s(status.idle_s, status.uptime_s)
+
+    def _warn(self, record: WorkspaceRecord, warning: StopWarning) -> None:
+        """Tell of a warning, once."""
+        if self._warnings.get(record.name) != warning.id:
+            self._warnings[record.name] = warning.id
+            self._warned(record, warning)
 
     async def _stop(self, record: WorkspaceRecord, link: Link, stop: Stop, if_idle_s: float) -> None:
         """Stop a workspace if it is idle at this very moment too."""

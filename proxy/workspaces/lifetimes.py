@@ -1,8 +1,10 @@
 """Limits on idle time and lifetime of a workspace, from its blueprint in effect."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import Enum
 
+from proxy.blueprints.schema import Blueprint
 from proxy.errors.stores import UserNotFound
 from proxy.identity.directory import Directory
 from proxy.settings.workspace import WorkspaceSettings
@@ -10,6 +12,7 @@ from proxy.userstring import UserString
 from proxy.workspaces.backend import WorkspaceRecord
 from proxy.workspaces.ownership import title_to
 from proxy.workspaces.provisioner import Workspaces
+from proxy.workspaces.stop_holds import warn_before_s
 
 
 class Due(Enum):
@@ -18,6 +21,8 @@ class Due(Enum):
     NOTHING = "nothing"
     WARN = "warn"
     """Warn of the end of its life."""
+    WARN_IDLE = "warn, idle"
+    """Warn of the stop of an idle workspace."""
     STOP_IDLE = "stop, idle"
     STOP_OLD = "stop, old"
 
@@ -29,25 +34,44 @@ class Bounds:
     idle_stop_s: float = 0
     lifetime_s: float = 0
     lifetime_warn_s: float = 0
+    idle_warn_s: float = 0
+    """How long before a stop for idleness users are warned."""
+    stops_itself: bool = False
+    """The workspace stops by itself when it is idle."""
 
     def due(self, idle_s: float, age_s: float) -> Due:
         """Return the action that is due `idle_s` seconds after activity and `age_s` after the start."""
         if self.lifetime_s and age_s >= self.lifetime_s:
             return Due.STOP_OLD
         if self.idle_stop_s and idle_s >= self.idle_stop_s:
-            return Due.STOP_IDLE
+            return Due.NOTHING if self.stops_itself else Due.STOP_IDLE
         if self.lifetime_s and age_s >= self.lifetime_s - self.lifetime_warn_s:
             return Due.WARN
+        if self.idle_warn_s and self.idle_stop_s and idle_s >= self.idle_stop_s - self.idle_warn_s:
+            return Due.WARN_IDLE
         return Due.NOTHING
 
     def next_due_s(self, idle_s: float, age_s: float) -> float | None:
         """Return the seconds until an action can be due; None for never."""
-        moments = [self.idle_stop_s - idle_s] if self.idle_stop_s else []
+        moments = []
+        if self.idle_stop_s:
+            to_stop_s = self.idle_stop_s - idle_s
+            moments.append(to_stop_s - self.idle_warn_s if to_stop_s > self.idle_warn_s else to_stop_s)
         if self.lifetime_s:
             to_end_s = self.lifetime_s - age_s
             to_warning_s = to_end_s - self.lifetime_warn_s
             moments.append(to_warning_s if to_warning_s > 0 else to_end_s)
         return max(0.0, min(moments)) if moments else None
+
+
+def stops_when_idle_at(record: WorkspaceRecord, bounds: Bounds) -> datetime | None:
+    """Return when a workspace stops unless it is used before; None where it does not, or does not tell.
+
+    For pages and commands that show it; `record` is one of `reported`. Pure.
+    """
+    if record.active_at is None or not bounds.idle_stop_s:
+        return None
+    return record.active_at + timedelta(seconds=bounds.idle_stop_s)
 
 
 class BlueprintLifetimes:
@@ -69,9 +93,15 @@ class BlueprintLifetimes:
         user = replace(user, groups=user.restricting_groups)
         asked = UserString(user.name, pod=record.name)
         blueprint = (await self._workspaces.request(user, asked)).blueprint
-        own_idle_s, own_lifetime_s = blueprint.idle_stop_s, blueprint.lifetime_s
-        return Bounds(
-            self._settings.idle_stop_s if own_idle_s is None else own_idle_s,
-            self._settings.lifetime_s if own_lifetime_s is None else own_lifetime_s,
-            self._settings.lifetime_warn_s,
-        )
+        return bounds_of(blueprint, self._settings)
+
+
+def bounds_of(blueprint: Blueprint, settings: WorkspaceSettings) -> Bounds:
+    """Return the limits of workspaces of a blueprint. Pure."""
+    idle_s = settings.idle_stop_s if blueprint.idle_stop_s is None else blueprint.idle_stop_s
+    return Bounds(
+        idle_s,
+        settings.lifetime_s if blueprint.lifetime_s is None else blueprint.lifetime_s,
+        settings.lifetime_warn_s,
+        warn_before_s(settings.idle_warn_s, idle_s),
+    )

@@ -1,6 +1,7 @@
 """The choice of the workspace of a logged-in user, and its start."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 from proxy.blueprints.catalog import Catalog
@@ -45,7 +46,8 @@ class Workspaces:
     async def ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         """Return the address of a workspace for a connection; start it if needed, or join its start.
 
-        A connection alone does not undo a recent stop on request.
+        A connection alone does not undo a recent stop on request, and nothing is started for a request that
+        may not.
 
         Raises: WorkspaceNotFound, Refused, WorkspaceHeld, WorkspaceStartFailed, ReadyTimeout.
         """
@@ -64,7 +66,7 @@ class Workspaces:
 
     async def _ensure(self, request: WorkspaceRequest, report: Report) -> Endpoint:
         with self._announcer.start(request, report) as attempt:
-            async with self._quotas.admitted(request):
+            async with self._quotas.admitted(request) if request.may_start else nullcontext():
                 endpoint = attempt.endpoint = await self._backend.ensure(request, attempt.report)
         if request.blueprint.init:
             # shelld answers before they have ended, and lets programs wait for them.

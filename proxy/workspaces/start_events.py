@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from proxy.errors.workspaces import WorkspaceError
@@ -26,6 +27,39 @@ def publish_stopped(publish: Publish, record: WorkspaceRecord, stop: Stop) -> No
     publish(
         schema.WorkspaceStopped(
             user=record.user, workspace=record.name, blueprint=record.blueprint, actor=stop.by
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StopWarning:
+    """A stop that is near."""
+
+    reason: str
+    """`idle` or `lifetime`."""
+    left_s: float
+    why: str
+    """A sentence about the last activity; empty for none."""
+    id: str
+    """The same in every proxy, and another one for the next such stop of this start."""
+
+
+def warn_no_consumer(_record: WorkspaceRecord, _warning: StopWarning) -> None:
+    """Publish no warning: for tests and commands, which have no bus."""
+
+
+def publish_warning(publish: Publish, record: WorkspaceRecord, warning: StopWarning) -> None:
+    """Publish that a workspace stops soon."""
+    stops_at = datetime.now(UTC) + timedelta(seconds=warning.left_s)
+    publish(
+        schema.WorkspaceStoppingSoon(
+            id=_fixed_id(f"{record.name}\0{warning.id}"),
+            user=record.user,
+            workspace=record.name,
+            blueprint=record.blueprint,
+            reason=warning.reason,
+            stops_at=stops_at.isoformat(timespec="seconds"),
+            why=warning.why,
         )
     )
 
@@ -116,8 +150,12 @@ class StartAnnouncer:
 
 def _id_of(endpoint: Endpoint) -> str:
     """Return the same id for one start on every replica, so that JetStream keeps one event of it."""
-    seed = f"{endpoint.workspace}\0{endpoint.generation}".encode()
-    value = int.from_bytes(hashlib.sha256(seed).digest()[:16], "big")
+    return _fixed_id(f"{endpoint.workspace}\0{endpoint.generation}")
+
+
+def _fixed_id(seed: str) -> str:
+    """Return the same UUID for one text."""
+    value = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "big")
     value = value & ~(0xF << 76) | (0x8 << 76)  # version 8 of RFC 9562: not made from a time
     value = value & ~(0x3 << 62) | (0x2 << 62)
     return str(UUID(int=value))

@@ -4,8 +4,18 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from proxy.errors.programs import WorkspaceHeld
+from proxy.errors.workspaces import WorkspaceNotFound
 from proxy.userstring import UserString, format_user_string
 from proxy.workspaces.backend import Stop, WorkspaceRequest
+
+
+def check_may_start(request: WorkspaceRequest) -> None:
+    """Allow a start unless the request is for a workspace that runs already.
+
+    Every backend calls this before it begins or joins a start. Raises: WorkspaceNotFound.
+    """
+    if not request.may_start:
+        raise WorkspaceNotFound(f"workspace {request.name} does not run")
 
 
 def check_hold(stop: Stop | None, request: WorkspaceRequest) -> None:
@@ -47,6 +57,11 @@ def who_stopped(stop: Stop, user: str) -> str:
 def start_command(value: UserString) -> str:
     """Describe the command that starts a workspace; only the user knows the name of the host."""
     return f"ssh -s {format_user_string(value)}@HOST workspace-start"
+
+
+def warn_before_s(idle_warn_s: float, idle_stop_s: float) -> float:
+    """Return how long before the stop of an idle workspace its users are warned, in seconds; 0: never."""
+    return min(idle_warn_s, idle_stop_s / 2)
 
 
 def ago(passed: timedelta) -> str:

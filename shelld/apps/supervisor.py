@@ -62,6 +62,10 @@ class Supervisor:
         """Return the state of every app, by slug."""
         return [app.state() for _, app in sorted(self._apps.items())]
 
+    def sessions(self) -> list[int]:
+        """Return the sessions of the start commands that run."""
+        return [state.pid for state in self.states() if state.pid]
+
     async def connect(self, slug: str, reserved: Reserved) -> socket.socket:
         """Connect to an app. Raises: OpenError."""
         return await self.find(slug).connect(reserved)

@@ -54,6 +54,15 @@ def processes() -> list[Process]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """Return the short name of a process, printable; "a program" for one that has ended."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        name = ""
+    return "".join(one if one.isprintable() else "?" for one in name) or "a program"
+
+
 def ignores_hup(pid: int) -> bool:
     """Return whether a process ignores HUP, as `nohup` makes it; True for a process that has ended."""
     try:

@@ -21,6 +21,9 @@ window. An editor's are about 100 bytes; a user's typing is more.
 """
 _REMEMBERED_IDS = 64
 
+PROGRAM = "a program over SSH was in use"
+CONNECTION = "a forwarded connection carried data"
+
 SendNotice = Callable[[str], Coroutine[Any, Any, None]]
 """Sends one sentence to the user of a program."""
 
@@ -60,8 +63,7 @@ class Registry:
         self._resuming: asyncio.TimerHandle | None = None
         self._started_at = self._active_at = time.monotonic()
         self.why = ""
-        """The sentence of the last activity that a proxy reported; empty: none since the start."""
-        self._why_at = self._started_at
+        """A sentence about the last activity; empty: none since the start."""
 
     def enter(self, program: Program, send_notice: SendNotice) -> None:
         """Add a running program, so that a stop finds it and an announcement reaches its user."""
@@ -120,19 +122,15 @@ class Registry:
     def _resume(self) -> None:
         self.draining = False
 
-    def touch(self) -> None:
-        """Record activity: a payload byte of either direction."""
+    def touch(self, why: str) -> None:
+        """Record activity; `why` says what it was, for the user."""
         self._active_at = time.monotonic()
-
-    def touch_for(self, why: str) -> None:
-        """Record activity that a proxy has seen, with a sentence about it."""
-        self.touch()
-        self.why, self._why_at = why, self._active_at
+        self.why = why
 
     @property
-    def why_s(self) -> float:
-        """Return the seconds since the activity of `why`."""
-        return time.monotonic() - self._why_at
+    def active_at(self) -> float:
+        """Return the moment of the last activity, in seconds of the monotonic clock."""
+        return self._active_at
 
     @property
     def idle_s(self) -> float:
@@ -154,12 +152,12 @@ class Registry:
             reason = f"this workspace runs {self.programs} programs, which is its limit"
             raise StartError(StartCode.RESOURCES, reason)
         self.programs += 1
-        self.touch()
+        self.touch(PROGRAM)
         try:
             yield
         finally:
             self.programs -= 1
-            self.touch()
+            self.touch(PROGRAM)
 
     @contextlib.contextmanager
     def connection(self, *, quiet: bool = False) -> Iterator[KeepaliveFilter]:
@@ -170,7 +168,7 @@ class Registry:
         if self.connections >= self._limits.connections:
             reason = f"this workspace has {self.connections} connections, which is its limit"
             raise OpenError(OpenCode.RESOURCES, reason)
-        touch = _do_nothing if quiet else self.touch
+        touch = _do_nothing if quiet else partial(self.touch, CONNECTION)
         self.connections += 1
         touch()
         try:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -38,7 +39,7 @@ from shelld.launch.fds import MAX_FRAME_BYTES
 from shelld.log import Log
 from shelld.programs.command import ProgramStarter
 from shelld.programs.program import Program
-from shelld.programs.registry import Registry
+from shelld.programs.registry import PROGRAM, Registry
 from shelld.programs.stdio import STDIN_WINDOW_BYTES
 from shelld.rpc import wire
 from shelld.rpc.auth import Authenticate
@@ -126,7 +127,7 @@ class Service:
         self._check_account(caller, spec.account)
         program = await self.starter.start(spec)
         try:
-            output = wire.RunFrames(frames, self.registry.touch)
+            output = wire.RunFrames(frames, partial(self.registry.touch, PROGRAM))
             # Before the client can know of it, so that every announcement from then on reaches it;
             # still after the first frame, since frames are sent in turn.
             self.registry.enter(program, output.notice)
@@ -228,7 +229,7 @@ class Service:
             disk_free_bytes=usage.disk_free_bytes,
             draining=registry.draining,
             why=registry.why,
-            why_ms=int(registry.why_s * 1000) if registry.why else 0,
+            why_ms=int(registry.idle_s * 1000) if registry.why else 0,
             failed_scripts=[
                 pb.FailedScript(name=one.name, how=one.how, said=one.said) for one in self.bootstrap.failures
             ],
@@ -311,14 +312,14 @@ class Service:
         self, request: pb.TouchRequest | wire.Malformed, _context: wire.Context, _caller: Caller
     ) -> pb.TouchReply:
         """Record activity that a proxy has seen."""
-        self.registry.touch_for(wire.well_formed(request).why[:MAX_ANNOUNCEMENT])
+        self.registry.touch(wire.well_formed(request).why[:MAX_ANNOUNCEMENT])
         return pb.TouchReply()
 
     # ------------------------------------------------------------------------------- helpers
 
     def _touch(self, _count: int) -> None:
         """Record a frame for a program as activity: a user or a peer sent it."""
-        self.registry.touch()
+        self.registry.touch(PROGRAM)
 
     def _receiver(
         self, context: wire.Context, decode: Callable[[object], _Item], carried: Callable[[int], None]

@@ -11,8 +11,8 @@ from proxy.settings.upstream import UpstreamSettings
 from proxy.upstream.client import Links
 from proxy.upstream.frames import Notice
 from proxy.workspaces.backend import WorkspacePhase
-from proxy.workspaces.failed_scripts import with_failed_scripts
 from proxy.workspaces.kubernetes.endpoints import is_ready
+from proxy.workspaces.reported import as_reported
 from tests.cluster.cluster import Cluster, request, silent, visit
 
 NAME = request().name
@@ -37,7 +37,7 @@ async def test_a_failed_init_script_is_told_to_the_person_and_shown(kube: Cluste
             async with asyncio.timeout(60):
                 while (record := await backend.find(NAME)) is None or record.phase is WorkspacePhase.STARTING:
                     await asyncio.sleep(0.1)
-            shown = await with_failed_scripts(record, backend, links)
+            shown = await as_reported(record, backend, links)
             assert (shown.phase, shown.detail) == (WorkspacePhase.RUNNING, failed)
         finally:
             await links.close()

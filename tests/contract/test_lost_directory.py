@@ -63,7 +63,7 @@ async def test_an_emptied_directory_says_nothing_of_who_is_missing(
 ) -> None:
     await sql(database_url, "DELETE FROM keys", "DELETE FROM users")
     assert not (await standing(directory, "alice", keys["alice"])).is_certain
-    with pytest.raises(StoreError, match="holds 0 of 3 users and 0 of 3 keys, and nobody removed"):
+    with pytest.raises(StoreError, match="holds 0 of 3 users and 0 of 3 keys, and no command removed"):
         await directory.assure()
     for register in (
         directory.register(stranger("alice"), "alice", make_key(), "dev"),

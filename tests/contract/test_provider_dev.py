@@ -61,7 +61,7 @@ async def test_a_stranger_approves_and_is_in(house: House, browser: Browser) -> 
     pending = await house.begin()
     waiting = asyncio.ensure_future(pending.outcome())
     page = await browser.get(pending.shown.verification_uri_complete)
-    for fact in (pending.shown.user_code, "alice", "192.0.2.1", ALICE.fingerprint, "anybody"):
+    for fact in (pending.shown.user_code, "alice", "192.0.2.1", ALICE.fingerprint, "any account"):
         assert fact in page.text
     assert page.forms[0].fields["account"] == "alice"
     done = await browser.submit(page, "approve")

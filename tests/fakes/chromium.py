@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.fakes.remote import DEADLINE_S as DEADLINE_S
-from tests.fakes.remote import Browser, Person, started
+from tests.fakes.remote import KEYS, Browser, Person, started
 
 _FLAGS = (
     "--headless",
@@ -50,6 +50,8 @@ class Chromium(Browser):
         await window.call("Page.enable")
         await window.call("Page.setLifecycleEventsEnabled", enabled=True)
         await window.call("Network.enable")
+        # Windows of a browser without a screen have the focus one at a time, as those of a screen do.
+        await window.call("Emulation.setFocusEmulationEnabled", enabled=True)
         return window
 
     async def forget_everyone(self) -> None:
@@ -113,17 +115,26 @@ class ChromiumWindow(Person):
         return said["result"].get("value")
 
     async def click(self, selector: str) -> None:
-        """Press and release the mouse on the first match of a selector, once it is there."""
-        middle = (
-            "(found => { if (!found) return null; found.scrollIntoView({block: 'nearest'});"
-            " const box = found.getBoundingClientRect();"
-            " return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })"
-            f"(document.querySelector({selector!r}))"
-        )
-        x, y = await self.until(middle, selector)
+        """See Person."""
+        x, y = await self.middle(selector)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             button = "none" if kind == "mouseMoved" else "left"
             await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
+
+    async def key(self, name: str) -> None:
+        """See Person."""
+        code, number, _ = KEYS[name]
+        key = {"key": name, "code": code, "windowsVirtualKeyCode": number}
+        text = {"text": "\r"} if name == "Enter" else {}
+        await self.call("Input.dispatchKeyEvent", type="keyDown", **text, **key)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+
+    async def look(self, *, dark: bool = False, width: int = 1_180, height: int = 800) -> None:
+        """See Person."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[scheme])
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.call("Emulation.setDeviceMetricsOverride", **size)
 
     async def choose(self, selector: str, file: Path) -> None:
         """Click on what asks for a file, and choose this one."""
@@ -134,11 +145,9 @@ class ChromiumWindow(Person):
         await self.call("DOM.setFileInputFiles", files=[str(file)], backendNodeId=node)
 
     async def type(self, line: str) -> None:
-        """Type a line and the Enter key where the cursor is."""
+        """See Person."""
         await self.call("Input.insertText", text=line)
-        enter = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-        await self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **enter)
-        await self.call("Input.dispatchKeyEvent", type="keyUp", **enter)
+        await self.key("Enter")
 
     async def tab(self) -> "ChromiumWindow":
         """See Person."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.fakes.remote import Browser, Person, started
+from tests.fakes.remote import KEYS, Browser, Person, started
 
 PROGRAM = "firefox-esr"
 _EVENTS = (
@@ -110,6 +110,39 @@ class FirefoxWindow(Person):
         )
         assert said["type"] == "success", said["exceptionDetails"]
         return _value(said["result"])
+
+    async def click(self, selector: str) -> None:
+        """See Person."""
+        x, y = await self.middle(selector)
+        move = {"type": "pointerMove", "x": round(x), "y": round(y)}
+        await self._perform(
+            "pointer", move, *({"type": one, "button": 0} for one in ("pointerDown", "pointerUp"))
+        )
+
+    async def key(self, name: str) -> None:
+        """See Person."""
+        await self._strike(KEYS[name][2])
+
+    async def type(self, line: str) -> None:
+        """See Person."""
+        for character in line:
+            await self._strike(character)
+        await self.key("Enter")
+
+    async def _strike(self, character: str) -> None:
+        await self._perform("key", *({"type": one, "value": character} for one in ("keyDown", "keyUp")))
+
+    async def _perform(self, kind: str, *actions: dict[str, Any]) -> None:
+        # Only the window in front has the focus, and the last one that was opened is there.
+        await self._browser.call("browsingContext.activate", context=self._context)
+        device = {"type": kind, "id": kind, "actions": list(actions)}
+        await self._browser.call("input.performActions", context=self._context, actions=[device])
+
+    async def look(self, *, dark: bool = False, width: int = 1_180, height: int = 800) -> None:
+        """See Person; this browser takes colours from its settings only, so `dark` is refused."""
+        assert not dark, "Firefox is shown light only"
+        size = {"width": width, "height": height}
+        await self._browser.call("browsingContext.setViewport", context=self._context, viewport=size)
 
     async def tab(self) -> "FirefoxWindow":
         """See Person."""

@@ -11,13 +11,16 @@ import re
 import shutil
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import aiohttp
 
 DEADLINE_S = 60
+MOST_TABS = 150
+KEYS = {"Tab": ("Tab", 9, "\ue004"), "Enter": ("Enter", 13, "\ue007"), "Escape": ("Escape", 27, "\ue00c")}
+"""Code, number of Windows, and character of WebDriver (§17.4.2) of keys that tests press."""
 
 _B = TypeVar("_B", bound="Browser")
 
@@ -95,6 +98,50 @@ class Person(ABC):
     @abstractmethod
     async def run(self, script: str) -> Any:
         """Run a script in the page; gives its value, or what it promises."""
+
+    @abstractmethod
+    async def click(self, selector: str) -> None:
+        """Press and release the mouse on the first match of a selector, once it is there."""
+
+    @abstractmethod
+    async def key(self, name: str) -> None:
+        """Press and release a key of KEYS."""
+
+    @abstractmethod
+    async def type(self, line: str) -> None:
+        """Type a line and the Enter key where the cursor is."""
+
+    @abstractmethod
+    async def look(self, *, dark: bool = False, width: int = 1_180, height: int = 800) -> None:
+        """Show pages from now on as to a user who prefers light or dark, in a window of this size."""
+
+    async def middle(self, selector: str) -> tuple[float, float]:
+        """Wait for the first match of a selector, scroll to it, and give the middle of it."""
+        script = (
+            "(found => { if (!found) return null; found.scrollIntoView({block: 'center'});"
+            " const box = found.getBoundingClientRect();"
+            " return box.width ? [box.x + box.width / 2, box.y + box.height / 2] : null; })"
+            f"(document.querySelector({selector!r}))"
+        )
+        x, y = await self.until(script, selector)
+        return x, y
+
+    async def tab_to(self, selector: str) -> None:
+        """Press Tab until the first match of a selector has the focus, as a user without a mouse does."""
+        await self.until(f"!!document.querySelector({selector!r})", selector)
+        passed = []
+        for _ in range(MOST_TABS):
+            if await self.run(f"document.activeElement === document.querySelector({selector!r})"):
+                return
+            await self.key("Tab")
+            passed.append(await self.run("document.activeElement?.id || document.activeElement?.tagName"))
+        raise AssertionError(f"no Tab leads to {selector}: {passed}")
+
+    async def goes_on(self, act: Awaitable[object]) -> str:
+        """Do something that brings another page; gives its text."""
+        self._skip_loaded()
+        await act
+        return await self._read()
 
     @abstractmethod
     async def tab(self) -> "Person":

@@ -14,6 +14,7 @@ from proxy.userstring import UserString
 from proxy.web.front import Front
 from proxy.web.gate import NOT_PUBLIC, Asked, Pass, Verdict
 from proxy.web.listening import IsBanned, Listener, bind
+from proxy.web.opening import DirectOpener
 from proxy.web.origins import Origins
 from proxy.web.road import Address
 from proxy.web.upstream import Pool
@@ -129,7 +130,9 @@ async def running(
     port = int(sockets[0].getsockname()[1])
     gate, road = Gatekeeper(), TcpRoad(chosen.buffer_bytes)
     pool = Pool(road, chosen)
-    front = Front(chosen, Origins(chosen.scheme, chosen.apps_domain, chosen.port(port)), gate, pool)
+    front = Front(
+        chosen, Origins(chosen.scheme, chosen.apps_domain, chosen.port(port)), gate, DirectOpener(pool)
+    )
     listener = Listener(chosen, front, is_banned)
     front.start()
     listener.start(sockets)

@@ -1,7 +1,7 @@
 """A Fairlead process with its web half and the development provider, an app over SSH, and ways to sign in."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +20,32 @@ class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.headers.get("Upgrade", "").lower() == "websocket":
             return self.socket()
+        if self.path == "/endless":
+            return self.endless()
         if self.path == "/seen":
             self.path = repr(seen)
         seen.append(self.path)
         body = ("APP " + json.dumps({"path": self.path, "headers": self.headers.items()})).encode()
+        if self.path.endswith(".js"):
+            body = b"self.onfetch = () => {}"
         self.send_response(200)
-        self.send_header("Content-Type", "text/html")
+        is_script = self.path.endswith(".js")
+        self.send_header("Content-Type", "text/javascript" if is_script else "text/html")
+        if self.path.startswith("/toss-"):
+            self.send_header("Set-Cookie", self.path[1:] + "=1; Path=/; Domain=apps.localhost")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
     do_POST = do_GET
+    def endless(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while True:
+            self.wfile.write(b"tick\n")
+            self.wfile.flush()
+            time.sleep(0.1)
     def socket(self):
         seen.append(self.path)
         key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -66,9 +82,10 @@ class Place:
     def login(self) -> str:
         return f"{self.scheme}://login.{self.domain}:{self.port}"
 
-    def link(self, user: str = "alice") -> dict[str, str]:
-        """Ask the lobby for a link."""
-        done = self.fairlead.ssh("web --json", "-l", f"{user}+lobby")
+    def link(self, user: str = "alice", key: Path | None = None) -> dict[str, str]:
+        """Ask the lobby for a link, by the key of alice or another."""
+        identity = () if key is None else ("-i", str(key))
+        done = self.fairlead.ssh("web --json", "-l", f"{user}+lobby", *identity)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
@@ -80,12 +97,21 @@ def blueprint(app_port: int, share: str = "owner") -> str:
     )
 
 
+def app_by_init(app_port: int) -> str:
+    """Write a blueprint whose workspace starts the app by itself."""
+    script = f"#!/bin/sh\nsetsid python3 - {app_port} >app.log 2>&1 <<'EOF' &\n{_APP}\nEOF\n"
+    init = {"name": "app", "when": "every", "script": script}
+    return blueprint(app_port) + f"init: {json.dumps([init])}\n"
+
+
 @contextmanager
 def place(
     directory: Path,
     module: str = "proxy",
     *,
     program: str = _APP,
+    blueprint: Callable[[int], str] = blueprint,
+    more: Mapping[str, str] | None = None,
     blueprints: Mapping[str, str] | None = None,
     **env: str,
 ) -> Iterator[Place]:
@@ -102,7 +128,7 @@ def place(
         },
         module=module,
     )
-    fairlead.prepare(blueprints or {"dev": blueprint(app_port)})
+    fairlead.prepare(blueprints or {"dev": blueprint(app_port), **(more or {})})
     try:
         fairlead.start()
         if program:

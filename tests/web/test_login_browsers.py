@@ -16,13 +16,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
+from proxy.http.client import LocalhostResolver
+from tests.fakes.browser import Browser
 from tests.fakes.certificates import Authority
 from tests.fakes.remote import DEADLINE_S, Person
 from tests.web.browsers import BOTH, Browsers, open_browsers
-from tests.web.logins import Place, place
+from tests.web.logins import ACCEPT, Place, place
 from tests.wire.test_quickstart import Newcomer
 
 Attack = Callable[[Place, Person], Awaitable[bool]]
@@ -226,11 +229,50 @@ async def sign_out_by_a_form(here: Place, person: Person) -> bool:
     return "Signed out" in text
 
 
+async def stop_a_workspace_by_a_form(here: Place, person: Person) -> bool:
+    """Post a form of the portal from the hostile page, in the same window."""
+    await person.run(
+        f"document.body.innerHTML = '<form method=post action={here.login}/workspaces/stop>"
+        "<input name=address value=alice+dev><button value=go>go</button></form>'"
+    )
+    return "is stopped" in await person.press("go")
+
+
 async def read_a_session(here: Place, person: Person) -> bool:
     """Look for our cookies in what the visitor's browser sends to an app."""
     text = await person.open(here.url())
     assert text.startswith("APP")
     return "__host-http-fairlead=" in text.lower()
+
+
+async def toss_a_cookie(here: Place, person: Person) -> bool:
+    """Set a cookie for all siblings by an answer of the hostile app."""
+    path = fresh("toss")
+    await person.open(here.url("open--dev--bob", path))
+    assert path[1:] in await person.open(here.url("open--dev--bob")), "the browser takes the cookie"
+    return path[1:] in await person.open(here.url())
+
+
+async def stand_between_the_browser_and_our_paths(here: Place, person: Person) -> bool:
+    """Serve a service worker from where sign-ins end."""
+    path = fresh(".fairlead/worker") + ".js"
+    said = await person.run(
+        f"navigator.serviceWorker.register({path!r}).then(() => 'registered', e => e.name)"
+    )
+    return said == "registered"
+
+
+async def sign_the_visitor_in_as_the_owner(here: Place, person: Person) -> bool:
+    """Send the visitor where a sign-in of bob's was to end: what is typed there would be bob's."""
+    own = here.url("lab--dev--bob", "/.fairlead/whoami")
+    trusting = aiohttp.TCPConnector(resolver=LocalhostResolver(), ssl=False)
+    async with Browser(trusting, **ACCEPT) as bob:
+        link = await asyncio.to_thread(here.link, "bob", here.fairlead.directory.parent / "bob")
+        await bob.submit(await bob.get(link["url"]), "sign-in")
+        leave = await bob._go("GET", here.url("lab--dev--bob"), None, {}, follow=False)
+        back = await bob._go("GET", leave.headers["Location"], None, {}, follow=False)
+    await person.open(back.headers["Location"])
+    return '"user": "bob"' in await person.open(own)
 
 
 ATTACKS = {
@@ -241,6 +283,10 @@ ATTACKS = {
     image_of_a_sibling: "own-request",
     frame_the_login: "framing",
     sign_out_by_a_form: "forms",
+    stop_a_workspace_by_a_form: "forms",
+    toss_a_cookie: "cookies-of-apps",
+    stand_between_the_browser_and_our_paths: "reserved",
+    sign_the_visitor_in_as_the_owner: "binding",
 }
 """The rule without which each attack succeeds."""
 
@@ -275,13 +321,3 @@ async def test_a_hostile_app_sees_and_plants_no_cookie_of_ours(house: House, per
     own = await person.open(here.url())
     assert "fairlead" not in own.lower().replace("x-fairlead", "")
     assert "fairlead" not in str(await person.run("document.cookie"))
-
-
-async def test_a_script_of_an_app_cannot_stand_between_a_browser_and_our_paths(
-    house: House, person: Person
-) -> None:
-    await arrive(house.without(""), person)
-    said = await person.run(
-        "navigator.serviceWorker.register('/.fairlead/redeem').then(() => 'registered', e => e.name)"
-    )
-    assert said != "registered"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncssh
 import pytest
 
 from proxy import userstring
@@ -26,7 +27,13 @@ STOP_DEADLINE_S = 20
 BANNER = b"SSH-2.0-OpenSSH_9.9 Fairlead\r\n"
 """What a proxy with default settings says first."""
 
-_made: list[bytes] = []
+_made: dict[str, bytes] = {}
+"""Slow to make, so that each home gets a copy: the empty database and the RSA host key."""
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.touch(mode=0o600)
+    file.write_bytes(content)
 
 
 def free_port() -> int:
@@ -92,6 +99,7 @@ class Fairlead:
         self.home.mkdir(parents=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.key], check=True)
         self._make_database()
+        self._give_rsa_key()
         self.cli("user", "add", "alice", "--key", f"{self.key}.pub")
         blueprints = self.home / "blueprints"
         blueprints.mkdir(exist_ok=True)
@@ -104,12 +112,19 @@ class Fairlead:
         file = self.home / "fairlead.db"
         if "FAIRLEAD_IDENTITY__DATABASE_URL" in self.extra_env:
             self.cli("database", "upgrade")
-        elif _made:
-            file.touch(mode=0o600)
-            file.write_bytes(_made[0])
+        elif "database" in _made:
+            _write(file, _made["database"])
         else:
             self.cli("database", "upgrade")
-            _made.append(file.read_bytes())
+            _made["database"] = file.read_bytes()
+
+    def _give_rsa_key(self) -> None:
+        """Store the RSA host key that all homes share; the proxy makes the others, which clients prefer."""
+        if "rsa" not in _made:
+            key = asyncssh.generate_private_key("ssh-rsa", key_size=3072)
+            _made["rsa"] = key.export_private_key("openssh")
+        (self.home / "host_keys").mkdir(mode=0o700)
+        _write(self.home / "host_keys" / "ssh_host_rsa_key", _made["rsa"])
 
     def configure_client(self) -> None:
         """Write the client configuration with host `fl`."""

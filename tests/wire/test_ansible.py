@@ -36,6 +36,7 @@ SHORT_PLAY = """\
 """
 
 pytestmark = [
+    pytest.mark.timeout(300),  # a play starts some twenty programs, each by an SSH connection or channel
     needs("ssh", "scp", "sftp"),
     pytest.mark.skipif(PLAYBOOK is None, reason="optional, not found here: ansible-playbook (ansible-core)"),
 ]
@@ -86,7 +87,7 @@ class Controller:
             stdin=subprocess.DEVNULL,  # Ansible wants one that blocks, and that of the tests may not
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=280,
         )
 
 

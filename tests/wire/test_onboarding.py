@@ -28,7 +28,7 @@ def test_a_first_login_in_a_terminal(house: House, tmp_path: Path) -> None:
     person = Newcomer(house, "somebody", tmp_path)
     environment = {"LC_ALL": "C.UTF-8"}
     with Terminal(person.command(options=["-tt"]), columns=100, rows=60, env=environment) as terminal:
-        terminal.expect(r"nobody called somebody is known here yet")
+        terminal.expect(r"the user somebody is not known here yet")
         terminal.expect("[▀▄█]{10,}")
         code = terminal.expect(r"open +(http\S+)(?s:.*?)enter the code +(\S+)(?s:.*?)nothing to type")
         shown = Shown(code.group(1), code.group(2))

@@ -57,7 +57,7 @@ def test_openssh_that_may_not_ask(
     assert time.monotonic() - begun < BOUND_S
     said = done.stderr.decode()
     assert done.returncode == 255, said
-    assert f"nobody called {name} is known here yet" in said
+    assert f"the user {name} is not known here yet" in said
     assert SENTENCE in said
     assert "Permission denied (keyboard-interactive)" in said
     _told_once(house, person, "approval_not_shown")

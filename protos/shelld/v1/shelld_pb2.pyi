@@ -1043,9 +1043,9 @@ class StatusReply(_message.Message):
     draining: _builtins.bool
     """no new work is taken"""
     why: _builtins.str
-    """the sentence of the last Touch; empty: none since the start"""
+    """a sentence about the last activity; empty: none since the start"""
     why_ms: _builtins.int
-    """milliseconds since that Touch"""
+    """milliseconds since that activity"""
     @_builtins.property
     def failed_scripts(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedScript]:
         """init scripts of this start that failed; an older shelld says none"""

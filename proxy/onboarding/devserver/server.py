@@ -40,8 +40,8 @@ _log = structlog.get_logger("devprovider")
 CLIENT_ID = "fairlead"
 KEY_CLAIM = "fairlead_confirmed_key"
 HONESTY = (
-    "This is Fairlead's development provider. It asks for no password: anybody who can open this page "
-    "can be anybody."
+    "This is Fairlead's development provider. It asks for no password: every visitor of this page "
+    "can log in to any account."
 )
 _FORM = "form-"
 _MAX_FORMS = 20
@@ -98,7 +98,7 @@ class DevServer:
         """Listen, and log a warning about this provider. Raises: SettingsError."""
         await self._site.start()
         _log.warning(
-            "development identity provider: anybody who reaches it can be anybody",
+            "development identity provider: every visitor can log in to any account",
             page=self.page_url,
             beyond_this_machine=not self._settings.is_for_this_machine,
         )
@@ -274,7 +274,7 @@ class DevServer:
             return self._ask_code("That code was used already, or it has expired.")
         if form.get("decision") != "approve":
             grant.state = "denied"
-            return self._site.page("Denied", pages.paragraph("Nobody was let in. You can close this page."))
+            return self._site.page("Denied", pages.paragraph("Login refused. You can close this page."))
         account = self._grants.account(form.get("account", ""))
         if account is None:
             raise web.HTTPBadRequest(text="There is no such account here.")

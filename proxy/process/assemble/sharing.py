@@ -45,7 +45,7 @@ class Sharing:
         """Make the watch over what is open at apps."""
         directory, bus = self.identity.directory, self.common.bus
         check_s = self.common.settings.web.session.check_s
-        return ShareWatch(exchanges, self.places, directory, bus, self.shares, check_s)
+        return ShareWatch(exchanges, self.index, self.places, directory, bus, self.shares, check_s)
 
 
 @asynccontextmanager

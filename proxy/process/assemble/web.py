@@ -1,5 +1,6 @@
 """The web half: its sockets, the gate that judges requests, and the road to apps."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
 from proxy.sessions.tracker import Tracker
 from proxy.userstring import UserString
+from proxy.web.activity import Activity
 from proxy.web.banning import BanEnforcer
 from proxy.web.front import Front
 from proxy.web.gate import Gate, PublicGate
@@ -26,10 +28,12 @@ from proxy.web.in_process import WithOwnApps
 from proxy.web.index import OWN_APPS, TERMINAL
 from proxy.web.listening import Listener, bind
 from proxy.web.login_gate import LoginGate
+from proxy.web.opening import DirectOpener, Opener
 from proxy.web.origins import Origins, Place
 from proxy.web.terminal.session import TerminalParts
 from proxy.web.terminal.site import TerminalSite
 from proxy.web.upstream import Pool
+from proxy.web.waiting import Waiting
 
 _log = structlog.get_logger("web")
 
@@ -66,6 +70,8 @@ class Web:
     async def close(self, grace_s: float) -> None:
         """Stop accepting, end WebSockets with a reason, and give requests `grace_s` seconds to end."""
         await self.listener.close()
+        if self.login is not None:
+            self.login.portal.live.close()
         await self.front.close(grace_s)
         await self.road.close()
 
@@ -94,6 +100,7 @@ async def open_web(
             stack.callback(one.close)
         port = int(sockets[0].getsockname()[1])
         origins = Origins(settings.scheme, settings.apps_domain, settings.port(port))
+        workspaces.app_commands.serve_web(lambda slug, place: origins.url(Place(slug, place)))
         sharing = await enter(open_sharing(common, identity, workspaces))
         index, places = sharing.index, sharing.places
         login = await enter(open_web_login(common, identity, tracker, guard, logins, origins, sharing))
@@ -110,11 +117,18 @@ async def open_web(
         )
         terminals = await enter(closing(_terminals(common, tracker, workspaces)))
         await terminals.start()
+        with_own = WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes)
+        pool = Pool(with_own, settings)
+        opener: Opener = DirectOpener(pool)
+        if login is not None:
+            seals = login.sessions.seals
+            opener = await enter(closing(Waiting(road, pool, seals, origins, settings.wait_s)))
         front = Front(
             settings,
             origins,
             gate,
-            Pool(WithOwnApps(road, {TERMINAL: terminals.connection}, settings.buffer_bytes), settings),
+            opener,
+            activity=Activity(road.touch, settings.activity_s, asyncio.get_running_loop().time),
             own=None if login is None else login.pages,
             sockets=None if login is None else login.sessions.records,
         )

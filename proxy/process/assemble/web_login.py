@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import structlog
 
 from proxy.access.revocation import RevocationMonitor
-from proxy.addresses import split_address
 from proxy.process.assemble.common import Common
 from proxy.process.assemble.identity import Identity
 from proxy.process.assemble.logins import Logins
+from proxy.process.assemble.portal import open_portal, ssh_reached
 from proxy.process.assemble.sharing import Sharing
 from proxy.process.parts import closing, running
 from proxy.protection.guard import Guard
@@ -20,6 +20,7 @@ from proxy.userstring import LOBBY
 from proxy.web.links import LinkPages
 from proxy.web.login import LoginPages, LoginRules
 from proxy.web.origins import Origins
+from proxy.web.portal.portal import Portal
 from proxy.web.seals import Seals
 from proxy.web.session_records import WebRecords
 from proxy.web.session_store import SessionStore
@@ -34,6 +35,7 @@ class WebLogin:
 
     pages: LoginPages
     sessions: WebSessions
+    portal: Portal
 
 
 @asynccontextmanager
@@ -79,21 +81,21 @@ async def open_web_login(
         ),
     )
     links = LinkPages(pages, bus)  # its pages belong to the site, so it is made before that starts
+    portal = open_portal(common, identity, guard, sharing, pages, origins)  # likewise
     monitor = RevocationMonitor(
         directory, bus, sessions.live, common.settings.identity.recheck_s, revocations
     )
-    async with closing(sessions), closing(pages):
+    async with closing(sessions), closing(pages), closing(portal):
         await pages.start()
         logins.onboarding.allow_redirect(pages.redirect_uri)
         workspaces.gateway.lobby.serve_web(links.make)
         workspaces.gateway.lobby.register(*sharing.commands(origins).commands)
         async with running(monitor):
-            yield WebLogin(pages, sessions)
+            yield WebLogin(pages, sessions, portal)
 
 
 def _ssh_line(settings: WebSettings, ssh: str) -> Callable[[str], str]:
     """Return the function that writes the command for signing in by SSH, which listens on `ssh`."""
-    host, port = split_address(settings.ssh_address or ssh)
-    host = host if settings.ssh_address or host.startswith("127.") else "<host>"
+    host, port = ssh_reached(settings, ssh)
     option = f"-p {port} " if port != 22 else ""
     return lambda user: f"ssh {option}{user}+{LOBBY}@{host} web"

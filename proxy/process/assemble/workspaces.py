@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.access.app_commands import AppCommands
+from proxy.access.app_controls import AppControls
 from proxy.access.gateway import Gateway
 from proxy.blueprints.catalog import Catalog
 from proxy.identity.directory import Directory
@@ -22,7 +24,7 @@ from proxy.workspaces.control import Control
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import BlueprintLifetimes
 from proxy.workspaces.provisioner import Workspaces
-from proxy.workspaces.start_events import publish_stopped
+from proxy.workspaces.start_events import publish_stopped, publish_warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class WorkspaceParts:
     provisioner: Workspaces
     backend: Backend
     catalog: Catalog
+    links: Links
+    lifetimes: BlueprintLifetimes
+    control: Control
+    apps: AppControls
+    app_commands: AppCommands
 
 
 @asynccontextmanager
@@ -60,11 +67,17 @@ async def open_workspaces(
         links = await enter(closing(Links(settings.upstream, settings.proxy_id, trust)))
         common.health.add_gauge("fairlead_links", "gRPC channels to workspaces.", lambda: len(links))
         stopped = partial(publish_stopped, bus.publish)
+        warned = partial(publish_warning, bus.publish)
         lifetimes = BlueprintLifetimes(workspaces, directory, settings.workspace)
-        await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped)))
+        await enter(running(IdleReaper(backend, links, lifetimes, settings.workspace, stopped, warned)))
         control = Control(workspaces, backend, links, settings.workspace, stopped)
         gateway = Gateway(workspaces, links, recordings, control, drain_s=settings.workspace.drain_s)
-        yield WorkspaceParts(gateway, workspaces, backend, catalog)
+        apps = AppControls(workspaces, backend, links)
+        app_commands = AppCommands(apps)
+        gateway.lobby.register(app_commands.command)
+        yield WorkspaceParts(
+            gateway, workspaces, backend, catalog, links, lifetimes, control, apps, app_commands
+        )
 
 
 @asynccontextmanager

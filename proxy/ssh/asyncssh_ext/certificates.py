@@ -132,7 +132,7 @@ def judge(
             f"your certificate is not valid before {_when(certificate._valid_after)}",
         )
     if user not in certificate.principals:
-        whom = ", ".join(certificate.principals[:5]) or "nobody"
+        whom = ", ".join(certificate.principals[:5]) or "no user"
         return Judgement("certificate_principal", f"your certificate is for {whom}, not for {user}")
     networks = cast("Sequence[Any] | None", certificate.options.get("source-address"))
     if networks and not any(ipaddress.ip_address(address) in network for network in networks):

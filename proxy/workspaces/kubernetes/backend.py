@@ -63,7 +63,7 @@ from proxy.workspaces.kubernetes.view import ClusterView, involved, pod_name
 from proxy.workspaces.kubernetes.workloads import Workloads
 from proxy.workspaces.ownership import Title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
-from proxy.workspaces.stop_holds import check_hold
+from proxy.workspaces.stop_holds import check_hold, check_may_start
 
 _FIRST_POLL_S = 0.1
 _LAST_POLL_S = 1.0
@@ -219,6 +219,7 @@ class KubernetesBackend:
         await self._view.open()
         if endpoint := await self._running(request):
             return endpoint
+        check_may_start(request)
         await self._check_hold(request)
 
         async def bring(start: PendingStart) -> Endpoint:

@@ -42,6 +42,7 @@ from proxy.workspaces.kubernetes.startup import Trust, decoded, refused
 from proxy.workspaces.kubernetes.trial import try_injection
 from proxy.workspaces.ownership import check_title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
+from proxy.workspaces.stop_holds import check_may_start
 
 _POLL_S = 0.3
 _PRESENT: Object = {"metadata": {"name": ""}, "spec": {}}
@@ -69,6 +70,7 @@ class Workloads:
         # Pods of a workspace that was taken away a moment ago may answer still.
         if await self._is_entered(request) and (endpoint := await self._answering(request)):
             return endpoint
+        check_may_start(request)
         return await self._starts.join(request, report, lambda start: self._bring(start, request, rule))
 
     def rule_for(self, request: WorkspaceRequest) -> InjectRule:

@@ -57,7 +57,7 @@ from proxy.workspaces.local.state import (
 from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.shelldconfig import shelld_config
-from proxy.workspaces.stop_holds import check_hold
+from proxy.workspaces.stop_holds import check_hold, check_may_start, warn_before_s
 
 INIT = "init"
 """Who ended a workspace whose required init script failed, as shelld notes it."""
@@ -129,6 +129,7 @@ class LocalBackend:
             if title is Title.UNRECORDED:
                 await self._record_owner(request, places)
             return endpoint
+        check_may_start(request)
         check_hold(self._state.stop_of(places), request)
         return await self._starts.join(request, report, lambda start: self._start(start, request, places))
 
@@ -285,14 +286,18 @@ def local_config(
 ) -> dict[str, Any]:
     """Return shelld's configuration for a workspace of this machine; it stops by itself when idle."""
     own_idle_s = request.blueprint.idle_stop_s
+    idle_stop_s = settings.idle_stop_s if own_idle_s is None else own_idle_s
     config = shelld_config(
         request,
         account={**_own_account(), "home": str(places.home)},
         runtime_dir=str(places.runtime),
         hostname=None if separation.kind == "none" else request.name,
-        idle_stop_s=settings.idle_stop_s if own_idle_s is None else own_idle_s,
+        idle_stop_s=idle_stop_s,
     )
-    return config | {"stop_note": str(places.stopped)}
+    return config | {
+        "stop_note": str(places.stopped),
+        "idle_warn_s": warn_before_s(settings.idle_warn_s, idle_stop_s),
+    }
 
 
 def record_of(request: WorkspaceRequest) -> WorkspaceRecord:

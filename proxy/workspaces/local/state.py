@@ -11,7 +11,7 @@
     <runtime>/<8 hex>/shelld.sock             and sockets of ssh-agents: private, short paths
 
 A socket path has at most 107 bytes, so sockets live apart from the rest: in /run for root and in
-/tmp for everybody else. Not in XDG_RUNTIME_DIR, which is taken away when the user logs out.
+/tmp for every other account. Not in XDG_RUNTIME_DIR, which is taken away when the user logs out.
 """
 
 import fcntl

@@ -52,7 +52,7 @@ def begun(counted: Registry, machine: Machine, clock: Time) -> Activity:
     made = Activity(counted, "/", machine)
     clock.now += 10
     made.look()
-    counted.touch()
+    counted.touch("a test")
     return made
 
 
@@ -109,7 +109,7 @@ async def test_nobody_needs_to_ask(clock: Time, monkeypatch: pytest.MonkeyPatch)
 
 def test_heartbeats_are_told_from_work(clock: Time) -> None:
     counted = Registry(Limits())
-    trickle = KeepaliveFilter(counted.touch)
+    trickle = KeepaliveFilter(lambda: counted.touch("a test"))
     for _ in range(1000):
         clock.now += 5
         trickle.carried(13)
@@ -120,7 +120,7 @@ def test_heartbeats_are_told_from_work(clock: Time) -> None:
 
 def test_every_window_begins_anew(clock: Time) -> None:
     counted = Registry(Limits())
-    trickle = KeepaliveFilter(counted.touch)
+    trickle = KeepaliveFilter(lambda: counted.touch("a test"))
     trickle.carried(KEEPALIVE_BYTES)
     clock.now += KEEPALIVE_WINDOW_S
     trickle.carried(KEEPALIVE_BYTES)

@@ -196,7 +196,7 @@ async def test_a_user_or_key_that_was_lost_ends_nothing_and_a_lock_still_does(sc
             await watch.check()
     assert (alice.ended, bob.ended, carol.ended[:1]) == ([], [], ["this user is locked"])
     told = [entry["reason"] for entry in logs if "cannot be compared" in entry["event"]]
-    assert told == ["3 users or keys are gone, and nobody removed them"]
+    assert told == ["3 users or keys are gone, and no command removed them"]
     scene.directory.standing["alice"] = KeyStanding(None, has_key=False)
     await watch.check()
     assert (alice.ended, bob.ended) == (["this user was removed"], [])

@@ -87,6 +87,15 @@ def test_apps_say_where_they_listen_and_who_may_open_them(tmp_path: Path) -> Non
             "dev.yaml:1: apps.lab.workdir",
             "not of the form",
         ),
+        ("{lab: {listen: {port: 1}, cors: [no-app]}}", "dev.yaml:1: apps.lab.cors", "has no app no-app"),
+        ("{lab: {listen: {port: 1}, cors: ['*']}}", "dev.yaml:1: apps.lab.cors", "is not 3 to 20"),
+        ("{lab: {listen: {port: 1}, embed: ['*']}}", "dev.yaml:1: apps.lab.embed", "neither an app"),
+        (
+            "{lab: {listen: {port: 1}, embed: ['https://a b']}}",
+            "dev.yaml:1: apps.lab.embed",
+            "neither an app",
+        ),
+        ("{lab: {listen: {port: 1}, host_header: x}}", "dev.yaml:1: apps.lab.host_header", "'local'"),
         ("{lab: {listen: {port: 1}, icon: 'http://x/y'}}", "dev.yaml:1: apps.lab.icon", "neither the name"),
         (
             "{lab: {listen: {port: 1}, share: everyone}}",

@@ -64,6 +64,7 @@ env: {EDITOR: vim, CI: "true"}
 init: [{name: deps, script: make deps}]
 forward: {tcp: ["api.example.com:443", "10.1.0.0/16:5432"], listen_tcp: []}
 storages: {cache: {kind: empty, path: ~/.cache, size: 1Gi}, shm: {kind: memory, path: /dev/shm, size: 64Mi}}
+apps: {web: {listen: {port: 3000}}}
 """
 
 
@@ -237,3 +238,66 @@ def test_each_protected_field_is_refused_by_name(field: str) -> None:
     for value in VALUES[field]:
         with pytest.raises(BlueprintInvalid, match="this is not for a repository to set"):
             laid(json.dumps({field: value}).encode())
+
+
+APPS = """
+abstract: true
+accounts: [postgres]
+apps:
+  lab: {listen: {port: 8888}, start: jupyter lab, share: authenticated, env: {A: "1"}}
+  admin: {listen: {port: 5050}, start: pgadmin, account: postgres}
+"""
+
+
+def with_apps(data: str) -> Blueprint:
+    definition = read(base=APPS).definitions["base"]
+    return lay_over(definition, read_repository_file(data.encode(), "o/p/.fairlead.yaml"), FACTS, SETTINGS)
+
+
+def test_a_repository_has_apps_and_changes_those_of_the_blueprint_as_far_as_it_may() -> None:
+    apps = with_apps(
+        "apps:\n"
+        "  lab: {title: Notebooks, start: make lab, env: {B: '2'}, workdir: ~/p, ready: {path: /api}}\n"
+        "  web: {listen: {port: auto}, start: npm run dev, icon: vite}\n"
+    ).apps
+    lab = apps["lab"]
+    assert (lab.title, lab.start, lab.env, lab.workdir) == (
+        "Notebooks",
+        "make lab",
+        {"A": "1", "B": "2"},
+        "~/p",
+    )
+    assert (lab.ready.path, lab.listen.port, lab.share.level) == ("/api", 8888, "authenticated")
+    assert (apps["web"].start, apps["web"].icon, apps["web"].share.level) == ("npm run dev", "vite", "owner")
+    assert apps["admin"].start == "pgadmin"
+
+
+@pytest.mark.parametrize(
+    ("app", "reason"),
+    [
+        ("share: public", "there is no such field"),
+        ("share_max: public", "there is no such field"),
+        ("wake: visitors", "there is no such field"),
+        ("account: postgres", "there is no such field"),
+        ("when: boot", "there is no such field"),
+        ("restart: always", "there is no such field"),
+        ("cors: [lab]", "there is no such field"),
+        ("embed: [lab]", "there is no such field"),
+        ("host_header: local", "there is no such field"),
+        ("identity_headers: true", "there is no such field"),
+        ("env: {LD_PRELOAD: /x}", "LD_PRELOAD is not for a repository to set"),
+        ("start: null", "cannot be null"),
+        ("listen: {port: null, socket: /x}", "cannot be null"),
+        ('title: "\\e[31m"', "would reach the terminal"),
+    ],
+)
+def test_a_repository_sets_nothing_else_of_an_app(app: str, reason: str) -> None:
+    with pytest.raises(BlueprintInvalid) as caught:
+        with_apps(f"apps: {{lab: {{{app}}}}}")
+    assert reason in caught.value.reason
+    assert caught.value.where.startswith("o/p/.fairlead.yaml:1: apps.lab")
+
+
+def test_a_repository_runs_nothing_as_an_account_of_the_blueprint() -> None:
+    with pytest.raises(BlueprintInvalid, match="runs as an account of its own"):
+        with_apps("apps: {admin: {start: make me}}")

@@ -92,7 +92,7 @@ def test_a_loss_is_shown_and_can_be_accepted(fairlead: Run, tmp_path: Path) -> N
         connection.execute("DELETE FROM users")
     assert json.loads(fairlead("database", "show", "--json").stdout)["is_whole"] is False
     assert fairlead("database", "accept").stderr == (
-        "the directory holds 0 of 2 users, and nobody removed the others; they count as removed now\n"
+        "the directory holds 0 of 2 users, and no command removed the others; they count as removed now\n"
     )
     assert json.loads(fairlead("database", "show", "--json").stdout)["is_whole"] is True
 

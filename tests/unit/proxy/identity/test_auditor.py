@@ -65,7 +65,7 @@ async def test_a_whole_directory_is_no_problem(scene: Scene) -> None:
 async def test_a_minor_loss_counts_as_a_removal_once_it_has_not_changed_for_a_while(scene: Scene) -> None:
     lost = Census(98, 200, 100, 200)
     assert await scene.look_at(0, lost) == (
-        "the directory holds 98 of 100 users, and nobody removed the others"
+        "the directory holds 98 of 100 users, and no command removed the others"
     )
     assert await scene.look_at(59) != ""
     assert scene.directory.accepted == []

@@ -250,7 +250,7 @@ ENVIRONMENT: list[tuple[dict[str, str], str]] = [
             "FAIRLEAD_FRONT_DOOR__PROVIDERS": '[{"kind":"oidc","issuer":"https://x.example","client_id":"a","approval":"device"}]'
         },
         "front_door.providers.0: approval: device needs mapping.keys, since a device code proves "
-        "nobody's key; without a claim that lists keys use approval: confirm",
+        "no key; without a claim that lists keys use approval: confirm",
     ),
     (
         {"FAIRLEAD_TRUST__ANNOUNCE_S": "10"},

@@ -158,7 +158,7 @@ class Unwilling:
 async def test_giving_up_is_told(tmp_path: Path, clock: Clock) -> None:
     keeper = TrustManager(Unwilling(FileTrustStore(tmp_path / "trust.json")), TrustSettings(), clock=clock)
     await keeper.refresh()
-    with pytest.raises(TrustError, match="somebody else"):
+    with pytest.raises(TrustError, match="another writer"):
         await keeper.rotate()
 
 

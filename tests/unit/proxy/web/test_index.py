@@ -163,7 +163,8 @@ async def test_the_index_follows_blueprints_and_users(tmp_path: Path) -> None:
 SHARED = {
     "dev": (
         "apps: {lab: {listen: {port: 1}, share_max: groups},"
-        " team: {listen: {port: 2}, share: {groups: [team]}}, all: {listen: {port: 3}, share: authenticated, wake: visitors}, mine: {listen: {port: 4}},"
+        " team: {listen: {port: 2}, share: {groups: [team]}},"
+        " all: {listen: {port: 3}, share: authenticated, wake: visitors}, mine: {listen: {port: 4}},"
         " web: {listen: {port: 5}, share: public, share_max: public}}"
     ),
     "my_dev": "apps: {lab: {listen: {port: 8888}, share_max: users}}",

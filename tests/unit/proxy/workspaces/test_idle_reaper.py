@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -17,6 +17,7 @@ from proxy.upstream.frames import Status
 from proxy.workspaces.backend import Features, Stop, WorkspacePhase, WorkspaceRecord
 from proxy.workspaces.idle_reaper import IdleReaper
 from proxy.workspaces.lifetimes import Bounds, Due
+from proxy.workspaces.start_events import StopWarning
 
 HOUR = 3600.0
 NAME = WorkspaceName("alice-0123456789")
@@ -46,6 +47,26 @@ BOUNDS = Bounds(HOUR, 10 * HOUR, HOUR / 4)
 )
 def test_bounds(idle_s: float, age_s: float, due: Due) -> None:
     assert Bounds(HOUR, 10 * HOUR, HOUR / 4).due(idle_s, age_s) is due
+
+
+WARNING = Bounds(HOUR, idle_warn_s=300)
+
+
+@pytest.mark.parametrize(
+    ("idle_s", "due"),
+    [(0, Due.NOTHING), (HOUR - 301, Due.NOTHING), (HOUR - 300, Due.WARN_IDLE), (HOUR, Due.STOP_IDLE)],
+)
+def test_users_are_warned_before_an_idle_stop(idle_s: float, due: Due) -> None:
+    assert WARNING.due(idle_s, HOUR) is due
+
+
+@pytest.mark.parametrize(("idle_s", "next_s"), [(0, HOUR - 300), (HOUR - 300, 300), (HOUR - 10, 10)])
+def test_the_warning_and_the_stop_are_looked_for_when_they_are_due(idle_s: float, next_s: float) -> None:
+    assert WARNING.next_due_s(idle_s, HOUR) == next_s
+
+
+def test_a_workspace_that_stops_by_itself_is_not_stopped_for_idleness() -> None:
+    assert Bounds(HOUR, stops_itself=True).due(2 * HOUR, 3 * HOUR) is Due.NOTHING
 
 
 def test_no_bounds_are_for_ever() -> None:
@@ -209,3 +230,46 @@ async def test_one_failure_does_not_end_the_rounds() -> None:
     found = Down(world(HOUR).link)
     await reaper(found).round()
     assert found.did == ["status", "drain", "stop", "told"]
+
+
+# ------------------------------------------------------------------------------------- the warning
+
+
+def warning_reaper(of: World, said: list[StopWarning]) -> IdleReaper:
+    async def bounds_of(record: WorkspaceRecord) -> Bounds:
+        return WARNING
+
+    parts = (of, of, bounds_of, WorkspaceSettings(), lambda *_: None, lambda _, warning: said.append(warning))
+    return IdleReaper(*parts)  # type: ignore[arg-type]
+
+
+async def test_users_of_an_idle_workspace_are_warned_on_terminals_and_by_one_event() -> None:
+    found, said = world(HOUR - 100, 2 * HOUR), []
+    found.link.status_ = replace(found.link.status_, why="POST /x by alice through lab")
+    for one in (warning_reaper(found, said), warning_reaper(found, said)):
+        await one.round()
+        one._next_check.clear()
+        await one.round()
+    told = {entry for entry in found.link.log if entry[0] == "announce"}
+    assert len(told) == 1
+    assert "stops in 2 minutes unless it is used" in str(told.pop()[1])
+    assert len(said) == 2, "one of each proxy"
+    assert len({warning.id for warning in said}) == 1, "which consumers know again by its id"
+    assert (said[0].reason, said[0].left_s, said[0].why) == ("idle", 100, "POST /x by alice through lab")
+
+
+async def test_a_workspace_that_stops_by_itself_warns_by_itself_and_the_event_comes_too() -> None:
+    found, said = world(HOUR - 100, 2 * HOUR, features=Features(stops_idle=True)), []
+    await warning_reaper(found, said).round()
+    assert "announce" not in found.did
+    assert [warning.reason for warning in said] == ["idle"]
+
+
+async def test_the_next_idle_time_is_warned_of_anew() -> None:
+    found, said = world(HOUR - 100, 2 * HOUR), []
+    kept = warning_reaper(found, said)
+    await kept.round()
+    found.link.status_ = replace(found.link.status_, uptime_s=4 * HOUR)
+    kept._next_check.clear()
+    await kept.round()
+    assert len({warning.id for warning in said}) == 2

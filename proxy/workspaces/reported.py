@@ -1,14 +1,15 @@
-"""Init scripts that failed in workspaces which run, as the workspaces themselves tell."""
+"""Facts that running workspaces tell of themselves: failed init scripts, and the last activity."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from proxy.errors import FairleadError
 from proxy.upstream.client import Links
 from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord
 
 
-async def with_failed_scripts(record: WorkspaceRecord, backend: Backend, links: Links) -> WorkspaceRecord:
-    """Return a record whose detail names the init scripts that failed; one that does not run stays as it is.
+async def as_reported(record: WorkspaceRecord, backend: Backend, links: Links) -> WorkspaceRecord:
+    """Return a record with what the workspace tells of itself; one that does not run stays as it is.
 
     A workspace that does not answer within the deadlines of a link says so in its detail.
     """
@@ -19,7 +20,12 @@ async def with_failed_scripts(record: WorkspaceRecord, backend: Backend, links: 
         if endpoint is None:
             return record
         async with links.use(endpoint) as link:
-            failed = (await link.status()).failed_scripts
+            status = await link.status()
     except FairleadError as exc:
         return replace(record, detail=record.detail or f"it does not say how it is: {exc.user_message}")
-    return replace(record, detail="; ".join([*filter(None, [record.detail]), *failed]))
+    return replace(
+        record,
+        detail="; ".join([*filter(None, [record.detail]), *status.failed_scripts]),
+        active_at=datetime.now(UTC) - timedelta(seconds=status.idle_s),
+        why=status.why,
+    )
