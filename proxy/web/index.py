@@ -27,10 +27,6 @@ from proxy.web.shares import Shares
 
 _log = structlog.get_logger("web")
 
-TERMINAL = "terminal"
-OWN_APPS = {TERMINAL: "Terminal"}
-"""Titles of the apps that the proxy itself serves for every workspace, by slug."""
-
 _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
 _AT_ONCE = 500

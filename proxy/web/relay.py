@@ -128,8 +128,6 @@ class Exchange:
     def begin(self, app: AppConnection, client: Client, given: ForApp = AS_ASKED) -> None:
         """Send the request's head to its app."""
         self._app = app
-        if self.acting is not None:
-            self._from_client.over_bytes = self.acting.over_bytes
         self.client_address = client.address
         app.begin(self.request, request_for_app(self.request, client, given), self)
 
@@ -236,6 +234,8 @@ class Exchange:
         if answer.status == 101:
             self._client.write(head)
             self._from_client, self._from_app = FrameScanner(), FrameScanner()
+            if self.acting is not None:
+                self._from_client.over_bytes = self.acting.over_bytes
             self._is_spliced = True
             self._client.upgraded(self)
         elif is_more:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from proxy.__main__ import main
+from proxy.blueprints.sharing import Share
 from proxy.http.cookies import CookieNames
 from proxy.http.site import Site
 from proxy.web import gate, heads, login_gate
+from proxy.web.interstitial import Interstitial
 from proxy.web.portal import forms
 from proxy.web.seals import Seals
 
@@ -75,4 +77,6 @@ if __name__ == "__main__":
     weaken(Site, "check_origin", "forms", lambda *_: None)
     weaken(Site, "check_csrf", "forms", lambda *_: None)
     weaken(forms, "check_same_origin", "forms", lambda *_: None)
+    weaken(Share, "admits", "shares", lambda *_: True)
+    weaken(Interstitial, "was_passed", "interstitial", lambda *_: True)
     main()
