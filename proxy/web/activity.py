@@ -199,7 +199,7 @@ def _sentence(request: Request, passed: Pass) -> str:
 
 
 def report_of(what: str, target: str, actor: str, app: str) -> str:
-    """Write the sentence about an act: what was asked for, by which user, through which app."""
+    """Write the sentence about an act: the request, its user and the app."""
     path = target.partition("?")[0]
     shown = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
     return f"{what} {shown} by {actor}" + (f" through {app}" if app else "")
