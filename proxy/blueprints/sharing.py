@@ -1,4 +1,4 @@
-"""Shares of apps: the users besides the owner who may open one, and the limits that owners have. Pure.
+"""Shares of apps with users besides the owner, and their limits. Pure.
 
     effective = what the blueprint gives, up to `web.share_max`
                 + what the owner gives, up to `share_max` of the app and `web.share_max`
@@ -84,7 +84,7 @@ def lower(one: Cap, other: Cap) -> Cap:
 
 
 def capped(share: Share, cap: Cap) -> Share:
-    """Return a share as a cap leaves it: `public` becomes `authenticated` under that cap."""
+    """Return the part of a share that a cap permits: `public` becomes `authenticated` under that cap."""
     if is_within(share.widest, cap):
         return share
     levels: dict[Cap, Level] = {"authenticated": "authenticated", "public": "public"}

@@ -1,7 +1,7 @@
 """Sharing by the lobby: `ssh alice+lobby@host share lab --with bob`, `unshare`, `shares`.
 
-share APP    adds users, groups or all, up to `share_max` of the app and `web.share_max`
-unshare APP  takes them away; without any named, closes the app to all but its owner
+share APP    adds users, groups or all visitors, up to `share_max` of the app and `web.share_max`
+unshare APP  takes them away; without any named, closes the app to its owner, also against its blueprint
 shares       lists what is shared, both ways
 """
 
@@ -221,9 +221,9 @@ def _parser(name: str) -> Words:
     parser.add_argument("app")
     parser.add_argument("--with", dest="users", action="append", default=[])
     parser.add_argument("--group", dest="groups", action="append", default=[])
-    level = parser.add_mutually_exclusive_group()
-    level.add_argument("--signed-in", action="store_true")
-    level.add_argument("--public", action="store_true")
+    levels = parser.add_mutually_exclusive_group()
+    levels.add_argument("--signed-in", action="store_true")
+    levels.add_argument("--public", action="store_true")
     parser.add_argument("-w", "--workspace", "--blueprint", dest="blueprint", default="")
     return parser
 
@@ -255,7 +255,7 @@ def _groups(given: Sequence[str]) -> list[str]:
 
 
 def _require_there(share: Share, names: set[str], groups: set[str], level: Level) -> None:
-    """Refuse to remove a share that the owner did not give. Raises: Refused."""
+    """Refuse to take away a share that the owner did not give. Raises: Refused."""
     gone = sorted(names - {guest.name for guest in share.guests}) + sorted(groups - set(share.guest_groups))
     if level not in ("owner", share.level):
         gone.append("all visitors" if level == "public" else "all users who are signed in")

@@ -1,4 +1,4 @@
-"""Sharing of apps: the shares of owners, the index of shared apps, and the end of removed ones."""
+"""Sharing of apps: the shares of owners, the index of shared apps, and the end of visits."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,7 +52,7 @@ class Sharing:
 async def open_sharing(
     common: Common, identity: Identity, workspaces: WorkspaceParts
 ) -> AsyncIterator[Sharing]:
-    """Hold the index of shared apps, and follow the changes of owners. Raises: StoreError."""
+    """Hold the index of shared apps, and follow changes by owners. Raises: StoreError."""
     web = common.settings.web
     shares = Shares(ShareStore(identity.database), common.bus, web.session.check_s)
     await shares.open()
