@@ -361,7 +361,7 @@ def _port_of(here: Place, app: str) -> int:
         ),
         ("share lab --with bob -w gone", 1, "there is no blueprint 'gone'"),
         ("unshare lab --with carol", 1, "you do not share it with carol"),
-        ("unshare lab --public", 1, "you do not share it with everybody"),
+        ("unshare lab --public", 1, "you do not share it with all visitors"),
         ("shares lab", 2, "shares takes no arguments"),
     ],
 )
@@ -381,7 +381,7 @@ def test_shares_lists_what_is_shared_both_ways(here: Place, alice: Guest, bob: G
     assert code == 0
     assert f"{here.url()}  bob, group crew\n" in out
     assert f"{here.url('team--dev--alice')}  bob\n" in out
-    assert f"{here.url('open--dev--alice')}  everybody\n" in out
+    assert f"{here.url('open--dev--alice')}  all visitors\n" in out
     document = json.loads(bob.lobby("shares --json")[1])
     addresses = [one["address"] for one in document["shared_with_me"] if one["owner"] == "alice"]
     assert addresses == [here.url(), here.url("team--dev--alice")]
