@@ -13,7 +13,7 @@ SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test cluster containers soak lint fix bench protos lock images images-evaluation clean
+.PHONY: help run test coverage pictures release cluster containers soak lint fix bench protos lock images images-evaluation clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ run: $(VENV)/runtime.stamp $(VENV)/emulator.stamp ## start Fairlead on this mach
 
 test: $(VENV)/dev.stamp ## every test but the long ones
 	$(BIN)/python -m pytest -m "not slow and not cluster and not docker" $(SPREAD) $(ARGS)
+
+# The floor is what the unit tests alone reach, rounded down; the wire tests run the rest in processes of their own.
+FLOOR ?= 60
+coverage: $(VENV)/dev.stamp ## the unit tests, and fail below the floor of lines that they run
+	$(BIN)/python -m pytest tests/unit -q -n $(WORKERS) --dist loadfile --cov=proxy --cov=shelld --cov-report=term:skip-covered \
+	  --cov-fail-under=$(FLOOR) $(ARGS)
 
 cluster: $(VENV)/dev.stamp ## the tests that need a Kubernetes cluster: the one that KUBECONFIG names
 	$(BIN)/python -m pytest -m cluster $(SPREAD) $(ARGS)
@@ -90,4 +96,4 @@ images-evaluation: ## build what the evaluation needs besides: fairlead-postgres
 	docker build -f deploy/nats.Dockerfile --build-arg BASE=$(BASE) -t fairlead-nats:$(TAG) .
 
 clean: ## remove what the tasks above made, but not .fairlead/
-	rm -rf $(EMULATOR)/node_modules .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(EMULATOR)/node_modules .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

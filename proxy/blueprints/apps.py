@@ -89,7 +89,7 @@ class AppShare(Part):
     """The users who may open an app besides its owner: a level, or a mapping that names users and groups."""
 
     level: Level = "owner"
-    """`authenticated`: every user who is signed in; `public`: every visitor, without a login."""
+    """`authenticated`: every user who is signed in; `public`: any client, without a login."""
     users: tuple[Pattern, ...] = ()
     groups: tuple[Pattern, ...] = ()
     """Names of groups at the provider; without regard to case."""
@@ -189,8 +189,12 @@ class App(Part):
     @model_validator(mode="before")
     @classmethod
     def _built_in_starts(cls, value: Any) -> Any:
-        """Fill in what a built-in app starts and where it listens."""
-        if not isinstance(value, dict) or not isinstance(value.get("built_in"), str):
+        """Fill in start command and address of a built-in app."""
+        if not isinstance(value, dict):
+            return value
+        # A validator turns JSON into Python, where a list is no tuple.
+        value = {key: tuple(one) if isinstance(one, list) else one for key, one in value.items()}
+        if not isinstance(value.get("built_in"), str):
             return value
         return {"start": f"@{value['built_in']}", "listen": {"socket": "auto"}, **value}
 

@@ -87,7 +87,7 @@ def show_log(
     tail: Annotated[int, typer.Option(min=0, help="Lines from the end to begin with; 0: all.")] = 100,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
 ) -> None:
-    """Print the output of an app, and what shelld did with it."""
+    """Print the output of an app, and the steps of shelld with it."""
     from proxy.printable import printable
 
     async def act(there: _There) -> None:

@@ -64,6 +64,7 @@ _JUPYTER = """  lab:
       exec %s --no-browser --ServerApp.sock="$FAIRLEAD_APP_SOCKET" --ServerApp.allow_remote_access=True
       --IdentityProvider.token= $(test "$(id -u)" != 0 || echo --allow-root)
     ready: {path: /api, within_s: 120}
+    activity: jupyter
 """
 _CODE_SERVER = """  code:
     title: VS Code
@@ -71,6 +72,7 @@ _CODE_SERVER = """  code:
     start: >-
       exec %s --socket "$FAIRLEAD_APP_SOCKET" --auth none --disable-telemetry --disable-update-check "$HOME"
     ready: {path: /healthz, within_s: 120}
+    activity: vscode
 """
 _WITHOUT_JUPYTER = """  lab: {title: port 8888, listen: {port: 8888}}
 """

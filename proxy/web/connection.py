@@ -74,6 +74,7 @@ class ClientConnection(asyncio.Protocol):
         "_is_extra",
         "_is_full",
         "_is_held",
+        "_is_streaming",
         "_is_trusted",
         "_itself",
         "_left",
@@ -123,6 +124,8 @@ class ClientConnection(asyncio.Protocol):
         """The app reads more slowly than the client sends."""
         self._is_held = False
         """Reading is stopped."""
+        self._is_streaming = False
+        """An answer of ours comes piece by piece."""
         self._has_read_eof = False
         self._has_written_eof = False
         self._deadline = self._loop.time() + front.settings.head_s
@@ -464,11 +467,14 @@ class ClientConnection(asyncio.Protocol):
             self._end_output()
 
     def finish(self) -> None:
-        """Close an idle connection; one with a request is closed behind its answer."""
+        """Close an idle connection, or one of a stream of ours; any other is closed behind its answer."""
         if self._state is _State.HEAD and not self._message.has_begun:
             self.linger()
         elif self._exchange is not None:
             self._exchange.closes = True
+        elif self._is_streaming and self._task is not None:
+            self._task.cancel()  # a browser asks again, and finds another replica
+            self.linger()
 
     def _tell_over(self) -> None:
         ended, self._upgraded = self._upgraded, None
@@ -557,6 +563,7 @@ class ClientConnection(asyncio.Protocol):
     async def _stream(self, stream: Stream) -> None:
         """Answer piece by piece as they come; a client that does not read them is broken off."""
         _COUNT[2]()
+        self._is_streaming = True
         async with aclosing(stream.pieces) as pieces:
             self.write(own_stream_head(stream.kind))
             async for piece in pieces:

@@ -59,7 +59,7 @@ def framers(address: Address, origins: Origins) -> bytes:
 
 
 def for_app(address: Address, request: Request, origins: Origins) -> ForApp:
-    """Return what an app is given besides the fields of the request."""
+    """Return the differences between a request as asked and as the app gets it."""
     crossing = address.crossing
     fields = _identity(address) if crossing.identity_headers else ()
     if crossing.host_header != "local":

@@ -213,7 +213,9 @@ class GatewayRoad:
 
         async def ensure(link: Link) -> AppStates | None:
             app = request.blueprint.apps.get(target.slug) if isinstance(target, AppTarget) else None
-            if app is None or not app.start or (app.when == "never" and is_automatic):
+            if app is None or not app.start or not policy.may_demand_app(visit, app.wake):
+                return None
+            if app.when == "never" and is_automatic:
                 return None
             assert isinstance(target, AppTarget)
             return await link.ensure_app(app.spec(target.slug), automatic=is_automatic)

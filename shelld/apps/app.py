@@ -348,7 +348,19 @@ class App:
             if readiness.is_foreign(error) and self._reason != error.reason:
                 self._enter(Phase.STARTING, error.reason)  # before its time is over
             return error.reason
-        return await readiness.problem_of(connection, self.spec.ready_path)
+        return await readiness.problem_of(connection, self.spec.ready_path) or self._taken(run)
+
+    def _taken(self, run: _Run) -> str:
+        """Return a sentence where a process of the same account that is not of the app has its port."""
+        if not self._address.port:
+            return ""
+        try:
+            inodes = self._tools.reach.inodes(self._address)
+        except OpenError as error:
+            return error.reason
+        if run.members.hold_one_of(inodes):
+            return ""
+        return f"{self._address} is listened on by a process that is not of this app"
 
     # ------------------------------------------------------------------------------------ launch
 

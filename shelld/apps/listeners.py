@@ -18,6 +18,7 @@ class Listening:
     address: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
     uid: int
+    inode: int
 
     @property
     def takes_v4_loopback(self) -> bool:
@@ -35,12 +36,12 @@ def parse(lines: Iterable[str]) -> Iterator[Listening]:
     """Yield the listening sockets of a table; the kernel lists them before all others."""
     for line in lines:
         fields = line.split()
-        if len(fields) < 8 or not fields[0].endswith(":"):
+        if len(fields) < 10 or not fields[0].endswith(":"):
             continue  # the heading
         if fields[3] != _LISTEN:
             return
         address, _, port = fields[1].partition(":")
-        yield Listening(_address(address), int(port, 16), int(fields[7]))
+        yield Listening(_address(address), int(port, 16), int(fields[7]), int(fields[9]))
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -39,6 +39,19 @@ class Members:
             if one.state not in "ZX" and (one.session == self.session or marked in _environment(one.pid))
         ]
 
+    def hold_one_of(self, inodes: frozenset[int]) -> bool:
+        """Return whether one of them has one of these sockets open; true where that cannot be seen."""
+        wanted = {f"socket:[{inode}]" for inode in inodes}
+        for pid in self.pids():
+            try:
+                if any(_target(fd) in wanted for fd in os.scandir(f"/proc/{pid}/fd")):
+                    return True
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return True
+        return False
+
     async def end(self, grace_s: float) -> None:
         """End them: TERM at once, KILL after `grace_s` seconds. Returns when none is left."""
         loop = asyncio.get_running_loop()
@@ -59,6 +72,13 @@ def _send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def _target(fd: os.DirEntry[str]) -> str:
+    try:
+        return os.readlink(fd.path)
+    except FileNotFoundError:
+        return ""
 
 
 def _environment(pid: int) -> list[bytes]:

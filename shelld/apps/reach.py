@@ -88,6 +88,10 @@ class Reach:
             return _of_another(address, foreign.uid, account)
         return None if able else OpenError(OpenCode.REFUSED, f"nothing listens on {address} any more")
 
+    def inodes(self, address: Address) -> frozenset[int]:
+        """Return the inodes of the sockets that listen on an app's port. Raises: OpenError."""
+        return frozenset(one.inode for one in self._listening(address.port))
+
     def _listening(self, port: int) -> Sequence[Listening]:
         try:
             return self.listening(port)

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -156,6 +157,22 @@ async def test_a_stop_that_nobody_asked_for_is_undone_by_a_connection(site: Site
         await backend.ensure(asked(site), silent)
         await backend.stop(NAME, Stop("idle", datetime.now(UTC)))
         await backend.ensure(asked(site, hold_s=900), silent)
+
+
+async def test_a_request_that_may_not_start_finds_what_runs_and_starts_nothing(site: Site) -> None:
+    async with site.proxy() as backend:
+        looking = replace(asked(site), may_start=False)
+        with pytest.raises(WorkspaceNotFound):
+            await backend.ensure(looking, silent)
+        assert await backend.find(NAME) is None
+        endpoint = await backend.ensure(asked(site), silent)
+        assert (await backend.ensure(looking, silent)).generation == endpoint.generation
+        await backend.stop(NAME, Stop("idle", datetime.now(UTC)))
+        with pytest.raises(WorkspaceNotFound):
+            await backend.ensure(looking, silent)
+        found = await backend.find(NAME)
+        assert found is not None
+        assert found.phase is WorkspacePhase.STOPPED
 
 
 async def test_a_workspace_is_located_while_it_runs_and_by_that_never_started(site: Site) -> None:

@@ -282,6 +282,15 @@ async def test_a_port_of_another_account_is_refused_in_words(served: Shelld) -> 
     assert words in [one.reason for one in states if one.phase == State.STARTING], "at once, on the page"
 
 
+async def test_a_port_of_another_process_of_the_account_is_refused_in_words(served: Shelld) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        app = spec("sleep 1000", listen=pb.AppListen(port=port), ready=within(0.3), restart=pb.AppSpec.NO)
+        last = (await ensure(served, app))[-1]
+    words = f"port {port} is listened on by a process that is not of this app"
+    assert last.reason == f"it was not ready within 0.3 s: {words}"
+
+
 @needs_root
 async def test_a_socket_of_another_account_is_refused_in_words(served: Shelld) -> None:
     (served.home / "open").mkdir()

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.fakes.chromium import ChromiumWindow, open_chromium
 from tests.web.logins import Place, place
 from tests.wire.harness import needs
 
+JUPYTER = "jupyter-lab"
 pytestmark = needs("chromium")
 IDLE_STOP_S = 30
 DEADLINE_S = 240
@@ -162,3 +164,65 @@ async def test_workspaces_stop_or_not_as_the_documentation_says(here: Place, tmp
     finally:
         terminal.kill()
         terminal.wait()
+
+
+# ------------------------------------------------------------------------------------- JupyterLab
+
+BUSY = "while True: pass"
+_NOTEBOOK = {
+    "cells": [
+        {
+            "cell_type": "code",
+            "id": "only",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": BUSY,
+        }
+    ],
+    "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}
+
+
+def lab(name: str) -> str:
+    """Write a blueprint with JupyterLab, as docs/web.md does."""
+    app = {
+        "listen": {"socket": "auto"},
+        "start": f'exec {shutil.which(JUPYTER)} --no-browser --ServerApp.sock="$FAIRLEAD_APP_SOCKET"'
+        " --allow-root --ServerApp.allow_remote_access=True --IdentityProvider.token=",
+        "ready": {"path": "/api", "within_s": 120},
+        "activity": "jupyter",
+    }
+    script = f"#!/bin/sh\ncat >one.ipynb <<'EOF'\n{json.dumps(_NOTEBOOK)}\nEOF\n"
+    init = [{"name": "notebook", "when": "once", "script": script}]
+    return (
+        f"name: {name}\nidle_stop_s: {IDLE_STOP_S}\napps: {json.dumps({'lab': app})}\n"
+        f"init: {json.dumps(init)}\n"
+    )
+
+
+@needs(JUPYTER)
+async def test_a_hidden_lab_with_an_idle_kernel_stops_and_one_that_computes_does_not(tmp_path: Path) -> None:
+    """Both notebooks are open in Chromium, whose pages poll and hold the WebSockets of their kernels."""
+    names = ("resting", "working")
+    blueprints = {"dev": lab("dev"), **{name: lab(name) for name in names}}
+    with place(tmp_path / "fairlead", program="", blueprints=blueprints) as here:
+        async with open_chromium(tmp_path) as browser:
+            window = await browser.person()
+            await window.open((await asyncio.to_thread(here.link))["url"])
+            await window.press("sign-in")
+            tabs = {}
+            for name in names:
+                tab = tabs[name] = await window.tab()
+                await tab.open(here.url(f"lab--{name}--alice", "/lab/tree/one.ipynb"))
+                await tab.shows("Python 3 (ipykernel) | Idle")
+            await tabs["working"].run("document.querySelector('.jp-toast-button[title=No]')?.click()")
+            await tabs["working"].click("[data-command='notebook:run-cell-and-select-next']")
+            await tabs["working"].shows("Python 3 (ipykernel) | Busy")
+            found = await until_stopped(here, "resting")
+            assert found["stopped_by"] == "idle"
+            found = await asyncio.to_thread(shown, here, "working")
+            assert found["phase"] == "running"
+            assert "was computing" in found["why"]

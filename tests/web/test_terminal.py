@@ -273,8 +273,11 @@ async def test_a_program_gets_the_mouse_and_a_link_is_opened_by_a_click(
 
 async def test_a_sign_out_ends_the_shell_with_its_reason(here: Place, person: ChromiumWindow) -> None:
     async with a_terminal(here, person) as tab:
+        live = await asyncio.to_thread(one_live, here)
         await tab.run("fetch('/.fairlead/sign-out', {method: 'POST'}).then(answer => answer.status)")
         await tab.shows("The terminal was closed: you signed out.")
+        ended = await asyncio.to_thread(ended_record, here, live["id"])
+        assert [ended["end_reason"], ended["end_detail"]] == ["revoked", "you signed out"]
 
 
 async def test_only_the_owner_and_only_the_page_of_this_origin_get_a_terminal(
@@ -315,7 +318,7 @@ async def test_the_shell_is_on_record_and_its_end_is_told(here: Place, person: C
         await tab.type("exit 7")
         await tab.shows("The shell has ended with status 7.")
         ended = await asyncio.to_thread(ended_record, here, live["id"])
-        assert [ended["end_reason"], ended["programs"][0]["exit_status"]] == ["closed", 7]
+        assert [ended["end_reason"], ended["programs"][0]["exit_status"]] == ["left", 7]
         await tab.click("#again")
         await tab.until("document.getElementById('bar').hidden", "another shell")
         other = await asyncio.to_thread(one_live, here)

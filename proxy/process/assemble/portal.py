@@ -9,10 +9,12 @@ from proxy.process.assemble.sharing import Sharing
 from proxy.protection.guard import Guard
 from proxy.sessions.store import SessionStore
 from proxy.settings.web import WebSettings
+from proxy.web.index import TERMINAL
 from proxy.web.login import LoginPages
 from proxy.web.origins import Origins
 from proxy.web.portal.connecting import Reached
 from proxy.web.portal.portal import Portal, Sources
+from proxy.web.terminal import assets
 
 
 def open_portal(
@@ -44,6 +46,7 @@ def open_portal(
         open_archive(common.settings),
         guard.bans,
         common.bus,
+        missing=frozenset({TERMINAL} if assets.load() is None else ()),
     )
     rights = Administration(settings.operators, recording.viewers, recording.owner_may_view)
     return Portal(pages, sources, rights, settings.portal)

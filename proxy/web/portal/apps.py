@@ -7,7 +7,7 @@ from proxy.blueprints.catalog import Catalog
 from proxy.blueprints.sharing import OWNER_ONLY, Share
 from proxy.model import User
 from proxy.userstring import UserString
-from proxy.web.origins import Origins, parse_label
+from proxy.web.origins import Origins
 from proxy.web.places import Opened
 
 _ICONS = {
@@ -49,10 +49,17 @@ class Apps(Protocol):
 class Tiles:
     """The apps of one process as pages show them; never waits."""
 
-    def __init__(self, apps: Apps, catalog: Catalog, origins: Origins) -> None:
+    def __init__(
+        self, apps: Apps, catalog: Catalog, origins: Origins, missing: frozenset[str] = frozenset()
+    ) -> None:
+        """Create it; `missing` are slugs of Fairlead's own apps that lack a part.
+
+        The page of such an app tells how to add that part.
+        """
         self._apps = apps
         self._catalog = catalog
         self._origins = origins
+        self._missing = missing
 
     def by_workspace(self, user: User) -> dict[UserString, list[Tile]]:
         """Return the apps of a user by workspace."""
@@ -69,8 +76,7 @@ class Tiles:
         ]
 
     def _tile(self, opened: Opened, note: str) -> Tile:
-        parsed = parse_label(opened.label)
-        slug = "" if parsed is None else parsed.app
+        slug = opened.slug
         definition = self._catalog.current().definitions.get(opened.workspace.blueprint)
         app = None if definition is None else definition.sample.apps.get(slug)
         icon = "" if app is None else app.icon
@@ -80,7 +86,7 @@ class Tiles:
             f"{self._origins.origin(opened.label)}/",
             icon if icon in ICONS else icon_of(slug),
             icon if is_picture else "",
-            note,
+            "not installed yet" if slug in self._missing else note,
         )
 
 

@@ -78,8 +78,8 @@ _ORDER = (
     WorkspacePhase.STOPPED,
 )
 
-_WARN_S = 300.0
-"""A stop that is nearer than this is shown as a warning."""
+_SAME_S = 5.0
+"""An act counts as the last activity when it is no older than that by more than this."""
 
 
 class Cards:
@@ -177,7 +177,7 @@ def why(record: WorkspaceRecord, status: Status | None, reader: str) -> list[str
     """Return sentences on the phase of a workspace; `reader` is its user, empty for an operator. Pure."""
     said = []
     if status is not None:
-        said.append(f"{_running(status)}; last activity {span(timedelta(seconds=status.idle_s))} ago")
+        said += [_running(status), _activity(status)]
         said += status.failed_scripts
     elif record.phase is WorkspacePhase.RUNNING:
         said.append("it does not answer at the moment")
@@ -200,29 +200,29 @@ def _running(status: Status) -> str:
     return " and ".join(counted(number, what) for number, what in counts if number) or "nothing runs in it"
 
 
+def _activity(status: Status) -> str:
+    """Return the time of the last activity, and the act behind it where it is the last one."""
+    ago = span(timedelta(seconds=status.idle_s))
+    # A program or a transfer may have been active since the last act that a proxy saw.
+    is_it = bool(status.why) and status.why_s <= status.idle_s + _SAME_S
+    return f"last activity {ago} ago" + (f": {status.why}" if is_it else "")
+
+
 def next_stops(bounds: Bounds, status: Status) -> tuple[list[str], bool]:
-    """Return sentences on the stops that are ahead, and whether one is less than 5 minutes away. Pure."""
+    """Return sentences on the stops that are ahead, and whether users are warned of one by now. Pure."""
     if status.draining:
         return ["it is being stopped"], True
-    said, left = [], []
+    said, is_soon = [], False
     if bounds.idle_stop_s:
-        left.append(bounds.idle_stop_s - status.idle_s)
-        said.append(f"stops in {_left(left[-1])} if nothing happens")
+        left_s = bounds.idle_stop_s - status.idle_s
+        is_soon |= left_s <= bounds.idle_warn_s
+        said.append(f"stops in {_left(left_s)} if nothing happens")
     if bounds.lifetime_s:
-        left.append(bounds.lifetime_s - status.uptime_s)
+        left_s = bounds.lifetime_s - status.uptime_s
+        is_soon |= left_s <= bounds.lifetime_warn_s
         allowed = span(timedelta(seconds=bounds.lifetime_s))
-        said.append(f"stops in {_left(left[-1])} in any case: it may run {allowed}")
-    if not said:
-        return ["it does not stop by itself"], False
-    # A workspace that was just used is far from an idle stop, however short the limit is.
-    is_soon = any(
-        seconds < min(_WARN_S, limit / 2) for seconds, limit in zip(left, _limits(bounds), strict=True)
-    )
-    return said, is_soon
-
-
-def _limits(bounds: Bounds) -> list[float]:
-    return [limit for limit in (bounds.idle_stop_s, bounds.lifetime_s) if limit]
+        said.append(f"stops in {_left(left_s)} in any case: it may run {allowed}")
+    return said or ["it does not stop by itself"], is_soon
 
 
 def _left(seconds: float) -> str:

@@ -52,6 +52,8 @@ class Sources:
     archive: Archive
     bans: Bans
     publisher: Publisher
+    missing: frozenset[str] = frozenset()
+    """Slugs of Fairlead's own apps that lack a part."""
 
 
 Values = Callable[[web.Request, Held], Awaitable[Mapping[str, Any]]]
@@ -70,7 +72,7 @@ class Portal:
         starts = self._starts = Starts(sources.controlled, settings.starts, looks.changed)
         self.live = Live(desk, settings)
         cards = Cards(looks, starts, sources.catalog, sources.bounds_of)
-        tiles = Tiles(sources.apps, sources.catalog, sources.origins)
+        tiles = Tiles(sources.apps, sources.catalog, sources.origins, sources.missing)
         overview = Overview(desk, cards, tiles, looks, starts, sources.controlled, sources.reached)
         sessions = Sessions(desk, sources.sessions, sources.publisher)
         operating = Operating(

@@ -22,7 +22,7 @@ from proxy.sessions.records import End, EndReason
 from proxy.sessions.tracker import Tracker
 from proxy.settings.connection import ConnectionSettings
 from proxy.settings.sessions import SessionSettings
-from proxy.web.frames import MAX_REASON_BYTES
+from proxy.web.frames import MAX_REASON_BYTES, POLICY_VIOLATION
 from proxy.web.session_records import CLIENT_TYPE
 from proxy.web.terminal import messages
 from proxy.web.terminal.channel import TerminalChannel
@@ -128,8 +128,11 @@ class TerminalSession:
         end = End(EndReason.BUG)
         try:
             self._tasks.spawn(self._place(live, limits), name="place")
-            await self._carry(live, size)
-            end = self._ordered[1] if self._ordered is not None else End(EndReason.CLOSED)
+            left = await self._carry(live, size)
+            end = self._ordered[1] if self._ordered is not None else left
+        except MessageInvalid as exc:
+            end = End(EndReason.FAILED, str(exc))
+            raise
         except asyncio.CancelledError:
             end = End(EndReason.SHUTDOWN)
             raise
@@ -147,7 +150,8 @@ class TerminalSession:
         actor = self._visit.actor
         limits.apply(self._parts.sessions.limit_of(actor.name, actor.restricting_groups, blueprint))
 
-    async def _carry(self, live: LiveConnection, size: WindowSize) -> None:
+    async def _carry(self, live: LiveConnection, size: WindowSize) -> End:
+        """Run the program until it has ended, or the page is gone; return why. Raises: MessageInvalid."""
         parts, channel = self._parts, self._channel
         context = ProgramContext(
             conn_id=self._visit.principal.client.conn_id,
@@ -163,7 +167,7 @@ class TerminalSession:
         sending = self._tasks.spawn(self._send(), name="send")
         program = self._tasks.spawn(self._live_program(run, sending), name="program")
         try:
-            await self._read(run)
+            return await self._read(run)
         finally:
             channel.closed()
             if not self._has_ended:
@@ -186,18 +190,27 @@ class TerminalSession:
                 await self._socket.send_str(messages.ended(end))
         await self._close(WSCloseCode.OK, "")
 
-    async def _read(self, run: ProgramRun) -> None:
+    async def _read(self, run: ProgramRun) -> End:
         """Take messages of the page until it is gone, or the program has ended. Raises: MessageInvalid."""
-        async for said in self._socket:
-            if said.type is WSMsgType.BINARY:
-                self._channel.received(said.data)
-            elif said.type is WSMsgType.TEXT:
-                match messages.read(said.data):
-                    case Resize(size):
-                        run.resize(size)
-                    case Shown(total):
-                        self._channel.shown(total)
-                    case Open():
-                        raise MessageInvalid("the terminal is open already")
-            else:
-                return
+        while True:
+            said = await self._socket.receive()
+            match said.type:
+                case WSMsgType.BINARY:
+                    self._channel.received(said.data)
+                case WSMsgType.TEXT:
+                    self._take(messages.read(said.data), run)
+                case WSMsgType.CLOSE if said.data == POLICY_VIOLATION:  # of the front, in the page's place
+                    return End(EndReason.REVOKED, said.extra or "")
+                case WSMsgType.ERROR if not self._has_ended:
+                    return End(EndReason.LOST)
+                case _:
+                    return End(EndReason.LEFT)
+
+    def _take(self, said: Open | Resize | Shown, run: ProgramRun) -> None:
+        match said:
+            case Resize(size):
+                run.resize(size)
+            case Shown(total):
+                self._channel.shown(total)
+            case Open():
+                raise MessageInvalid("the terminal is open already")

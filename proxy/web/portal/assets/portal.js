@@ -63,7 +63,8 @@ function update(region, html) {
 }
 
 function phases(region) {
-  return new Map([...region.querySelectorAll("[data-phase]")].map(one => [one.dataset.name, one.dataset.phase]));
+  return new Map([...region.querySelectorAll("[data-phase]")].map(one =>
+    [one.dataset.name, one.dataset.phase + (one.querySelector(".soon") ? ", about to stop" : "")]));
 }
 
 function announce(before, after) {

@@ -26,7 +26,7 @@
     allowProposedApi: true, // for the widths of characters
     cursorBlink: true,
     fontFamily: "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace",
-    fontSize: 14,
+    fontSize: 15, // smaller ones lose their underscores to the row below in some browsers
     macOptionClickForcesSelection: true,
     rightClickSelectsWord: true,
     scrollback: 10000,

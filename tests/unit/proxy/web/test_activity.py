@@ -14,7 +14,7 @@ from proxy.userstring import UserString
 from proxy.web.activity import PRESETS, Activity, counts
 from proxy.web.frames import FrameScanner
 from proxy.web.gate import Pass
-from proxy.web.heads import Fields, Request, read_request
+from proxy.web.heads import Fields, Request, read_request, request_block
 from proxy.web.road import Address
 from shelld import activity as shelld_activity
 from shelld.activity import LOOK_EVERY_S
@@ -35,7 +35,7 @@ SOCKET = [(b"Upgrade", b"websocket"), (b"Connection", b"Upgrade"), (b"Sec-Fetch-
 
 
 def asked(method: str, target: bytes, fields: Fields = ()) -> Request:
-    return read_request(method, target, "1.1", [(b"Host", b"lab"), *fields])
+    return read_request(method, target, "1.1", request_block([(b"Host", b"lab"), *fields]))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Workspaces as pages show them: phases, reasons, the next stop."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -27,13 +28,13 @@ def record(user_string: str = "alice+dev", phase: str = "stopped", **more: objec
     ("bounds", "idle_s", "uptime_s", "said", "is_soon"),
     [
         (Bounds(), 0, 0, ["it does not stop by itself"], False),
-        (Bounds(3_600), 60, 60, ["stops in 59 minutes if nothing happens"], False),
-        (Bounds(3_600), 3_400, 9_000, ["stops in 3 minutes if nothing happens"], True),
-        (Bounds(30), 1, 1, ["stops in less than a minute if nothing happens"], False),
-        (Bounds(30), 20, 20, ["stops in less than a minute if nothing happens"], True),
+        (Bounds(3_600, idle_warn_s=300), 60, 60, ["stops in 59 minutes if nothing happens"], False),
+        (Bounds(3_600, idle_warn_s=300), 3_400, 9_000, ["stops in 3 minutes if nothing happens"], True),
+        (Bounds(30, idle_warn_s=15), 1, 1, ["stops in less than a minute if nothing happens"], False),
+        (Bounds(30, idle_warn_s=15), 20, 20, ["stops in less than a minute if nothing happens"], True),
         (Bounds(0, 7_200), 0, 60, ["stops in 1 hour and 59 minutes in any case: it may run 2 hours"], False),
         (
-            Bounds(3_600, 7_200),
+            Bounds(3_600, 7_200, 300),
             0,
             7_100,
             ["stops in 1 hour if nothing happens", "stops in 1 minute in any case: it may run 2 hours"],
@@ -64,8 +65,20 @@ def test_a_running_workspace_that_does_not_answer_says_so() -> None:
     assert why(record(phase="running"), None, "alice") == ["it does not answer at the moment"]
     assert why(record(phase="failed", detail="no such image"), None, "") == ["no such image"]
     assert why(record(phase="running"), status(7_300), "alice") == [
-        "nothing runs in it; last activity 2 hours ago"
+        "nothing runs in it",
+        "last activity 2 hours ago",
     ]
+    acted = replace(status(7_300), why="POST /x by alice through lab")
+    assert why(record(phase="running"), acted, "alice")[0].endswith(
+        "2 hours ago (POST /x by alice through lab)"
+    )
+
+
+def test_the_last_activity_names_the_act_behind_it_and_no_older_one() -> None:
+    told = replace(status(120), why="bob opened lab", why_s=121)
+    assert why(record(phase="running"), told, "alice")[1] == "last activity 2 minutes ago: bob opened lab"
+    older = replace(told, idle_s=10)
+    assert why(record(phase="running"), older, "alice")[1] == "last activity less than a minute ago"
 
 
 @pytest.mark.parametrize(
