@@ -104,7 +104,7 @@ class AppEnd(asyncio.Transport):
         self._schedule()
 
     def abort(self) -> None:
-        """End the connection; what was not delivered is lost."""
+        """End the connection; undelivered bytes are lost."""
         self._pieces.clear()
         self._size = 0
         self.close()
@@ -141,7 +141,7 @@ class AppEnd(asyncio.Transport):
         self._schedule()
 
     def break_off(self) -> None:
-        """End the connection from the front's side, whether or not the front takes what waits."""
+        """End the connection from the front's side; bytes that wait may be lost."""
         self._is_held = False
         self.abort()
 
@@ -189,7 +189,7 @@ class FrontEnd:
             self.write(piece)
 
     def write_eof(self) -> None:
-        """End the connection behind what the app has said: a client that says no more is gone."""
+        """End the connection behind the app's output: a client that ends its direction is gone."""
         if not self._app_end.is_closing():
             self._protocol.eof_received()
             self._app_end.close()

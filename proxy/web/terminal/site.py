@@ -116,7 +116,7 @@ class TerminalSite:
 
 
 def _visit(request: web.Request) -> Visit:
-    """Return the visit of a connection: the gate lets nobody but the owner of the workspace pass."""
+    """Return the visit of a connection: the gate lets only the owner of the workspace pass."""
     address = None if request.transport is None else request.transport.get_extra_info(ADDRESS)
     if not isinstance(address, Address) or address.principal is None:
         raise web.HTTPForbidden(text="The terminal needs a login\n")
