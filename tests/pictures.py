@@ -26,6 +26,8 @@ from tests.wire.peers import until
 from tests.wire.terminal import Terminal, plain
 
 COLUMNS, ROWS = 90, 44
+_WIDE = 150
+"""Columns for a table whose cells are not cut."""
 _USUAL_PORT = 2222
 
 _COLOURS = [(0, 0, 0), (205, 49, 49), (13, 188, 121), (229, 229, 16)]
@@ -90,8 +92,10 @@ class Desk:
         key, tools = self._home / "id", self._home / "tools"
         tools.mkdir()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
-        options = f"-F none -o UserKnownHostsFile={self._home}/known -o StrictHostKeyChecking=accept-new"
-        options += f" -o LogLevel=ERROR -o IdentityAgent=none -i {key}"
+        known = self._home / "known"
+        public = (self.server.home / "host_keys" / "ssh_host_ed25519_key.pub").read_text()
+        known.write_text(f"[127.0.0.1]:{self.server.port} {public}")
+        options = f"-F none -o UserKnownHostsFile={known} -o IdentityAgent=none -i {key}"
         for name, command in {
             "ssh": f"{shutil.which('ssh')} {options}",
             "fairlead": f"{sys.executable} -m proxy",
@@ -100,7 +104,7 @@ class Desk:
             (tools / name).chmod(0o755)
 
     @contextmanager
-    def shell(self) -> Iterator[Terminal]:
+    def shell(self, columns: int = COLUMNS) -> Iterator[Terminal]:
         """Open a terminal with a shell of the user."""
         env = self.server.env() | {
             "PATH": f"{self._home}/tools:{os.environ['PATH']}",
@@ -108,7 +112,7 @@ class Desk:
             "LANG": "C.UTF-8",
             "PS1": "$ ",
         }
-        with Terminal(["sh", "-i"], columns=COLUMNS, rows=ROWS, env=env) as terminal:
+        with Terminal(["sh", "-i"], columns=columns, rows=ROWS, env=env) as terminal:
             terminal.expect(r"\$ $")
             yield terminal
 
@@ -139,15 +143,16 @@ def run(directory: Path) -> dict[str, str]:
     desk = Desk(directory)
     try:
         desk.start()
-        with desk.shell() as first, desk.shell() as second:
+        with desk.shell() as first:
             log_in(first, desk.server.port)
             until(lambda: "carol" in desk.server.cli("session", "list"), "the session is on record")
-            second.send("fairlead session list\r")
-            second.expect(r"(?s)carol.*\$ $")
-            return {
-                "first-login.svg": draw(first.raw, "a first login"),
-                "session-list.svg": draw(second.raw, "connected users"),
-            }
+            with desk.shell(_WIDE) as second:
+                second.send("fairlead session list\r")
+                second.expect(r"(?s)carol.*\$ $")
+                return {
+                    "first-login.svg": draw(first.raw, "a first login"),
+                    "session-list.svg": draw(second.raw, "connected users", _WIDE),
+                }
     finally:
         desk.server.close()
 

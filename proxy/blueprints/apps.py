@@ -89,7 +89,7 @@ class AppShare(Part):
     """The users who may open an app besides its owner: a level, or a mapping that names users and groups."""
 
     level: Level = "owner"
-    """`authenticated`: every user who is signed in; `public`: every visitor, without a login."""
+    """`authenticated`: every user who is signed in; `public`: any client, without a login."""
     users: tuple[Pattern, ...] = ()
     groups: tuple[Pattern, ...] = ()
     """Names of groups at the provider; without regard to case."""

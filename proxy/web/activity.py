@@ -55,7 +55,7 @@ class Preset:
 PRESETS = {
     "http": Preset(),
     "jupyter": Preset(
-        # Telemetry of the page, and its layout, which JupyterLab 4 saves every 10 s whether it changed or not.
+        # Telemetry, and the layout of the page, which JupyterLab 4 saves every 10 s in any case.
         unasked=re.compile(rb"^POST .*/api/events$|^PUT .*/lab/api/workspaces/[^/]*$"),
         sockets=(
             # A cell that is run is hundreds of bytes; 32 are less than any message of the protocol.
