@@ -105,6 +105,14 @@ class User:
         return self.page
 
 
+async def listed(here: House, *command: str) -> dict[str, str]:
+    """Wait until a command lists something, since records are written a moment later; give the first."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not (rows := json.loads(await asyncio.to_thread(here.here.fairlead.cli, *command, "--json"))):
+            await asyncio.sleep(0.1)
+    return dict(rows[0])
+
+
 def phrase(page: Page) -> str:
     return " ".join(page.text.split())
 
@@ -233,7 +241,7 @@ async def test_a_user_acts_on_nothing_of_another_one(here: House, signed_in: Sig
     assert page.status == 403
     assert "belongs to another user" in phrase(page)
     with here.connected(owner):
-        session = json.loads(here.here.fairlead.cli("session", "list", "--user", owner, "--json"))[0]["id"]
+        session = (await listed(here, "session", "list", "--user", owner))["id"]
         with here.connected(other):
             async with asyncio.timeout(DEADLINE_S):
                 while not [form for form in (await one.open("/sessions")).forms if "end" in form.action]:
@@ -250,8 +258,8 @@ async def test_a_recording_is_shown_to_its_user_and_to_viewers_and_not_to_a_late
 ) -> None:
     owner, other = here.add_user(), here.add_user()
     await asyncio.to_thread(here.run, owner, "echo private words")
-    listed = json.loads(here.here.fairlead.cli("session", "recordings", "list", "--user", owner, "--json"))
-    path = f"/recordings/{listed[0]['id']}"
+    recording = await listed(here, "session", "recordings", "list", "--user", owner)
+    path = f"/recordings/{recording['id']}"
     assert (await (await signed_in(owner)).open(path)).status == 200
     assert (await (await signed_in(AUDITOR)).open(path)).status == 200
     stranger = await signed_in(other)
