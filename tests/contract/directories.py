@@ -70,8 +70,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     database: str = request.getfixturevalue("postgres_database")
     cluster.sql(
         database,
-        "TRUNCATE users, keys, revoked_keys, removals, grants, onboardings, web_sessions, web_links"
-        " RESTART IDENTITY",
+        "TRUNCATE users, keys, revoked_keys, removals, grants, onboardings, web_sessions, web_links,"
+        " web_shares RESTART IDENTITY",
         "UPDATE installation SET users = 0, keys = 0",
         "TRUNCATE proxies, connections, programs, session_kills RESTART IDENTITY",
         "UPDATE counters SET next = 0",
