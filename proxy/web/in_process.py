@@ -3,7 +3,7 @@
     front ── Wire ────────▶ FrontEnd ──▶ protocol of the app (a server of HTTP)
     front ◀── Receiver ──── AppEnd  ◀── transport of the app
 
-What the app writes is delivered by the event loop, never from within its call, and waits while the front is
+Bytes of the app are delivered by the event loop, never from within its call, and wait while the front is
 held up. The app is paused then, as by a full socket.
 """
 
@@ -104,7 +104,7 @@ class AppEnd(asyncio.Transport):
         self._schedule()
 
     def abort(self) -> None:
-        """End the connection; what was not delivered is lost."""
+        """End the connection; undelivered bytes are lost."""
         self._pieces.clear()
         self._size = 0
         self.close()
@@ -141,7 +141,7 @@ class AppEnd(asyncio.Transport):
         self._schedule()
 
     def break_off(self) -> None:
-        """End the connection from the front's side, whether or not the front takes what waits."""
+        """End the connection from the front's side, even while the front takes nothing."""
         self._is_held = False
         self.abort()
 
@@ -189,7 +189,7 @@ class FrontEnd:
             self.write(piece)
 
     def write_eof(self) -> None:
-        """End the connection behind what the app has said: a client that says no more is gone."""
+        """End the connection behind the app's written bytes: a client that says no more is gone."""
         if not self._app_end.is_closing():
             self._protocol.eof_received()
             self._app_end.close()

@@ -1,4 +1,4 @@
-"""The files below one folder, by paths of any bytes. What leads out of the folder is not there.
+"""The files below one folder, by paths of any bytes. Nothing outside of the folder is reached.
 
 A file that is stored appears under its name when it is complete, and replaces another only when asked to.
 """
@@ -132,7 +132,7 @@ class Folder:
         os.mkdir(os.path.join(self.find(path), name))
 
     def remove(self, path: bytes) -> None:
-        """Remove a file, a link (not what it leads to) or an empty folder. Raises: FolderError, OSError."""
+        """Remove a file, a link (not its target) or an empty folder. Raises: FolderError, OSError."""
         parent, _, name = path.strip(b"/").rpartition(b"/")
         check_name(name)
         target = os.path.join(self.find(parent), name)
@@ -143,7 +143,7 @@ class Folder:
 
 
 def check_name(name: bytes) -> None:
-    """Refuse what is no name of a file. Raises: FolderError."""
+    """Refuse an impossible name of a file. Raises: FolderError."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME_BYTES:
         raise FolderError(400, f"a name has 1 to {MAX_NAME_BYTES} bytes without /, and is neither . nor ..")
 

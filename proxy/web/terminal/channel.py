@@ -1,4 +1,4 @@
-"""The WebSocket of a terminal as the channel of a program: both directions paced by what the page has said.
+"""The WebSocket of a terminal as the channel of a program: both directions paced by the page.
 
 A program is stopped while `WINDOW_BYTES` are on the way to the terminal and not drawn; a page stops sending
 input while the program does not read. Control messages pass in spite of both.
@@ -70,7 +70,7 @@ class TerminalChannel:
         self._has_news.set()
 
     def closed(self) -> None:
-        """Drop what waits: the page is gone."""
+        """Drop waiting output: the page is gone."""
         self._is_closed = True
         self.drop_unsent()
 
@@ -131,7 +131,7 @@ class TerminalChannel:
     # -------------------------------------------------------------------------------- its sender
 
     async def send(self) -> None:
-        """Send output within the window, and the room for input. Raises: what the socket raises."""
+        """Send output within the window, and the room for input. Raises: as the socket."""
         room = 0
         while True:
             self._has_news.clear()

@@ -116,7 +116,7 @@ class TerminalSite:
 
 
 def _visit(request: web.Request) -> Visit:
-    """Return the visit of a connection: the gate lets nobody but the owner of the workspace pass."""
+    """Return the visit of a connection: the gate lets only the owner of the workspace pass."""
     address = None if request.transport is None else request.transport.get_extra_info(ADDRESS)
     if not isinstance(address, Address) or address.principal is None:
         raise web.HTTPForbidden(text="The terminal needs a login\n")
@@ -139,8 +139,8 @@ _BAR = (
 )
 _MISSING = (
     "<h1>The terminal is not installed</h1>"
-    "<p>Its emulator, xterm.js, is no part of Fairlead. Who runs Fairlead adds it with npm, in the folder of "
-    "its source:</p><pre>npm ci --prefix proxy/web/terminal/emulator</pre>"
+    "<p>Its emulator, xterm.js, is no part of Fairlead. The operator adds it with npm, in the folder of "
+    "the source:</p><pre>npm ci --prefix proxy/web/terminal/emulator</pre>"
     "<p>Then open this page again. Until then, <code>ssh</code> gives the same shell.</p>"
 )
 
