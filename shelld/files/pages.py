@@ -31,7 +31,7 @@ input, button { font: inherit; }
 
 
 def shown(name: bytes) -> str:
-    r"""Return a name for users, with bytes that are no UTF-8 and unprintable characters as `\xe9` or `\u202e`."""
+    r"""Return a name for users; bytes that are not UTF-8 and unprintable characters as `\xe9` or `\u202e`."""
     text = octets.shown(octets.text_of(name))
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
