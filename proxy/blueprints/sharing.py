@@ -1,4 +1,4 @@
-"""Shares: which users besides the owner may open an app, and the limits of what an owner may share. Pure.
+"""Shares of apps with users besides the owner, and their limits. Pure.
 
     effective = what the blueprint gives, up to `web.share_max`
                 + what the owner gives, up to `share_max` of the app and `web.share_max`
@@ -13,7 +13,7 @@ from proxy.blueprints.audience import matches
 from proxy.model import VISITOR, User
 
 Level = Literal["owner", "authenticated", "public"]
-"""Users who are not named: none, every user who is signed in, everybody."""
+"""Users who are not named: none, every user who is signed in, every visitor."""
 
 Cap = Literal["owner", "users", "groups", "authenticated", "public"]
 """The widest share that is permitted, in order: each permits what stands before it."""
@@ -84,7 +84,7 @@ def lower(one: Cap, other: Cap) -> Cap:
 
 
 def capped(share: Share, cap: Cap) -> Share:
-    """Return what a cap leaves of a share: `public` becomes `authenticated` under that cap."""
+    """Return the part of a share that a cap permits: `public` becomes `authenticated` under that cap."""
     if is_within(share.widest, cap):
         return share
     levels: dict[Cap, Level] = {"authenticated": "authenticated", "public": "public"}

@@ -1,7 +1,7 @@
 """`fairlead app …`: list, start and stop the apps of a workspace, read their logs, print their addresses."""
 
 import asyncio
-import sys
+import codecs
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from proxy.cli.common import HELP, Json, actor
-from proxy.cli.output import print_json, print_rows, say, warn
+from proxy.cli.output import print_json, print_lines, print_rows, say, warn
 from proxy.cli.workspaces import owner_of, telling
 from proxy.errors.workspaces import WorkspaceNotFound
 
@@ -88,12 +88,11 @@ def show_log(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines.")] = False,
 ) -> None:
     """Print the output of an app, and the steps of shelld with it."""
-    from proxy.printable import printable
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a piece may end inside a character
 
     async def act(there: _There) -> None:
         async for piece in there.controls.log(there.visit, app, tail, follow=follow):
-            sys.stdout.write(printable(piece.decode("utf-8", "replace"), "\n\t"))
-            sys.stdout.flush()
+            print_lines(decoder.decode(piece), flush=True)
 
     _with_apps(context, workspace, act)
 

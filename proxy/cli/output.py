@@ -193,9 +193,11 @@ def warn(text: str) -> None:
     print(printable(text, keep="\t\n"), file=sys.stderr)
 
 
-def print_lines(text: str) -> None:
-    """Print a text of several lines, as YAML is."""
+def print_lines(text: str, *, flush: bool = False) -> None:
+    """Print a text of several lines, as YAML is, or a piece of one."""
     sys.stdout.write(printable(text, keep="\t\n"))
+    if flush:
+        sys.stdout.flush()
 
 
 def print_json(value: Any, *, indent: int | None = 2, flush: bool = False) -> None:

@@ -154,7 +154,7 @@ class WebSettings(Section):
     index_s: _Seconds = 10
     """How often the index of shared apps learns of new users; blueprints are followed at once."""
     share_max: Literal["owner", "users", "groups", "authenticated", "public"] = "public"
-    """The widest share that any app has, whatever its blueprint or its owner says; `public` is no limit."""
+    """The widest share of any app, for blueprints and owners alike; `public` is no limit."""
 
     @field_validator("trusted_proxies", "proxy_protocol")
     @classmethod

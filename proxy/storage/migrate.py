@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from proxy.errors.stores import DatabaseMissing, SchemaOutdated, StoreError
 from proxy.storage.installation import installation
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration that this release has."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -55,8 +55,8 @@ class Preset:
 PRESETS = {
     "http": Preset(),
     "jupyter": Preset(
-        # Telemetry of the page.
-        unasked=re.compile(rb"^POST .*/api/events$"),
+        # Telemetry, and the layout of the page, which JupyterLab 4 saves every 10 s in any case.
+        unasked=re.compile(rb"^POST .*/api/events$|^PUT .*/lab/api/workspaces/[^/]*$"),
         sockets=(
             # A cell that is run is hundreds of bytes; 32 are less than any message of the protocol.
             (re.compile(rb"/api/kernels/[^/]+/channels$"), SocketRule(over_bytes=32)),
@@ -199,7 +199,7 @@ def _sentence(request: Request, passed: Pass) -> str:
 
 
 def report_of(what: str, target: str, actor: str, app: str) -> str:
-    """Write the sentence about an act: what was asked for, by which user, through which app."""
+    """Write the sentence about an act: the request, its user and the app."""
     path = target.partition("?")[0]
     shown = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}…"
     return f"{what} {shown} by {actor}" + (f" through {app}" if app else "")

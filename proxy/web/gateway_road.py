@@ -104,7 +104,7 @@ class GatewayRoad:
         await self._tasks.close()
 
     async def open(self, address: Address, receiver: Receiver) -> Wire:
-        """Connect to an app of a workspace that runs; activity there is what `touch` says.
+        """Connect to an app of a running workspace; only `touch` reports activity there.
 
         Raises: FairleadError, WorkspaceNotFound where the workspace does not run, AppNotReady where an app
             that shelld starts does not.

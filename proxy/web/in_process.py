@@ -3,7 +3,7 @@
     front ── Wire ────────▶ FrontEnd ──▶ protocol of the app (a server of HTTP)
     front ◀── Receiver ──── AppEnd  ◀── transport of the app
 
-Bytes of the app are delivered by the event loop, never from within its call, and wait while the front is
+What the app writes is delivered by the event loop, never from within its call, and waits while the front is
 held up. The app is paused then, as by a full socket.
 """
 
@@ -141,7 +141,7 @@ class AppEnd(asyncio.Transport):
         self._schedule()
 
     def break_off(self) -> None:
-        """End the connection from the front's side, even while the front takes nothing."""
+        """End the connection from the front's side; bytes that wait may be lost."""
         self._is_held = False
         self.abort()
 
@@ -189,7 +189,7 @@ class FrontEnd:
             self.write(piece)
 
     def write_eof(self) -> None:
-        """End the connection behind the app's written bytes: a client that says no more is gone."""
+        """End the connection behind the app's output: a client that ends its direction is gone."""
         if not self._app_end.is_closing():
             self._protocol.eof_received()
             self._app_end.close()

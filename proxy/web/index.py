@@ -237,7 +237,7 @@ class SharedIndex:
         self._clear()
 
     def _forget(self) -> None:
-        """Work out anew what owners share."""
+        """Work out anew the labels of apps that owners share."""
         self._own = None
         self._clear()
 

@@ -57,7 +57,7 @@ class Interstitial:
         )
         warning = (
             f"What this page shows and does is decided by {owner.name}, not by Fairlead. Type no password "
-            "there that is not for it. Whatever you do there, you do in the workspace of its owner."
+            "there that is not for it. Your acts there are done in the workspace of its owner."
         )
         csrf = self._site.csrf(self._site.cookie(request), _about(back.label))
         form = pages.form(

@@ -58,7 +58,7 @@ class Places:
         return next((one for one in self._index.of(parsed.user, parsed.app) if one.label == label), None)
 
     def public(self, label: str) -> Opened | None:
-        """Return the app of a label if everybody may open it."""
+        """Return the app of a label if every visitor may open it."""
         opened = self._index.opened(label)
         return opened if opened is not None and opened.share.is_public else None
 
@@ -70,7 +70,7 @@ class Places:
         """Return apps of other users that `user` may open, by owner: at most 500.
 
         Those that an owner shares, and those that a blueprint shares with users or groups by name. An app
-        that a blueprint shows to everybody is not listed: there is one for each user.
+        that a blueprint shows to all users is not listed: there is one for each user.
         """
         found = (one for one in self._index.listed() if one.owner != user.name and one.share.admits(user))
         return sorted(found, key=lambda one: (one.owner, one.title, one.label))[:_MOST_SHARED]

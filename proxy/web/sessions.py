@@ -170,13 +170,14 @@ class WebSessions:
         """
         if not self.is_issued(value, host):
             return None
-        if (known := self.known(value, host)) is not None:
-            return known
-        key, now = digest(value), asyncio.get_running_loop().time()
-        held = await self._look_up(value, key, host, self._held.get(key))
+        now = asyncio.get_running_loop().time()
+        held = self.known(value, host)
         if held is None:
-            return None
-        held.checked_at = now
+            key = digest(value)
+            held = await self._look_up(value, key, host, self._held.get(key))
+            if held is None:
+                return None
+            held.checked_at = now
         if is_use and now - held.touched_at >= _TOUCH_S:
             held.touched_at = now
             await self.store.touch(held.record)

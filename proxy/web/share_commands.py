@@ -1,7 +1,7 @@
 """Sharing by the lobby: `ssh alice+lobby@host share lab --with bob`, `unshare`, `shares`.
 
-share APP    adds users, groups or everybody, up to `share_max` of the app and `web.share_max`
-unshare APP  takes them away; without any named, closes the app to its owner, whatever its blueprint says
+share APP    adds users, groups or all visitors, up to `share_max` of the app and `web.share_max`
+unshare APP  takes them away; without any named, closes the app to its owner, also against its blueprint
 shares       lists what is shared, both ways
 """
 
@@ -34,7 +34,7 @@ _PERMITTED: dict[Cap, str] = {
     "users": "users by name",
     "groups": "users and groups by name",
     "authenticated": "all users who are signed in",
-    "public": "everybody",
+    "public": "all visitors",
 }
 
 
@@ -221,9 +221,9 @@ def _parser(name: str) -> Words:
     parser.add_argument("app")
     parser.add_argument("--with", dest="users", action="append", default=[])
     parser.add_argument("--group", dest="groups", action="append", default=[])
-    everybody = parser.add_mutually_exclusive_group()
-    everybody.add_argument("--signed-in", action="store_true")
-    everybody.add_argument("--public", action="store_true")
+    levels = parser.add_mutually_exclusive_group()
+    levels.add_argument("--signed-in", action="store_true")
+    levels.add_argument("--public", action="store_true")
     parser.add_argument("-w", "--workspace", "--blueprint", dest="blueprint", default="")
     return parser
 
@@ -255,10 +255,10 @@ def _groups(given: Sequence[str]) -> list[str]:
 
 
 def _require_there(share: Share, names: set[str], groups: set[str], level: Level) -> None:
-    """Refuse to take away what the owner did not give. Raises: Refused."""
+    """Refuse to take away a share that the owner did not give. Raises: Refused."""
     gone = sorted(names - {guest.name for guest in share.guests}) + sorted(groups - set(share.guest_groups))
     if level not in ("owner", share.level):
-        gone.append("everybody" if level == "public" else "all users who are signed in")
+        gone.append("all visitors" if level == "public" else "all users who are signed in")
     if gone:
         raise Refused(f"you do not share it with {', '.join(gone)}; without names, unshare closes it to you")
 

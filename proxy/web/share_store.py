@@ -1,4 +1,4 @@
-"""Shares of owners in SQL: changed in one transaction, and read by what changed since a revision."""
+"""Shares of owners in SQL: changed in one transaction, and read by the changes since a revision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

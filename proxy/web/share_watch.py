@@ -1,4 +1,4 @@
-"""The end of what is open at an app when it may not be open any more: WebSockets, streams and downloads.
+"""The end of open exchanges with apps that may not go on: WebSockets, streams and downloads.
 
     share removed · owner or user locked, removed or in other groups · blueprint changed ─▶ closed with 1008
 
@@ -69,11 +69,11 @@ class ShareWatch:
         self._tasks.spawn(self._watch(), name="watch")
 
     async def close(self) -> None:
-        """Look no more; what is open stays open."""
+        """Look no more; open exchanges go on."""
         await self._tasks.close()
 
     async def check(self) -> None:
-        """Judge everything that is open at apps, and end what may not stay. Raises: StoreError."""
+        """Judge every open exchange with an app, and end those that may not stay. Raises: StoreError."""
         open_ = list(self._exchanges())
         addresses = {one.passed.address for one in open_ if not _is_own(one.passed.address)}
         standing = await self._standing(addresses)
@@ -101,7 +101,7 @@ class ShareWatch:
         return await self._directory.standing_of({(name, "") for name in names}) if names else {}
 
     def _judge(self, address: Address, standing: Standing, now: datetime) -> str:
-        """Return why an exchange with another user's app may not stay; empty where it may."""
+        """Return the reason that ends an exchange with another user's app; empty for one that may stay."""
         opened = self._places.public(address.label)
         if address.principal is not None:
             actor = standing[address.principal.user.name, ""]
@@ -118,7 +118,7 @@ class ShareWatch:
         return "" if self._places.is_offered(opened, owner.user, now) else _SHARE_ENDED
 
     def _judge_own(self, exchange: Exchange) -> str:
-        """Return why an owner's exchange may not stay: by the blueprints and the groups that are known."""
+        """Return the reason that ends an owner's exchange, by known blueprints and groups; empty for none."""
         held = exchange.passed.tag
         label = exchange.passed.address.label
         if not isinstance(held, Held) or not label:

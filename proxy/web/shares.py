@@ -93,7 +93,7 @@ class Shares:
     # ----------------------------------------------------------------------------- following
 
     async def refresh(self) -> None:
-        """Read what changed since the last time. Raises: StoreError."""
+        """Read the changes since the last time. Raises: StoreError."""
         while changed := await self._store.since(self._revision):
             # The own changes are known before those of others with a lower revision.
             self._revision = changed[-1].revision

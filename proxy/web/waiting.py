@@ -1,4 +1,4 @@
-"""Requests for apps whose workspace does not run: who may start it, and what is shown meanwhile.
+"""Requests for apps that do not run: the users who may start them, and the page until they do.
 
     a page that a user opens ─▶ starts it ─▶ waiting page ─▶ the page itself
     `Prefer: wait=N`         ─▶ starts it ─▶ the answer, or 503 after N seconds
@@ -61,7 +61,7 @@ class Starter(Protocol):
     async def start(
         self, address: Address, report: Report, heard: Callable[[AppState], None], *, is_asked: bool
     ) -> None:
-        """Start workspace and app, whoever stopped the workspace, and wait. Raises: FairleadError.
+        """Start workspace and app, also after a stop by a user, and wait. Raises: FairleadError.
 
         `is_asked`: also an app that was stopped or given up. `heard` gets the states of the app.
         """
@@ -139,7 +139,7 @@ class Waiting:
         return await self._without_workspace(asked, passed)
 
     async def _without_workspace(self, asked: Asked, passed: Pass) -> AppConnection | Reply:
-        """Start the workspace if this request may, else say why it does not. Raises: FairleadError."""
+        """Start the workspace if this request may, else answer with the reason. Raises: FairleadError."""
         record = await self._starter.look(passed.address)
         wait_s = prefers_to_wait_s(asked)
         if wait_s is None and not asked.is_navigation:
@@ -228,7 +228,7 @@ class Waiting:
     # -------------------------------------------------------------------------------- the start
 
     async def _bring(self, wish: "_Wish", seen: "_Seen") -> AppConnection:
-        """Start what is missing, and connect. Raises: FairleadError."""
+        """Start workspace and app where they do not run, and connect. Raises: FairleadError."""
         await self._starter.start(wish.address, seen.report, seen.heard, is_asked=wish.is_asked)
         give_up_at = asyncio.get_running_loop().time() + _SETTLE_S
         while True:

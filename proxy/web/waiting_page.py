@@ -99,7 +99,7 @@ def starting(nonce: str, news: News, ticket: str, origin: str, to: str) -> bytes
 
 
 def over(nonce: str, news: News, label: str, to: str) -> bytes:
-    """Write the page of what does not start by itself, with a button of that label."""
+    """Write the page of an app that does not start by itself, with a button of that label."""
     body = f"{pages.paragraph(news.text)}{_log(news.lines)}{_button(label, to)}"
     return pages.document(news.title, body, nonce).encode()
 

@@ -9,7 +9,7 @@ from proxy.workspaces.backend import Backend, WorkspacePhase, WorkspaceRecord
 
 
 async def as_reported(record: WorkspaceRecord, backend: Backend, links: Links) -> WorkspaceRecord:
-    """Return a record with what the workspace tells of itself; one that does not run stays as it is.
+    """Return a record completed by the status of its workspace; one that does not run stays as it is.
 
     A workspace that does not answer within the deadlines of a link says so in its detail.
     """

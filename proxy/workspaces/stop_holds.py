@@ -60,7 +60,7 @@ def start_command(value: UserString) -> str:
 
 
 def warn_before_s(idle_warn_s: float, idle_stop_s: float) -> float:
-    """Return how long before the stop of an idle workspace its users are warned, in seconds; 0: never."""
+    """Return the seconds from the warning of its users to the stop of an idle workspace; 0: no warning."""
     return min(idle_warn_s, idle_stop_s / 2)
 
 

@@ -1,4 +1,4 @@
-"""The files below one folder, by paths of any bytes. Nothing outside of the folder is reached.
+"""The files below one folder, by paths of any bytes. A path that leads out of the folder is not there.
 
 A file that is stored appears under its name when it is complete, and replaces another only when asked to.
 """
@@ -143,7 +143,7 @@ class Folder:
 
 
 def check_name(name: bytes) -> None:
-    """Refuse an impossible name of a file. Raises: FolderError."""
+    """Refuse a text that cannot name a file. Raises: FolderError."""
     if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > MAX_NAME_BYTES:
         raise FolderError(400, f"a name has 1 to {MAX_NAME_BYTES} bytes without /, and is neither . nor ..")
 

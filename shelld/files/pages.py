@@ -31,7 +31,7 @@ input, button { font: inherit; }
 
 
 def shown(name: bytes) -> str:
-    r"""Return a name for users; bytes that are not UTF-8 and unprintable characters as `\xe9` or `\u202e`."""
+    r"""Return a name for users: bytes that are not UTF-8 and unprintable characters as `\xe9` or `\u202e`."""
     text = octets.shown(octets.text_of(name))
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
@@ -122,7 +122,7 @@ def delete_page(path: bytes, nonce: str) -> str:
 
 
 def problem_page(title: str, problems: Sequence[str], back: bytes, nonce: str) -> str:
-    """Write the problems of a request, with a way back to a folder."""
+    """Write a page about a failure, with a way back to a folder."""
     items = "".join(f"<li>{escape(one)}</li>" for one in problems)
     body = (
         f'<h1>{escape(title)}</h1><ul class="problem">{items}</ul>'

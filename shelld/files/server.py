@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         self._serve(self._post)
 
     def _serve(self, answer: Any) -> None:
-        """Answer, or name the obstacle."""
+        """Answer, with the failure where there is one."""
         target, _, query = self.path.partition("?")
         path = unquote_to_bytes(target).strip(b"/")
         try:
@@ -176,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
     # -------------------------------------------------------------------------------- uploads
 
     def _upload(self, path: bytes, body: _Body) -> None:
-        """Store the files of a form as they come; name those that were not stored, with the reasons."""
+        """Store the files of a form as they come; answer with names and reasons of those that were not."""
         self.server.folder.find(path)
         form = Form(boundary_of(self.headers.get("Content-Type", "")), body.read)
         replaces, problems, status = False, [], 409
@@ -301,7 +301,7 @@ class _Body:
         self._left = size
 
     def skip(self) -> bool:
-        """Read the rest, if it is short: a client that still sends may not see the answer.
+        """Read the rest, if it is little: a client that still sends may not see the answer.
 
         Return whether all of it was read.
         """

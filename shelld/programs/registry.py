@@ -123,7 +123,7 @@ class Registry:
         self.draining = False
 
     def touch(self, why: str) -> None:
-        """Record activity; `why` says what it was, for the user."""
+        """Record activity; `why` describes it for the user."""
         self._active_at = time.monotonic()
         self.why = why
 

@@ -29,7 +29,7 @@ while True:
         if made.recv(4096):
             made.sendall(os.fsencode(os.getcwd() + " " + os.environ["GREETING"]))'"""
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="another account needs root")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another account")
 
 
 def spec(start: str, slug: str = "lab", **more: Any) -> pb.AppSpec:
@@ -329,7 +329,7 @@ while True: signal.pause()'"""
 async def test_an_app_runs_as_its_account() -> None:
     python = shutil.which("python3", path="/usr/bin:/bin")  # that of the tests may be in a private place
     if python is None:
-        pytest.skip("needs a python3 in /usr/bin or /bin, which every account can run")
+        pytest.skip("optional, not found here: a python3 that every account can run")
     async with shelld(accounts=["nobody"]) as served:
         app = spec(SERVER.replace(sys.executable, python), account="nobody", restart=pb.AppSpec.NO)
         last = (await ensure(served, app))[-1]

@@ -29,7 +29,9 @@ def tracked() -> list[str]:
 
 def test_no_file_is_larger_than_what_a_person_writes() -> None:
     large = {name for name in tracked() if (ROOT / name).stat().st_size > LARGEST_BYTES}
-    assert {name for name in large - LARGE if not name.startswith(STATES)} == set()
+    # Modules of protos/ are generated, and compared by `make lint`.
+    own = {name for name in large - LARGE if not name.startswith((STATES, "protos/"))}
+    assert own == set()
 
 
 def test_no_file_carries_a_mark_of_another_licence() -> None:

@@ -62,8 +62,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 async def opened(here: Place, app: str, **fields: str) -> Page:
-    """Sign in by a link of the lobby, and open an app; `fields` are of a second request."""
-    async with Browser(**ACCEPT) as browser:
+    """Sign in by a link of the lobby, and open an app, waiting for it; `fields` are of a second request."""
+    async with Browser(**ACCEPT, Prefer="wait=60") as browser:
         await browser.submit(await browser.get(here.link()["url"]), "sign-in")
         page = await browser.get(here.url(f"{app}--dev--alice"))
         return await browser.get(page.url, **fields) if fields else page

@@ -204,6 +204,7 @@ def lab(name: str) -> str:
 
 
 @needs(JUPYTER)
+@pytest.mark.timeout(300)
 async def test_a_hidden_lab_with_an_idle_kernel_stops_and_one_that_computes_does_not(tmp_path: Path) -> None:
     """Both notebooks are open in Chromium, whose pages poll and hold the WebSockets of their kernels."""
     names = ("resting", "working")

@@ -344,6 +344,23 @@ async def test_a_stream_ends_with_its_session(here: House, signed_in: SignIn) ->
             assert after.status == 401
 
 
+async def test_an_open_page_alone_is_no_use_of_a_session(here: House, signed_in: SignIn) -> None:
+    user = here.add_user()
+    async with Browser() as browser:
+        link = await asyncio.to_thread(here.here.link, user)
+        await browser.submit(await browser.get(link["url"]), "sign-in", follow=False)
+
+        def seen() -> list[object]:
+            with closing(sqlite3.connect(here.here.fairlead.home / "fairlead.db")) as database:
+                query = "SELECT seen_at FROM web_sessions WHERE user = ?"
+                return [row[0] for row in database.execute(query, (user,))]
+
+        assert (await browser.get(f"{here.login}/live/workspaces")).status == 200
+        assert seen() == [None]
+        assert (await browser.get(f"{here.login}/")).status == 200
+        assert None not in seen()
+
+
 async def test_the_sentence_of_one_session_is_not_said_to_another(here: House, signed_in: SignIn) -> None:
     one, other = await signed_in(OPERATOR), await signed_in(OPERATOR)
     await one.open("/operators/bans")

@@ -166,14 +166,17 @@ async def test_a_session_of_one_app_is_none_of_another(here: Place, alice: Guest
             assert (await thief._go("GET", here.url(), None, {}, follow=False)).status == 200
 
 
-async def test_the_portal_shows_a_guest_nothing_of_the_owner(here: Place, alice: Guest, bob: Guest) -> None:
+async def test_the_portal_shows_a_guest_what_is_shared_and_nothing_else_of_the_owner(
+    here: Place, alice: Guest, bob: Guest
+) -> None:
     share(alice, "share lab --with bob")
     async with bob.browser() as browser:
         await enter(browser, here.url())
-        text = (await browser.get(f"{here.login}/")).text
-        assert "bob" in text
-        for label in ("mine--dev--alice", "second--dev--alice"):
-            assert label not in text
+        portal = await browser.get(f"{here.login}/")
+        assert "bob" in portal.text
+        assert here.url() in portal.html
+        for label in ("mine--dev--alice", "second--dev--alice", "terminal--dev--alice"):
+            assert label not in portal.html
 
 
 def test_a_guest_has_no_ssh_no_port_and_no_command_of_the_owner(
@@ -361,7 +364,7 @@ def _port_of(here: Place, app: str) -> int:
         ),
         ("share lab --with bob -w gone", 1, "there is no blueprint 'gone'"),
         ("unshare lab --with carol", 1, "you do not share it with carol"),
-        ("unshare lab --public", 1, "you do not share it with everybody"),
+        ("unshare lab --public", 1, "you do not share it with all visitors"),
         ("shares lab", 2, "shares takes no arguments"),
     ],
 )
@@ -381,7 +384,7 @@ def test_shares_lists_what_is_shared_both_ways(here: Place, alice: Guest, bob: G
     assert code == 0
     assert f"{here.url()}  bob, group crew\n" in out
     assert f"{here.url('team--dev--alice')}  bob\n" in out
-    assert f"{here.url('open--dev--alice')}  everybody\n" in out
+    assert f"{here.url('open--dev--alice')}  all visitors\n" in out
     document = json.loads(bob.lobby("shares --json")[1])
     addresses = [one["address"] for one in document["shared_with_me"] if one["owner"] == "alice"]
     assert addresses == [here.url(), here.url("team--dev--alice")]

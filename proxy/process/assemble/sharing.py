@@ -1,4 +1,4 @@
-"""Sharing of apps: what owners share, the index of shared apps, and the end of what is shared no more."""
+"""Sharing of apps: the shares of owners, the index of shared apps, and the end of visits."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +42,7 @@ class Sharing:
         )
 
     def watch(self, exchanges: Exchanges) -> ShareWatch:
-        """Make the watch over what is open at apps."""
+        """Make the watch over open exchanges with apps."""
         directory, bus = self.identity.directory, self.common.bus
         check_s = self.common.settings.web.session.check_s
         return ShareWatch(exchanges, self.index, self.places, directory, bus, self.shares, check_s)
@@ -52,7 +52,7 @@ class Sharing:
 async def open_sharing(
     common: Common, identity: Identity, workspaces: WorkspaceParts
 ) -> AsyncIterator[Sharing]:
-    """Hold the index of shared apps, and follow what owners change. Raises: StoreError."""
+    """Hold the index of shared apps, and follow changes by owners. Raises: StoreError."""
     web = common.settings.web
     shares = Shares(ShareStore(identity.database), common.bus, web.session.check_s)
     await shares.open()

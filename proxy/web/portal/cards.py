@@ -3,6 +3,7 @@
 A user's cards are the workspaces that exist, and one for each blueprint that the user may start and has not.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -94,7 +95,7 @@ class Cards:
     async def of(self, user: User, tiles: dict[UserString, list[Tile]]) -> list[Card]:
         """Return the workspaces of a user with their apps, those that exist first. Raises: WorkspaceError."""
         own = [one for one in await self._looks.records() if title_to(one, user)]
-        cards = [await self._card(one, user, tiles) for one in own]
+        cards = await asyncio.gather(*(self._card(one, user, tiles) for one in own))
         taken = {card.address for card in cards}
         absent = [
             self._absent(user, value, tiles)
@@ -110,7 +111,8 @@ class Cards:
         """
         records = [one for one in await self._looks.records() if of in one.user]
         records.sort(key=lambda one: (_ORDER.index(one.phase), one.user, one.name))
-        return [await self.one(record) for record in records[:most]], len(records)
+        cards = await asyncio.gather(*(self.one(record) for record in records[:most]))
+        return list(cards), len(records)
 
     async def one(self, record: WorkspaceRecord) -> Card:
         """Return the card of any workspace, without apps."""
@@ -180,7 +182,7 @@ def why(record: WorkspaceRecord, status: Status | None, reader: str) -> list[str
         said += [_running(status), _activity(status)]
         said += status.failed_scripts
     elif record.phase is WorkspacePhase.RUNNING:
-        said.append("it does not answer at the moment")
+        said.append("it does not say how it is, so far")
     if record.detail:
         said.append(record.detail)
     if record.stop is not None and record.phase is WorkspacePhase.STOPPED:

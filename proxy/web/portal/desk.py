@@ -6,7 +6,6 @@ request ─▶ session? ─▶ form of ours? ─▶ handler ─▶ page, or the 
 
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import quote
 
 import structlog
 from aiohttp import web
@@ -112,7 +111,6 @@ class Desk:
                 self.rights.may_list_recordings(user, "") or self.rights.may_list_recordings(user, user.name)
             ),
             "own_address": source_of(client_of(request)),
-            "quote": quote,
         }
 
     def _failed(self, request: web.Request, held: Held, exc: FairleadError) -> web.Response:

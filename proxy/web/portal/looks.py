@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 _AT_ONCE = 16
 """Workspaces that are asked at the same time."""
 _MOST_REMEMBERED = 2_000
+_PATIENCE_S = 1.5
+"""How long a page waits for the state of a workspace; the next look of the page has a later answer."""
 
 
 class _Look(Generic[_T]):
@@ -32,11 +34,20 @@ class _Look(Generic[_T]):
 
     async def value(self, tasks: TaskOwner, name: str) -> _T:
         """Return the value, at most `every_s` old. Raises: the error of reading it."""
+        return await asyncio.shield(self._current(tasks, name))
+
+    async def within(self, tasks: TaskOwner, name: str, patience_s: float) -> _T | None:
+        """Return the value when it is there within `patience_s` seconds; None: it is read on."""
+        task = self._current(tasks, name)
+        done, _ = await asyncio.wait({task}, timeout=patience_s)
+        return task.result() if done else None
+
+    def _current(self, tasks: TaskOwner, name: str) -> asyncio.Task[_T]:
         now = asyncio.get_running_loop().time()
         if self._task is None or (self._task.done() and now >= self._due_at):
             self._due_at = now + self._every_s
             self._task = tasks.spawn(self._carry(), name=name)
-        return await asyncio.shield(self._task)
+        return self._task
 
     async def _carry(self) -> _T:
         return await self._read()
@@ -81,7 +92,7 @@ class Looks:
             if len(self._statuses) >= _MOST_REMEMBERED:
                 self._statuses.clear()
             look = self._statuses[key] = _Look(lambda: self._ask(record), self._every_s)
-        return await look.value(self._tasks, record.name)
+        return await look.within(self._tasks, record.name, _PATIENCE_S)
 
     async def _list(self) -> Sequence[WorkspaceRecord]:
         try:

@@ -1,4 +1,4 @@
-"""The WebSocket of a terminal as the channel of a program: both directions paced by the page.
+"""The WebSocket of a terminal as the channel of a program: the page paces both directions.
 
 A program is stopped while `WINDOW_BYTES` are on the way to the terminal and not drawn; a page stops sending
 input while the program does not read. Control messages pass in spite of both.

@@ -49,7 +49,7 @@ class Shown:
 
 
 def read(text: str) -> Open | Resize | Shown:
-    """Read a text message of the page. Raises: MessageInvalid naming the mistake."""
+    """Read a text message of the page. Raises: MessageInvalid naming the fault."""
     try:
         said = orjson.loads(text)
     except ValueError:

@@ -151,7 +151,7 @@ class TerminalSession:
         limits.apply(self._parts.sessions.limit_of(actor.name, actor.restricting_groups, blueprint))
 
     async def _carry(self, live: LiveConnection, size: WindowSize) -> End:
-        """Run the program until it has ended, or the page is gone; return why. Raises: MessageInvalid."""
+        """Run the program until it or the page ends; return the reason. Raises: MessageInvalid."""
         parts, channel = self._parts, self._channel
         context = ProgramContext(
             conn_id=self._visit.principal.client.conn_id,
@@ -180,7 +180,7 @@ class TerminalSession:
             await self._channel.send()
 
     async def _live_program(self, run: ProgramRun, sending: "asyncio.Task[None]") -> None:
-        """Run the program, then say how it ended behind its last output."""
+        """Run the program, then report its end behind its last output."""
         end: Exit = await run.run()
         self._has_ended = True
         sending.cancel()

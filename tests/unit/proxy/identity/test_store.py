@@ -14,7 +14,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import proxy.sessions.schema
-import proxy.web.session_schema  # noqa: F401 (their tables join the others in `metadata`)
+import proxy.web.session_schema
+import proxy.web.share_schema  # noqa: F401 (their tables join the others in `metadata`)
 from proxy.errors.stores import StoreError
 from proxy.identity.store import SqlDirectory
 from proxy.storage import migrate

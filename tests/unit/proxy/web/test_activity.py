@@ -228,6 +228,7 @@ def lab(machine: Machine) -> Callable[[int], None]:
             for path in (b"/api/kernels?1", b"/api/sessions?1", b"/api/terminals?1", b"/api/status"):
                 machine.ask("GET", path)
             machine.ask("POST", b"/api/events")
+            machine.ask("PUT", b"/lab/api/workspaces/default?1")
         if second % 30 == 0:
             channels(frame(0, opcode=10))  # its answer to a ping
 

@@ -33,13 +33,3 @@ def test_a_quiet_connection_and_its_payload_are_no_activity(registry: Registry, 
         assert registry.idle_s == (120 if quiet else 0)
         Time.now += 60
     assert registry.idle_s == (180 if quiet else 0)
-
-
-def test_activity_that_a_proxy_reports_has_a_sentence_and_an_age(registry: Registry) -> None:
-    assert registry.why == ""
-    Time.now += 60
-    registry.touch_for("POST /api by alice through lab")
-    Time.now += 5
-    registry.touch()
-    Time.now += 2
-    assert (registry.why, registry.why_s, registry.idle_s) == ("POST /api by alice through lab", 7, 2)
