@@ -139,8 +139,8 @@ _BAR = (
 )
 _MISSING = (
     "<h1>The terminal is not installed</h1>"
-    "<p>Its emulator, xterm.js, is no part of Fairlead. Who runs Fairlead adds it with npm, in the folder of "
-    "its source:</p><pre>npm ci --prefix proxy/web/terminal/emulator</pre>"
+    "<p>Its emulator, xterm.js, is no part of Fairlead. The operator adds it with npm, in the folder of "
+    "the source:</p><pre>npm ci --prefix proxy/web/terminal/emulator</pre>"
     "<p>Then open this page again. Until then, <code>ssh</code> gives the same shell.</p>"
 )
 
