@@ -437,6 +437,10 @@ def _missing(name: str) -> WorkspaceNotFound:
     return WorkspaceNotFound(f"there is no workspace {name!r}")
 
 
+_OVER = frozenset({WorkspacePhase.STOPPING, WorkspacePhase.STOPPED})
+"""Phases in which the noted stop is the latest; a start takes the note away only once it has begun."""
+
+
 def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] = ()) -> WorkspaceRecord:
     diagnosis = judge(Situation(stateful_set, pod, events=events))
     is_reported = (
@@ -457,7 +461,7 @@ def _record(stateful_set: Object, pod: Object | None, events: Sequence[Object] =
         phase=diagnosis.phase,
         detail=diagnosis.sentence if is_reported else "",
         started_at=started,
-        stop=record.stop if diagnosis.phase is WorkspacePhase.STOPPED else None,
+        stop=record.stop if diagnosis.phase in _OVER else None,
     )
 
 
