@@ -54,17 +54,22 @@ class Spent:
     """Seconds that each file took in this run."""
 
     seconds: Counter[str] = field(default_factory=Counter)
+    failed: set[str] = field(default_factory=set)
+    """Files with a failed test. They are not judged: most failures are waits that ended by their deadline."""
 
     def add(self, report: pytest.TestReport) -> None:
         """Count one phase of one test."""
-        self.seconds[_file_of(report.nodeid)] += report.duration  # type: ignore[assignment]
+        file = _file_of(report.nodeid)
+        self.seconds[file] += report.duration  # type: ignore[assignment]
+        if report.failed:
+            self.failed.add(file)
 
     def over(self, budgets: Budgets) -> list[str]:
-        """Return one sentence for each file that took longer than its budget."""
+        """Return one sentence for each file without a failure that took longer than its budget."""
         return [
             f"{file} took {seconds:.0f} s, and its budget is {budgets.of(file):.0f} s (tests/budgets.toml)"
             for file, seconds in self.seconds.most_common()
-            if seconds > budgets.of(file)
+            if seconds > budgets.of(file) and file not in self.failed
         ]
 
     def table(self, budgets: Budgets) -> list[str]:

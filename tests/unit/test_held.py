@@ -47,6 +47,12 @@ def test_the_tests_of_a_file_share_its_budget() -> None:
     assert said.startswith(f"{QUICK} took 12 s, and its budget is 10 s")
 
 
+def test_a_file_with_a_failed_test_is_not_judged_by_its_time() -> None:
+    made = spent(slow=30, quick=6)
+    made.failed.add("quick")
+    assert made.over(BUDGETS) == []
+
+
 def test_the_slowest_files_are_listed_first() -> None:
     lines = spent(quick=1, slow=30).table(BUDGETS)
     assert [line.split() for line in lines] == [
