@@ -49,7 +49,7 @@ def test_the_tests_of_a_file_share_its_budget() -> None:
 
 def test_a_file_with_a_failed_test_is_not_judged_by_its_time() -> None:
     made = spent(slow=30, quick=6)
-    made.failed.add("quick")
+    made.failed.add(QUICK)
     assert made.over(BUDGETS) == []
 
 
