@@ -32,6 +32,8 @@ from shelld.values import (
 
 INTERNAL_SFTP = "internal-sftp"
 """Value of `sftp_server` for the server that is part of shelld; the word is from sshd_config(5)."""
+USUAL_WARN_S = 300.0
+"""Seconds; also the default of the proxy, which sends `idle_warn_s` only where it differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,8 @@ class Settings:
     idle_stop_s: float = 0.0
     """Seconds without activity after which shelld stops; 0 never."""
     idle_warn_s: float = 0.0
-    """Seconds before that stop at which users are warned on their terminals; 0 never."""
+    """Seconds before that stop at which users are warned on their terminals; 0 never. The default of a
+    configuration is USUAL_WARN_S, and half of `idle_stop_s` where that is less."""
     stop_note: str | None = None
     """Path for the reason of shelld's stop, as JSON: `by`, `at` (ISO 8601) and `reason`."""
     limits: Limits = field(default_factory=Limits)
@@ -259,6 +262,7 @@ def parse(
     if not workspace:
         problems.append("workspace must name this workspace")
     plain = Settings(workspace=workspace, listen=listen)
+    idle_stop_s = reader.take("idle_stop_s", plain.idle_stop_s, number)
     settings = Settings(
         workspace=workspace,
         listen=listen,
@@ -282,8 +286,8 @@ def parse(
         runtime_dir=reader.take("runtime_dir", plain.runtime_dir, absolute),
         hostname=reader.take("hostname", None, text),
         grace_s=reader.take("grace_s", plain.grace_s, number),
-        idle_stop_s=reader.take("idle_stop_s", plain.idle_stop_s, number),
-        idle_warn_s=reader.take("idle_warn_s", plain.idle_warn_s, number),
+        idle_stop_s=idle_stop_s,
+        idle_warn_s=reader.take("idle_warn_s", min(USUAL_WARN_S, idle_stop_s / 2), number),
         stop_note=reader.take("stop_note", None, absolute),
         limits=_limits(reader.take("limits", {}, lambda value: value), problems),
         dial_timeout_s=reader.take("dial_timeout_s", plain.dial_timeout_s, number),

@@ -59,6 +59,10 @@ def start_command(value: UserString) -> str:
     return f"ssh -s {format_user_string(value)}@HOST workspace-start"
 
 
+USUAL_WARN_S = 300
+"""The default of `workspace.idle_warn_s`, and of shelld."""
+
+
 def warn_before_s(idle_warn_s: float, idle_stop_s: float) -> float:
     """Return the seconds from the warning of its users to the stop of an idle workspace; 0: no warning."""
     return min(idle_warn_s, idle_stop_s / 2)

@@ -44,7 +44,7 @@ async def end(running: Running) -> None:
 
 async def test_handshake_tells_of_both(served: Shelld) -> None:
     reply = await served.stub.Handshake(pb.HandshakeRequest(version=pb.Version(major=1, minor=1)))
-    assert (reply.version.major, reply.version.minor) == (1, 4)
+    assert (reply.version.major, reply.version.minor) == (1, 5)
     assert {"announce", "drain"} <= set(reply.features)
 
 

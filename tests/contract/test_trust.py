@@ -276,7 +276,7 @@ async def test_a_token_of_another_workspace_cannot_be_replayed(ws1: Workspace, k
 
 # --------------------------------------------------------------------------------- accounts
 
-NAMES_AN_ACCOUNT = {"Run", "Dial", "Listen"}
+NAMES_AN_ACCOUNT = {"Run", "Dial", "EnsureApp", "Listen"}
 
 
 async def test_every_call_that_names_an_account_is_refused_to_a_token_of_another(

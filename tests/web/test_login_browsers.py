@@ -25,7 +25,7 @@ from tests.fakes.browser import Browser
 from tests.fakes.certificates import Authority
 from tests.fakes.remote import DEADLINE_S, Person
 from tests.web.browsers import BOTH, Browsers, open_browsers
-from tests.web.logins import ACCEPT, Place, place
+from tests.web.logins import ACCEPT, Place, place, serve
 from tests.wire.test_quickstart import Newcomer
 
 Attack = Callable[[Place, Person], Awaitable[bool]]
@@ -235,7 +235,11 @@ async def stop_a_workspace_by_a_form(here: Place, person: Person) -> bool:
         f"document.body.innerHTML = '<form method=post action={here.login}/workspaces/stop>"
         "<input name=address value=alice+dev><button value=go>go</button></form>'"
     )
-    return "is stopped" in await person.press("go")
+    is_stopped = "is stopped" in await person.press("go")
+    if is_stopped:  # the next attacks need it
+        await asyncio.to_thread(here.fairlead.cli, "workspace", "start", here.fairlead.workspace().name)
+        await asyncio.to_thread(serve, here.fairlead, here.app_port)
+    return is_stopped
 
 
 async def read_a_session(here: Place, person: Person) -> bool:

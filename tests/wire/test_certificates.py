@@ -67,7 +67,7 @@ def test_a_certificate_for_the_user_lets_in_without_a_stored_key(
         (("-V", "20200101:20200102"), "alice", b"your certificate expired 2020-01-02"),
         (("-V", "20990101:20990102"), "alice", b"your certificate is not valid before 2099-01-01"),
         ((), "bob,carol", b"your certificate is for bob, carol, not for alice"),
-        ((), "", b"your certificate is for nobody, not for alice"),
+        ((), "", b"your certificate is for no user, not for alice"),
         (("-O", "source-address=192.0.2.0/24"), "alice", b"your certificate may not be used from 127.0.0.1"),
     ],
 )

@@ -112,6 +112,7 @@ def test_a_strangers_key_first(
     assert mallory.hear() == ("key is welcome",)
     mallory.keyboard("victim1")
     assert mallory.hear() == KEY_ONLY
+    until(lambda: len(house.ears.of("victim1")) > 1, "events arrive behind the answer")
     assert [subject for subject, _ in house.ears.of("victim1")] == [STARTED, REFUSED]
     with RawClient(house.fairlead.port) as again:
         lured(again, "victim1", stranger)

@@ -57,7 +57,7 @@ from proxy.workspaces.local.state import (
 from proxy.workspaces.ownership import Title, check_title
 from proxy.workspaces.pending_starts import PendingStart, PendingStarts
 from proxy.workspaces.shelldconfig import shelld_config
-from proxy.workspaces.stop_holds import check_hold, check_may_start, warn_before_s
+from proxy.workspaces.stop_holds import USUAL_WARN_S, check_hold, check_may_start, warn_before_s
 
 INIT = "init"
 """Who ended a workspace whose required init script failed, as shelld notes it."""
@@ -294,10 +294,10 @@ def local_config(
         hostname=None if separation.kind == "none" else request.name,
         idle_stop_s=idle_stop_s,
     )
-    return config | {
-        "stop_note": str(places.stopped),
-        "idle_warn_s": warn_before_s(settings.idle_warn_s, idle_stop_s),
-    }
+    warn_s = warn_before_s(settings.idle_warn_s, idle_stop_s)
+    # Sent only where shelld would choose another: an older one refuses unknown fields.
+    is_usual = warn_s == warn_before_s(USUAL_WARN_S, idle_stop_s)
+    return config | {"stop_note": str(places.stopped)} | ({} if is_usual else {"idle_warn_s": warn_s})
 
 
 def record_of(request: WorkspaceRequest) -> WorkspaceRecord:

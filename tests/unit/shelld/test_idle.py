@@ -1,6 +1,7 @@
 """The warning before the stop of an idle workspace, with a clock of the test."""
 
 import asyncio
+import os
 
 import pytest
 
@@ -38,6 +39,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
     monkeypatch.setattr(registry, "time", made)
     monkeypatch.setattr(activity, "time", made)
     monkeypatch.setattr(idle, "asyncio", made)
+    # The time of children that tests before this one have reaped in this process is no activity.
+    monkeypatch.setattr(activity.os, "times", lambda: os.times_result((0.0, 0.0, 0.0, 0.0, 0.0)))
     made.registry = Registry(Limits())
     return made
 

@@ -103,7 +103,7 @@ async def test_an_order_to_let_in_holds_here_at_once(away: Bans, tmp_path: Path)
         await until(lambda: away.find(SOURCE) is None)
         await until(lambda: told.events)
         await until(lambda: not held._home_buckets.orders.entries())
-        assert held.all() == []
+        await until(lambda: held.all() == [])
     (event,) = told.events
     assert isinstance(event, AddressUnbanned)
     assert (event.address, event.actor) == (SOURCE, "cli:root")

@@ -49,7 +49,6 @@ def test_shelld_is_told_what_the_blueprint_says() -> None:
         "runtime_dir": "/run/fl/12",
         "hostname": "ws-1",
         "idle_stop_s": 5,
-        "idle_warn_s": 2.5,
         "stop_note": "/state/workspaces/ws-1/stopped.json",
         "limits": {"programs": 512, "connections": 4_096, "listeners": 64},
     }
