@@ -4,8 +4,7 @@ The only module of the web half that knows the gateway and its Visit.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol, Self
@@ -39,7 +38,8 @@ from proxy.model import (
 from proxy.upstream.client import Link
 from proxy.upstream.streams import AppStates
 from proxy.userstring import UserString
-from proxy.web.road import Address, Buffer, OwnApp, Receiver, Wire
+from proxy.web.road import Address, OwnApp, Receiver, Wire
+from proxy.web.stream_wire import Stream, StreamWire
 from proxy.workspaces.backend import Backend, Report, WorkspaceRecord, WorkspaceRequest
 from proxy.workspaces.ownership import own_record
 
@@ -51,25 +51,6 @@ class Workspaces(Protocol):
 
     async def request(self, user: User, value: UserString) -> WorkspaceRequest:
         """Return the request for the workspace that `value` names. Raises: FairleadError."""
-
-
-class Stream(Protocol):
-    """A dialled connection, as the upstream gives it."""
-
-    async def read(self) -> memoryview:
-        """Wait for bytes; empty at their end."""
-
-    async def write(self, pieces: Sequence[Buffer], size: int) -> None:
-        """Write `pieces` of together `size` bytes."""
-
-    async def write_eof(self) -> None:
-        """End this direction."""
-
-    async def abandon(self) -> None:
-        """Let the app's side close once everything is delivered; called after `write_eof`."""
-
-    async def delivered(self) -> None:
-        """Wait until the last byte of our direction is delivered; called after `read` returned the end."""
 
 
 class GatewayRoad:
@@ -292,124 +273,3 @@ class _Record:
     @property
     def to_client(self) -> int:
         return self.wire.received if self.wire is not None else 0
-
-
-class StreamWire:
-    """A stream that is read and written by tasks, as a transport that is called."""
-
-    def __init__(
-        self,
-        stream: Stream,
-        receiver: Receiver,
-        frame_bytes: int,
-        buffer_bytes: int,
-        cancel: Callable[[], object],
-    ) -> None:
-        self._stream = stream
-        self._receiver = receiver
-        self._frame_bytes = frame_bytes
-        self._high, self._low = buffer_bytes, buffer_bytes // 4
-        self._cancel = cancel
-        self._pieces: deque[Buffer] = deque()
-        self._size = 0
-        self._has_eof = False
-        self._is_full = False
-        self._waiting = asyncio.Event()
-        self._reading = asyncio.Event()
-        self._reading.set()
-        self.is_over = False
-        self.sent = 0
-        """Bytes that were handed to the stream."""
-        self.received = 0
-
-    # ------------------------------------------------------------------------- as a transport
-
-    def write(self, data: Buffer) -> None:
-        """See Wire."""
-        self.writelines((data,))
-
-    def writelines(self, pieces: Iterable[Buffer]) -> None:
-        """See Wire."""
-        if self.is_over or self._has_eof:
-            return
-        for piece in pieces:
-            self._pieces.append(piece)
-            self._size += len(piece)
-        self._waiting.set()
-        if self._size > self._high and not self._is_full:
-            self._is_full = True
-            self._receiver.pause_writing()
-
-    def write_eof(self) -> None:
-        """See Wire."""
-        self._has_eof = True
-        self._waiting.set()
-
-    def pause_reading(self) -> None:
-        """See Wire."""
-        self._reading.clear()
-
-    def resume_reading(self) -> None:
-        """See Wire."""
-        self._reading.set()
-
-    def abort(self) -> None:
-        """See Wire."""
-        if not self.is_over:
-            self.is_over = True
-            self._cancel()
-
-    # -------------------------------------------------------------------------------- its tasks
-
-    async def carry(self) -> None:
-        """Move bytes until both directions have ended. Raises: UpstreamError when one breaks."""
-        tasks = TaskOwner("web-wire")
-        up = tasks.spawn(self._send_all(), name="up")
-        try:
-            while len(data := await self._stream.read()):
-                self.received += len(data)
-                self._receiver.data_received(data)
-                if not self._reading.is_set():
-                    await self._reading.wait()
-            self._receiver.eof_received()
-            await asyncio.wait([up])
-            await self._stream.abandon()
-            await self._stream.delivered()
-        finally:
-            tasks.cancel()
-
-    async def _send_all(self) -> None:
-        try:
-            while True:
-                while self._pieces:
-                    pieces, size = self._cut()
-                    await self._stream.write(pieces, size)
-                    self.sent += size
-                    self._relieve()
-                if self._has_eof:
-                    await self._stream.write_eof()
-                    return
-                self._waiting.clear()
-                await self._waiting.wait()
-        except UpstreamError:
-            return  # the reader of the same stream sees the same end, and tells it
-
-    def _cut(self) -> tuple[list[Buffer], int]:
-        """Take waiting bytes, as many as one frame holds."""
-        taken: list[Buffer] = []
-        size = 0
-        while self._pieces and size < self._frame_bytes:
-            piece = self._pieces.popleft()
-            if size + len(piece) > self._frame_bytes:
-                view = memoryview(piece)
-                self._pieces.appendleft(view[self._frame_bytes - size :])
-                piece = view[: self._frame_bytes - size]
-            taken.append(piece)
-            size += len(piece)
-        self._size -= size
-        return taken, size
-
-    def _relieve(self) -> None:
-        if self._is_full and self._size <= self._low:
-            self._is_full = False
-            self._receiver.resume_writing()
