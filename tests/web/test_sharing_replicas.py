@@ -39,6 +39,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with two_proxies(directory, settings, nats=request.param, start=False) as both:
         for fairlead, port in zip((both.first, both.second), ports, strict=True):
             fairlead.extra_env["FAIRLEAD_WEB__LISTEN"] = f"127.0.0.1:{port}"
+            fairlead.extra_env["FAIRLEAD_WEB__SESSION__ATTEMPTS_PER_MINUTE"] = "10000"
         (both.first.home / "blueprints" / "dev.yaml").write_text(
             f"name: dev\napps: {{lab: {{title: a lab, listen: {{port: {app_port}}}, share_max: users}}}}\n"
         )
@@ -57,7 +58,7 @@ async def visiting(pair: Pair) -> AsyncIterator[tuple[Browser, aiohttp.ClientWeb
     async with pair.bob.browser() as browser:
         async with asyncio.timeout(60):  # until the first proxy knows
             while not (await browser.get(pair.first.url())).text.startswith("This page is alice's"):
-                pass
+                await asyncio.sleep(0.1)
         await enter(browser, pair.first.url())
         yield browser, await connect(browser, pair.first)
 
