@@ -7,7 +7,6 @@ sooner with NATS. No connection ends because the directory does not answer, or b
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,7 +17,8 @@ from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events import cloudevents, subjects
-from proxy.events.publisher import Bus, Gap, Message, Subscription
+from proxy.events.lookout import Lookout
+from proxy.events.publisher import Bus, Gap, Message
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
 from proxy.model import ALLOWED, Decision, Principal, User
@@ -63,16 +63,15 @@ class RevocationMonitor:
         self._directory = directory
         self._bus = bus
         self._connections = connections
-        self._recheck_s = recheck_s
         self._revocations = revocations
-        self._due = asyncio.Event()
+        outage = "live connections cannot be compared with the directory"
+        self._lookout = Lookout(self.check, recheck_s, _log, outage=outage, heard=self._concerns_us)
         self._is_unavailable = False
         self._tasks = TaskOwner("watch")
 
     def start(self) -> None:
         """Subscribe to events, and check at once."""
-        self._tasks.spawn(self._listen(self._bus.subscribe(subjects.ALL_USER)), name="events")
-        self._tasks.spawn(self._run(), name="recheck")
+        self._lookout.start(self._tasks, self._bus.subscribe(subjects.ALL_USER))
 
     async def close(self) -> None:
         """Stop checking; connections go on."""
@@ -138,26 +137,9 @@ class RevocationMonitor:
             _log.info("live connections are compared with the directory again")
         self._is_unavailable = bool(reason)
 
-    async def _run(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._recheck_s):
-                    await self._due.wait()
-            self._due.clear()
-            try:
-                await self.check()
-            except Exception:  # noqa: BLE001 (a bug in one check must not end all later ones)
-                _log.exception("watch failed")
-
-    async def _listen(self, subscription: Subscription) -> None:
-        try:
-            async for item in subscription:
-                if isinstance(item, Gap) or self._concerns_us(item):
-                    self._due.set()
-        finally:
-            subscription.close()
-
-    def _concerns_us(self, message: Message) -> bool:
+    def _concerns_us(self, message: Message | Gap) -> bool:
+        if isinstance(message, Gap):
+            return True
         if message.subject not in _IMMEDIATE_EVENTS:
             return False
         event = cloudevents.decode(message.data)

@@ -5,15 +5,13 @@ so that it takes effect at once with NATS. The event alone ends nothing, so the 
 enough to end sessions.
 """
 
-import asyncio
-from contextlib import suppress
-
 import structlog
 
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events import subjects
-from proxy.events.publisher import Bus, Subscription
+from proxy.events.lookout import Lookout
+from proxy.events.publisher import Bus
 from proxy.sessions.records import End, EndReason, KillOrder
 from proxy.sessions.store import SessionStore
 from proxy.sessions.tracker import Tracker
@@ -28,15 +26,12 @@ class KillExecutor:
         self._store = store
         self._bus = bus
         self._tracker = tracker
-        self._poll_s = poll_s
-        self._due = asyncio.Event()
+        self._lookout = Lookout(self._look, poll_s, _log, outage="orders cannot be looked for")
         self._tasks = TaskOwner("kills")
 
     def start(self) -> None:
         """Start."""
-        subscription = self._bus.subscribe(subjects.SESSION_KILL_ORDERED)
-        self._tasks.spawn(self._listen(subscription), name="events")
-        self._tasks.spawn(self._run(), name="look")
+        self._lookout.start(self._tasks, self._bus.subscribe(subjects.SESSION_KILL_ORDERED))
 
     async def close(self) -> None:
         """Stop."""
@@ -60,22 +55,8 @@ class KillExecutor:
         session.controls.end(f"ended by {who}{why}", End(EndReason.KILLED, order.reason, by=order.actor))
         return True
 
-    async def _run(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._due.wait()
-            self._due.clear()
-            try:
-                await self.carry_out_orders()
-            except StoreError as exc:
-                _log.debug("orders cannot be looked for", reason=str(exc))
-            except Exception:  # noqa: BLE001 (a bug in one round must not end all later ones)
-                _log.exception("orders failed")
-
-    async def _listen(self, subscription: Subscription) -> None:
+    async def _look(self) -> None:
         try:
-            async for _ in subscription:
-                self._due.set()
-        finally:
-            subscription.close()
+            await self.carry_out_orders()
+        except StoreError as exc:  # the users of the store have said so louder
+            _log.debug("orders cannot be looked for", reason=str(exc))

@@ -11,7 +11,6 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -22,7 +21,8 @@ from proxy.access import policy
 from proxy.aio import TaskOwner
 from proxy.errors.stores import StoreError
 from proxy.events import schema, subjects
-from proxy.events.publisher import Bus, Subscription
+from proxy.events.lookout import Lookout
+from proxy.events.publisher import Bus, Gap, Message
 from proxy.http.sessions import digest
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.identity.revoked_keys import Revocation, Revocations
@@ -133,14 +133,19 @@ class WebSessions:
         self.records = records
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._sockets: Sockets = tuple
-        self._due = asyncio.Event()
+        self._lookout = Lookout(
+            self._look,
+            settings.check_s,
+            _log,
+            outage="web sessions cannot be compared with the store",
+            heard=self._believe_nothing,
+        )
         self._tasks = TaskOwner("web-sessions")
 
     def start(self, sockets: Sockets) -> None:
         """Look after open WebSockets, given by `sockets`, until closed."""
         self._sockets = sockets
-        self._tasks.spawn(self._listen(self._bus.subscribe(subjects.WEB_SIGNED_OUT)), name="events")
-        self._tasks.spawn(self._watch(), name="watch")
+        self._lookout.start(self._tasks, self._bus.subscribe(subjects.WEB_SIGNED_OUT))
         self._tasks.spawn(self._sweep(), name="sweep")
 
     @property
@@ -388,21 +393,16 @@ class WebSessions:
             self._drop(key, End(EndReason.LEFT, "you were signed out"))
         self._stop(gone, "you were signed out")
 
-    async def _watch(self) -> None:
-        is_blind = False
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.check_s):
-                    await self._due.wait()
-            self._due.clear()
-            self._prune()
-            try:
-                await self.check()
-                is_blind = False
-            except StoreError as exc:
-                if not is_blind:
-                    _log.warning("web sessions cannot be compared with the store", reason=str(exc))
-                is_blind = True
+    async def _look(self) -> None:
+        self._prune()
+        await self.check()
+
+    def _believe_nothing(self, message: Message | Gap) -> bool:
+        """Ask the store about each session again before its next use: another replica ended one."""
+        del message
+        for held in self._held.values():
+            held.checked_at = float("-inf")
+        return True
 
     def _prune(self) -> None:
         """Forget sessions that were not asked for lately and have no WebSocket open."""
@@ -423,15 +423,6 @@ class WebSessions:
                     pass  # each turn waits for the store
             except StoreError as exc:
                 _log.debug("old web sessions are not deleted", reason=str(exc))
-
-    async def _listen(self, subscription: Subscription) -> None:
-        try:
-            async for _ in subscription:
-                for held in self._held.values():
-                    held.checked_at = float("-inf")
-                self._due.set()
-        finally:
-            subscription.close()
 
 
 def _principal(record: SessionRecord, user: User) -> Principal:

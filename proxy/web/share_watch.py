@@ -8,16 +8,15 @@ An event only asks to look. While anything of another user's app is open, the di
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
 
 from proxy.access import policy
 from proxy.aio import TaskOwner
-from proxy.errors.stores import StoreError
 from proxy.events import subjects
-from proxy.events.publisher import Bus, Subscription
+from proxy.events.lookout import Lookout
+from proxy.events.publisher import Bus
 from proxy.identity.directory import Directory, KeyStanding
 from proxy.web.frames import POLICY_VIOLATION
 from proxy.web.index import SharedIndex
@@ -57,16 +56,15 @@ class ShareWatch:
         self._places = places
         self._directory = directory
         self._bus = bus
-        self._check_s = check_s
-        self._due = asyncio.Event()
+        outage = "visits of shared apps cannot be compared with the store"
+        self._lookout = Lookout(self.check, check_s, _log, outage=outage)
         self._tasks = TaskOwner("web-share-watch")
-        shares.on_change(self._due.set)
-        index.on_change(self._due.set)
+        shares.on_change(self._lookout.hurry)
+        index.on_change(self._lookout.hurry)
 
     def start(self) -> None:
         """Look until closed."""
-        self._tasks.spawn(self._listen(self._bus.subscribe(subjects.ALL_USER)), name="events")
-        self._tasks.spawn(self._watch(), name="watch")
+        self._lookout.start(self._tasks, self._bus.subscribe(subjects.ALL_USER))
 
     async def close(self) -> None:
         """Look no more; open exchanges go on."""
@@ -127,28 +125,6 @@ class ShareWatch:
         blueprint = exchange.passed.address.workspace.blueprint
         is_there = opened is not None and self._places.may_have(held.user, blueprint)
         return "" if is_there else _APP_GONE
-
-    async def _watch(self) -> None:
-        is_blind = False
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._check_s):
-                    await self._due.wait()
-            self._due.clear()
-            try:
-                await self.check()
-                is_blind = False
-            except StoreError as exc:
-                if not is_blind:
-                    _log.warning("visits of shared apps cannot be compared with the store", reason=str(exc))
-                is_blind = True
-
-    async def _listen(self, subscription: Subscription) -> None:
-        try:
-            async for _ in subscription:
-                self._due.set()
-        finally:
-            subscription.close()
 
 
 def _is_own(address: Address) -> bool:

@@ -9,14 +9,13 @@ answer, the last known shares stay; sessions cannot be looked up then either.
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 import structlog
 
 from proxy.aio import TaskOwner
-from proxy.errors.stores import StoreError
 from proxy.events import schema, subjects
-from proxy.events.publisher import Bus, Subscription
+from proxy.events.lookout import Lookout
+from proxy.events.publisher import Bus
 from proxy.model import User
 from proxy.web.share_store import PAGE, AppOf, OwnShare, ShareRecord, ShareStore
 
@@ -32,10 +31,10 @@ class Shares:
     def __init__(self, store: ShareStore, bus: Bus, check_s: float) -> None:
         self._store = store
         self._bus = bus
-        self._check_s = check_s
         self._records: dict[AppOf, ShareRecord] = {}
         self._revision = 0
-        self._due = asyncio.Event()
+        self._reload_at = 0.0
+        self._lookout = Lookout(self._look, check_s, _log, outage="changes of shares cannot be read")
         self._observers: list[Callable[[], None]] = []
         self._tasks = TaskOwner("web-shares")
 
@@ -45,8 +44,8 @@ class Shares:
 
     def start(self) -> None:
         """Follow changes until closed."""
-        self._tasks.spawn(self._listen(self._bus.subscribe(subjects.WEB_SHARE_CHANGED)), name="events")
-        self._tasks.spawn(self._follow(), name="follow")
+        self._reload_at = asyncio.get_running_loop().time() + _RELOAD_S
+        self._lookout.start(self._tasks, self._bus.subscribe(subjects.WEB_SHARE_CHANGED))
 
     async def close(self) -> None:
         """Follow no more."""
@@ -130,30 +129,10 @@ class Shares:
         for observer in self._observers:
             observer()
 
-    async def _follow(self) -> None:
-        loop = asyncio.get_running_loop()
-        reload_at = loop.time() + _RELOAD_S
-        is_blind = False
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._check_s):
-                    await self._due.wait()
-            self._due.clear()
-            try:
-                if loop.time() >= reload_at:
-                    await self._reload()
-                    reload_at = loop.time() + _RELOAD_S
-                else:
-                    await self.refresh()
-                is_blind = False
-            except StoreError as exc:
-                if not is_blind:
-                    _log.warning("changes of shares cannot be read", reason=str(exc))
-                is_blind = True
-
-    async def _listen(self, subscription: Subscription) -> None:
-        try:
-            async for _ in subscription:
-                self._due.set()
-        finally:
-            subscription.close()
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._reload_at:
+            await self.refresh()
+        else:
+            await self._reload()
+            self._reload_at = now + _RELOAD_S
