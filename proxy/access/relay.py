@@ -23,6 +23,21 @@ _SMALL_BYTES = 1_024
 _JOINED_BYTES = 32 * 1024
 
 
+def cut(pieces: deque[Buffer], limit: int) -> tuple[list[Buffer], int]:
+    """Take pieces of at most `limit` bytes together, and their size; the last may be parted."""
+    taken: list[Buffer] = []
+    size = 0
+    while pieces and size < limit:
+        piece = pieces.popleft()
+        if size + len(piece) > limit:
+            view = memoryview(piece)
+            pieces.appendleft(view[limit - size :])
+            piece = view[: limit - size]
+        taken.append(piece)
+        size += len(piece)
+    return taken, size
+
+
 class Channel(Protocol):
     """The part of a client channel that the relay uses."""
 
@@ -209,17 +224,7 @@ class Inbound:
         if self._size <= limit:
             pieces, self._pieces = self._pieces, deque()
             return pieces, self._size
-        taken: list[Buffer] = []
-        size = 0
-        while size < limit:
-            piece = self._pieces.popleft()
-            if size + len(piece) > limit:
-                view = memoryview(piece)
-                self._pieces.appendleft(view[limit - size :])
-                piece = view[: limit - size]
-            taken.append(piece)
-            size += len(piece)
-        return taken, size
+        return cut(self._pieces, limit)
 
     def _after_take(self) -> None:
         if self._paused and self._size < self._limit // 2 and self._channel is not None:

@@ -1,4 +1,4 @@
-"""Looks at state that other replicas change too.
+"""The loop that looks at state which other replicas change too.
 
     an event that concerns this process ─▶ at once        no event ─▶ every `every_s` seconds
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from proxy.access.relay import cut
 from proxy.aio import TaskOwner
 from proxy.errors.upstream import UpstreamError
 from proxy.web.road import Buffer, Receiver
@@ -117,7 +118,8 @@ class StreamWire:
         try:
             while True:
                 while self._pieces:
-                    pieces, size = self._cut()
+                    pieces, size = cut(self._pieces, self._frame_bytes)
+                    self._size -= size
                     await self._stream.write(pieces, size)
                     self.sent += size
                     self._relieve()
@@ -128,21 +130,6 @@ class StreamWire:
                 await self._waiting.wait()
         except UpstreamError:
             return  # the reader of the same stream sees the same end, and tells it
-
-    def _cut(self) -> tuple[list[Buffer], int]:
-        """Take waiting bytes, as many as one frame holds."""
-        taken: list[Buffer] = []
-        size = 0
-        while self._pieces and size < self._frame_bytes:
-            piece = self._pieces.popleft()
-            if size + len(piece) > self._frame_bytes:
-                view = memoryview(piece)
-                self._pieces.appendleft(view[self._frame_bytes - size :])
-                piece = view[: self._frame_bytes - size]
-            taken.append(piece)
-            size += len(piece)
-        self._size -= size
-        return taken, size
 
     def _relieve(self) -> None:
         if self._is_full and self._size <= self._low:

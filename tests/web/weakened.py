@@ -38,7 +38,7 @@ def framed(page_headers: Callable[..., dict[str, str]], *args: Any) -> dict[str,
 
 
 class AnyLeaving:
-    """A sign-in without its binding to a browser: it ends with the cookie of whoever left last."""
+    """A sign-in without its binding to a browser: it ends with the cookie of the browser that left last."""
 
     def __init__(self) -> None:
         self._left = ""

@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from proxy.access.relay import Gate, Inbound, Outbound
+from proxy.access.relay import Gate, Inbound, Outbound, cut
 from proxy.upstream.frame_codec import Buffer
 from proxy.web.terminal import messages
 from proxy.web.terminal.messages import MessageInvalid
@@ -147,15 +147,6 @@ class TerminalChannel:
     def _cut(self) -> bytes:
         """Take output that waits, as much as the window has room for and one message holds."""
         limit = min(_FRAME_BYTES, WINDOW_BYTES - (self._sent - self._shown))
-        taken: list[Buffer] = []
-        size = 0
-        while self._pieces and size < limit:
-            piece = self._pieces.popleft()
-            if size + len(piece) > limit:
-                view = memoryview(piece)
-                self._pieces.appendleft(view[limit - size :])
-                piece = view[: limit - size]
-            taken.append(piece)
-            size += len(piece)
+        taken, size = cut(self._pieces, limit)
         self._waiting -= size
         return b"".join(taken)

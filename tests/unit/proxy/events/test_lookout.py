@@ -1,7 +1,7 @@
 """A look is taken after each event that asks for one and in any case in time; no failure ends later looks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -40,10 +40,11 @@ class Looks:
 
 @asynccontextmanager
 async def looking(
-    looks: Looks, every_s: float, **more: object
+    looks: Looks, every_s: float, heard: Callable[[Message | Gap], bool] = lambda _: True
 ) -> AsyncIterator[tuple[Lookout, InProcessBus]]:
     bus, tasks = InProcessBus(proxy_id="p1"), TaskOwner("looking")
-    lookout = Lookout(looks.look, every_s, structlog.get_logger("test"), outage="cannot look", **more)  # type: ignore[arg-type]
+    log = structlog.get_logger("test")
+    lookout = Lookout(looks.look, every_s, log, outage="cannot look", heard=heard)
     lookout.start(tasks, bus.subscribe(subjects.ALL_USER))
     yield lookout, bus
     await tasks.close()

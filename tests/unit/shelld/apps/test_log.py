@@ -1,4 +1,4 @@
-"""The log of an app: bounded in the file and in memory, whatever the app writes."""
+"""The log of an app: bounded in the file and in memory for any output."""
 
 import asyncio
 import os

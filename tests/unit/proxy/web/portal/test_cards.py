@@ -71,9 +71,9 @@ def test_a_running_workspace_that_does_not_answer_says_so() -> None:
 
 
 def test_the_last_activity_names_the_act_behind_it_and_no_older_one() -> None:
-    told = replace(status(120), why="bob opened lab", why_s=121)
-    assert why(record(phase="running"), told, "alice")[1] == "last activity 2 minutes ago: bob opened lab"
-    older = replace(told, idle_s=10)
+    newest = replace(status(120), why="bob opened lab", why_s=121)
+    assert why(record(phase="running"), newest, "alice")[1] == "last activity 2 minutes ago: bob opened lab"
+    older = replace(newest, idle_s=10)
     assert why(record(phase="running"), older, "alice")[1] == "last activity less than a minute ago"
 
 
