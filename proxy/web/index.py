@@ -29,6 +29,8 @@ _log = structlog.get_logger("web")
 
 _LOOK_S = 1.0
 """How often it is looked whether the blueprints are others."""
+_MOST_OWNED = 10_000
+"""Apps that are remembered for their own users."""
 _AT_ONCE = 500
 """Users whose labels are worked out in one turn of the event loop."""
 
@@ -87,6 +89,10 @@ class SharedIndex:
         """The same of apps that their owners share; None: to be worked out."""
         self._found: dict[str, Opened] = {}
         """What was found already, by label."""
+        self._owned: dict[tuple[str, str], Opened] = {}
+        """Apps that were found for their own users, by user and label: each request asks, and each open
+        exchange is compared every second.
+        """
         self._public: dict[str, Address] = {}
         """Addresses of public apps that were found already: their hashes are kept."""
         self._observers: list[Callable[[], None]] = []
@@ -167,6 +173,21 @@ class SharedIndex:
             found += (_own(workspace, slug) for slug in OWN_APPS if wanted in ("", slug))
         return found
 
+    def own(self, user: str, label: str) -> Opened | None:
+        """Return the app of a label if it belongs to a user; None for any other."""
+        self._follow_blueprints()
+        if (known := self._owned.get((user, label))) is not None:
+            return known
+        parsed = parse_label(label)
+        if parsed is None:
+            return None
+        found = next((one for one in self.of(user, parsed.app) if one.label == label), None)
+        if found is not None:
+            if len(self._owned) >= _MOST_OWNED:
+                self._owned.clear()
+            self._owned[user, label] = found
+        return found
+
     def may_have(self, user: User, blueprint: str) -> bool:
         """Return whether a blueprint is there, and for this user."""
         return any(one.name == blueprint for one in usable(self._catalog.current(), user))
@@ -242,7 +263,7 @@ class SharedIndex:
         self._clear()
 
     def _clear(self) -> None:
-        self._found, self._public = {}, {}
+        self._found, self._owned, self._public = {}, {}, {}
 
     def _follow_blueprints(self) -> None:
         """Take over which apps are shared, when the set of blueprints is another one than before."""

@@ -25,10 +25,7 @@ class Places:
         None for a label that stands for nothing, and for an app that is not shared with `actor`, after the
         same look-ups.
         """
-        parsed = parse_label(label)
-        if parsed is None:
-            return None
-        own = next((one for one in self._index.of(actor.name, parsed.app) if one.label == label), None)
+        own = self._index.own(actor.name, label)
         if own is not None:
             return own
         shared = self._index.opened(label)

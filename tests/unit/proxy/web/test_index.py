@@ -294,3 +294,27 @@ async def test_an_owner_offers_an_app_while_the_owner_may_log_in_and_have_the_bl
         assert not places.is_offered(opened, replace(alice, expires_at=NOW), NOW)
         assert not places.is_offered(opened, replace(alice, id="9"), NOW), "a later user of the name"
         assert not places.is_offered(opened, replace(alice, name="zoe"), NOW), "the blueprint is not for zoe"
+
+
+async def test_an_app_that_its_own_user_found_follows_blueprints_and_shares(tmp_path: Path) -> None:
+    async with scene(tmp_path, {"dev": "apps: {lab: {listen: {port: 1}, share_max: users}}"}) as here:
+        places = Places(here.index)
+        alice, bob = await here.user("alice"), await here.user("al.ice")
+        of_alice = label("lab", "alice+dev")
+        found = places.find(alice, of_alice)
+        assert found is not None
+        assert (found.target, found.share) == (TcpTarget("localhost", 1), OWNER_ONLY)
+        assert places.find(alice, of_alice) is found, "it is looked up once"
+        assert places.find(bob, of_alice) is None
+        await here.share("lab alice+dev", guest(bob))
+        shared = places.find(alice, of_alice)
+        assert shared is not None
+        assert shared.share == guest(bob)
+        (tmp_path / "b" / "dev.yaml").write_text("apps: {lab: {listen: {port: 2}}}")
+        assert here.catalog.offer(read_directory(tmp_path / "b"))
+        moved = places.find(alice, of_alice)
+        assert moved is not None
+        assert moved.target == TcpTarget("localhost", 2)
+        (tmp_path / "b" / "dev.yaml").write_text("apps: {}")
+        assert here.catalog.offer(read_directory(tmp_path / "b"))
+        assert places.find(alice, of_alice) is None
