@@ -11,7 +11,7 @@ from proxy.blueprints.schema import Blueprint
 from proxy.errors.programs import AppNotReady, OpenFailed, OpenFailedKind
 from proxy.model import AppPhase, AppSpec, AppState, AppTarget, Reserved, Visit
 from proxy.upstream.client import Link
-from proxy.upstream.streams import Connection
+from proxy.upstream.streams import AppStates, Connection
 
 _NOT_RUNNING = frozenset({OpenFailedKind.NOT_FOUND, OpenFailedKind.REFUSED})
 
@@ -49,13 +49,13 @@ async def dial(
             raise
         if spec is None:
             raise AppNotReady(str(exc)) from exc
-    await _until_ready(link, spec, heard)
+    await until_ready(await link.ensure_app(spec, automatic=True), heard)
     return await link.dial(target, "", reserved, quiet=quiet)
 
 
-async def _until_ready(link: Link, spec: AppSpec, heard: Callable[[AppState], None]) -> None:
-    """Start an app unless it runs, and wait for it. Raises: AppNotReady, UpstreamError."""
-    with closing(await link.ensure_app(spec, automatic=True)) as states:
+async def until_ready(states: AppStates, heard: Callable[[AppState], None]) -> None:
+    """Follow the start of an app, at least one state, to its end. Raises: AppNotReady, UpstreamError."""
+    with closing(states):
         async for state in states:
             heard(state)
             if state.phase is AppPhase.READY:

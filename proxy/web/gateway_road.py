@@ -5,7 +5,7 @@ The only module of the web half that knows the gateway and its Visit.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from typing import Protocol, Self
 from weakref import WeakValueDictionary
@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from proxy.access import policy
-from proxy.access.apps import not_ready
+from proxy.access.apps import until_ready
 from proxy.access.gateway import Gateway
 from proxy.aio import TaskOwner
 from proxy.errors import FairleadError
@@ -25,7 +25,6 @@ from proxy.identity.directory import Directory
 from proxy.model import (
     VISITOR,
     Anonymous,
-    AppPhase,
     AppState,
     AppTarget,
     ConnId,
@@ -203,14 +202,8 @@ class GatewayRoad:
 
         async with AsyncExitStack() as stack:
             states, _ = await self._gateway.on_link(stack, request, report, ensure)
-            if states is None:
-                return
-            with closing(states):
-                async for state in states:
-                    heard(state)
-                    if state.phase is AppPhase.READY:
-                        return
-        raise not_ready(state)
+            if states is not None:
+                await until_ready(states, heard)
 
     def touch(self, address: Address, why: str) -> None:
         """Report an act of a user to a workspace that a connection leads to; `why` is a sentence."""
